@@ -1,0 +1,206 @@
+//! Wires everything: connect, migrate, bind, serve, stop.
+
+use actix_cors::Cors;
+use actix_web::body::MessageBody;
+use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::http::header;
+use actix_web::middleware::{Condition, from_fn};
+use actix_web::{App, HttpServer, web};
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+use utoipa::openapi::OpenApi;
+use utoipa_actix_web::{AppExt, scope};
+
+use crate::config::{Mode, Settings};
+use crate::db::pool::Database;
+use crate::db::{Db, migrations};
+use crate::error::Error;
+use crate::http::auth::{Keys, Token, authenticate};
+use crate::http::context::State;
+use crate::http::docs::{self, Published};
+use crate::http::metrics::Metrics;
+use crate::http::telemetry::observe;
+use crate::http::{extract, health, idempotency};
+use crate::ledger::{self, keys};
+
+/// Why prop did not start, as a sentence.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for StartError {}
+
+/// A prop that is ready to serve: migrated, and listening.
+pub struct Application {
+    server: Server,
+    state: web::Data<State>,
+    port: u16,
+    first_key: Option<Token>,
+}
+
+impl Application {
+    /// Connects, migrates, makes sure that there is a key, and opens the port; in this order.
+    pub async fn build(settings: Settings) -> Result<Self, StartError> {
+        let mut db = connect(&settings)?;
+        migrate(&mut db)?;
+        let first_key = first_key(&mut db, &settings)?;
+        drop(db);
+
+        let database = Database::start(settings.database.target, settings.database.options, &settings.database.limits);
+        let state = web::Data::new(State {
+            db: database.map_err(|e| StartError(format!("no database threads: {e}")))?,
+            keys: Keys::default(),
+            metrics: Metrics::new().map_err(|e| StartError(format!("metrics: {e}")))?,
+            http: settings.http.clone(),
+            docs: Published::new(document),
+            image_digest: settings.image_digest,
+            draining: AtomicBool::new(false),
+        });
+        let (http, shared) = (settings.http, state.clone());
+        let server = HttpServer::new(move || app(shared.clone()))
+            .workers(http.workers)
+            .client_request_timeout(http.read_timeout)
+            .shutdown_timeout(http.shutdown.as_secs())
+            .disable_signals()
+            .bind((http.host, http.port))
+            .map_err(|e| StartError(format!("can't listen on {}:{}: {e}", http.host, http.port)))?;
+        let port = server.addrs().first().map_or(http.port, |address| address.port());
+        Ok(Self { server: server.run(), state, port, first_key })
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The admin key that was made because there was none; to be shown once.
+    pub fn first_key(&self) -> Option<&Token> {
+        self.first_key.as_ref()
+    }
+
+    /// Serves until SIGTERM or SIGINT; then lets running requests finish.
+    pub async fn run(self) -> std::io::Result<()> {
+        let (handle, state) = (self.server.handle(), self.state.clone());
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        actix_web::rt::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+            log::info!("stopping: running requests have {} s", state.http.shutdown.as_secs());
+            state.draining.store(true, Ordering::Relaxed);
+            handle.stop(true).await;
+        });
+        actix_web::rt::spawn(forget_expired(self.state.db.clone()));
+        self.server.await
+    }
+}
+
+/// What `actix_web::App` asks of its entry, by a short name.
+trait Service:
+    ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<Self::Body>, Error = actix_web::Error, InitError = ()>
+{
+    type Body: MessageBody;
+}
+
+impl<T, B: MessageBody> Service for T
+where
+    T: ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<B>, Error = actix_web::Error, InitError = ()>,
+{
+    type Body = B;
+}
+
+/// The routes and what they pass through, outermost last.
+fn app(state: web::Data<State>) -> App<impl Service> {
+    let cors = cors(&state.http.cors_origins);
+    let uses_cors = !state.http.cors_origins.is_empty();
+    App::new()
+        .app_data(state)
+        .app_data(extract::path_config())
+        .into_utoipa_app()
+        .service(scope::scope("/v1").configure(ledger::routes).wrap(from_fn(authenticate)))
+        .configure(health::routes)
+        .configure(docs::routes)
+        .into_app()
+        .configure(docs::swagger_ui)
+        .default_service(web::to(docs::nowhere))
+        .wrap(Condition::new(uses_cors, cors))
+        .wrap(from_fn(observe))
+}
+
+/// The OpenAPI document of the routes.
+pub fn document() -> OpenApi {
+    let (_, document) = App::new()
+        .into_utoipa_app()
+        .openapi(docs::frame())
+        .service(scope::scope("/v1").configure(ledger::routes))
+        .configure(health::routes)
+        .configure(docs::routes)
+        .split_for_parts();
+    docs::complete(document)
+}
+
+fn cors(origins: &[String]) -> Cors {
+    let exposed = [header::ETAG.as_str(), header::LINK.as_str(), header::LOCATION.as_str(), "x-request-id"];
+    let cors = Cors::default().allow_any_method().allow_any_header().expose_headers(exposed).max_age(3600);
+    origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
+}
+
+/// Connects, waiting with growing pauses for a database that does not answer yet.
+pub fn connect(settings: &Settings) -> Result<Db, StartError> {
+    let (database, started) = (&settings.database, Instant::now());
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let error = match database.target.connect(&database.options) {
+            Ok(db) => return Ok(db),
+            Err(error) => error.to_string().trim().replace('\n', " "),
+        };
+        let left = database.connect_wait.saturating_sub(started.elapsed());
+        let is_file = matches!(database.target, crate::db::target::Target::Sqlite(_));
+        if left.is_zero() || is_file {
+            return Err(StartError(format!("no connection to {:?}: {error}", database.target)));
+        }
+        log::warn!("no connection to {:?} yet, trying for {} s more: {error}", database.target, left.as_secs());
+        std::thread::sleep(pause.min(left));
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+/// Applies pending migrations.
+pub fn migrate(db: &mut Db) -> Result<Vec<String>, StartError> {
+    let applied = migrations::apply(db).map_err(|e| StartError(format!("migrations: {e}")))?;
+    if !applied.is_empty() {
+        log::info!("applied migrations: {}", applied.join(", "));
+    }
+    Ok(applied)
+}
+
+/// Makes the bootstrap key known; without one, makes a first key in development and refuses in production.
+fn first_key(db: &mut Db, settings: &Settings) -> Result<Option<Token>, StartError> {
+    let failed = |error: Error| StartError(format!("keys: {error}"));
+    let given = settings.bootstrap_key.as_ref();
+    if given.is_none() && keys::exist(db).map_err(failed)? {
+        return Ok(None);
+    }
+    if given.is_none() && settings.environment == Mode::Production {
+        let detail = "there is no key yet: set PROP_BOOTSTRAP_KEY (`prop key generate` prints one) or run `prop key create`";
+        return Err(StartError(detail.into()));
+    }
+    db.write(|db| keys::bootstrap(db, given)).map_err(failed)
+}
+
+/// Deletes kept answers that nobody may ask for any more: at start, then hourly.
+async fn forget_expired(db: Database) {
+    loop {
+        match db.write(idempotency::forget_expired).await {
+            Ok(count) => log::debug!("forgot {count} expired idempotency keys"),
+            Err(error) => log::warn!("expired idempotency keys were not deleted: {error}"),
+        }
+        actix_web::rt::time::sleep(Duration::from_secs(3600)).await;
+    }
+}

@@ -1,0 +1,111 @@
+//! The tables as diesel sees them: one schema for both databases. The migrations are the source.
+
+use super::types::sql::{Document, Identifier, Instant};
+
+macro_rules! tables {
+    ($($name:ident ($key:ident $(, $more:ident)*) { $($column:ident -> $type:ty,)+ })+) => {
+        $(diesel::table! {
+            use diesel::sql_types::*;
+            use super::{Document, Identifier, Instant};
+            $name ($key $(, $more)*) { $($column -> $type,)+ }
+        })+
+    };
+}
+
+tables! {
+    keys (id) {
+        id -> Identifier,
+        name -> Text,
+        scopes -> Text,
+        prefix -> Text,
+        hash -> Text,
+        created_at -> Instant,
+        last_used_at -> Nullable<Instant>,
+        revoked_at -> Nullable<Instant>,
+    }
+
+    services (slug) {
+        slug -> Text,
+        name -> Text,
+        description -> Nullable<Text>,
+        owner -> Nullable<Text>,
+        repository_url -> Nullable<Text>,
+        created_at -> Instant,
+        updated_at -> Instant,
+        revision -> Integer,
+    }
+
+    environments (slug) {
+        slug -> Text,
+        name -> Text,
+        tier -> Text,
+        required_approvals -> Integer,
+        created_at -> Instant,
+        updated_at -> Instant,
+        revision -> Integer,
+    }
+
+    releases (id) {
+        id -> Identifier,
+        service -> Text,
+        version -> Text,
+        git_sha -> Nullable<Text>,
+        image_digest -> Nullable<Text>,
+        committed_at -> Nullable<Instant>,
+        source_url -> Nullable<Text>,
+        commits -> Nullable<Document>,
+        scan -> Document,
+        created_by -> Text,
+        created_at -> Instant,
+        revision -> Integer,
+    }
+
+    deployments (id) {
+        id -> Identifier,
+        service -> Text,
+        environment -> Text,
+        release_id -> Identifier,
+        version -> Text,
+        git_sha -> Nullable<Text>,
+        image_digest -> Nullable<Text>,
+        state -> Text,
+        kind -> Text,
+        unplanned -> Bool,
+        requested_by -> Text,
+        source -> Text,
+        external_id -> Nullable<Text>,
+        run_url -> Nullable<Text>,
+        reason -> Nullable<Text>,
+        previous_id -> Nullable<Identifier>,
+        rollback_of -> Nullable<Identifier>,
+        requested_at -> Instant,
+        started_at -> Nullable<Instant>,
+        finished_at -> Nullable<Instant>,
+        revision -> Integer,
+    }
+
+    events (seq) {
+        seq -> BigInt,
+        at -> Instant,
+        actor -> Text,
+        action -> Text,
+        entity -> Text,
+        entity_id -> Text,
+        service -> Nullable<Text>,
+        environment -> Nullable<Text>,
+        payload -> Document,
+    }
+
+    idempotency_keys (key_id, key) {
+        key_id -> Identifier,
+        key -> Text,
+        fingerprint -> Text,
+        status -> Integer,
+        location -> Nullable<Text>,
+        etag -> Nullable<Text>,
+        body -> Text,
+        expires_at -> Instant,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(services, environments, releases, deployments);

@@ -1,0 +1,128 @@
+//! Which database: chosen by the URL's scheme, and opened with the settings each backend needs.
+
+use diesel::connection::{CacheSize, SimpleConnection};
+use diesel::{Connection, ConnectionError, ConnectionResult, PgConnection, SqliteConnection};
+use std::fmt;
+use std::time::Duration;
+
+use super::Db;
+
+/// Where the ledger is kept.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A libpq connection string or URL. May hold a password: never printed.
+    Postgres(String),
+    /// A path to the database file.
+    Sqlite(String),
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Postgres(_) => f.write_str("PostgreSQL"),
+            Target::Sqlite(path) => write!(f, "SQLite in {path}"),
+        }
+    }
+}
+
+impl Target {
+    /// Reads a database URL. An unknown scheme is refused, never taken for a file name; the message holds no password.
+    pub fn from_url(url: &str) -> Result<Self, String> {
+        match url.split_once(':') {
+            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => Ok(Self::Postgres(with_defaults(url))),
+            Some(("sqlite", rest)) => match rest.strip_prefix("//").unwrap_or(rest) {
+                "" | ":memory:" => Err("names no file; SQLite is kept in one, as in sqlite:prop.db".into()),
+                path => Ok(Self::Sqlite(path.into())),
+            },
+            Some((scheme, _)) => Err(format!("has the scheme {scheme:?}; allowed are postgres:// and sqlite:")),
+            None => Err("is no URL; allowed are postgres://USER:PASSWORD@HOST:PORT/NAME and sqlite:FILE".into()),
+        }
+    }
+
+    /// A PostgreSQL target from its parts: libpq keywords (PostgreSQL documentation, 34.1.2) and their values.
+    pub fn from_parts<'a>(parts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let quoted = parts.into_iter().map(|(keyword, value)| {
+            let value = value.replace('\\', r"\\").replace('\'', r"\'");
+            format!("{keyword}='{value}' ")
+        });
+        Self::Postgres(quoted.chain(DEFAULTS.iter().map(|(k, v)| format!("{k}={v} "))).collect())
+    }
+
+    /// Opens a connection, ready for use.
+    pub fn connect(&self, options: &Options) -> ConnectionResult<Db> {
+        let mut db = match self {
+            Target::Postgres(url) => {
+                let mut c = PgConnection::establish(url)?;
+                if options.prepared_statements {
+                    // Behind a pooler in transaction mode, session settings would land on somebody else's session.
+                    let limit = options.statement_timeout.as_millis();
+                    c.batch_execute(&format!("SET statement_timeout = {limit}")).map_err(ConnectionError::CouldntSetupConfiguration)?;
+                }
+                Db::Pg(c)
+            }
+            Target::Sqlite(path) => {
+                let mut c = SqliteConnection::establish(path)?;
+                // busy_timeout first: switching the journal waits for other connections too. `synchronous = FULL`: an
+                // acknowledged write survives a power cut, in WAL mode as well.
+                c.batch_execute(&format!(
+                    "PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON",
+                    options.statement_timeout.as_millis()
+                ))
+                .map_err(ConnectionError::CouldntSetupConfiguration)?;
+                Db::Sqlite(c)
+            }
+        };
+        if !options.prepared_statements {
+            db.set_prepared_statement_cache_size(CacheSize::Disabled);
+        }
+        Ok(db)
+    }
+}
+
+/// How connections behave.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Keep prepared statements on the connection. Off for poolers in transaction mode, such as PgBouncer or RDS Proxy.
+    pub prepared_statements: bool,
+    /// The longest that a statement may run or wait for a lock.
+    pub statement_timeout: Duration,
+    /// Statements slower than this are logged.
+    pub slow_statement: Duration,
+}
+
+/// What libpq does not assume by itself: a server that is gone is noticed in seconds.
+const DEFAULTS: [(&str, &str); 3] = [("connect_timeout", "5"), ("tcp_user_timeout", "10000"), ("fallback_application_name", "prop")];
+
+fn with_defaults(url: &str) -> String {
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    let given = query.split('&').filter(|pair| !pair.is_empty()).map(str::to_owned);
+    let added = DEFAULTS.iter().filter(|(keyword, _)| !query.contains(&format!("{keyword}="))).map(|(k, v)| format!("{k}={v}"));
+    format!("{base}?{}", given.chain(added).collect::<Vec<_>>().join("&"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheme_chooses_the_database() {
+        assert_eq!(Target::from_url("sqlite:prop.db"), Ok(Target::Sqlite("prop.db".into())));
+        assert_eq!(Target::from_url("sqlite:///var/prop.db"), Ok(Target::Sqlite("/var/prop.db".into())));
+        assert!(matches!(Target::from_url("postgresql://u@h/n?sslmode=require"), Ok(Target::Postgres(url))
+            if url.starts_with("postgresql://u@h/n?sslmode=require&connect_timeout=5")));
+        for refused in ["prop.db", "mysql://h/n", "sqlite:", "sqlite::memory:", "postgres:h", "", "file:prop.db"] {
+            assert!(Target::from_url(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn parts_are_quoted() {
+        let Target::Postgres(conninfo) = Target::from_parts([("host", "db"), ("password", r"it's \ a secret")]) else { unreachable!() };
+        assert!(conninfo.starts_with(r"host='db' password='it\'s \\ a secret' connect_timeout=5 "), "{conninfo}");
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        assert_eq!(format!("{:?}", Target::Postgres("postgres://u:secret@h/n".into())), "PostgreSQL");
+    }
+}

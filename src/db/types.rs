@@ -1,0 +1,376 @@
+//! Column types that PostgreSQL and SQLite store differently: an instant, an identifier, a document; and enums as text.
+
+use diesel::backend::Backend;
+use diesel::deserialize::{self, FromSql, FromSqlRow};
+use diesel::expression::AsExpression;
+use diesel::pg::Pg;
+use diesel::serialize::{self, IsNull, Output, ToSql};
+use diesel::sql_types::HasSqlType;
+use diesel::sqlite::Sqlite;
+use jiff::SignedDuration;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
+use std::fmt;
+use std::io::Write;
+use std::str::FromStr;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::MultiBackend;
+
+/// The SQL side of the types below, for `diesel::table!`.
+pub mod sql {
+    use diesel::query_builder::QueryId;
+    use diesel::sql_types::SqlType;
+
+    /// `timestamptz` on PostgreSQL, RFC 3339 text in UTC with six decimals on SQLite.
+    #[derive(Debug, Clone, Copy, SqlType, QueryId)]
+    #[diesel(postgres_type(oid = 1184, array_oid = 1185), sqlite_type(name = "Text"))]
+    pub struct Instant;
+
+    /// `uuid` on PostgreSQL, its text form on SQLite.
+    #[derive(Debug, Clone, Copy, SqlType, QueryId)]
+    #[diesel(postgres_type(oid = 2950, array_oid = 2951), sqlite_type(name = "Text"))]
+    pub struct Identifier;
+
+    /// `jsonb` on PostgreSQL, text on SQLite. Never queried inside.
+    #[derive(Debug, Clone, Copy, SqlType, QueryId)]
+    #[diesel(postgres_type(oid = 3802, array_oid = 3807), sqlite_type(name = "Text"))]
+    pub struct Document;
+}
+
+/// Lets [`super::Db`] bind and read a Rust type that both backends can bind and read.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! on_both_backends {
+    ($sql:ident, $rust:ty $(, $generic:ident: $($bound:path),+)?) => {
+        impl$(<$generic: $($bound +)+ 'static>)? FromSql<sql::$sql, MultiBackend> for $rust {
+            fn from_sql(raw: <MultiBackend as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+                raw.from_sql::<Self, sql::$sql>()
+            }
+        }
+        impl$(<$generic: $($bound +)+ 'static>)? ToSql<sql::$sql, MultiBackend> for $rust {
+            fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, MultiBackend>) -> serialize::Result {
+                out.set_value((sql::$sql, self));
+                Ok(IsNull::No)
+            }
+        }
+    };
+}
+
+impl HasSqlType<sql::Instant> for MultiBackend {
+    fn metadata(lookup: &mut Self::MetadataLookup) -> Self::TypeMetadata {
+        MultiBackend::lookup_sql_type::<sql::Instant>(lookup)
+    }
+}
+
+impl HasSqlType<sql::Identifier> for MultiBackend {
+    fn metadata(lookup: &mut Self::MetadataLookup) -> Self::TypeMetadata {
+        MultiBackend::lookup_sql_type::<sql::Identifier>(lookup)
+    }
+}
+
+impl HasSqlType<sql::Document> for MultiBackend {
+    fn metadata(lookup: &mut Self::MetadataLookup) -> Self::TypeMetadata {
+        MultiBackend::lookup_sql_type::<sql::Document>(lookup)
+    }
+}
+
+/// An instant in UTC with microsecond precision, the finest that both databases keep.
+///
+/// Written as RFC 3339 with six decimals (`2026-02-03T04:05:06.000000Z`), so that the text sorts as time does.
+/// Years 1970 to 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, AsExpression, FromSqlRow)]
+#[diesel(sql_type = sql::Instant)]
+pub struct Timestamp(jiff::Timestamp);
+
+impl Timestamp {
+    /// The present.
+    pub fn now() -> Self {
+        Self::truncated(jiff::Timestamp::now())
+    }
+
+    fn truncated(instant: jiff::Timestamp) -> Self {
+        Self(jiff::Timestamp::from_microsecond(instant.as_microsecond()).unwrap_or(instant))
+    }
+
+    /// `self` moved by `span`; the nearest end of the calendar when that would leave it.
+    pub fn plus(self, span: SignedDuration) -> Self {
+        Self(self.0.saturating_add(span).unwrap_or(jiff::Timestamp::MAX))
+    }
+
+    /// The time from `earlier` to `self`.
+    pub fn since(self, earlier: Self) -> SignedDuration {
+        self.0.duration_since(earlier.0)
+    }
+}
+
+/// Not an RFC 3339 date and time with an offset.
+#[derive(Debug)]
+pub struct NotATimestamp;
+
+impl FromStr for Timestamp {
+    type Err = NotATimestamp;
+
+    fn from_str(text: &str) -> Result<Self, NotATimestamp> {
+        // jiff also reads spaces, named zones and shortened offsets; RFC 3339, section 5.6, does not.
+        let offset_is_whole = text.ends_with('Z') || text.len() > 6 && text.as_bytes()[text.len() - 3] == b':';
+        if text.as_bytes().get(10) != Some(&b'T') || !offset_is_whole || text.contains([' ', '[', ',']) {
+            return Err(NotATimestamp);
+        }
+        let instant: jiff::Timestamp = text.parse().map_err(|_| NotATimestamp)?;
+        if instant < jiff::Timestamp::UNIX_EPOCH {
+            return Err(NotATimestamp);
+        }
+        Ok(Self::truncated(instant))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.6}", self.0)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(|NotATimestamp| {
+            // The word before the colon is the code that a client is answered with.
+            let detail = "is not an RFC 3339 date and time with an offset, as in 2026-02-03T04:05:06Z";
+            serde::de::Error::custom(format_args!("invalid_time: {text:?} {detail}"))
+        })
+    }
+}
+
+impl PartialSchema for Timestamp {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .examples(["2026-02-03T04:05:06.000000Z"])
+            .build()
+            .into()
+    }
+}
+impl ToSchema for Timestamp {}
+
+/// PostgreSQL counts microseconds from 2000-01-01 (`src/include/datatype/timestamp.h`).
+const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+
+impl ToSql<sql::Instant, Pg> for Timestamp {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        out.write_all(&(self.0.as_microsecond() - POSTGRES_EPOCH_MICROS).to_be_bytes())?;
+        Ok(IsNull::No)
+    }
+}
+
+impl FromSql<sql::Instant, Pg> for Timestamp {
+    fn from_sql(raw: <Pg as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+        let micros = i64::from_be_bytes(raw.as_bytes().try_into()?);
+        Ok(Self(jiff::Timestamp::from_microsecond(micros.saturating_add(POSTGRES_EPOCH_MICROS))?))
+    }
+}
+
+impl ToSql<sql::Instant, Sqlite> for Timestamp {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
+        out.set_value(self.to_string());
+        Ok(IsNull::No)
+    }
+}
+
+impl FromSql<sql::Instant, Sqlite> for Timestamp {
+    fn from_sql(mut raw: <Sqlite as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+        Ok(Self(raw.read_text().parse()?))
+    }
+}
+
+on_both_backends!(Instant, Timestamp);
+
+/// Declares the identifier of one kind of row: a UUIDv7 (RFC 9562), so that identifiers sort by the time they were made.
+#[macro_export]
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+            diesel::expression::AsExpression, diesel::deserialize::FromSqlRow,
+        )]
+        #[diesel(sql_type = $crate::db::types::sql::Identifier)]
+        #[serde(transparent)]
+        pub struct $name(uuid::Uuid);
+
+        impl $name {
+            /// A fresh identifier.
+            #[allow(clippy::new_without_default)]
+            pub fn new() -> Self {
+                Self(uuid::Uuid::now_v7())
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = uuid::Error;
+            fn from_str(text: &str) -> Result<Self, uuid::Error> {
+                text.parse().map(Self)
+            }
+        }
+
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+                use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat, Type};
+                let format = SchemaFormat::Custom("uuid".into());
+                ObjectBuilder::new().schema_type(Type::String).format(Some(format)).build().into()
+            }
+        }
+        impl utoipa::ToSchema for $name {}
+
+        const _: () = {
+            use diesel::backend::Backend;
+            use diesel::deserialize::{self, FromSql};
+            use diesel::pg::Pg;
+            use diesel::serialize::{self, IsNull, Output, ToSql};
+            use diesel::sqlite::Sqlite;
+            use $crate::db::MultiBackend;
+            use $crate::db::types::sql;
+
+            impl ToSql<sql::Identifier, Pg> for $name {
+                fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+                    std::io::Write::write_all(out, self.0.as_bytes())?;
+                    Ok(IsNull::No)
+                }
+            }
+            impl FromSql<sql::Identifier, Pg> for $name {
+                fn from_sql(raw: <Pg as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+                    Ok(Self(uuid::Uuid::from_slice(raw.as_bytes())?))
+                }
+            }
+            impl ToSql<sql::Identifier, Sqlite> for $name {
+                fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
+                    out.set_value(self.0.to_string());
+                    Ok(IsNull::No)
+                }
+            }
+            impl FromSql<sql::Identifier, Sqlite> for $name {
+                fn from_sql(mut raw: <Sqlite as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+                    Ok(Self(raw.read_text().parse()?))
+                }
+            }
+            $crate::on_both_backends!(Identifier, $name);
+        };
+    };
+}
+
+/// A value kept as a JSON document; in answers it is the value itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, AsExpression, FromSqlRow)]
+#[diesel(sql_type = sql::Document)]
+#[serde(transparent)]
+pub struct Json<T: fmt::Debug + 'static>(pub T);
+
+/// The version byte that precedes `jsonb` on the wire (`src/backend/utils/adt/jsonb.c`).
+const JSONB_VERSION: u8 = 1;
+
+impl<T: fmt::Debug + Serialize + 'static> ToSql<sql::Document, Pg> for Json<T> {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        out.write_all(&[JSONB_VERSION])?;
+        serde_json::to_writer(out, &self.0)?;
+        Ok(IsNull::No)
+    }
+}
+
+impl<T: fmt::Debug + DeserializeOwned + 'static> FromSql<sql::Document, Pg> for Json<T> {
+    fn from_sql(raw: <Pg as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+        match raw.as_bytes() {
+            [JSONB_VERSION, json @ ..] => Ok(Self(serde_json::from_slice(json)?)),
+            _ => Err("a jsonb value of an unknown version".into()),
+        }
+    }
+}
+
+impl<T: fmt::Debug + Serialize + 'static> ToSql<sql::Document, Sqlite> for Json<T> {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Sqlite>) -> serialize::Result {
+        out.set_value(serde_json::to_string(&self.0)?);
+        Ok(IsNull::No)
+    }
+}
+
+impl<T: fmt::Debug + DeserializeOwned + 'static> FromSql<sql::Document, Sqlite> for Json<T> {
+    fn from_sql(mut raw: <Sqlite as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+        Ok(Self(serde_json::from_str(raw.read_text())?))
+    }
+}
+
+on_both_backends!(Document, Json<T>, T: fmt::Debug, Serialize, DeserializeOwned, Send, Sync);
+
+/// Declares an enum that is kept, sent and received as one of the given words.
+#[macro_export]
+macro_rules! text_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+            diesel::expression::AsExpression, diesel::deserialize::FromSqlRow,
+        )]
+        #[diesel(sql_type = diesel::sql_types::Text)]
+        pub enum $name {
+            $($(#[$variant_doc])* #[serde(rename = $text)] $variant,)+
+        }
+
+        impl $name {
+            /// Every value, in the order of declaration.
+            pub const ALL: &[$name] = &[$($name::$variant),+];
+
+            /// The word it is kept and sent as.
+            pub const fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text,)+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                Self::ALL.iter().copied().find(|v| v.as_str() == text)
+                    .ok_or_else(|| format!("{text:?} is none of {}", [$($text),+].join(", ")))
+            }
+        }
+
+        impl<DB> diesel::serialize::ToSql<diesel::sql_types::Text, DB> for $name
+        where
+            DB: diesel::backend::Backend,
+            str: diesel::serialize::ToSql<diesel::sql_types::Text, DB>,
+        {
+            fn to_sql<'b>(&'b self, out: &mut diesel::serialize::Output<'b, '_, DB>) -> diesel::serialize::Result {
+                self.as_str().to_sql(out)
+            }
+        }
+
+        impl<DB> diesel::deserialize::FromSql<diesel::sql_types::Text, DB> for $name
+        where
+            DB: diesel::backend::Backend,
+            String: diesel::deserialize::FromSql<diesel::sql_types::Text, DB>,
+        {
+            fn from_sql(raw: DB::RawValue<'_>) -> diesel::deserialize::Result<Self> {
+                Ok(String::from_sql(raw)?.parse()?)
+            }
+        }
+    };
+}

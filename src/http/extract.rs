@@ -1,0 +1,131 @@
+//! Bodies and query parameters, and what is wrong with them: one problem that names the field.
+
+use actix_web::dev::Payload;
+use actix_web::http::header::CONTENT_LENGTH;
+use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
+use serde::de::DeserializeOwned;
+use serde_path_to_error::{Path, Segment};
+use std::future::{Future, Ready, ready};
+use std::pin::Pin;
+
+use crate::error::{Code, Error};
+use crate::http::context::State;
+use crate::http::idempotency;
+
+/// The error that a type gives when its text is malformed: the code goes with the message through serde.
+pub fn malformed<E: serde::de::Error>(code: Code, detail: impl std::fmt::Display) -> E {
+    E::custom(format_args!("{}: {detail}", code.as_str()))
+}
+
+/// A JSON body.
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Error>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, payload) = (request.clone(), payload.take());
+        Box::pin(async move {
+            let body = read(&request, payload).await?;
+            idempotency::note_body(&request, &body);
+            parse(&body).map(Self)
+        })
+    }
+}
+
+async fn read(request: &HttpRequest, payload: Payload) -> Result<web::Bytes, Error> {
+    if request.content_type() != "application/json" {
+        return Err(Error::new(Code::UnsupportedMediaType, "Send JSON with `Content-Type: application/json`."));
+    }
+    let state = request.app_data::<web::Data<State>>().ok_or_else(|| Error::internal("no state"))?;
+    let limit = state.http.body_limit;
+    let too_large = || Error::new(Code::BodyTooLarge, format!("A body may have {limit} bytes."));
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    let payload = web::Payload::from_request(request, &mut { payload }).await.map_err(Error::internal)?;
+    match tokio::time::timeout(state.http.read_timeout, payload.to_bytes_limited(limit)).await {
+        Err(_elapsed) => {
+            Err(Error::new(Code::RequestTimeout, format!("The body was not complete after {} s.", state.http.read_timeout.as_secs())))
+        }
+        Ok(Err(_limit)) => Err(too_large()),
+        Ok(Ok(Err(broken))) => Err(Error::new(Code::MalformedJson, format!("The body could not be read: {broken}"))),
+        Ok(Ok(Ok(bytes))) => Ok(bytes),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let cause = error.inner();
+        if cause.is_data() {
+            // "... at line 1 column 17": the pointer says where.
+            let message = cause.to_string();
+            let message = message.rfind(" at line ").map_or(message.as_str(), |end| &message[..end]);
+            return explain(message, &pointer(error.path()));
+        }
+        Error::new(Code::MalformedJson, format!("{cause}."))
+    })?;
+    json.end().map_err(|cause| Error::new(Code::MalformedJson, format!("{cause}.")))?;
+    Ok(value)
+}
+
+fn pointer(path: &Path) -> String {
+    path.iter()
+        .filter_map(|segment| match segment {
+            Segment::Map { key } => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
+            Segment::Seq { index } => Some(format!("/{index}")),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        })
+        .collect()
+}
+
+/// Turns what serde says about a field into a problem. `at` points to the field, or to the object it is missing in.
+fn explain(message: &str, at: &str) -> Error {
+    if let Some((code, detail)) = message.split_once(": ").and_then(|(word, rest)| Some((Code::from_word(word)?, rest))) {
+        return Error::field(code, at, detail);
+    }
+    let field = message.split('`').nth(1).unwrap_or_default();
+    let kind = message.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    match kind.as_str() {
+        "unknown field" => Error::field(Code::UnknownField, beside(at, field), message.replacen("unknown field", "there is no field", 1)),
+        "missing field" => Error::field(Code::MissingField, format!("{at}/{field}"), "is missing"),
+        "invalid type:" => Error::field(Code::InvalidType, at, message.trim_start_matches("invalid type: ")),
+        _ => Error::field(Code::InvalidValue, at, message),
+    }
+}
+
+/// serde may point to the unknown field already, or to the object that has it.
+fn beside(at: &str, field: &str) -> String {
+    if at.ends_with(&format!("/{field}")) { at.to_owned() } else { format!("{at}/{field}") }
+}
+
+/// Query parameters; unknown ones are refused.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest for Query<T> {
+    type Error = Error;
+    type Future = Ready<Result<Self, Error>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(parse_query(request.query_string()).map(Self))
+    }
+}
+
+fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, Error> {
+    let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+    serde_path_to_error::deserialize(pairs).map_err(|error| {
+        let explained = explain(&error.inner().to_string(), &pointer(error.path()));
+        let code = if explained.code.status() == actix_web::http::StatusCode::BAD_REQUEST { explained.code } else { Code::InvalidQuery };
+        let field = explained.errors.into_iter().next();
+        let (name, detail) = field.map(|f| (f.pointer.trim_start_matches('/').to_owned(), f.detail)).unwrap_or_default();
+        Error::field(code, name, detail)
+    })
+}
+
+/// Path parameters that do not have the form of an identifier name nothing.
+pub fn path_config() -> web::PathConfig {
+    web::PathConfig::default().error_handler(|_, request| Error::not_found("resource", request.path()).into())
+}

@@ -1,0 +1,91 @@
+//! Errors as problem details (RFC 9457), with this request's id.
+
+use actix_web::body::BoxBody;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use actix_web::{HttpResponse, ResponseError};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::error::{Code, Error, FieldError};
+
+/// The media type of every error (RFC 9457, section 6.1).
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+/// An error: what went wrong, for programs (`code`) and for people (`detail`). Some codes add members of their own.
+#[derive(Serialize, ToSchema)]
+pub struct Problem<'a> {
+    /// Leads to the documentation of the code.
+    #[serde(rename = "type")]
+    #[schema(format = "uri")]
+    r#type: String,
+    /// The same for every occurrence of the code.
+    title: &'a str,
+    /// The HTTP status.
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// What is wrong this time.
+    detail: &'a str,
+    /// A stable word; more may be added.
+    code: &'a str,
+    /// Names this request in the access log.
+    request_id: &'a str,
+    /// The fields that are wrong, if it is about fields.
+    #[serde(skip_serializing_if = "no_errors")]
+    #[schema(required = false, value_type = Vec<FieldError>)]
+    errors: &'a Vec<FieldError>,
+    #[serde(flatten)]
+    #[schema(ignore)]
+    members: &'a serde_json::Map<String, serde_json::Value>,
+}
+
+fn no_errors(errors: &&Vec<FieldError>) -> bool {
+    errors.is_empty()
+}
+
+/// The answer to a request that ended in `error`.
+pub fn render(error: &Error, request_id: &str) -> HttpResponse<BoxBody> {
+    let status = error.code.status();
+    let problem = Problem {
+        r#type: error.code.type_uri(),
+        title: error.code.title(),
+        status: status.as_u16(),
+        detail: &error.detail,
+        code: error.code.as_str(),
+        request_id,
+        errors: &error.errors,
+        members: &error.members,
+    };
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let mut response = HttpResponse::with_body(status, BoxBody::new(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    for (name, value) in &error.headers {
+        headers.insert(name.clone(), value.clone());
+    }
+    response
+}
+
+/// What actix itself refused, in our terms.
+pub fn foreign(error: &actix_web::Error) -> Error {
+    match error.as_response_error().status_code() {
+        StatusCode::NOT_FOUND => Error::new(Code::NotFound, "There is nothing at this path."),
+        StatusCode::PAYLOAD_TOO_LARGE => Error::new(Code::BodyTooLarge, "The body is larger than allowed."),
+        status if status.is_client_error() => Error::new(Code::MalformedJson, error.to_string()),
+        _ => Error::internal(error),
+    }
+}
+
+/// Lets handlers return `Error`. The body is written by [`render`], where the request's id is known.
+impl ResponseError for Error {
+    fn status_code(&self) -> StatusCode {
+        self.code.status()
+    }
+
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        HttpResponse::new(self.code.status())
+    }
+}

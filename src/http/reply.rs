@@ -1,0 +1,121 @@
+//! Answers: JSON, with ETag and 304, Location, Link, and compressed when large.
+
+use actix_web::body::BoxBody;
+use actix_web::http::header::{self, AcceptEncoding, ContentEncoding, EntityTag, Header, HeaderValue};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse, Responder};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde::Serialize;
+use std::io::Write;
+
+use crate::error::Error;
+use crate::http::conditional;
+use crate::http::page::Page;
+
+/// Bodies from this size on are compressed for clients that take gzip: one that fits a packet or two gains nothing.
+const COMPRESS_FROM: usize = 4096;
+
+/// An answer that is not an error.
+#[derive(Debug)]
+pub struct Reply {
+    /// 200, or 201 when something was made.
+    pub status: StatusCode,
+    /// Where the thing that was made is.
+    pub location: Option<String>,
+    /// The version of the resource.
+    pub etag: Option<EntityTag>,
+    /// JSON.
+    pub body: Vec<u8>,
+    /// This very answer was given before, under the same idempotency key.
+    pub replayed: bool,
+    next: Option<String>,
+}
+
+impl Reply {
+    /// 200 with a body.
+    pub fn ok<T: Serialize>(value: &T) -> Result<Self, Error> {
+        let body = serde_json::to_vec(value).map_err(Error::internal)?;
+        Ok(Self { status: StatusCode::OK, location: None, etag: None, body, replayed: false, next: None })
+    }
+
+    /// 201 with the thing that was made, and its path.
+    pub fn created<T: Serialize>(location: String, value: &T) -> Result<Self, Error> {
+        Ok(Self { location: Some(location), ..Self::made(value)? })
+    }
+
+    /// 201 with a thing that has no path of its own.
+    pub fn made<T: Serialize>(value: &T) -> Result<Self, Error> {
+        Ok(Self { status: StatusCode::CREATED, ..Self::ok(value)? })
+    }
+
+    /// 200 with a page, and a link to the next.
+    pub fn page<T: Serialize>(page: &Page<T>) -> Result<Self, Error> {
+        Ok(Self { next: page.next.clone(), ..Self::ok(page)? })
+    }
+
+    /// Says which revision of the resource this is.
+    pub fn at_revision(self, revision: i32) -> Self {
+        Self { etag: Some(conditional::of_revision(revision)), ..self }
+    }
+
+    /// Tags the answer by its content.
+    pub fn tagged(self) -> Self {
+        Self { etag: Some(conditional::of_bytes(&self.body)), ..self }
+    }
+
+    fn link(&self, request: &HttpRequest) -> Option<String> {
+        let next = self.next.as_ref()?;
+        let others = request.query_string().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+        let query: String = others.map(|pair| format!("{pair}&")).collect();
+        Some(format!("<{}?{query}cursor={next}>; rel=\"next\"", request.path()))
+    }
+}
+
+impl Responder for Reply {
+    type Body = BoxBody;
+
+    fn respond_to(self, request: &HttpRequest) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status);
+        response.insert_header((header::CACHE_CONTROL, "private, no-cache"));
+        if let Some(etag) = &self.etag {
+            response.insert_header((header::ETAG, etag.clone()));
+            if self.status == StatusCode::OK && request.method() == Method::GET && conditional::is_known(request, etag) {
+                return response.status(StatusCode::NOT_MODIFIED).finish();
+            }
+        }
+        if let Some(link) = self.link(request) {
+            response.insert_header((header::LINK, link));
+        }
+        if let Some(location) = &self.location {
+            response.insert_header((header::LOCATION, location.as_str()));
+        }
+        if self.replayed {
+            response.insert_header(("Idempotent-Replayed", "true"));
+        }
+        response.insert_header((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
+        if self.body.len() < COMPRESS_FROM {
+            return response.body(self.body);
+        }
+        response.insert_header((header::VARY, "Accept-Encoding"));
+        match takes_gzip(request).then(|| gzip(&self.body)) {
+            Some(Ok(compressed)) => response.insert_header(ContentEncoding::Gzip).body(compressed),
+            _ => response.body(self.body),
+        }
+    }
+}
+
+/// Whether the client accepts gzip.
+pub fn takes_gzip(request: &HttpRequest) -> bool {
+    request.headers().contains_key(header::ACCEPT_ENCODING)
+        && AcceptEncoding::parse(request).is_ok_and(|accepted| {
+            matches!(accepted.negotiate([header::Encoding::gzip(), header::Encoding::identity()].iter()), Some(e) if e == header::Encoding::gzip())
+        })
+}
+
+/// Compresses quickly rather than well.
+pub fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+    encoder.write_all(bytes)?;
+    encoder.finish()
+}

@@ -1,0 +1,134 @@
+//! Middleware around everything: request ids, the access log, counters, security headers, and errors as problems.
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::{HttpMessage, web};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::http::auth::Caller;
+use crate::http::context::State;
+use crate::http::problem;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// On every answer (OWASP REST Security Cheat Sheet). Pages with scripts of their own set their own policy.
+const SECURITY: [(HeaderName, HeaderValue); 4] = [
+    (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff")),
+    (HeaderName::from_static("x-frame-options"), HeaderValue::from_static("DENY")),
+    (HeaderName::from_static("referrer-policy"), HeaderValue::from_static("no-referrer")),
+    (HeaderName::from_static("content-security-policy"), HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+];
+
+/// Takes a request in, and lets its answer out.
+pub async fn observe(
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let started = Instant::now();
+    let request_id = request_id(request.headers());
+    let trace_id = trace_id(request.headers()).map(str::to_owned);
+    let method = request.method().clone();
+    if method == Method::HEAD {
+        // HEAD is GET without the body (RFC 9110, section 9.3.2); actix leaves the body out by itself.
+        request.head_mut().method = Method::GET;
+    }
+
+    let response = next.call(request).await?;
+    let failed = response.response().error().map(|error| match error.as_error::<Error>() {
+        Some(error) => error.clone(),
+        None => problem::foreign(error),
+    });
+    let mut response = match failed {
+        Some(error) => response.into_response(problem::render(&error, &request_id)),
+        None => response.map_into_boxed_body(),
+    };
+
+    let state = response.request().app_data::<web::Data<State>>().cloned();
+    let headers = response.headers_mut();
+    for (name, value) in SECURITY {
+        if !headers.contains_key(&name) {
+            headers.insert(name, value);
+        }
+    }
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        headers.insert(REQUEST_ID, value);
+    }
+
+    let took = started.elapsed();
+    let status = response.status();
+    let route = response.request().match_pattern();
+    let route = route.as_deref().unwrap_or("unmatched");
+    if let Some(state) = state {
+        state.metrics.count(method.as_str(), route, status.as_str(), took);
+        if state.draining.load(Ordering::Relaxed) {
+            // Connections that stay open would hold the process up.
+            response.response_mut().head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
+        }
+    }
+    let caller = response.request().extensions().get::<Arc<Caller>>().cloned();
+    log::info!(
+        target: "access",
+        method = method.as_str(),
+        route,
+        status = status.as_u16(),
+        ms = (took.as_micros() as f64) / 1000.0,
+        key_id:serde = caller.as_ref().map(|caller| caller.id),
+        request_id = request_id.as_str(),
+        trace_id:serde = trace_id;
+        "request"
+    );
+    Ok(response)
+}
+
+/// The client's own id when it is a sensible one, so that it can be found in both logs; else a fresh one.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    let sensible = |id: &&str| !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    given.filter(sensible).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// The trace that the request belongs to (W3C Trace Context, section 3.2.2: `00-<trace id>-<parent id>-<flags>`).
+fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str, length| text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let whole = is_hex(version, 2) && version != "ff" && is_hex(trace, 32) && is_hex(parent, 16) && is_hex(flags, 2);
+    (whole && trace.bytes().any(|b| b != b'0') && parent.bytes().any(|b| b != b'0')).then_some(trace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        headers
+    }
+
+    #[test]
+    fn a_trace_is_taken_from_a_well_formed_header_only() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        assert_eq!(trace_id(&headers("traceparent", &format!("00-{trace}-00f067aa0ba902b7-01"))), Some(trace));
+        assert_eq!(trace_id(&headers("traceparent", &format!("cc-{trace}-00f067aa0ba902b7-01-later"))), Some(trace));
+        let zeros = format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32));
+        for wrong in [&format!("ff-{trace}-00f067aa0ba902b7-01"), &zeros, "00-abc-def-01", "", &format!("00-{trace}")] {
+            assert_eq!(trace_id(&headers("traceparent", wrong)), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_clients_request_id_is_kept_when_it_is_sensible() {
+        assert_eq!(request_id(&headers("x-request-id", "build-17.3_a")), "build-17.3_a");
+        for wrong in ["", "a b", "<script>", &"x".repeat(65)] {
+            assert_ne!(request_id(&headers("x-request-id", wrong)), wrong);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What the ledger keeps: one file per resource, with its rows, queries, request and response types, handlers, routes.
+//!
+//! The files call each other in one direction: status, places -> deployments -> releases -> services, environments ->
+//! events, values.
+
+use diesel::QueryResult;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use crate::error::Error;
+
+pub mod deployments;
+pub mod environments;
+pub mod events;
+pub mod keys;
+pub mod places;
+pub mod releases;
+pub mod services;
+pub mod status;
+pub mod values;
+
+/// Every route below `/v1`, in the order of the document.
+pub fn routes(config: &mut ServiceConfig) {
+    config
+        .configure(status::routes)
+        .configure(places::routes)
+        .configure(services::routes)
+        .configure(environments::routes)
+        .configure(releases::routes)
+        .configure(deployments::routes)
+        .configure(events::routes)
+        .configure(keys::routes);
+}
+
+/// What to do when a service or an environment is named that does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Create it, with its slug as its name.
+    Create,
+    /// 404 with its name.
+    Refuse,
+}
+
+impl From<bool> for Missing {
+    fn from(create_missing: bool) -> Self {
+        if create_missing { Missing::Create } else { Missing::Refuse }
+    }
+}
+
+/// Turns a violated unique index into the caller's own error.
+pub(crate) fn or_conflict<T>(result: QueryResult<T>, conflict: impl FnOnce() -> Error) -> Result<T, Error> {
+    result.map_err(|error| match error {
+        DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => conflict(),
+        other => other.into(),
+    })
+}

@@ -1,0 +1,96 @@
+//! A place: one service in one environment, with what is live there and what to roll back to.
+
+use actix_web::{get, web};
+use diesel::prelude::*;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use crate::db::Db;
+use crate::db::schema::deployments;
+use crate::error::Error;
+use crate::http::context::{Ctx, Read};
+use crate::http::reply::Reply;
+use crate::ledger::deployments::Deployment;
+use crate::ledger::values::Slug;
+use crate::ledger::{environments, services};
+use crate::rules::lifecycle::State;
+
+/// The routes of this file.
+pub fn routes(config: &mut ServiceConfig) {
+    config.service(show);
+}
+
+/// How many of the latest deployments are shown.
+const LATEST: i64 = 10;
+
+/// One service in one environment.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PlaceView {
+    service: String,
+    environment: String,
+    /// What is live.
+    #[schema(required)]
+    live: Option<Deployment>,
+    /// What a rollback goes back to: the latest other release that was live here and was not itself rolled back.
+    #[schema(required)]
+    previous: Option<Deployment>,
+    /// What is being rolled out.
+    #[schema(required)]
+    running: Option<Deployment>,
+    /// The last ten, the newest first.
+    latest: Vec<Deployment>,
+}
+
+/// What runs in a place
+///
+/// The live deployment, the one to roll back to, the running one, and the last ten.
+#[utoipa::path(tag = "status", operation_id = "get_place", security(("key" = ["read"])),
+    params(("service" = Slug, Path, description = "The service."), ("environment" = Slug, Path, description = "The environment.")),
+    responses((status = 200, body = PlaceView, headers(("ETag" = String)))))]
+#[get("/services/{service}/environments/{environment}")]
+async fn show(ctx: Ctx<Read>, path: web::Path<(String, String)>) -> Result<Reply, Error> {
+    let (service, environment) = path.into_inner();
+    let view = ctx.read(move |db| look(db, &service, &environment)).await?;
+    Ok(Reply::ok(&view)?.tagged())
+}
+
+/// Three queries at most, each by an index, whatever the size of the history; two more to tell an empty place from none.
+fn look(db: &mut Db, service: &str, environment: &str) -> Result<PlaceView, Error> {
+    let here = || deployments::table.filter(deployments::service.eq(service)).filter(deployments::environment.eq(environment));
+    let latest: Vec<Deployment> =
+        here().select(Deployment::as_select()).order((deployments::requested_at.desc(), deployments::id.desc())).limit(LATEST).load(db)?;
+    if latest.is_empty() {
+        services::find(db, service)?;
+        environments::find(db, environment)?;
+    }
+    let is_current = deployments::state.eq(State::Succeeded).or(deployments::state.eq(State::Running));
+    let current: Vec<Deployment> = here().filter(is_current).select(Deployment::as_select()).load(db)?;
+    let (live, running): (Vec<_>, Vec<_>) = current.into_iter().partition(|deployment| deployment.state == State::Succeeded);
+    let live = live.into_iter().next();
+    let previous = match &live {
+        Some(live) => previous_good(db, live)?,
+        None => None,
+    };
+    Ok(PlaceView {
+        service: service.to_owned(),
+        environment: environment.to_owned(),
+        live,
+        previous,
+        running: running.into_iter().next(),
+        latest,
+    })
+}
+
+/// The latest other release that was live in the place of `live` until another success took over.
+pub fn previous_good(db: &mut Db, live: &Deployment) -> QueryResult<Option<Deployment>> {
+    deployments::table
+        .filter(deployments::service.eq(&live.service))
+        .filter(deployments::environment.eq(&live.environment))
+        .filter(deployments::state.eq(State::Superseded))
+        .filter(deployments::release_id.ne(live.release_id))
+        .select(Deployment::as_select())
+        .order(deployments::finished_at.desc())
+        .first(db)
+        .optional()
+}

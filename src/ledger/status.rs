@@ -1,0 +1,186 @@
+//! The grid: what is live in each place, and what is on its way there.
+
+use actix_web::get;
+use diesel::prelude::*;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use crate::db::Db;
+use crate::db::schema::{deployments, environments, services};
+use crate::db::types::Timestamp;
+use crate::error::Error;
+use crate::http::context::{Ctx, Read};
+use crate::http::reply::Reply;
+use crate::ledger::deployments::DeploymentId;
+use crate::ledger::environments::Tier;
+use crate::ledger::releases::ReleaseId;
+use crate::rules::lifecycle::{Kind, State};
+
+/// The routes of this file.
+pub fn routes(config: &mut ServiceConfig) {
+    config.service(show);
+}
+
+/// Every service in every environment.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "environments": [{"slug": "production", "name": "Production", "tier": "production"}],
+    "services": [{"slug": "checkout", "name": "Checkout", "owner": "payments", "places": [{
+        "environment": "production",
+        "live": {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2",
+            "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
+            "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            "state": "succeeded", "kind": "normal", "requested_by": "pipeline", "since": "2026-02-03T04:07:00.000000Z"},
+        "running": null, "waiting": []}]}]
+}))]
+struct Grid {
+    /// The columns: from development to production.
+    environments: Vec<Column>,
+    /// The rows, by slug.
+    services: Vec<Row>,
+}
+
+/// An environment.
+#[derive(Debug, Serialize, ToSchema, Queryable, Selectable)]
+#[diesel(table_name = environments)]
+struct Column {
+    slug: String,
+    name: String,
+    tier: Tier,
+}
+
+/// A service, and the places where something of it is or will be.
+#[derive(Debug, Serialize, ToSchema)]
+struct Row {
+    slug: String,
+    name: String,
+    owner: Option<String>,
+    /// Places without any current deployment are left out.
+    places: Vec<Cell>,
+}
+
+/// A service in an environment.
+#[derive(Debug, Serialize, ToSchema)]
+struct Cell {
+    environment: String,
+    /// What runs there.
+    #[schema(required)]
+    live: Option<Current>,
+    /// What is being rolled out.
+    #[schema(required)]
+    running: Option<Current>,
+    /// What awaits approval or its start.
+    waiting: Vec<Current>,
+}
+
+/// A deployment, in brief.
+#[derive(Debug, Serialize, ToSchema)]
+struct Current {
+    id: DeploymentId,
+    release_id: ReleaseId,
+    version: String,
+    git_sha: Option<String>,
+    image_digest: Option<String>,
+    state: State,
+    kind: Kind,
+    requested_by: String,
+    /// Live since, running since, or waiting since.
+    since: Timestamp,
+}
+
+/// What runs where
+///
+/// The grid of services by environments.
+#[utoipa::path(tag = "status", operation_id = "get_status", security(("key" = ["read"])),
+    responses((status = 200, body = Grid, headers(("ETag" = String)))))]
+#[get("/status")]
+async fn show(ctx: Ctx<Read>) -> Result<Reply, Error> {
+    let grid = ctx.read(grid).await?;
+    Ok(Reply::ok(&grid)?.tagged())
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = services)]
+struct Service {
+    slug: String,
+    name: String,
+    owner: Option<String>,
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = deployments)]
+struct Found {
+    environment: String,
+    id: DeploymentId,
+    release_id: ReleaseId,
+    version: String,
+    git_sha: Option<String>,
+    image_digest: Option<String>,
+    state: State,
+    kind: Kind,
+    requested_by: String,
+    requested_at: Timestamp,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+}
+
+impl From<Found> for Current {
+    fn from(found: Found) -> Self {
+        Self {
+            since: found.finished_at.or(found.started_at).unwrap_or(found.requested_at),
+            id: found.id,
+            release_id: found.release_id,
+            version: found.version,
+            git_sha: found.git_sha,
+            image_digest: found.image_digest,
+            state: found.state,
+            kind: found.kind,
+            requested_by: found.requested_by,
+        }
+    }
+}
+
+/// Two queries whatever the size of the history: the columns, and the services with what is current of them.
+fn grid(db: &mut Db) -> Result<Grid, Error> {
+    let mut columns: Vec<Column> = environments::table.select(Column::as_select()).order(environments::slug).load(db)?;
+    columns.sort_by_key(|column| column.tier as u8);
+
+    let is_current = deployments::state
+        .eq(State::Succeeded)
+        .or(deployments::state.eq(State::Running))
+        .or(deployments::state.eq(State::AwaitingApproval))
+        .or(deployments::state.eq(State::Approved));
+    let rows: Vec<(Service, Option<Found>)> = services::table
+        .left_join(deployments::table.on(deployments::service.eq(services::slug).and(is_current)))
+        .select((Service::as_select(), Option::<Found>::as_select()))
+        .order((services::slug, deployments::environment, deployments::requested_at))
+        .load(db)?;
+
+    let mut grid = Grid { environments: columns, services: Vec::new() };
+    for (service, found) in rows {
+        if grid.services.last().is_none_or(|row| row.slug != service.slug) {
+            grid.services.push(Row { slug: service.slug, name: service.name, owner: service.owner, places: Vec::new() });
+        }
+        if let (Some(row), Some(found)) = (grid.services.last_mut(), found) {
+            row.add(found);
+        }
+    }
+    Ok(grid)
+}
+
+impl Row {
+    /// Takes deployments in the order of their environments.
+    fn add(&mut self, found: Found) {
+        if self.places.last().is_none_or(|cell| cell.environment != found.environment) {
+            self.places.push(Cell { environment: found.environment.clone(), live: None, running: None, waiting: Vec::new() });
+        }
+        if let Some(cell) = self.places.last_mut() {
+            match found.state {
+                State::Succeeded => cell.live = Some(found.into()),
+                State::Running => cell.running = Some(found.into()),
+                _ => cell.waiting.push(found.into()),
+            }
+        }
+    }
+}

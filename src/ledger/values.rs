@@ -1,0 +1,168 @@
+//! The values that clients send: parsed once, at the door, and well formed from then on.
+
+use regex_lite::Regex;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::ops::Deref;
+use std::sync::LazyLock;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::error::Code;
+use crate::http::extract::malformed;
+
+/// Declares a text with a form. The pattern is the one that the document shows.
+macro_rules! value {
+    ($(#[$doc:meta])* $name:ident { code: $code:ident, pattern: $pattern:literal, most: $most:literal, example: $example:expr, is: $is:literal }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl std::str::FromStr for $name {
+            type Err = &'static str;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                static PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new($pattern).ok());
+                // `most` bytes are at most `most` characters: counting them is rarely needed.
+                let fits = text.len() <= $most || text.chars().count() <= $most;
+                let matches = fits && PATTERN.as_ref().is_some_and(|pattern| pattern.is_match(text));
+                matches.then(|| Self(text.to_owned())).ok_or($is)
+            }
+        }
+
+        impl Deref for $name {
+            type Target = str;
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> String {
+                value.0
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(|is| malformed(Code::$code, is))
+            }
+        }
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some($pattern)).min_length(Some(1)).max_length(Some($most));
+                text.examples([$example]).build().into()
+            }
+        }
+        impl ToSchema for $name {}
+    };
+}
+
+value! {
+    /// Names a service or an environment in paths.
+    Slug {
+        code: InvalidSlug, pattern: "^[a-z0-9-]{1,63}$", most: 63, example: "checkout",
+        is: "a slug has 1 to 63 lower-case letters, digits and hyphens"
+    }
+}
+
+value! {
+    /// Names a release of a service: what an image tag and SemVer allow.
+    Version {
+        code: InvalidVersion, pattern: "^[A-Za-z0-9][A-Za-z0-9._+-]*$", most: 128, example: "1.4.2",
+        is: "a version has 1 to 128 letters, digits, dots, underscores, plus signs and hyphens, and starts with a letter or digit"
+    }
+}
+
+value! {
+    /// A git commit id in full: SHA-1, or SHA-256 in repositories that use it.
+    GitSha {
+        code: InvalidSha, pattern: "^([0-9a-f]{40}|[0-9a-f]{64})$", most: 64, example: "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
+        is: "a commit id has 40 (or 64) hexadecimal digits in lower case"
+    }
+}
+
+value! {
+    /// The digest of an image (OCI image specification, "Digests").
+    Digest {
+        code: InvalidDigest, pattern: "^sha256:[0-9a-f]{64}$", most: 71,
+        example: "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        is: "a digest is `sha256:` and 64 hexadecimal digits in lower case"
+    }
+}
+
+value! {
+    /// A web address.
+    Url {
+        code: InvalidUrl, pattern: r"^https?://[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+$", most: 2000, example: "https://ci.example.org/runs/17",
+        is: "a URL starts with http:// or https://, has only characters that RFC 3986 allows, and at most 2000"
+    }
+}
+
+value! {
+    /// One line of text.
+    Line {
+        code: InvalidText, pattern: r"^[^\u0000-\u0020\u007F][^\u0000-\u001F\u007F]*$", most: 200, example: "Checkout",
+        is: "this text has 1 to 200 characters, starts with one that can be seen, and has no control characters"
+    }
+}
+
+value! {
+    /// Text of several lines.
+    Prose {
+        code: InvalidText, pattern: r"^[^\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F]+$", most: 4000, example: "Takes the money.",
+        is: "this text has 1 to 4000 characters, and no control characters but tabs and line ends"
+    }
+}
+
+/// For fields of a PATCH that can be emptied: absent (`None`) is another thing than `null` (`Some(None)`).
+pub fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// For fields of a PATCH that can't be emptied: may be absent, but not `null`.
+pub fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// The text of an optional value.
+pub fn text<T: Into<String>>(value: Option<T>) -> Option<String> {
+    value.map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is<T: std::str::FromStr>(text: &str) -> bool {
+        text.parse::<T>().is_ok()
+    }
+
+    #[test]
+    fn each_value_has_its_form() {
+        let long = |n| "a".repeat(n);
+        assert!(is::<Slug>("checkout-2") && is::<Slug>(&long(63)));
+        assert!(!is::<Slug>("") && !is::<Slug>("Checkout") && !is::<Slug>("a_b") && !is::<Slug>(&long(64)) && !is::<Slug>("a\n"));
+        assert!(is::<Version>("1.4.2") && is::<Version>("v2-rc.1+build_7") && is::<Version>(&long(128)));
+        assert!(!is::<Version>("") && !is::<Version>("-1") && !is::<Version>("1 2") && !is::<Version>(&long(129)));
+        assert!(is::<GitSha>(&long(40)) && is::<GitSha>(&long(64)));
+        assert!(!is::<GitSha>(&long(39)) && !is::<GitSha>(&long(41)) && !is::<GitSha>(&"A".repeat(40)) && !is::<GitSha>(&"g".repeat(40)));
+        assert!(
+            is::<Digest>(&format!("sha256:{}", long(64))) && !is::<Digest>(&long(64)) && !is::<Digest>(&format!("sha512:{}", long(64)))
+        );
+        assert!(is::<Url>("https://a.example/b?c=d#e") && is::<Url>("http://[::1]:8080/"));
+        assert!(!is::<Url>("ftp://a") && !is::<Url>("https://") && !is::<Url>("https://a b") && !is::<Url>("javascript:alert(1)"));
+        assert!(is::<Line>("Zahlung & Co – ü") && is::<Line>(&"ü".repeat(200)));
+        assert!(!is::<Line>("") && !is::<Line>(" a") && !is::<Line>("a\nb") && !is::<Line>("a\0") && !is::<Line>(&"ü".repeat(201)));
+        assert!(
+            is::<Prose>("a\n\tb\r\n") && is::<Prose>(&long(4000)) && !is::<Prose>("a\0b") && !is::<Prose>(&long(4001)) && !is::<Prose>("")
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! Log lines, as text or JSON, written to standard error by a thread of their own.
+//!
+//! A request hands its line to a bounded channel and goes on: written by the request itself, the log costs up to a third
+//! of the throughput. Lines that do not fit are counted, not waited for.
+
+use env_logger::fmt::Formatter;
+use log::Record;
+use log::kv::{Key, Value, VisitSource};
+use serde::ser::{SerializeMap, Serializer};
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use crate::config::Log;
+use crate::db::types::Timestamp;
+
+/// Lines that may wait for the writer.
+const WAITING: usize = 8192;
+
+static WRITER: OnceLock<SyncSender<Message>> = OnceLock::new();
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+enum Message {
+    Line(Vec<u8>),
+    Flush(SyncSender<()>),
+}
+
+/// Starts logging. A second call in one process, as tests make it, changes nothing.
+pub fn start(settings: &Log) {
+    let (sender, receiver) = sync_channel(WAITING);
+    if WRITER.set(sender.clone()).is_err() {
+        return;
+    }
+    if std::thread::Builder::new().name("log".into()).spawn(move || write_all(&receiver)).is_err() {
+        return;
+    }
+    let mut builder = env_logger::Builder::new();
+    builder.parse_filters(&settings.filter).target(env_logger::Target::Pipe(Box::new(Pipe(sender))));
+    if settings.json {
+        builder.format(json);
+    } else {
+        builder.format(text);
+    }
+    builder.init();
+}
+
+/// Waits until the lines logged so far are written; at most a second.
+pub fn flush() {
+    if let Some(writer) = WRITER.get() {
+        let (done, wait) = sync_channel(1);
+        if writer.try_send(Message::Flush(done)).is_ok() {
+            let _ = wait.recv_timeout(Duration::from_secs(1));
+        }
+    }
+}
+
+/// Lines that were not written because too many waited.
+pub fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+struct Pipe(SyncSender<Message>);
+
+impl Write for Pipe {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.0.try_send(Message::Line(line.to_vec())).is_err() {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes what has gathered in one system call; a closed standard error ends nothing.
+fn write_all(messages: &Receiver<Message>) {
+    let mut batch = Vec::new();
+    while let Ok(first) = messages.recv() {
+        let mut asked = Vec::new();
+        for message in std::iter::once(first).chain(messages.try_iter().take(WAITING)) {
+            match message {
+                Message::Line(line) => batch.extend_from_slice(&line),
+                Message::Flush(done) => asked.push(done),
+            }
+        }
+        let _ = io::stderr().write_all(&batch);
+        batch.clear();
+        for done in asked {
+            let _ = done.send(());
+        }
+    }
+}
+
+/// `{"at": ..., "level": ..., "target": ..., "message": ..., and the record's own fields}`
+fn json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    struct Fields<M>(M);
+    impl<'kvs, M: SerializeMap<Error = serde_json::Error>> VisitSource<'kvs> for Fields<M> {
+        fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
+            self.0.serialize_entry(key.as_str(), &value).map_err(log::kv::Error::boxed)
+        }
+    }
+    let mut serializer = serde_json::Serializer::new(&mut *out);
+    let mut map = serializer.serialize_map(None)?;
+    map.serialize_entry("at", &Timestamp::now())?;
+    map.serialize_entry("level", record.level().as_str())?;
+    map.serialize_entry("target", record.target())?;
+    map.serialize_entry("message", &format_args!("{}", record.args()))?;
+    let mut fields = Fields(map);
+    record.key_values().visit(&mut fields).map_err(io::Error::other)?;
+    fields.0.end()?;
+    out.write_all(b"\n")
+}
+
+/// `2026-02-03T04:05:06.000000Z INFO access: request method=GET ...`
+fn text(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    struct Fields<'a>(&'a mut Formatter);
+    impl<'kvs> VisitSource<'kvs> for Fields<'_> {
+        fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
+            write!(self.0, " {key}={value}").map_err(log::kv::Error::boxed)
+        }
+    }
+    write!(out, "{} {:<5} {}: {}", Timestamp::now(), record.level(), record.target(), record.args())?;
+    record.key_values().visit(&mut Fields(out)).map_err(io::Error::other)?;
+    writeln!(out)
+}

@@ -1,0 +1,213 @@
+//! The command line.
+
+use clap::{Parser, Subcommand};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use prop::app::{self, Application};
+use prop::config::Settings;
+use prop::http::auth::{KeyId, Scope, Token};
+use prop::http::context::Actor;
+use prop::ledger::keys;
+use prop::logging;
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("PROP_GIT_SHA"), ")");
+
+const EXAMPLES: &str = "\
+Examples:
+  prop                                        serve on port 8080, with SQLite in ./prop.db
+  DATABASE_URL=postgres://u:p@host/prop prop  serve with PostgreSQL
+  prop key create pipeline --scope deploy     make a key for a pipeline
+  prop openapi > openapi.json                 the API's document, to generate clients from
+
+Settings come from prop.toml and the environment (PROP_HTTP__PORT=9000); prop.toml.example explains each one.
+Exit codes: 0 done, 1 failed, 2 a setting or an argument is wrong.";
+
+/// A deployment ledger: what runs where, since when, who asked for it, and may this release go there now.
+#[derive(Parser)]
+#[command(name = "prop", version = VERSION, after_help = EXAMPLES)]
+struct Cli {
+    /// The settings file; prop.toml, if there is one and no other is named.
+    #[arg(long, global = true, env = "PROP_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the API: migrate, then listen until SIGTERM (the default)
+    Serve,
+    /// Apply pending migrations and end
+    Migrate,
+    /// Make, list and revoke keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Print the OpenAPI document
+    Openapi,
+    /// Ask the server on this machine whether it is ready: exit 0 or 1
+    Healthcheck,
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Make a key and print it, this once
+    Create {
+        /// Who will hold it: the actor in the history
+        name: String,
+        /// What it may do: read, deploy, attest, approve, mirror, operate, override, admin
+        #[arg(long = "scope", required = true, value_name = "SCOPE")]
+        scopes: Vec<Scope>,
+    },
+    /// List keys, without their secrets
+    List,
+    /// Revoke a key by its id
+    Revoke {
+        /// As `prop key list` shows it
+        id: String,
+    },
+    /// Print a fresh key that no ledger knows yet, for PROP_BOOTSTRAP_KEY
+    Generate,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Some(done) = without_settings(&cli.command) {
+        return done;
+    }
+    let settings = match Settings::load(cli.config.as_deref()) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("prop: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    logging::start(&settings.log);
+    let result = match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve(settings),
+        Command::Migrate => migrate(&settings),
+        Command::Key(command) => key(&settings, command),
+        Command::Healthcheck => healthcheck(settings.http.host, settings.http.port),
+        Command::Openapi => Ok(()),
+    };
+    logging::flush();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("prop: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// The commands that need neither settings nor a database.
+fn without_settings(command: &Option<Command>) -> Option<ExitCode> {
+    let text = match command {
+        Some(Command::Openapi) => app::document().to_pretty_json().map_err(|e| e.to_string()),
+        Some(Command::Key(KeyCommand::Generate)) => Token::generate().map(|token| token.reveal().to_owned()).map_err(|e| e.to_string()),
+        _ => return None,
+    };
+    Some(match text.and_then(|text| print(&text).map_err(|e| e.to_string())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("prop: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Unlike `println!`, this fails instead of panicking when nobody reads any more.
+fn print(text: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout().lock(), "{text}")
+}
+
+fn serve(settings: Settings) -> Outcome {
+    actix_web::rt::System::new().block_on(async {
+        let application = Application::build(settings).await?;
+        log::info!("listening on port {}", application.port());
+        print(&greeting(&application))?;
+        application.run().await?;
+        log::info!("stopped");
+        Ok(())
+    })
+}
+
+/// What to do next, for a person who has just started prop.
+fn greeting(application: &Application) -> String {
+    let here = format!("http://127.0.0.1:{}", application.port());
+    let Some(key) = application.first_key() else {
+        return format!("prop is ready: {here}/docs/ (no key at hand? `prop key create me --scope admin`)");
+    };
+    let sha = env!("PROP_GIT_SHA");
+    let commit = if sha.len() == 40 { format!(r#""git_sha":"{sha}","#) } else { String::new() };
+    let (key, version) = (key.reveal(), env!("CARGO_PKG_VERSION"));
+    format!(
+        r#"prop is ready. This is a new ledger; its first key is shown this once:
+
+  export PROP_KEY={key}
+
+Record a first deployment:
+
+  curl -s {here}/v1/deployments -H "Authorization: Bearer {key}" -H 'Content-Type: application/json' \
+    -d '{{"service":"prop","environment":"development","version":"{version}",{commit}"start":true,"create_missing":true}}'
+
+See what runs where:
+
+  curl -s {here}/v1/status -H "Authorization: Bearer {key}"
+
+Everything else: {here}/docs/ (paste the key under "Authorize")"#
+    )
+}
+
+fn migrate(settings: &Settings) -> Outcome {
+    let applied = app::migrate(&mut app::connect(settings)?)?;
+    print(&if applied.is_empty() { "nothing to do".to_owned() } else { format!("applied {}", applied.join(", ")) })?;
+    Ok(())
+}
+
+fn key(settings: &Settings, command: KeyCommand) -> Outcome {
+    let mut db = app::connect(settings)?;
+    app::migrate(&mut db)?;
+    let actor = Actor::new("prop");
+    match command {
+        KeyCommand::Create { name, scopes } => {
+            let name: prop::ledger::values::Line = name.parse().map_err(|is| format!("the name is malformed: {is}"))?;
+            let token = Token::generate()?;
+            db.write(|db| keys::insert(db, &actor, &name, &scopes, &token))?;
+            print(token.reveal())?;
+        }
+        KeyCommand::List => {
+            for key in keys::all(&mut db)? {
+                let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
+                let state = if key.revoked_at.is_some() { "revoked" } else { "valid" };
+                print(&format!("{}  {}...  {state:<7}  {}  ({})", key.id, key.prefix, key.name, scopes.join(", ")))?;
+            }
+        }
+        KeyCommand::Revoke { id } => {
+            let id: KeyId = id.parse().map_err(|_| format!("{id:?} is no key's id; `prop key list` shows them"))?;
+            let key = db.write(|db| keys::revoke(db, &actor, id))?;
+            print(&format!("revoked {} ({})", key.id, key.name))?;
+        }
+        KeyCommand::Generate => {}
+    }
+    Ok(())
+}
+
+/// Asks the server on this machine, by HTTP/1.0 over a plain socket: containers without a shell have no curl.
+fn healthcheck(host: IpAddr, port: u16) -> Outcome {
+    let host = if host.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { host };
+    let limit = Duration::from_secs(4);
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(host, port), limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
+    stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.lines().next().unwrap_or_default();
+    if status.contains(" 200 ") { Ok(()) } else { Err(format!("not ready: {status}").into()) }
+}

@@ -1,0 +1,280 @@
+//! A prop of its own for each test, on a database of its own, asked over real HTTP.
+
+use prop::app::Application;
+use prop::config::Settings;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, mpsc};
+use std::time::{Duration, Instant};
+use ureq::http;
+
+/// An admin key that every test app knows from its start.
+pub const ADMIN: &str = "prop_AdminAdminAdminAdminAdminAdmin0wAoj7";
+
+/// A running prop.
+pub struct TestApp {
+    /// Where it listens: `http://127.0.0.1:PORT`.
+    pub url: String,
+    /// Its database, for a second process or a look from the side.
+    pub database_url: String,
+    agent: ureq::Agent,
+    _directory: Option<tempfile::TempDir>,
+}
+
+/// An answer, read to its end.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: http::HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// A header, or "".
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The body, of an answer with this status.
+    #[track_caller]
+    pub fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        self.json()
+    }
+
+    /// Checks that this is the problem with this status and code, whole and well formed; returns it.
+    #[track_caller]
+    pub fn expect_problem(&self, status: u16, code: &str) -> Value {
+        let problem = self.expect(status);
+        assert_eq!(problem["code"], code, "{problem}");
+        assert_eq!(problem["status"], status, "{problem}");
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(problem["request_id"], self.header("x-request-id"));
+        assert!(problem["type"].as_str().unwrap().ends_with(&format!("/docs/problems.md#{code}")), "{problem}");
+        assert!(!problem["title"].as_str().unwrap().is_empty() && !problem["detail"].as_str().unwrap().is_empty(), "{problem}");
+        problem
+    }
+}
+
+impl TestApp {
+    /// On a fresh SQLite file.
+    pub fn on_sqlite() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", directory.path().join("prop.db").display());
+        Self { _directory: Some(directory), ..Self::start(&url, &[]) }
+    }
+
+    /// On a fresh PostgreSQL database; `None` where there is no PostgreSQL, which is an error in CI.
+    pub fn on_postgres() -> Option<Self> {
+        Some(Self::start(&fresh_postgres()?, &[]))
+    }
+
+    /// On the given database, with more settings as environment variables.
+    pub fn start(database_url: &str, more: &[(&str, &str)]) -> Self {
+        let base = [("DATABASE_URL", database_url), ("PROP_HTTP__PORT", "0"), ("PROP_HTTP__WORKERS", "1"), ("PROP_BOOTSTRAP_KEY", ADMIN)];
+        let variables: HashMap<String, String> = base.iter().chain(more).map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let settings = Settings::read(None, variables).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            actix_web::rt::System::new().block_on(async move {
+                let application = Application::build(settings).await.unwrap();
+                sender.send(application.port()).unwrap();
+                application.run().await.unwrap();
+            });
+        });
+        let port = receiver.recv_timeout(Duration::from_secs(60)).expect("prop did not start");
+        Self { url: format!("http://127.0.0.1:{port}"), database_url: database_url.into(), agent: agent(), _directory: None }
+    }
+
+    /// Sends a request as it is.
+    #[track_caller]
+    pub fn send(&self, request: http::Request<Vec<u8>>) -> Answer {
+        let mut response = self.agent.run(request).unwrap();
+        Answer {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            text: response.body_mut().with_config().limit(64 << 20).read_to_string().unwrap(),
+        }
+    }
+
+    /// A request to fill in.
+    pub fn request(&self, method: &str, path: &str) -> http::request::Builder {
+        http::Request::builder().method(method).uri(format!("{}{path}", self.url))
+    }
+
+    /// A request with a key, a JSON body if any, and more headers.
+    #[track_caller]
+    pub fn call(&self, method: &str, path: &str, key: &str, body: Option<&Value>, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.request(method, path).header("Authorization", format!("Bearer {key}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if body.is_some() {
+            request = request.header("Content-Type", "application/json");
+        }
+        self.send(request.body(body.map(|body| body.to_string().into_bytes()).unwrap_or_default()).unwrap())
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, ADMIN, None, &[])
+    }
+
+    #[track_caller]
+    pub fn post(&self, path: &str, body: Value) -> Answer {
+        self.call("POST", path, ADMIN, Some(&body), &[])
+    }
+
+    #[track_caller]
+    pub fn patch(&self, path: &str, body: Value, headers: &[(&str, &str)]) -> Answer {
+        self.call("PATCH", path, ADMIN, Some(&body), headers)
+    }
+
+    #[track_caller]
+    pub fn put(&self, path: &str, body: Value) -> Answer {
+        self.call("PUT", path, ADMIN, Some(&body), &[])
+    }
+
+    /// A fresh key with these scopes.
+    #[track_caller]
+    pub fn key(&self, name: &str, scopes: &[&str]) -> String {
+        let made = self.post("/v1/keys", serde_json::json!({"name": name, "scopes": scopes})).expect(201);
+        made["key"].as_str().unwrap().to_owned()
+    }
+
+    /// Records a deployment, creating what is missing.
+    #[track_caller]
+    pub fn deploy(&self, service: &str, environment: &str, version: &str, start: bool) -> Value {
+        let body =
+            serde_json::json!({"service": service, "environment": environment, "version": version, "start": start, "create_missing": true});
+        self.post("/v1/deployments", body).expect(201)
+    }
+
+    /// Asks for a move of a deployment.
+    #[track_caller]
+    pub fn transition(&self, deployment: &Value, to: &str) -> Answer {
+        let id = deployment["id"].as_str().unwrap();
+        self.post(&format!("/v1/deployments/{id}/transitions"), serde_json::json!({"to": to}))
+    }
+
+    /// Records a deployment that succeeds.
+    #[track_caller]
+    pub fn go_live(&self, service: &str, environment: &str, version: &str) -> Value {
+        let deployment = self.deploy(service, environment, version, true);
+        self.transition(&deployment, "succeeded").expect(200)
+    }
+}
+
+/// A client that gives answers of every status back, and takes its time.
+pub fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(60))).build().into()
+}
+
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+
+/// The URL of a new, empty PostgreSQL database.
+pub fn fresh_postgres() -> Option<String> {
+    let server = POSTGRES.as_deref()?;
+    let name = format!("test_{}_{}", std::process::id(), DATABASES.fetch_add(1, Ordering::Relaxed));
+    let mut admin = <diesel::PgConnection as diesel::Connection>::establish(server).expect("PostgreSQL of the tests");
+    diesel::connection::SimpleConnection::batch_execute(&mut admin, &format!("CREATE DATABASE {name}")).unwrap();
+    let (base, query) = server.split_once('?').unwrap_or((server, ""));
+    let base = base.rsplit_once('/').unwrap().0;
+    Some(format!("{base}/{name}?{query}"))
+}
+
+/// `TEST_DATABASE_URL`, or a cluster of our own that ends with this process.
+static POSTGRES: LazyLock<Option<String>> = LazyLock::new(|| {
+    if let Ok(url) = std::env::var("TEST_DATABASE_URL") {
+        return Some(url);
+    }
+    let url = Cluster::start().map(|cluster| {
+        let url = cluster.url();
+        std::mem::forget(cluster);
+        url
+    });
+    if url.is_none() {
+        // Not captured by the test runner: a suite that was left out must be seen.
+        let _ = writeln!(std::io::stderr(), "no PostgreSQL: neither TEST_DATABASE_URL nor initdb; its tests do nothing");
+        assert!(std::env::var_os("CI").is_none(), "CI must test on PostgreSQL");
+    }
+    url
+});
+
+/// A throw-away PostgreSQL. It stops, and its files go, when it is dropped or this process ends, however that ends.
+pub struct Cluster {
+    /// Holds the pipe that the supervising shell reads: closed, the server stops.
+    supervisor: Child,
+    port: u16,
+    directory: std::path::PathBuf,
+}
+
+impl Cluster {
+    /// Starts one, as an unprivileged user when we are root; `None` without `initdb`.
+    pub fn start() -> Option<Self> {
+        let bin = bin_directory()?;
+        let directory =
+            std::env::temp_dir().join(format!("prop-postgres-{}-{}", std::process::id(), DATABASES.fetch_add(1, Ordering::Relaxed)));
+        let port = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
+        let script = r#"
+            set -e
+            mkdir -m 700 "$DIR"; trap 'rm -rf "$DIR"' EXIT
+            "$BIN/initdb" -D "$DIR/data" -U prop -A trust -E UTF8 --locale=C.UTF-8 >"$DIR/initdb.log" 2>&1
+            "$BIN/postgres" -D "$DIR/data" -p "$PORT" -k "$DIR" -c listen_addresses=127.0.0.1 -c max_connections=500 \
+                -c fsync=off -c synchronous_commit=off -c full_page_writes=off >"$DIR/log" 2>&1 &
+            server=$!
+            cat >/dev/null
+            kill -INT $server; wait $server || true
+        "#;
+        let is_root = Path::new("/proc/self").metadata().is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+        let mut command = if is_root {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script]);
+            command
+        } else {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            command
+        };
+        command.env("BIN", bin).env("DIR", &directory).env("PORT", port.to_string()).stdin(Stdio::piped());
+        // A process group of its own: Ctrl-C ends the tests first, and they end the server.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let cluster = Self { supervisor: command.spawn().ok()?, port, directory };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while <diesel::PgConnection as diesel::Connection>::establish(&cluster.url()).is_err() {
+            assert!(Instant::now() < deadline, "PostgreSQL did not start; see {}", cluster.directory.display());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Some(cluster)
+    }
+
+    /// Its maintenance database.
+    pub fn url(&self) -> String {
+        format!("postgres://prop@127.0.0.1:{}/postgres", self.port)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.supervisor.stdin.take());
+        let _ = self.supervisor.wait();
+    }
+}
+
+/// Where `initdb` is: on the path, or where Debian keeps it.
+fn bin_directory() -> Option<std::path::PathBuf> {
+    let on_path = std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    let debian = (12..=19).rev().map(|version| format!("/usr/lib/postgresql/{version}/bin").into());
+    debian.chain(on_path).find(|directory: &std::path::PathBuf| directory.join("initdb").is_file())
+}

@@ -1,0 +1,22 @@
+//! The API over real HTTP: each test runs on SQLite and on PostgreSQL.
+
+mod harness;
+
+mod deployments;
+
+/// Makes two tests of each function that takes a [`harness::TestApp`]: `sqlite::name` and `postgres::name`.
+#[macro_export]
+macro_rules! on_both_databases {
+    ($($test:ident)+) => {
+        mod sqlite {
+            $(#[test] fn $test() { super::$test(&$crate::harness::TestApp::on_sqlite()); })+
+        }
+        mod postgres {
+            $(#[test] fn $test() {
+                if let Some(app) = $crate::harness::TestApp::on_postgres() {
+                    super::$test(&app);
+                }
+            })+
+        }
+    };
+}
