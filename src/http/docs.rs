@@ -7,9 +7,11 @@ use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::middleware::Compress;
 use actix_web::{HttpRequest, HttpResponse, get, web};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::Schema;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{self, ContentBuilder, ObjectBuilder, Ref, RefOr, Required, Response, ResponseBuilder, schema};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
@@ -62,6 +64,10 @@ pub fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
     components.add_security_scheme(KEY, SecurityScheme::Http(scheme));
     components.schemas.insert("Problem".into(), Problem::schema());
     components.schemas.insert("FieldError".into(), FieldError::schema());
+    let asked = named_in_requests(&document);
+    if let Some(components) = &mut document.components {
+        complete_schemas(&mut components.schemas, &asked);
+    }
     for (path, item) in &mut document.paths.paths {
         let operations = [
             (Method::GET, &mut item.get),
@@ -77,6 +83,50 @@ pub fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
         }
     }
     document
+}
+
+/// Names of the schemas that request bodies use, directly or through others.
+fn named_in_requests(document: &openapi::OpenApi) -> BTreeSet<String> {
+    let bodies = document.paths.paths.values().flat_map(|item| [&item.post, &item.put, &item.patch]).flatten();
+    let mut open: Vec<String> = bodies.filter_map(|operation| operation.request_body.as_ref()).flat_map(references).collect();
+    let mut named = BTreeSet::new();
+    while let Some(name) = open.pop() {
+        if let Some(schema) = document.components.iter().find_map(|components| components.schemas.get(&name)) {
+            if named.insert(name) {
+                open.extend(references(schema));
+            }
+        }
+    }
+    named
+}
+
+fn references(part: impl serde::Serialize) -> Vec<String> {
+    let json = serde_json::to_string(&part).unwrap_or_default();
+    json.split("\"#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned)).collect()
+}
+
+/// Says two things that hold for all answers: a field that may be `null` is there all the same, and a page's items are
+/// what they are outside of pages.
+fn complete_schemas(schemas: &mut BTreeMap<String, RefOr<Schema>>, asked: &BTreeSet<String>) {
+    for (name, schema) in schemas.iter_mut().filter(|(name, _)| !asked.contains(*name) && *name != "Problem") {
+        match schema {
+            RefOr::T(Schema::Object(object)) => answer(object),
+            RefOr::T(Schema::AllOf(all)) => all.items.iter_mut().for_each(|item| {
+                if let RefOr::T(Schema::Object(object)) = item {
+                    answer(object);
+                }
+            }),
+            _ => {}
+        }
+        let Some((RefOr::T(Schema::Object(page)), item)) = name.strip_prefix("Page_").map(|item| (schema, item)) else { continue };
+        if let Some(RefOr::T(Schema::Array(items))) = page.properties.get_mut("items") {
+            items.items = schema::ArrayItems::RefOrSchema(Box::new(Ref::from_schema_name(item).into()));
+        }
+    }
+}
+
+fn answer(object: &mut schema::Object) {
+    object.required = object.properties.keys().cloned().collect();
 }
 
 fn complete_operation(path: &str, method: &Method, operation: &mut Operation) {

@@ -16,7 +16,6 @@ pub struct Page<T> {
     /// The items, at most `limit`.
     pub items: Vec<T>,
     /// The cursor of the next page; `null` on the last one.
-    #[schema(required)]
     pub next: Option<String>,
 }
 

@@ -30,13 +30,10 @@ pub struct PlaceView {
     service: String,
     environment: String,
     /// What is live.
-    #[schema(required)]
     live: Option<Deployment>,
     /// What a rollback goes back to: the latest other release that was live here and was not itself rolled back.
-    #[schema(required)]
     previous: Option<Deployment>,
     /// What is being rolled out.
-    #[schema(required)]
     running: Option<Deployment>,
     /// The last ten, the newest first.
     latest: Vec<Deployment>,

@@ -65,10 +65,8 @@ struct Row {
 struct Cell {
     environment: String,
     /// What runs there.
-    #[schema(required)]
     live: Option<Current>,
     /// What is being rolled out.
-    #[schema(required)]
     running: Option<Current>,
     /// What awaits approval or its start.
     waiting: Vec<Current>,

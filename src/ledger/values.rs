@@ -13,8 +13,8 @@ use crate::http::extract::malformed;
 
 /// Declares a text with a form. The pattern is the one that the document shows.
 macro_rules! value {
-    ($(#[$doc:meta])* $name:ident { code: $code:ident, pattern: $pattern:literal, most: $most:literal, example: $example:expr, is: $is:literal }) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])+ $name:ident { code: $code:ident, pattern: $pattern:literal, most: $most:literal, example: $example:expr, is: $is:literal }) => {
+        $(#[doc = $doc])+
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(transparent)]
         pub struct $name(String);
@@ -58,7 +58,7 @@ macro_rules! value {
         impl PartialSchema for $name {
             fn schema() -> RefOr<Schema> {
                 let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some($pattern)).min_length(Some(1)).max_length(Some($most));
-                text.examples([$example]).build().into()
+                text.description(Some(concat!($($doc),+).trim())).examples([$example]).build().into()
             }
         }
         impl ToSchema for $name {}
