@@ -53,6 +53,7 @@ codes! {
     InvalidKey = 401 "invalid_key" "The key is unknown or malformed",
     RevokedKey = 401 "revoked_key" "The key was revoked",
     MissingScope = 403 "missing_scope" "The key lacks the scope for this",
+    OwnApproval = 403 "own_approval" "Who asks for a deployment can't approve it",
     NotFound = 404 "not_found" "There is no such thing",
     MethodNotAllowed = 405 "method_not_allowed" "This method is not for this path",
     RequestTimeout = 408 "request_timeout" "The body did not arrive in time",
@@ -61,6 +62,9 @@ codes! {
     ExternalIdTaken = 409 "external_id_taken" "This external id belongs to another deployment",
     InvalidTransition = 409 "invalid_transition" "The deployment can't make this move",
     GateBlocked = 409 "gate_blocked" "The gate does not let this deployment through",
+    NothingToRollBackTo = 409 "nothing_to_roll_back_to" "No other release was live there before",
+    ApprovalUsed = 409 "approval_used" "This approval was used up by a deployment",
+    FreezeEnded = 409 "freeze_ended" "The freeze has ended",
     IdempotencyInProgress = 409 "idempotency_in_progress" "A request with this idempotency key is still running",
     PreconditionFailed = 412 "precondition_failed" "It has changed since it was read",
     BodyTooLarge = 413 "body_too_large" "The body is larger than allowed",
@@ -75,6 +79,8 @@ codes! {
     InvalidSha = 422 "invalid_sha" "A git commit id is malformed",
     InvalidDigest = 422 "invalid_digest" "An image digest is malformed",
     InvalidUrl = 422 "invalid_url" "A URL is malformed",
+    InvalidTimeZone = 422 "invalid_time_zone" "A time zone is not known",
+    PredecessorCircle = 422 "predecessor_circle" "Environments would come before themselves",
     InvalidTime = 422 "invalid_time" "A time is malformed",
     IdempotencyKeyReused = 422 "idempotency_key_reused" "This idempotency key was used for another request",
     Internal = 500 "internal" "Something went wrong in prop",
@@ -118,6 +124,8 @@ pub struct Error {
     pub errors: Vec<FieldError>,
     /// Further members of the problem (RFC 9457, section 3.2).
     pub members: serde_json::Map<String, serde_json::Value>,
+    /// The transaction is kept all the same: it holds the record of the refusal, and nothing else.
+    pub is_recorded: bool,
     /// Headers that belong to the answer, such as `Allow`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -125,7 +133,7 @@ pub struct Error {
 impl Error {
     /// An error with its sentence.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), members: serde_json::Map::new(), headers: Vec::new() }
+        Self { code, detail: detail.into(), errors: Vec::new(), members: serde_json::Map::new(), headers: Vec::new(), is_recorded: false }
     }
 
     /// A field or parameter that is wrong.
@@ -151,6 +159,11 @@ impl Error {
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// Keeps what the transaction has written: the record of this refusal.
+    pub fn recorded(self) -> Self {
+        Self { is_recorded: true, ..self }
     }
 
     /// The cause goes to the log, the client learns only that there was one.

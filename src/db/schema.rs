@@ -40,6 +40,12 @@ tables! {
         name -> Text,
         tier -> Text,
         required_approvals -> Integer,
+        allow_self_approval -> Bool,
+        approval_ttl_hours -> Integer,
+        require_scan -> Bool,
+        predecessor -> Nullable<Text>,
+        soak_minutes -> Integer,
+        rollback_needs_approval -> Bool,
         created_at -> Instant,
         updated_at -> Instant,
         revision -> Integer,
@@ -82,6 +88,73 @@ tables! {
         started_at -> Nullable<Instant>,
         finished_at -> Nullable<Instant>,
         revision -> Integer,
+        decision -> Nullable<Document>,
+        ungated -> Bool,
+        expires_at -> Nullable<Instant>,
+    }
+
+    approvals (id) {
+        id -> Identifier,
+        release_id -> Identifier,
+        service -> Text,
+        environment -> Text,
+        image_digest -> Nullable<Text>,
+        decision -> Text,
+        approver -> Text,
+        comment -> Nullable<Text>,
+        source -> Text,
+        run_url -> Nullable<Text>,
+        review_id -> Nullable<Text>,
+        recorded_by -> Text,
+        created_at -> Instant,
+        expires_at -> Instant,
+        consumed_by -> Nullable<Identifier>,
+    }
+
+    freezes (id) {
+        id -> Identifier,
+        environment -> Nullable<Text>,
+        service -> Nullable<Text>,
+        reason -> Text,
+        starts_at -> Instant,
+        ends_at -> Nullable<Instant>,
+        weekly -> Nullable<Document>,
+        allow_rollback -> Bool,
+        ended_at -> Nullable<Instant>,
+        created_by -> Text,
+        created_at -> Instant,
+        revision -> Integer,
+    }
+
+    freeze_overrides (id) {
+        id -> Identifier,
+        freeze_id -> Identifier,
+        service -> Text,
+        environment -> Text,
+        version -> Text,
+        actor -> Text,
+        reason -> Text,
+        created_at -> Instant,
+        consumed_by -> Nullable<Identifier>,
+    }
+
+    incidents (id) {
+        id -> Identifier,
+        service -> Text,
+        environment -> Text,
+        title -> Text,
+        severity -> Text,
+        detected_at -> Instant,
+        resolved_at -> Nullable<Instant>,
+        created_by -> Text,
+        created_at -> Instant,
+        revision -> Integer,
+    }
+
+    incident_deployments (incident_id, deployment_id, role) {
+        incident_id -> Identifier,
+        deployment_id -> Identifier,
+        role -> Text,
     }
 
     events (seq) {

@@ -107,6 +107,18 @@ impl Timestamp {
     }
 }
 
+impl From<Timestamp> for jiff::Timestamp {
+    fn from(at: Timestamp) -> Self {
+        at.0
+    }
+}
+
+impl From<jiff::Timestamp> for Timestamp {
+    fn from(at: jiff::Timestamp) -> Self {
+        Self::truncated(at)
+    }
+}
+
 /// Not an RFC 3339 date and time with an offset.
 #[derive(Debug)]
 pub struct NotATimestamp;

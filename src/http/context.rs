@@ -38,23 +38,31 @@ pub struct State {
 
 /// A scope, as a type.
 pub trait Requires {
-    /// Which.
-    const SCOPE: Scope;
+    /// One of these is enough.
+    const ANY_OF: &'static [Scope];
 }
 
 macro_rules! scopes {
-    ($($name:ident)+) => {
+    ($($name:ident: $($scope:ident)+,)+) => {
         $(
-            #[doc = concat!("Requires the scope [`Scope::", stringify!($name), "`].")]
+            #[doc = concat!("Requires one of the scopes: ", $(stringify!($scope), " "),+)]
             pub struct $name;
             impl Requires for $name {
-                const SCOPE: Scope = Scope::$name;
+                const ANY_OF: &'static [Scope] = &[$(Scope::$scope),+];
             }
         )+
     };
 }
 
-scopes! { Read Deploy Attest Operate Admin }
+scopes! {
+    Read: Read,
+    Deploy: Deploy,
+    Attest: Attest,
+    ApproveOrMirror: Approve Mirror,
+    Operate: Operate,
+    Override: Override,
+    Admin: Admin,
+}
 
 /// Who does something, and when: the author of what a transaction writes into the history.
 pub struct Actor {
@@ -92,11 +100,24 @@ impl<S: Requires> Ctx<S> {
     fn new(request: &HttpRequest) -> Result<Self, Error> {
         let state = request.app_data::<web::Data<State>>().cloned().ok_or_else(|| Error::internal("no state"))?;
         let caller = request.extensions().get::<Arc<Caller>>().cloned().ok_or_else(|| Error::internal("a route without authentication"))?;
-        if !caller.may(S::SCOPE) {
-            let detail = format!("This needs a key with the scope `{}`; the key {:?} has not.", S::SCOPE, caller.name);
-            return Err(Error::new(Code::MissingScope, detail).with("scope", S::SCOPE));
+        let ctx = Self { state, caller, request: request.clone(), scope: PhantomData };
+        ctx.require(S::ANY_OF)?;
+        Ok(ctx)
+    }
+
+    /// Checks that the caller has one of these scopes.
+    pub fn require(&self, any_of: &[Scope]) -> Result<(), Error> {
+        if any_of.iter().any(|scope| self.caller.may(*scope)) {
+            return Ok(());
         }
-        Ok(Self { state, caller, request: request.clone(), scope: PhantomData })
+        let words: Vec<_> = any_of.iter().map(|scope| format!("`{scope}`")).collect();
+        let detail = format!("This needs a key with the scope {}; the key {:?} has not.", words.join(" or "), self.caller.name);
+        Err(Error::new(Code::MissingScope, detail).with("scopes", any_of))
+    }
+
+    /// The name of the caller's key.
+    pub fn name(&self) -> &str {
+        &self.caller.name
     }
 
     /// What the client says it has read before.
@@ -114,13 +135,18 @@ impl<S: Requires> Ctx<S> {
         self.state.db.read(work).await
     }
 
-    /// Runs queries in one transaction, as the caller.
+    /// Runs queries in one transaction, as the caller. It is kept when `work` succeeds, and when its error is the record of
+    /// a refusal.
     pub async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Db, &Actor) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let name = self.caller.name.clone();
-        self.state.db.write(move |db| work(db, &Actor::new(name))).await
+        let recorded = move |db: &mut Db| match work(db, &Actor::new(name)) {
+            Err(refusal) if refusal.is_recorded => Ok(Err(refusal)),
+            other => other.map(Ok),
+        };
+        self.state.db.write(recorded).await?
     }
 
     /// Answers a POST: in one transaction, and only once for each `Idempotency-Key`.

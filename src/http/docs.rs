@@ -43,6 +43,10 @@ const KEY: &str = "key";
         (name = "environments", description = "Where it is deployed to"),
         (name = "releases", description = "Versions of a service, and the image that each one is"),
         (name = "deployments", description = "A release on its way into an environment"),
+        (name = "gate", description = "May this release go there now, and if not, why not"),
+        (name = "approvals", description = "What people say about a release"),
+        (name = "freezes", description = "When nothing goes where"),
+        (name = "incidents", description = "What is wrong, what caused it, what mended it"),
         (name = "events", description = "The history of everything, append-only"),
         (name = "keys", description = "Who may do what"),
         (name = "operations", description = "The process itself: health, version, metrics")

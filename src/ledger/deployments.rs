@@ -1,49 +1,46 @@
 //! Deployments: a release on its way into an environment.
 
 use actix_web::{get, post, web};
-use diesel::dsl::exists;
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
-use crate::db::schema::deployments;
-use crate::db::types::Timestamp;
+use crate::db::schema::{deployments, incident_deployments};
+use crate::db::types::{Json, Timestamp};
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
-use crate::http::context::{Actor, Ctx, Deploy, Read};
+use crate::http::context::{Actor, Ctx, Deploy, Read, Requires};
 use crate::http::extract::{Body, Query};
 use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
-use crate::identifier;
-use crate::ledger::environments;
+use crate::ledger::environments::{self, Environment};
 use crate::ledger::events::{self, About, Entity, Event};
-use crate::ledger::releases::{self, NewRelease, Release, ReleaseId};
+use crate::ledger::gate::{self, Asked, Ruling};
+use crate::ledger::ids::{DeploymentId, IncidentId, ReleaseId};
+use crate::ledger::releases::{self, NewRelease, Release};
 use crate::ledger::values::{Digest, GitSha, Line, Prose, Slug, Url, Version, text};
 use crate::ledger::{or_conflict, services};
-use crate::rules::lifecycle::{self, By, Kind, Move, Place, State};
+use crate::rules::gate::Step;
+use crate::rules::lifecycle::{self, By, Kind, Move, State};
+use crate::{each_backend, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
     config.service(list).service(create).service(show).service(make_transition).service(list_events);
 }
 
-identifier! {
-    /// Identifies a deployment.
-    DeploymentId
-}
-
 /// A release on its way into an environment, or there, or gone from there.
-#[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
-#[diesel(table_name = deployments)]
+#[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = deployments, treat_none_as_null = true)]
 #[schema(example = json!({
     "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production",
     "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2", "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
     "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "state": "running", "kind": "normal",
     "unplanned": false, "requested_by": "pipeline", "source": "api", "external_id": null, "run_url": "https://ci.example.org/runs/17",
     "reason": null, "previous_id": null, "rollback_of": null, "requested_at": "2026-02-03T04:05:06.000000Z",
-    "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1
+    "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1, "ungated": false, "expires_at": "2026-02-06T04:05:06.000000Z"
 }))]
 pub struct Deployment {
     /// Its identifier.
@@ -88,6 +85,22 @@ pub struct Deployment {
     pub finished_at: Option<Timestamp>,
     /// Grows with every change; the ETag.
     pub revision: i32,
+    /// It started although the gate said no.
+    pub ungated: bool,
+    /// Until when it may wait.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A deployment with what the gate said of it.
+#[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
+#[diesel(table_name = deployments)]
+pub struct DeploymentWithDecision {
+    #[diesel(embed)]
+    #[serde(flatten)]
+    deployment: Deployment,
+    /// What the gate decided when it was recorded, or when it started if it has; and the facts that it knew.
+    #[schema(value_type = Option<Object>)]
+    decision: Option<Json<Value>>,
 }
 
 impl Deployment {
@@ -97,6 +110,15 @@ impl Deployment {
 
     fn path(&self) -> String {
         format!("/v1/deployments/{}", self.id)
+    }
+
+    /// Whether it has waited longer than it may.
+    pub fn is_overdue(&self) -> bool {
+        self.is_overdue_at(Timestamp::now())
+    }
+
+    fn is_overdue_at(&self, now: Timestamp) -> bool {
+        matches!(self.state, State::AwaitingApproval | State::Approved) && self.expires_at.is_some_and(|end| end <= now)
     }
 }
 
@@ -112,8 +134,11 @@ pub struct NewDeployment {
     service: Slug,
     /// Where to.
     environment: Slug,
-    /// Which release.
-    version: Version,
+    /// Which release; the previous good one of the place, if not said and `rollback` is set.
+    version: Option<Version>,
+    /// Go back to what was live there before.
+    #[serde(default)]
+    rollback: bool,
     /// The release's commit: checked against the recorded release, added to it, or recorded with it.
     git_sha: Option<GitSha>,
     /// The release's image: likewise.
@@ -134,6 +159,12 @@ pub struct NewDeployment {
     /// Start at once: it is `running` afterwards, or nothing was recorded.
     #[serde(default)]
     start: bool,
+    /// The open incident that this is the fix of.
+    fixes: Option<IncidentId>,
+    /// It happens anyway, whatever the gate says: it is recorded, and flagged `ungated` when the gate says no. What runs in
+    /// the place, as far as prop knows, is taken for cancelled.
+    #[serde(default)]
+    observed: bool,
     /// Create the service, the environment and the release if they do not exist.
     #[serde(default)]
     create_missing: bool,
@@ -148,6 +179,9 @@ pub struct Transition {
     to: State,
     /// Why.
     reason: Option<Prose>,
+    /// It happened anyway, whatever the gate says: a start is recorded, and flagged `ungated` when the gate says no.
+    #[serde(default)]
+    observed: bool,
 }
 
 /// What a list of deployments is ordered by.
@@ -184,7 +218,10 @@ struct Filter {
     responses((status = 200, body = Page<Deployment>)))]
 #[get("/deployments")]
 async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &query.0)).await?;
+    if query.0.state == Some(State::Expired) {
+        ctx.write(|db, actor| expire_overdue(db, actor.now)).await?;
+    }
+    let page = settled(&ctx, move |db| find_all(db, &query.0), |page| page.items.iter().any(Deployment::is_overdue)).await?;
     Reply::page(&page)
 }
 
@@ -193,38 +230,39 @@ async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
 /// It is `approved` afterwards, or `awaiting_approval` where approvals are required and missing, or `running` when it was
 /// to start at once.
 #[utoipa::path(tag = "deployments", operation_id = "create_deployment", security(("key" = ["deploy"])), request_body = NewDeployment,
-    responses((status = 201, body = Deployment, headers(("Location" = String), ("ETag" = String))),
-        (status = 200, description = "It was recorded before, under this `source` and `external_id`.", body = Deployment, headers(("ETag" = String))),
+    responses((status = 201, body = DeploymentWithDecision, headers(("Location" = String), ("ETag" = String))),
+        (status = 200, description = "It was recorded before, under this `source` and `external_id`.", body = DeploymentWithDecision, headers(("ETag" = String))),
         (status = 404, description = "The service, environment or release does not exist, and `create_missing` was not set.")))]
 #[post("/deployments")]
 async fn create(ctx: Ctx<Deploy>, body: Body<NewDeployment>) -> Result<Reply, Error> {
     ctx.post(move |db, actor| {
-        let (deployment, is_new) = request(db, actor, body.0)?;
-        let reply = if is_new { Reply::created(deployment.path(), &deployment)? } else { Reply::ok(&deployment)? };
-        Ok(reply.at_revision(deployment.revision))
+        let (found, is_new) = request(db, actor, body.0)?;
+        let reply = if is_new { Reply::created(found.deployment.path(), &found)? } else { Reply::ok(&found)? };
+        Ok(reply.at_revision(found.deployment.revision))
     })
     .await
 }
 
 /// Read a deployment
 #[utoipa::path(tag = "deployments", operation_id = "get_deployment", security(("key" = ["read"])),
-    params(("id" = DeploymentId, Path, description = "The deployment.")), responses((status = 200, body = Deployment, headers(("ETag" = String)))))]
+    params(("id" = DeploymentId, Path, description = "The deployment.")), responses((status = 200, body = DeploymentWithDecision, headers(("ETag" = String)))))]
 #[get("/deployments/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<DeploymentId>) -> Result<Reply, Error> {
-    let deployment = ctx.read(move |db| find(db, *id)).await?;
-    Ok(Reply::ok(&deployment)?.at_revision(deployment.revision))
+    let id = *id;
+    let found = settled(&ctx, move |db| find(db, id), |found| found.deployment.is_overdue()).await?;
+    Ok(Reply::ok(&found)?.at_revision(found.deployment.revision))
 }
 
 /// Move a deployment
 ///
 /// The state it is in already changes nothing. A move it does not have answers 409, with the state it is in and its moves.
 #[utoipa::path(tag = "deployments", operation_id = "move_deployment", security(("key" = ["deploy"])), request_body = Transition,
-    params(("id" = DeploymentId, Path, description = "The deployment.")), responses((status = 200, body = Deployment, headers(("ETag" = String)))))]
+    params(("id" = DeploymentId, Path, description = "The deployment.")), responses((status = 200, body = DeploymentWithDecision, headers(("ETag" = String)))))]
 #[post("/deployments/{id}/transitions")]
 async fn make_transition(ctx: Ctx<Deploy>, id: web::Path<DeploymentId>, body: Body<Transition>) -> Result<Reply, Error> {
     ctx.post(move |db, actor| {
-        let deployment = transition(db, actor, *id, body.0)?;
-        Ok(Reply::ok(&deployment)?.at_revision(deployment.revision))
+        let found = transition(db, actor, *id, body.0)?;
+        Ok(Reply::ok(&found)?.at_revision(found.deployment.revision))
     })
     .await
 }
@@ -270,223 +308,365 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Deployment>, Error> {
 }
 
 /// The deployment with this id, or 404.
-pub fn find(db: &mut Db, id: DeploymentId) -> Result<Deployment, Error> {
-    let found = deployments::table.find(id).select(Deployment::as_select()).first(db).optional()?;
+fn find(db: &mut Db, id: DeploymentId) -> Result<DeploymentWithDecision, Error> {
+    let found = deployments::table.find(id).select(DeploymentWithDecision::as_select()).first(db).optional()?;
     found.ok_or_else(|| Error::not_found("deployment", id))
 }
 
-/// Records a deployment and says whether it is new. In the place's lock, so that nothing changes between decision and act.
-fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(Deployment, bool), Error> {
-    services::require(db, actor, &new.service, new.create_missing.into())?;
-    let environment = environments::require(db, actor, &new.environment, new.create_missing.into())?;
+/// Reads deployments; where one has waited longer than it may, it expires first. So no job needs to run in the background,
+/// and any number of processes may look.
+pub async fn settled<S: Requires, T: Send + 'static>(
+    ctx: &Ctx<S>,
+    read: impl FnMut(&mut Db) -> Result<T, Error> + Send + Clone + 'static,
+    is_overdue: impl Fn(&T) -> bool,
+) -> Result<T, Error> {
+    let found = ctx.read(read.clone()).await?;
+    if !is_overdue(&found) {
+        return Ok(found);
+    }
+    ctx.write(|db, actor| expire_overdue(db, actor.now)).await?;
+    ctx.read(read).await
+}
+
+/// Lets every deployment expire that has waited longer than it may.
+fn expire_overdue(db: &mut Db, now: Timestamp) -> Result<(), Error> {
+    let is_waiting = deployments::state.eq(State::AwaitingApproval).or(deployments::state.eq(State::Approved));
+    let overdue: Vec<(String, DeploymentId)> = deployments::table
+        .filter(is_waiting)
+        .filter(deployments::expires_at.le(now))
+        .select((deployments::service, deployments::id))
+        .order(deployments::service)
+        .load(db)?;
+    for (service, id) in overdue {
+        services::lock(db, &service)?;
+        let found = find(db, id)?;
+        expire(db, found.deployment, now)?;
+    }
+    Ok(())
+}
+
+/// The deployment, expired if it has waited longer than it may. In its place's lock.
+fn expire(db: &mut Db, deployment: Deployment, now: Timestamp) -> Result<Deployment, Error> {
+    if !deployment.is_overdue_at(now) {
+        return Ok(deployment);
+    }
+    let prop = Actor { name: "prop".into(), now };
+    advance(db, &prop, deployment, State::Expired, None)
+}
+
+/// Records a deployment and says whether it is new. In the place's lock, so that nothing changes between decision and act;
+/// and everything is decided before anything is written, so that a refusal leaves nothing but its record.
+fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(DeploymentWithDecision, bool), Error> {
+    let has_service = services::lock(db, &new.service)?;
+    if !has_service && !new.create_missing {
+        return Err(Error::not_found("service", &new.service));
+    }
     let source = new.source.as_deref().unwrap_or("api");
     if let Some(known) = find_external(db, source, new.external_id.as_deref())? {
-        let is_same = (&*new.service, &*new.environment, &*new.version) == (&*known.service, &*known.environment, &*known.version);
-        if is_same {
-            return Ok((known, false));
-        }
-        let detail = format!("It is deployment {} of {} {} to {}.", known.id, known.service, known.version, known.environment);
-        return Err(Error::new(Code::ExternalIdTaken, detail).with("deployment_id", known.id));
+        return the_same(known, &new).map(|known| (known, false));
     }
-    let release = release_of(db, actor, &new)?;
-    let place = look_at_place(db, &release.service, &environment.slug, release.id)?;
+    let version = match &new.version {
+        Some(version) => version.clone(),
+        None if new.rollback => rollback_target(db, &new.service, &new.environment)?,
+        None => return Err(Error::field(Code::MissingField, "/version", "is missing; only a rollback finds its version itself")),
+    };
+    let seen = gate::look(db, &new.service, &new.environment, &version)?;
+    let environment = match &seen.environment {
+        Some(environment) => environment.clone(),
+        None if new.create_missing => Environment::named(&new.environment, actor.now),
+        None => return Err(Error::not_found("environment", &new.environment)),
+    };
+    let release = NewRelease::named(&new.service, &version, new.git_sha.clone(), new.image_digest.clone());
+    let candidate = match &seen.release {
+        Some(known) => {
+            releases::check_same(known, &release)?;
+            gate::Candidate::of(known).with_digest(new.image_digest.as_deref())
+        }
+        None if new.create_missing => gate::Candidate::unrecorded(&version, new.image_digest.as_deref()),
+        None => return Err(Error::not_found(&format!("release of {} with version", new.service), &version)),
+    };
 
-    let kind = lifecycle::kind(place.as_seen_by(release.id, new.unplanned));
-    let mut deployment = Deployment {
-        id: DeploymentId::new(),
+    let id = DeploymentId::new();
+    let requested_by = new.requested_by.map_or_else(|| actor.name.clone(), Into::into);
+    let unplanned = new.unplanned || new.fixes.is_some();
+    let starts = new.start || new.observed;
+    let step = if starts { Step::Start } else { Step::Create };
+    let asked = Asked { step, requested_by: &requested_by, unplanned, deployment: Some(id), fixes: new.fixes };
+    let facts = gate::facts(db, &seen, &environment, &candidate, &asked, actor.now)?;
+    if new.fixes.is_some() && !facts.incidents.iter().any(|incident| incident.is_fixed_by_this) {
+        return Err(Error::field(Code::InvalidValue, "/fixes", "is no open incident of this service and environment"));
+    }
+    let ruling = Ruling::on(facts, actor.now);
+    if !ruling.decision.allowed && !new.observed {
+        return Err(gate::refuse(db, actor, &new.service, None, &ruling)?);
+    }
+
+    if !has_service {
+        services::ensure(db, actor, &new.service)?;
+    }
+    if seen.environment.is_none() {
+        environments::ensure(db, actor, &environment)?;
+    }
+    let release = releases::ensure(db, actor, release, seen.release.as_ref())?;
+    let (kind, live) = (seen.kind(unplanned), seen.live_id());
+    let deployment = Deployment {
+        id,
         service: release.service,
         environment: environment.slug.clone(),
         release_id: release.id,
         version: release.version,
         git_sha: release.git_sha,
         image_digest: release.image_digest,
-        state: if environment.required_approvals > 0 { State::AwaitingApproval } else { State::Approved },
+        state: match (starts, ruling.is_approved()) {
+            (true, _) => State::Running,
+            (false, true) => State::Approved,
+            (false, false) => State::AwaitingApproval,
+        },
         kind,
         unplanned: new.unplanned,
-        requested_by: new.requested_by.map_or_else(|| actor.name.clone(), Into::into),
+        requested_by,
         source: source.to_owned(),
         external_id: text(new.external_id),
         run_url: text(new.run_url),
         reason: text(new.reason),
-        previous_id: place.live(),
-        rollback_of: place.live().filter(|_| kind == Kind::Rollback),
+        previous_id: live,
+        rollback_of: live.filter(|_| kind == Kind::Rollback),
         requested_at: actor.now,
-        started_at: None,
+        started_at: starts.then_some(actor.now),
         finished_at: None,
         revision: 1,
+        ungated: !ruling.decision.allowed,
+        expires_at: (!starts).then(|| actor.now.plus(environment.approval_ttl())),
     };
-    if new.start {
-        may_start(&deployment, &place)?;
-        deployment.state = State::Running;
-        deployment.started_at = Some(actor.now);
+    if starts {
+        cancel_running(db, actor, &deployment, seen.running())?;
     }
-    let inserted = diesel::insert_into(deployments::table).values(&deployment).execute(db);
-    or_conflict(inserted, || blocked(vec![running_reason(&deployment, None)]))?;
-    events::record(db, actor, &deployment.about(), "requested", &deployment)?;
-    Ok((deployment, true))
+    let recorded = DeploymentWithDecision { deployment, decision: Some(Json(ruling.document()?)) };
+    let inserted = diesel::insert_into(deployments::table).values(&recorded).execute(db);
+    or_conflict(inserted, || Error::new(Code::ExternalIdTaken, "Somebody else just recorded it. Ask again."))?;
+    gate::take_overrides(db, id, &new.service, &ruling.facts, actor.now)?;
+    if starts {
+        gate::use_approvals(db, id, &ruling.facts, actor.now)?;
+    }
+    if let Some(incident) = new.fixes {
+        link(db, incident, id, Role::FixedBy)?;
+    }
+    events::record(db, actor, &recorded.deployment.about(), "requested", &recorded.deployment)?;
+    Ok((recorded, true))
 }
 
-fn find_external(db: &mut Db, source: &str, external_id: Option<&str>) -> Result<Option<Deployment>, Error> {
+fn find_external(db: &mut Db, source: &str, external_id: Option<&str>) -> Result<Option<DeploymentWithDecision>, Error> {
     let Some(external_id) = external_id else { return Ok(None) };
     let named = deployments::table.filter(deployments::source.eq(source)).filter(deployments::external_id.eq(external_id));
-    Ok(named.select(Deployment::as_select()).first(db).optional()?)
+    Ok(named.select(DeploymentWithDecision::as_select()).first(db).optional()?)
 }
 
-/// The release that is to be deployed: the recorded one, completed by what the caller adds; or, if allowed, a new one.
-fn release_of(db: &mut Db, actor: &Actor, new: &NewDeployment) -> Result<Release, Error> {
-    let known = releases::find_version(db, &new.service, &new.version)?;
-    let adds = |release: &Release| {
-        new.git_sha.as_deref().is_some_and(|sha| release.git_sha.as_deref() != Some(sha))
-            || new.image_digest.as_deref().is_some_and(|digest| release.image_digest.as_deref() != Some(digest))
+/// The deployment that a source names again, if it means the same one.
+fn the_same(known: DeploymentWithDecision, new: &NewDeployment) -> Result<DeploymentWithDecision, Error> {
+    let Deployment { id, service, environment, version, .. } = &known.deployment;
+    let is_same = *service == *new.service && *environment == *new.environment && new.version.as_ref().is_none_or(|new| **new == **version);
+    if is_same {
+        return Ok(known);
+    }
+    let detail = format!("It is deployment {id} of {service} {version} to {environment}.");
+    Err(Error::new(Code::ExternalIdTaken, detail).with("deployment_id", id))
+}
+
+/// The version that a rollback of a place goes back to.
+fn rollback_target(db: &mut Db, service: &str, environment: &str) -> Result<Version, Error> {
+    let live = live_in(db, service, environment)?;
+    let previous = match &live {
+        Some(live) => previous_good(db, live)?,
+        None => None,
     };
-    match known {
-        Some(release) if !adds(&release) => Ok(release),
-        None if !new.create_missing => Err(Error::not_found(&format!("release of {} with version", new.service), &new.version)),
-        _ => {
-            let release = NewRelease {
-                service: new.service.clone(),
-                version: new.version.clone(),
-                git_sha: new.git_sha.clone(),
-                image_digest: new.image_digest.clone(),
-                committed_at: None,
-                source_url: None,
-                commits: None,
-                create_missing: false,
-            };
-            Ok(releases::ensure(db, actor, release)?.0.release)
-        }
-    }
+    let previous = previous.ok_or_else(|| {
+        let detail = format!("No other release of {service} was live in {environment} before.");
+        Error::new(Code::NothingToRollBackTo, detail)
+    })?;
+    previous.version.parse().map_err(Error::internal)
 }
 
-/// A place as it is in the middle of a transaction that holds its lock.
-struct PlaceNow {
-    live: Option<(DeploymentId, ReleaseId)>,
-    running: Option<DeploymentId>,
-    /// The release in question was live here some time before.
-    was_live: bool,
+fn live_in(db: &mut Db, service: &str, environment: &str) -> QueryResult<Option<Deployment>> {
+    let here = deployments::table.filter(deployments::service.eq(service)).filter(deployments::environment.eq(environment));
+    here.filter(deployments::state.eq(State::Succeeded)).select(Deployment::as_select()).first(db).optional()
 }
 
-impl PlaceNow {
-    fn live(&self) -> Option<DeploymentId> {
-        self.live.map(|(id, _)| id)
-    }
-
-    fn as_seen_by(&self, release: ReleaseId, unplanned: bool) -> Place {
-        Place { is_live: self.live.is_some_and(|(_, live)| live == release), was_live: self.was_live, unplanned }
-    }
-}
-
-fn look_at_place(db: &mut Db, service: &str, environment: &str, release: ReleaseId) -> Result<PlaceNow, Error> {
-    let here = || deployments::table.filter(deployments::service.eq(service)).filter(deployments::environment.eq(environment));
-    let current: Vec<(DeploymentId, ReleaseId, State)> = here()
-        .filter(deployments::state.eq(State::Succeeded).or(deployments::state.eq(State::Running)))
-        .select((deployments::id, deployments::release_id, deployments::state))
-        .load(db)?;
-    let in_state = |state| current.iter().find(move |row| row.2 == state);
-    let was_live = here()
-        .filter(deployments::release_id.eq(release))
-        .filter(deployments::state.eq(State::Superseded).or(deployments::state.eq(State::RolledBack)));
-    Ok(PlaceNow {
-        live: in_state(State::Succeeded).map(|row| (row.0, row.1)),
-        running: in_state(State::Running).map(|row| row.0),
-        was_live: diesel::select(exists(was_live)).get_result(db)?,
-    })
-}
-
-/// Whether a deployment may start in its place as it is now.
-fn may_start(deployment: &Deployment, place: &PlaceNow) -> Result<(), Error> {
-    let mut reasons = Vec::new();
-    if deployment.state == State::AwaitingApproval {
-        let detail = format!("{} requires approvals that release {} does not have.", deployment.environment, deployment.version);
-        reasons.push(json!({"code": "approval_missing", "detail": detail}));
-    }
-    if let Some(running) = place.running {
-        reasons.push(running_reason(deployment, Some(running)));
-    }
-    if reasons.is_empty() { Ok(()) } else { Err(blocked(reasons)) }
-}
-
-fn running_reason(deployment: &Deployment, running: Option<DeploymentId>) -> serde_json::Value {
-    let detail = format!("Another deployment of {} to {} is running.", deployment.service, deployment.environment);
-    json!({"code": "deployment_running", "detail": detail, "deployment_id": running})
-}
-
-fn blocked(reasons: Vec<serde_json::Value>) -> Error {
-    let details: Vec<_> = reasons.iter().filter_map(|reason| reason["detail"].as_str()).collect();
-    Error::new(Code::GateBlocked, details.join(" ")).with("reasons", reasons)
+/// The latest other release that was live in the place of `live` until another success took over.
+pub fn previous_good(db: &mut Db, live: &Deployment) -> QueryResult<Option<Deployment>> {
+    deployments::table
+        .filter(deployments::service.eq(&live.service))
+        .filter(deployments::environment.eq(&live.environment))
+        .filter(deployments::state.eq(State::Superseded))
+        .filter(deployments::release_id.ne(live.release_id))
+        .select(Deployment::as_select())
+        .order(deployments::finished_at.desc())
+        .first(db)
+        .optional()
 }
 
 /// Moves a deployment as a caller asked.
-fn transition(db: &mut Db, actor: &Actor, id: DeploymentId, asked: Transition) -> Result<Deployment, Error> {
+fn transition(db: &mut Db, actor: &Actor, id: DeploymentId, asked: Transition) -> Result<DeploymentWithDecision, Error> {
     // Which service it belongs to never changes; everything else is read under the lock.
     let service: Option<String> = deployments::table.find(id).select(deployments::service).first(db).optional()?;
     services::lock(db, &service.ok_or_else(|| Error::not_found("deployment", id))?)?;
-    let deployment = find(db, id)?;
-    let to = match lifecycle::decide(deployment.state, asked.to, By::Caller) {
-        Move::None => return Ok(deployment),
-        Move::To(state) => state,
+    let found = find(db, id)?;
+    let state_before = found.deployment.state;
+    let deployment = expire(db, found.deployment, actor.now)?;
+    let has_expired = deployment.state != state_before;
+    // What happened anyway needed no approval.
+    let jumps_ahead = asked.observed && asked.to == State::Running && deployment.state == State::AwaitingApproval;
+    let from = if jumps_ahead { State::Approved } else { deployment.state };
+    let deployment = match lifecycle::decide(from, asked.to, By::Caller) {
+        Move::None => deployment,
+        Move::To(State::Running) => start(db, actor, deployment, &asked)?,
+        Move::To(to) => {
+            if to == State::Succeeded {
+                retire_live(db, actor, &deployment)?;
+            }
+            advance(db, actor, deployment, to, text(asked.reason))?
+        }
         Move::Refused(moves) => {
-            let moves_text =
-                if moves.is_empty() { "none".to_owned() } else { moves.iter().map(|s| s.as_str()).collect::<Vec<_>>().join(", ") };
-            let detail = format!("The deployment is {}; from there it has these moves: {moves_text}.", deployment.state);
-            return Err(Error::new(Code::InvalidTransition, detail).with("state", deployment.state).with("moves", moves));
+            let words: Vec<_> = moves.iter().map(|state| state.as_str()).collect();
+            let words = if words.is_empty() { "none".to_owned() } else { words.join(", ") };
+            let detail = format!("The deployment is {}; from there it has these moves: {words}.", deployment.state);
+            let refusal = Error::new(Code::InvalidTransition, detail).with("state", deployment.state).with("moves", moves);
+            return Err(if has_expired { refusal.recorded() } else { refusal });
         }
     };
-    let mut change = Change { state: Some(to), reason: Some(text(asked.reason)), ..Change::default() };
-    if to == State::Running {
-        let place = look_at_place(db, &deployment.service, &deployment.environment, deployment.release_id)?;
-        may_start(&deployment, &place)?;
-        // The place may have changed since it was requested.
-        let kind = lifecycle::kind(place.as_seen_by(deployment.release_id, deployment.unplanned));
-        change.kind = Some(kind);
-        change.previous_id = Some(place.live());
-        change.rollback_of = Some(place.live().filter(|_| kind == Kind::Rollback));
-        change.started_at = Some(actor.now);
-    } else {
-        change.finished_at = Some(actor.now);
+    find(db, deployment.id)
+}
+
+/// Starts a deployment, if the gate lets it or it was observed.
+fn start(db: &mut Db, actor: &Actor, mut deployment: Deployment, asked: &Transition) -> Result<Deployment, Error> {
+    let seen = gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
+    let (Some(environment), Some(release)) = (&seen.environment, &seen.release) else {
+        return Err(Error::internal(format!("deployment {} has no environment or release", deployment.id)));
+    };
+    let question = Asked {
+        step: Step::Start,
+        requested_by: &deployment.requested_by,
+        unplanned: deployment.unplanned,
+        deployment: Some(deployment.id),
+        fixes: None,
+    };
+    let facts = gate::facts(db, &seen, environment, &gate::Candidate::of(release), &question, actor.now)?;
+    let ruling = Ruling::on(facts, actor.now);
+    if !ruling.decision.allowed && !asked.observed {
+        return Err(gate::refuse(db, actor, &deployment.service, Some(deployment.id), &ruling)?);
     }
-    if to == State::Succeeded {
-        retire_live(db, actor, &deployment)?;
+    if deployment.state == State::AwaitingApproval {
+        deployment = advance(db, actor, deployment, State::Approved, None)?;
     }
-    apply(db, actor, &deployment, change)
+    cancel_running(db, actor, &deployment, seen.running())?;
+    gate::take_overrides(db, deployment.id, &deployment.service, &ruling.facts, actor.now)?;
+    gate::use_approvals(db, deployment.id, &ruling.facts, actor.now)?;
+    // The place may have changed since it was requested.
+    deployment.kind = seen.kind(deployment.unplanned || ruling.facts.incidents.iter().any(|incident| incident.is_fixed_by_this));
+    deployment.previous_id = seen.live_id();
+    deployment.rollback_of = seen.live_id().filter(|_| deployment.kind == Kind::Rollback);
+    deployment.ungated = !ruling.decision.allowed;
+    diesel::update(deployments::table.find(deployment.id)).set(deployments::decision.eq(Json(ruling.document()?))).execute(db)?;
+    advance(db, actor, deployment, State::Running, text(asked.reason.clone()))
+}
+
+/// What prop took for running in the place of an observed deployment can't be: there is one at a time.
+fn cancel_running(db: &mut Db, actor: &Actor, observed: &Deployment, running: Option<DeploymentId>) -> Result<(), Error> {
+    let Some(running) = running else { return Ok(()) };
+    let running = find(db, running)?.deployment;
+    let reason = format!("deployment {} was observed to run in its place", observed.id);
+    advance(db, actor, running, State::Cancelled, Some(reason))?;
+    Ok(())
 }
 
 /// What was live until now is superseded, or rolled back if that is what the success was for.
 fn retire_live(db: &mut Db, actor: &Actor, successor: &Deployment) -> Result<(), Error> {
-    let live = deployments::table
-        .filter(deployments::service.eq(&successor.service))
-        .filter(deployments::environment.eq(&successor.environment))
-        .filter(deployments::state.eq(State::Succeeded));
-    let Some(live) = live.select(Deployment::as_select()).first(db).optional()? else { return Ok(()) };
+    let Some(live) = live_in(db, &successor.service, &successor.environment)? else { return Ok(()) };
     let state = if successor.rollback_of == Some(live.id) { State::RolledBack } else { State::Superseded };
-    let Move::To(state) = lifecycle::decide(live.state, state, By::Ledger) else {
-        return Err(Error::internal(format!("deployment {} can't become {state}", live.id)));
-    };
-    apply(db, actor, &live, Change { state: Some(state), ..Change::default() })?;
+    advance(db, actor, live, state, None)?;
     Ok(())
 }
 
-/// What a move changes. `None` leaves a column as it is.
-#[derive(AsChangeset, Default)]
-#[diesel(table_name = deployments)]
-struct Change {
-    state: Option<State>,
-    kind: Option<Kind>,
-    reason: Option<Option<String>>,
-    previous_id: Option<Option<DeploymentId>>,
-    rollback_of: Option<Option<DeploymentId>>,
-    started_at: Option<Timestamp>,
-    finished_at: Option<Timestamp>,
+/// Makes a move, and writes down that it was made. Every change of state goes through here.
+fn advance(db: &mut Db, actor: &Actor, mut deployment: Deployment, to: State, reason: Option<String>) -> Result<Deployment, Error> {
+    let from = deployment.state;
+    if lifecycle::decide(from, to, By::Ledger) != Move::To(to) {
+        return Err(Error::internal(format!("deployment {} can't go from {from} to {to}", deployment.id)));
+    }
+    deployment.state = to;
+    deployment.revision += 1;
+    match to {
+        State::Running => deployment.started_at = Some(actor.now),
+        State::Superseded | State::RolledBack | State::Approved => {}
+        _ => deployment.finished_at = Some(actor.now),
+    }
+    if to != State::Approved {
+        deployment.expires_at = None;
+    }
+    if !matches!(to, State::Superseded | State::RolledBack) {
+        deployment.reason = reason.clone();
+    }
+    diesel::update(deployments::table.find(deployment.id)).set(&deployment).execute(db)?;
+    let verb = if to == State::Running { "started" } else { to.as_str() };
+    let payload = json!({"from": from, "to": to, "reason": reason, "ungated": deployment.ungated});
+    events::record(db, actor, &deployment.about(), verb, payload)?;
+    Ok(deployment)
 }
 
-fn apply(db: &mut Db, actor: &Actor, before: &Deployment, change: Change) -> Result<Deployment, Error> {
-    let updated = diesel::update(deployments::table.find(before.id))
-        .set((&change, deployments::revision.eq(before.revision + 1)))
-        .returning(deployments::all_columns)
-        .get_result::<Deployment>(db);
-    let after = or_conflict(updated, || blocked(vec![running_reason(before, None)]))?;
-    let verb = if after.state == State::Running { "started" } else { after.state.as_str() };
-    let payload = json!({"from": before.state, "to": after.state, "reason": change.reason.flatten()});
-    events::record(db, actor, &after.about(), verb, payload)?;
-    Ok(after)
+/// Lets the deployments that wait for what somebody just said move on. In the service's lock.
+pub fn hear(db: &mut Db, actor: &Actor, release: &Release, environment: &Environment, approved: bool) -> Result<(), Error> {
+    for deployment in awaiting(db, release.id, &environment.slug)? {
+        let mut deployment = expire(db, deployment, actor.now)?;
+        if deployment.state != State::AwaitingApproval {
+            continue;
+        }
+        if !approved {
+            advance(db, actor, deployment, State::Rejected, None)?;
+            continue;
+        }
+        let seen = gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
+        let question = Asked {
+            step: Step::Start,
+            requested_by: &deployment.requested_by,
+            unplanned: deployment.unplanned,
+            deployment: Some(deployment.id),
+            fixes: None,
+        };
+        let facts = gate::facts(db, &seen, environment, &gate::Candidate::of(release), &question, actor.now)?;
+        if Ruling::on(facts, actor.now).is_approved() {
+            deployment.expires_at = Some(actor.now.plus(environment.approval_ttl()));
+            advance(db, actor, deployment, State::Approved, None)?;
+        }
+    }
+    Ok(())
+}
+
+/// The deployments of a release that await approval in an environment.
+pub fn awaiting(db: &mut Db, release: ReleaseId, environment: &str) -> QueryResult<Vec<Deployment>> {
+    deployments::table
+        .filter(deployments::release_id.eq(release))
+        .filter(deployments::environment.eq(environment))
+        .filter(deployments::state.eq(State::AwaitingApproval))
+        .select(Deployment::as_select())
+        .order(deployments::id)
+        .load(db)
+}
+
+text_enum! {
+    /// What a deployment is to an incident.
+    Role {
+        /// It broke it.
+        CausedBy = "caused_by",
+        /// It mended it.
+        FixedBy = "fixed_by",
+    }
+}
+
+/// Links a deployment to an incident; twice is once.
+pub fn link(db: &mut Db, incident: IncidentId, deployment: DeploymentId, role: Role) -> QueryResult<usize> {
+    let row = (
+        incident_deployments::incident_id.eq(incident),
+        incident_deployments::deployment_id.eq(deployment),
+        incident_deployments::role.eq(role),
+    );
+    each_backend!(db, |c| diesel::insert_into(incident_deployments::table).values(row).on_conflict_do_nothing().execute(c))
 }

@@ -2,7 +2,9 @@
 
 use actix_web::{get, patch, post, web};
 use diesel::prelude::*;
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -11,13 +13,14 @@ use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Operate, Read};
-use crate::http::extract::{Body, Query, malformed};
+use crate::http::extract::{Body, Query};
 use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::{Line, Slug, given, text};
-use crate::ledger::{Missing, or_conflict};
-use crate::text_enum;
+use crate::ledger::or_conflict;
+use crate::ledger::values::{Line, Slug, Whole, given, nullable, text};
+use crate::rules::gate::Policy;
+use crate::{each_backend, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -55,7 +58,8 @@ impl Tier {
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
 #[diesel(table_name = environments)]
 #[schema(example = json!({
-    "slug": "production", "name": "Production", "tier": "production", "required_approvals": 1,
+    "slug": "production", "name": "Production", "tier": "production", "required_approvals": 1, "allow_self_approval": false,
+    "approval_ttl_hours": 72, "require_scan": true, "predecessor": "staging", "soak_minutes": 60, "rollback_needs_approval": false,
     "created_at": "2026-02-03T04:05:06.000000Z", "updated_at": "2026-02-03T04:05:06.000000Z", "revision": 1
 }))]
 pub struct Environment {
@@ -67,6 +71,18 @@ pub struct Environment {
     pub tier: Tier,
     /// How many people must approve a release before it may start here.
     pub required_approvals: i32,
+    /// Whether who asks for a deployment may approve it too.
+    pub allow_self_approval: bool,
+    /// For how many hours an approval holds, and a deployment may wait for one or for its start.
+    pub approval_ttl_hours: i32,
+    /// Whether a release must have passed a scan.
+    pub require_scan: bool,
+    /// The environment where a release must have succeeded before.
+    pub predecessor: Option<String>,
+    /// How many minutes ago at least.
+    pub soak_minutes: i32,
+    /// Whether a rollback needs approval too.
+    pub rollback_needs_approval: bool,
     /// When it was recorded.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -80,40 +96,103 @@ impl Environment {
         About { entity: Entity::Environment, id: &self.slug, service: None, environment: Some(&self.slug) }
     }
 
+    /// An environment that was named, but not described: it asks nothing.
+    pub fn named(slug: &Slug, now: Timestamp) -> Self {
+        let new = NewEnvironment {
+            slug: slug.clone(),
+            name: None,
+            tier: Tier::guess(slug),
+            required_approvals: None,
+            allow_self_approval: false,
+            approval_ttl_hours: None,
+            require_scan: false,
+            predecessor: None,
+            soak_minutes: None,
+            rollback_needs_approval: false,
+        };
+        Self::new(new, now)
+    }
+
+    fn new(new: NewEnvironment, now: Timestamp) -> Self {
+        Self {
+            name: new.name.map_or_else(|| new.slug.to_string(), Into::into),
+            slug: new.slug.into(),
+            tier: new.tier,
+            required_approvals: new.required_approvals.map_or(0, |n| n.0),
+            allow_self_approval: new.allow_self_approval,
+            approval_ttl_hours: new.approval_ttl_hours.map_or(DEFAULT_TTL_HOURS, |n| n.0),
+            require_scan: new.require_scan,
+            predecessor: text(new.predecessor),
+            soak_minutes: new.soak_minutes.map_or(0, |n| n.0),
+            rollback_needs_approval: new.rollback_needs_approval,
+            created_at: now,
+            updated_at: now,
+            revision: 1,
+        }
+    }
+
+    /// How long an approval holds, and a deployment may wait.
+    pub fn approval_ttl(&self) -> SignedDuration {
+        SignedDuration::from_hours(self.approval_ttl_hours.into())
+    }
+
+    /// What the gate needs to know of it.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            environment: self.slug.clone(),
+            is_production: self.tier == Tier::Production,
+            required_approvals: self.required_approvals,
+            allow_self_approval: self.allow_self_approval,
+            require_scan: self.require_scan,
+            predecessor: self.predecessor.clone(),
+            soak_minutes: self.soak_minutes,
+            rollback_needs_approval: self.rollback_needs_approval,
+        }
+    }
+
     fn path(&self) -> String {
         format!("/v1/environments/{}", self.slug)
     }
 }
 
-/// How many people must approve: 0 to 10.
-#[derive(Debug, Clone, Copy, Default, ToSchema)]
-#[schema(value_type = u8, minimum = 0, maximum = 10)]
-pub struct Approvals(i32);
-
-impl<'de> Deserialize<'de> for Approvals {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let count = i32::deserialize(deserializer)?;
-        if (0..=10).contains(&count) { Ok(Self(count)) } else { Err(malformed(Code::InvalidValue, "allowed are 0 to 10 approvals")) }
-    }
-}
+/// Three days: over a weekend.
+const DEFAULT_TTL_HOURS: i32 = 72;
 
 /// An environment to record.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"slug": "production", "name": "Production", "tier": "production", "required_approvals": 1}))]
+#[schema(example = json!({"slug": "production", "tier": "production", "required_approvals": 1, "require_scan": true, "predecessor": "staging", "soak_minutes": 60}))]
 pub struct NewEnvironment {
     slug: Slug,
     /// Its name for people; the slug, if not said.
     name: Option<Line>,
     tier: Tier,
+    /// How many people must approve a release before it may start here.
+    #[schema(inline)]
+    required_approvals: Option<Whole<0, 10>>,
+    /// Whether who asks for a deployment may approve it too.
     #[serde(default)]
-    required_approvals: Approvals,
+    allow_self_approval: bool,
+    /// For how many hours an approval holds, and a deployment may wait for one or for its start; 72, if not said.
+    #[schema(inline)]
+    approval_ttl_hours: Option<Whole<1, 8760>>,
+    /// Whether a release must have passed a scan.
+    #[serde(default)]
+    require_scan: bool,
+    /// The environment where a release must have succeeded before.
+    predecessor: Option<Slug>,
+    /// How many minutes ago at least.
+    #[schema(inline)]
+    soak_minutes: Option<Whole<0, 43200>>,
+    /// Whether a rollback needs approval too.
+    #[serde(default)]
+    rollback_needs_approval: bool,
 }
 
 /// What to change of an environment; what is absent stays.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"required_approvals": 2}))]
+#[schema(example = json!({"required_approvals": 2, "predecessor": null}))]
 pub struct EnvironmentPatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
@@ -122,8 +201,26 @@ pub struct EnvironmentPatch {
     #[schema(nullable = false)]
     tier: Option<Tier>,
     #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, inline)]
+    required_approvals: Option<Whole<0, 10>>,
+    #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
-    required_approvals: Option<Approvals>,
+    allow_self_approval: Option<bool>,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, inline)]
+    approval_ttl_hours: Option<Whole<1, 8760>>,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    require_scan: Option<bool>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Slug>)]
+    predecessor: Option<Option<Slug>>,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false, inline)]
+    soak_minutes: Option<Whole<0, 43200>>,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    rollback_needs_approval: Option<bool>,
 }
 
 #[derive(AsChangeset, Serialize)]
@@ -135,6 +232,18 @@ struct Changes {
     tier: Option<Tier>,
     #[serde(skip_serializing_if = "Option::is_none")]
     required_approvals: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow_self_approval: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval_ttl_hours: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    require_scan: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    predecessor: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    soak_minutes: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rollback_needs_approval: Option<bool>,
 }
 
 /// Which page.
@@ -220,35 +329,65 @@ fn find_locked(db: &mut Db, slug: &str) -> Result<Environment, Error> {
     found.ok_or_else(|| Error::not_found("environment", slug))
 }
 
-/// The environment with this slug, created if need be and allowed.
-pub fn require(db: &mut Db, actor: &Actor, slug: &Slug, missing: Missing) -> Result<Environment, Error> {
-    match find(db, slug) {
-        Err(error) if error.code == Code::NotFound && missing == Missing::Create => {
-            insert(db, actor, NewEnvironment { slug: slug.clone(), name: None, tier: Tier::guess(slug), required_approvals: Approvals(0) })
-        }
-        found => found,
+/// Records an environment that another resource named. One that somebody else recorded in the meantime stays as it is.
+pub fn ensure(db: &mut Db, actor: &Actor, environment: &Environment) -> Result<(), Error> {
+    let inserted = each_backend!(db, |c| diesel::insert_into(environments::table).values(environment).on_conflict_do_nothing().execute(c))?;
+    if inserted == 1 {
+        events::record(db, actor, &environment.about(), "created", environment)?;
     }
+    Ok(())
 }
 
 fn insert(db: &mut Db, actor: &Actor, new: NewEnvironment) -> Result<Environment, Error> {
-    let environment = Environment {
-        name: new.name.map_or_else(|| new.slug.to_string(), Into::into),
-        slug: new.slug.into(),
-        tier: new.tier,
-        required_approvals: new.required_approvals.0,
-        created_at: actor.now,
-        updated_at: actor.now,
-        revision: 1,
-    };
+    let environment = Environment::new(new, actor.now);
+    check_predecessor(db, &environment.slug, environment.predecessor.as_deref())?;
     let inserted = diesel::insert_into(environments::table).values(&environment).execute(db);
     or_conflict(inserted, || Error::new(Code::AlreadyExists, format!("There is an environment {} already.", environment.slug)))?;
     events::record(db, actor, &environment.about(), "created", &environment)?;
     Ok(environment)
 }
 
+/// What comes before an environment must exist, and not come after it.
+fn check_predecessor(db: &mut Db, slug: &str, predecessor: Option<&str>) -> Result<(), Error> {
+    let Some(predecessor) = predecessor else { return Ok(()) };
+    if let Db::Pg(connection) = db {
+        // Two changes at once, each right by itself, could close a circle.
+        diesel::sql_query("LOCK TABLE environments IN SHARE ROW EXCLUSIVE MODE").execute(connection)?;
+    }
+    let before: Vec<(String, Option<String>)> = environments::table.select((environments::slug, environments::predecessor)).load(db)?;
+    let before: HashMap<_, _> = before.into_iter().collect();
+    let mut path = vec![slug];
+    let mut next = Some(predecessor);
+    while let Some(environment) = next {
+        if path.contains(&environment) {
+            path.push(environment);
+            path.reverse();
+            return Err(Error::field(Code::PredecessorCircle, "/predecessor", format!("this makes a circle: {}", path.join(" -> "))));
+        }
+        path.push(environment);
+        next = match before.get(environment) {
+            Some(next) => next.as_deref(),
+            None => return Err(Error::field(Code::InvalidValue, "/predecessor", format!("there is no environment {environment}"))),
+        };
+    }
+    Ok(())
+}
+
 fn update(db: &mut Db, actor: &Actor, before: &Environment, patch: EnvironmentPatch) -> Result<Environment, Error> {
-    let changes =
-        Changes { name: text(patch.name), tier: patch.tier, required_approvals: patch.required_approvals.map(|approvals| approvals.0) };
+    if let Some(predecessor) = &patch.predecessor {
+        check_predecessor(db, &before.slug, predecessor.as_deref())?;
+    }
+    let changes = Changes {
+        name: text(patch.name),
+        tier: patch.tier,
+        required_approvals: patch.required_approvals.map(|n| n.0),
+        allow_self_approval: patch.allow_self_approval,
+        approval_ttl_hours: patch.approval_ttl_hours.map(|n| n.0),
+        require_scan: patch.require_scan,
+        predecessor: patch.predecessor.map(text),
+        soak_minutes: patch.soak_minutes.map(|n| n.0),
+        rollback_needs_approval: patch.rollback_needs_approval,
+    };
     let environment: Environment = diesel::update(environments::table.find(&before.slug))
         .set((&changes, environments::updated_at.eq(actor.now), environments::revision.eq(before.revision + 1)))
         .returning(environments::all_columns)

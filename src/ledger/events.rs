@@ -34,6 +34,14 @@ text_enum! {
         Release = "release",
         /// A deployment.
         Deployment = "deployment",
+        /// An approval, or a rejection.
+        Approval = "approval",
+        /// A freeze, or an override of one.
+        Freeze = "freeze",
+        /// An incident.
+        Incident = "incident",
+        /// The gate of a place: an attempt that it blocked. Its id is `service/environment`.
+        Gate = "gate",
         /// A key.
         Key = "key",
     }

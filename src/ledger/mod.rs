@@ -1,7 +1,7 @@
 //! What the ledger keeps: one file per resource, with its rows, queries, request and response types, handlers, routes.
 //!
-//! The files call each other in one direction: status, places -> deployments -> releases -> services, environments ->
-//! events, values.
+//! The files call each other in one direction: status, places, approvals, freezes, incidents -> deployments -> gate ->
+//! releases -> services, environments -> events, values.
 
 use diesel::QueryResult;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
@@ -9,9 +9,14 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::error::Error;
 
+pub mod approvals;
 pub mod deployments;
 pub mod environments;
 pub mod events;
+pub mod freezes;
+pub mod gate;
+pub mod ids;
+pub mod incidents;
 pub mod keys;
 pub mod places;
 pub mod releases;
@@ -28,23 +33,12 @@ pub fn routes(config: &mut ServiceConfig) {
         .configure(environments::routes)
         .configure(releases::routes)
         .configure(deployments::routes)
+        .configure(gate::routes)
+        .configure(approvals::routes)
+        .configure(freezes::routes)
+        .configure(incidents::routes)
         .configure(events::routes)
         .configure(keys::routes);
-}
-
-/// What to do when a service or an environment is named that does not exist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Missing {
-    /// Create it, with its slug as its name.
-    Create,
-    /// 404 with its name.
-    Refuse,
-}
-
-impl From<bool> for Missing {
-    fn from(create_missing: bool) -> Self {
-        if create_missing { Missing::Create } else { Missing::Refuse }
-    }
 }
 
 /// Turns a violated unique index into the caller's own error.

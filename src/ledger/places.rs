@@ -11,7 +11,7 @@ use crate::db::schema::deployments;
 use crate::error::Error;
 use crate::http::context::{Ctx, Read};
 use crate::http::reply::Reply;
-use crate::ledger::deployments::Deployment;
+use crate::ledger::deployments::{Deployment, previous_good, settled};
 use crate::ledger::values::Slug;
 use crate::ledger::{environments, services};
 use crate::rules::lifecycle::State;
@@ -48,7 +48,8 @@ pub struct PlaceView {
 #[get("/services/{service}/environments/{environment}")]
 async fn show(ctx: Ctx<Read>, path: web::Path<(String, String)>) -> Result<Reply, Error> {
     let (service, environment) = path.into_inner();
-    let view = ctx.read(move |db| look(db, &service, &environment)).await?;
+    let is_overdue = |view: &PlaceView| view.latest.iter().any(Deployment::is_overdue);
+    let view = settled(&ctx, move |db| look(db, &service, &environment), is_overdue).await?;
     Ok(Reply::ok(&view)?.tagged())
 }
 
@@ -77,17 +78,4 @@ fn look(db: &mut Db, service: &str, environment: &str) -> Result<PlaceView, Erro
         running: running.into_iter().next(),
         latest,
     })
-}
-
-/// The latest other release that was live in the place of `live` until another success took over.
-pub fn previous_good(db: &mut Db, live: &Deployment) -> QueryResult<Option<Deployment>> {
-    deployments::table
-        .filter(deployments::service.eq(&live.service))
-        .filter(deployments::environment.eq(&live.environment))
-        .filter(deployments::state.eq(State::Superseded))
-        .filter(deployments::release_id.ne(live.release_id))
-        .select(Deployment::as_select())
-        .order(deployments::finished_at.desc())
-        .first(db)
-        .optional()
 }

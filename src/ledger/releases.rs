@@ -15,18 +15,15 @@ use crate::http::extract::{Body, Query, malformed};
 use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
 use crate::ledger::events::{self, About, Entity};
+use crate::ledger::ids::ReleaseId;
 use crate::ledger::services;
 use crate::ledger::values::{Digest, GitSha, Line, Slug, Url, Version, text};
-use crate::{identifier, text_enum};
+use crate::rules::scan::{self, Severities, Severity};
+use crate::text_enum;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
     config.service(list).service(create).service(show).service(record_scan);
-}
-
-identifier! {
-    /// Identifies a release.
-    ReleaseId
 }
 
 /// A version of a service.
@@ -38,7 +35,7 @@ identifier! {
     "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "committed_at": "2026-02-03T03:00:00.000000Z", "source_url": "https://git.example.org/shop/checkout/tree/1.4.2",
     "scan": {"status": "passed", "tool": "trivy 0.66", "summary": {"critical": 0, "high": 0, "medium": 2, "low": 7, "unknown": 0},
-             "report_url": null, "at": "2026-02-03T04:05:06.000000Z"},
+             "max_severity": "medium", "report_url": null, "at": "2026-02-03T04:05:06.000000Z"},
     "created_by": "pipeline", "created_at": "2026-02-03T04:05:06.000000Z", "revision": 2
 }))]
 pub struct Release {
@@ -123,6 +120,9 @@ pub struct Scan {
     pub tool: Option<String>,
     /// How many findings of which severity.
     pub summary: Option<Severities>,
+    /// The worst severity that passed.
+    #[serde(default)]
+    pub max_severity: Option<Severity>,
     /// Where the report is.
     pub report_url: Option<String>,
     /// When it was scanned.
@@ -130,25 +130,7 @@ pub struct Scan {
 }
 
 impl Scan {
-    const MISSING: Scan = Scan { status: ScanStatus::Missing, tool: None, summary: None, report_url: None, at: None };
-}
-
-/// Findings by severity.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schema(example = json!({"critical": 0, "high": 0, "medium": 2, "low": 7, "unknown": 0}))]
-pub struct Severities {
-    #[schema(required = false)]
-    critical: u32,
-    #[schema(required = false)]
-    high: u32,
-    #[schema(required = false)]
-    medium: u32,
-    #[schema(required = false)]
-    low: u32,
-    /// Findings without a severity.
-    #[schema(required = false)]
-    unknown: u32,
+    const MISSING: Scan = Scan { status: ScanStatus::Missing, tool: None, summary: None, max_severity: None, report_url: None, at: None };
 }
 
 /// A release to record.
@@ -178,6 +160,22 @@ pub struct NewRelease {
     pub create_missing: bool,
 }
 
+impl NewRelease {
+    /// A release of which only the name is known, and perhaps commit and image.
+    pub fn named(service: &Slug, version: &Version, git_sha: Option<GitSha>, image_digest: Option<Digest>) -> Self {
+        Self {
+            service: service.clone(),
+            version: version.clone(),
+            git_sha,
+            image_digest,
+            committed_at: None,
+            source_url: None,
+            commits: None,
+            create_missing: false,
+        }
+    }
+}
+
 /// At most 1,000 commits.
 #[derive(Debug, Clone, ToSchema)]
 #[schema(value_type = Vec<Commit>, max_items = 1000)]
@@ -190,30 +188,54 @@ impl<'de> Deserialize<'de> for Commits {
     }
 }
 
-/// The result of a scan.
+/// The result of a scan, counted by the sender. A report in SARIF 2.1.0 or Trivy's JSON is taken as well, as it comes from
+/// the tool, and counted here.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"status": "passed", "tool": "trivy 0.66", "summary": {"medium": 2, "low": 7}}))]
+#[schema(example = json!({"tool": "trivy 0.66", "summary": {"medium": 2, "low": 7}}))]
 pub struct NewScan {
-    /// What came of it.
-    status: Verdict,
     /// The scanner and its version.
     tool: Line,
     /// How many findings of which severity.
-    #[serde(default)]
     summary: Severities,
+    /// The worst severity that passes; overrides the parameter of the same name.
+    max_severity: Option<Severity>,
     /// Where the report is.
     report_url: Option<Url>,
     /// When it was scanned; now, if not said.
     at: Option<Timestamp>,
 }
 
-/// What came of a scan that took place.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Verdict {
-    Passed,
-    Failed,
+/// A scan as it was sent.
+#[derive(Debug)]
+pub enum SentScan {
+    /// Counted by the sender.
+    Counted(NewScan),
+    /// A report of a tool.
+    Report(scan::Report),
+}
+
+impl<'de> Deserialize<'de> for SentScan {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let sent = serde_json::Value::deserialize(deserializer)?;
+        match scan::read(&sent) {
+            Some(report) => Ok(Self::Report(report)),
+            None => NewScan::deserialize(sent).map(Self::Counted).map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+/// What passes.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields, default)]
+struct ScanPolicy {
+    /// The worst severity that passes; `medium`, if not said.
+    #[param(inline)]
+    max_severity: Option<Severity>,
+    /// Where the report is.
+    #[param(inline)]
+    report_url: Option<Url>,
 }
 
 /// What a list of releases is ordered by.
@@ -259,8 +281,14 @@ async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
 #[post("/releases")]
 async fn create(ctx: Ctx<Deploy>, body: Body<NewRelease>) -> Result<Reply, Error> {
     ctx.post(move |db, actor| {
-        services::require(db, actor, &body.0.service, body.0.create_missing.into())?;
-        let (recorded, is_new) = ensure(db, actor, body.0)?;
+        let service = &body.0.service;
+        if !services::lock(db, service)? {
+            if !body.0.create_missing {
+                return Err(Error::not_found("service", service));
+            }
+            services::ensure(db, actor, service)?;
+        }
+        let (recorded, is_new) = record(db, actor, body.0)?;
         let release = &recorded.release;
         let reply = if is_new { Reply::created(release.path(), &recorded)? } else { Reply::ok(&recorded)? };
         Ok(reply.at_revision(release.revision))
@@ -280,14 +308,15 @@ async fn show(ctx: Ctx<Read>, id: web::Path<ReleaseId>) -> Result<Reply, Error> 
 
 /// Record what a scanner found in a release
 ///
-/// The latest scan counts.
+/// Passed, when nothing is worse than `max_severity`. The latest scan counts. The body is a count, or a report in SARIF 2.1.0
+/// or Trivy's JSON.
 #[utoipa::path(tag = "releases", operation_id = "record_scan", security(("key" = ["attest"])), request_body = NewScan,
-    params(("id" = ReleaseId, Path, description = "The release.")),
+    params(("id" = ReleaseId, Path, description = "The release."), ScanPolicy),
     responses((status = 200, body = ReleaseWithCommits, headers(("ETag" = String)))))]
 #[put("/releases/{id}/scan")]
-async fn record_scan(ctx: Ctx<Attest>, id: web::Path<ReleaseId>, body: Body<NewScan>) -> Result<Reply, Error> {
+async fn record_scan(ctx: Ctx<Attest>, id: web::Path<ReleaseId>, policy: Query<ScanPolicy>, body: Body<SentScan>) -> Result<Reply, Error> {
     ctx.write(move |db, actor| {
-        let found = scan(db, actor, *id, body.0)?;
+        let found = scan(db, actor, *id, policy.0, body.0)?;
         Ok(Reply::ok(&found)?.at_revision(found.release.revision))
     })
     .await
@@ -316,15 +345,35 @@ fn find(db: &mut Db, id: ReleaseId) -> Result<ReleaseWithCommits, Error> {
     found.ok_or_else(|| Error::not_found("release", id))
 }
 
-/// The release of this version of a service, if there is one.
-pub fn find_version(db: &mut Db, service: &str, version: &str) -> Result<Option<Release>, Error> {
+/// The release of this version of a service, or 404.
+pub fn find_version(db: &mut Db, service: &str, version: &str) -> Result<Release, Error> {
     let of_version = releases::table.filter(releases::service.eq(service)).filter(releases::version.eq(version));
-    Ok(of_version.select(Release::as_select()).first(db).optional()?)
+    let found = of_version.select(Release::as_select()).first(db).optional()?;
+    found.ok_or_else(|| Error::not_found(&format!("release of {service} with version"), version))
+}
+
+/// The release that a deployment is of: `known`, with what the deployment adds to it, or a new one.
+pub fn ensure(db: &mut Db, actor: &Actor, new: NewRelease, known: Option<&Release>) -> Result<Release, Error> {
+    match known {
+        Some(known) if !adds(known, &new) => Ok(known.clone()),
+        _ => Ok(record(db, actor, new)?.0.release),
+    }
+}
+
+fn adds(known: &Release, new: &NewRelease) -> bool {
+    known.git_sha.is_none() && new.git_sha.is_some() || known.image_digest.is_none() && new.image_digest.is_some()
+}
+
+/// Refuses a release that differs from the known one in what can't change.
+pub fn check_same(known: &Release, new: &NewRelease) -> Result<(), Error> {
+    addition(known, "git_sha", &known.git_sha, text(new.git_sha.clone()))?;
+    addition(known, "image_digest", &known.image_digest, text(new.image_digest.clone()))?;
+    Ok(())
 }
 
 /// Records a release, or adds to the recorded one what was not known of it; says whether it is new. The service must
 /// exist, and be locked.
-pub fn ensure(db: &mut Db, actor: &Actor, new: NewRelease) -> Result<(ReleaseWithCommits, bool), Error> {
+fn record(db: &mut Db, actor: &Actor, new: NewRelease) -> Result<(ReleaseWithCommits, bool), Error> {
     let of_version = releases::table.filter(releases::service.eq(&*new.service)).filter(releases::version.eq(&*new.version));
     match of_version.select(ReleaseWithCommits::as_select()).first(db).optional()? {
         Some(known) => Ok((complete(db, actor, known, new)?, false)),
@@ -406,21 +455,22 @@ fn addition<T: PartialEq>(release: &Release, field: &str, known: &Option<T>, new
     }
 }
 
-fn scan(db: &mut Db, actor: &Actor, id: ReleaseId, new: NewScan) -> Result<ReleaseWithCommits, Error> {
-    let scan = Scan {
-        status: match new.status {
-            Verdict::Passed => ScanStatus::Passed,
-            Verdict::Failed => ScanStatus::Failed,
-        },
-        tool: Some(new.tool.into()),
-        summary: Some(new.summary),
-        report_url: text(new.report_url),
-        at: Some(new.at.unwrap_or(actor.now)),
+fn scan(db: &mut Db, actor: &Actor, id: ReleaseId, policy: ScanPolicy, sent: SentScan) -> Result<ReleaseWithCommits, Error> {
+    let (tool, summary, max_severity, report_url, at) = match sent {
+        SentScan::Counted(new) => (new.tool.into(), new.summary, new.max_severity, text(new.report_url), new.at),
+        SentScan::Report(report) => (report.tool, report.findings, None, None, None),
     };
-    let updated = diesel::update(releases::table.find(id))
-        .set((releases::scan.eq(Json(scan.clone())), releases::revision.eq(releases::revision + 1)))
-        .execute(db)?;
-    if updated == 0 {
+    let max_severity = max_severity.or(policy.max_severity).unwrap_or(Severity::Medium);
+    let scan = Scan {
+        status: if summary.pass(max_severity) { ScanStatus::Passed } else { ScanStatus::Failed },
+        tool: Some(tool),
+        summary: Some(summary),
+        max_severity: Some(max_severity),
+        report_url: report_url.or(text(policy.report_url)),
+        at: Some(at.unwrap_or(actor.now)),
+    };
+    let scanned = (releases::scan.eq(Json(scan.clone())), releases::revision.eq(releases::revision + 1));
+    if diesel::update(releases::table.find(id)).set(scanned).execute(db)? == 0 {
         return Err(Error::not_found("release", id));
     }
     let found = find(db, id)?;

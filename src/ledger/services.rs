@@ -9,14 +9,15 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::db::schema::services;
 use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
+use crate::each_backend;
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Operate, Read};
 use crate::http::extract::{Body, Query};
 use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
 use crate::ledger::events::{self, About, Entity};
+use crate::ledger::or_conflict;
 use crate::ledger::values::{Line, Prose, Slug, Url, given, nullable, text};
-use crate::ledger::{Missing, or_conflict};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -51,6 +52,19 @@ pub struct Service {
 }
 
 impl Service {
+    fn new(new: NewService, now: Timestamp) -> Self {
+        Self {
+            name: new.name.map_or_else(|| new.slug.to_string(), Into::into),
+            slug: new.slug.into(),
+            description: text(new.description),
+            owner: text(new.owner),
+            repository_url: text(new.repository_url),
+            created_at: now,
+            updated_at: now,
+            revision: 1,
+        }
+    }
+
     fn about(&self) -> About<'_> {
         About { entity: Entity::Service, id: &self.slug, service: Some(&self.slug), environment: None }
     }
@@ -192,29 +206,21 @@ pub fn lock(db: &mut Db, slug: &str) -> QueryResult<bool> {
     }
 }
 
-/// Makes sure that the service exists, and locks it.
-pub fn require(db: &mut Db, actor: &Actor, slug: &Slug, missing: Missing) -> Result<(), Error> {
-    if lock(db, slug)? {
-        return Ok(());
+/// Makes sure that the service exists, and locks it. One that somebody else recorded in the meantime stays as it is.
+pub fn ensure(db: &mut Db, actor: &Actor, slug: &Slug) -> Result<(), Error> {
+    let service =
+        Service::new(NewService { slug: slug.clone(), name: None, description: None, owner: None, repository_url: None }, actor.now);
+    let inserted = each_backend!(db, |c| diesel::insert_into(services::table).values(&service).on_conflict_do_nothing().execute(c))?;
+    if inserted == 1 {
+        events::record(db, actor, &service.about(), "created", &service)?;
+    } else {
+        lock(db, slug)?;
     }
-    if missing == Missing::Refuse {
-        return Err(Error::not_found("service", slug));
-    }
-    insert(db, actor, NewService { slug: slug.clone(), name: None, description: None, owner: None, repository_url: None })?;
     Ok(())
 }
 
 fn insert(db: &mut Db, actor: &Actor, new: NewService) -> Result<Service, Error> {
-    let service = Service {
-        name: new.name.map_or_else(|| new.slug.to_string(), Into::into),
-        slug: new.slug.into(),
-        description: text(new.description),
-        owner: text(new.owner),
-        repository_url: text(new.repository_url),
-        created_at: actor.now,
-        updated_at: actor.now,
-        revision: 1,
-    };
+    let service = Service::new(new, actor.now);
     let inserted = diesel::insert_into(services::table).values(&service).execute(db);
     or_conflict(inserted, || Error::new(Code::AlreadyExists, format!("There is a service {} already.", service.slug)))?;
     events::record(db, actor, &service.about(), "created", &service)?;

@@ -12,9 +12,11 @@ use crate::db::types::Timestamp;
 use crate::error::Error;
 use crate::http::context::{Ctx, Read};
 use crate::http::reply::Reply;
-use crate::ledger::deployments::DeploymentId;
+use crate::ledger::deployments::settled;
 use crate::ledger::environments::Tier;
-use crate::ledger::releases::ReleaseId;
+use crate::ledger::freezes;
+use crate::ledger::ids::{DeploymentId, FreezeId, ReleaseId};
+use crate::rules::calendar::Until;
 use crate::rules::lifecycle::{Kind, State};
 
 /// The routes of this file.
@@ -31,8 +33,8 @@ pub fn routes(config: &mut ServiceConfig) {
         "live": {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2",
             "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
             "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-            "state": "succeeded", "kind": "normal", "requested_by": "pipeline", "since": "2026-02-03T04:07:00.000000Z"},
-        "running": null, "waiting": []}]}]
+            "state": "succeeded", "kind": "normal", "requested_by": "pipeline", "since": "2026-02-03T04:07:00.000000Z", "expires_at": null},
+        "running": null, "waiting": [], "frozen": null}]}]
 }))]
 struct Grid {
     /// The columns: from development to production.
@@ -70,6 +72,17 @@ struct Cell {
     running: Option<Current>,
     /// What awaits approval or its start.
     waiting: Vec<Current>,
+    /// The freeze that holds there now.
+    frozen: Option<Frozen>,
+}
+
+/// A freeze, in brief.
+#[derive(Debug, Serialize, ToSchema)]
+struct Frozen {
+    freeze_id: FreezeId,
+    reason: String,
+    /// Until when, if nobody ends it earlier; `null`, when somebody must.
+    until: Option<Timestamp>,
 }
 
 /// A deployment, in brief.
@@ -85,6 +98,8 @@ struct Current {
     requested_by: String,
     /// Live since, running since, or waiting since.
     since: Timestamp,
+    /// Until when it may wait, if it waits.
+    expires_at: Option<Timestamp>,
 }
 
 /// What runs where
@@ -94,7 +109,7 @@ struct Current {
     responses((status = 200, body = Grid, headers(("ETag" = String)))))]
 #[get("/status")]
 async fn show(ctx: Ctx<Read>) -> Result<Reply, Error> {
-    let grid = ctx.read(grid).await?;
+    let grid = settled(&ctx, grid, Grid::has_overdue).await?;
     Ok(Reply::ok(&grid)?.tagged())
 }
 
@@ -121,6 +136,7 @@ struct Found {
     requested_at: Timestamp,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
+    expires_at: Option<Timestamp>,
 }
 
 impl From<Found> for Current {
@@ -135,11 +151,20 @@ impl From<Found> for Current {
             state: found.state,
             kind: found.kind,
             requested_by: found.requested_by,
+            expires_at: found.expires_at,
         }
     }
 }
 
-/// Two queries whatever the size of the history: the columns, and the services with what is current of them.
+impl Grid {
+    fn has_overdue(&self) -> bool {
+        let now = Timestamp::now();
+        let waiting = self.services.iter().flat_map(|row| &row.places).flat_map(|cell| &cell.waiting);
+        waiting.filter_map(|current| current.expires_at).any(|end| end <= now)
+    }
+}
+
+/// Three queries whatever the size of the history: the columns, the freezes, and the services with what is current of them.
 fn grid(db: &mut Db) -> Result<Grid, Error> {
     let mut columns: Vec<Column> = environments::table.select(Column::as_select()).order(environments::slug).load(db)?;
     columns.sort_by_key(|column| column.tier as u8);
@@ -155,6 +180,8 @@ fn grid(db: &mut Db) -> Result<Grid, Error> {
         .order((services::slug, deployments::environment, deployments::requested_at))
         .load(db)?;
 
+    let now = Timestamp::now();
+    let freezes = freezes::open(db, now)?;
     let mut grid = Grid { environments: columns, services: Vec::new() };
     for (service, found) in rows {
         if grid.services.last().is_none_or(|row| row.slug != service.slug) {
@@ -164,6 +191,15 @@ fn grid(db: &mut Db) -> Result<Grid, Error> {
             row.add(found);
         }
     }
+    for row in &mut grid.services {
+        for cell in &mut row.places {
+            cell.frozen = freezes.iter().find_map(|freeze| {
+                let until = freeze.holds(&row.slug, &cell.environment, now)?;
+                let until = if let Until::At(end) = until { Some(end.into()) } else { None };
+                Some(Frozen { freeze_id: freeze.id, reason: freeze.reason.clone(), until })
+            });
+        }
+    }
     Ok(grid)
 }
 
@@ -171,7 +207,7 @@ impl Row {
     /// Takes deployments in the order of their environments.
     fn add(&mut self, found: Found) {
         if self.places.last().is_none_or(|cell| cell.environment != found.environment) {
-            self.places.push(Cell { environment: found.environment.clone(), live: None, running: None, waiting: Vec::new() });
+            self.places.push(Cell { environment: found.environment.clone(), live: None, running: None, waiting: Vec::new(), frozen: None });
         }
         if let Some(cell) = self.places.last_mut() {
             match found.state {

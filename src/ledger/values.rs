@@ -122,6 +122,48 @@ value! {
     }
 }
 
+value! {
+    /// A time of day.
+    ClockTime {
+        code: InvalidTime, pattern: "^([01][0-9]|2[0-3]):[0-5][0-9]$", most: 5, example: "18:00",
+        is: "a time of day has hours and minutes, from 00:00 to 23:59"
+    }
+}
+
+/// An IANA time zone.
+#[derive(Debug, Clone, ToSchema)]
+#[schema(value_type = String, example = "Europe/Berlin")]
+pub struct Zone(pub String);
+
+impl<'de> Deserialize<'de> for Zone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let zone = jiff::tz::TimeZone::get(&name).ok();
+        // The database's own spelling: names are found in any case.
+        let name = zone.as_ref().and_then(|zone| zone.iana_name()).map(str::to_owned);
+        name.map(Self).ok_or_else(|| malformed(Code::InvalidTimeZone, "a time zone is named as in the IANA database, as in Europe/Berlin"))
+    }
+}
+
+/// A whole number from `LEAST` to `MOST`.
+#[derive(Debug, Clone, Copy)]
+pub struct Whole<const LEAST: i32, const MOST: i32>(pub i32);
+
+impl<'de, const LEAST: i32, const MOST: i32> Deserialize<'de> for Whole<LEAST, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = i64::deserialize(deserializer)?;
+        let fits = i32::try_from(number).ok().filter(|number| (LEAST..=MOST).contains(number));
+        fits.map(Self).ok_or_else(|| malformed(Code::InvalidValue, format_args!("{number} is not from {LEAST} to {MOST}")))
+    }
+}
+
+impl<const LEAST: i32, const MOST: i32> PartialSchema for Whole<LEAST, MOST> {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(LEAST)).maximum(Some(MOST)).build().into()
+    }
+}
+impl<const LEAST: i32, const MOST: i32> ToSchema for Whole<LEAST, MOST> {}
+
 /// For fields of a PATCH that can be emptied: absent (`None`) is another thing than `null` (`Some(None)`).
 pub fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)

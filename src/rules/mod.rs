@@ -1,3 +1,6 @@
-//! Pure decisions: no I/O, no clock of their own, nothing of ours imported but their vocabulary.
+//! Pure decisions: no I/O, no clock of their own, nothing of ours imported but how enums are written.
 
-pub mod lifecycle;
+pub mod calendar; // when a freeze holds
+pub mod gate; // may this release go there now, and if not, why not
+pub mod lifecycle; // the states of a deployment, and the moves between them
+pub mod scan; // what a scanner's report says, and whether it passes

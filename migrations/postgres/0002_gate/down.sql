@@ -1,0 +1,16 @@
+DROP TABLE incident_deployments;
+DROP TABLE incidents;
+DROP TABLE freeze_overrides;
+DROP TABLE freezes;
+DROP TABLE approvals;
+DROP INDEX deployments_successes;
+DROP INDEX deployments_overdue;
+ALTER TABLE deployments DROP COLUMN expires_at;
+ALTER TABLE deployments DROP COLUMN ungated;
+ALTER TABLE deployments DROP COLUMN decision;
+ALTER TABLE environments DROP COLUMN rollback_needs_approval;
+ALTER TABLE environments DROP COLUMN soak_minutes;
+ALTER TABLE environments DROP COLUMN predecessor;
+ALTER TABLE environments DROP COLUMN require_scan;
+ALTER TABLE environments DROP COLUMN approval_ttl_hours;
+ALTER TABLE environments DROP COLUMN allow_self_approval;
