@@ -188,7 +188,8 @@ impl From<DieselError> for Error {
         match &error {
             DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _) | DieselError::BrokenTransactionManager => {
                 log::error!("database connection lost: {error}");
-                Unavailable::Unreachable.into()
+                let detail = "The connection to the database was lost. Ask again before you repeat a write without an idempotency key.";
+                Self::new(Code::DatabaseUnavailable, detail)
             }
             DieselError::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => {
                 Self::new(Code::Overloaded, "Others changed the same thing at the same time. Try again.")
