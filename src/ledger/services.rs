@@ -9,6 +9,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::db::schema::services;
 use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
+use crate::each_backend;
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Operate, Read};
 use crate::http::extract::{Body, Query};
@@ -51,6 +52,19 @@ pub struct Service {
 }
 
 impl Service {
+    fn new(actor: &Actor, new: NewService) -> Self {
+        Self {
+            name: new.name.map_or_else(|| new.slug.to_string(), Into::into),
+            slug: new.slug.into(),
+            description: text(new.description),
+            owner: text(new.owner),
+            repository_url: text(new.repository_url),
+            created_at: actor.now,
+            updated_at: actor.now,
+            revision: 1,
+        }
+    }
+
     fn about(&self) -> About<'_> {
         About { entity: Entity::Service, id: &self.slug, service: Some(&self.slug), environment: None }
     }
@@ -200,21 +214,20 @@ pub fn require(db: &mut Db, actor: &Actor, slug: &Slug, missing: Missing) -> Res
     if missing == Missing::Refuse {
         return Err(Error::not_found("service", slug));
     }
-    insert(db, actor, NewService { slug: slug.clone(), name: None, description: None, owner: None, repository_url: None })?;
+    let new = NewService { slug: slug.clone(), name: None, description: None, owner: None, repository_url: None };
+    let service = Service::new(actor, new);
+    let inserted =
+        each_backend!(db, |c| diesel::insert_into(services::table).values(&service).on_conflict(services::slug).do_nothing().execute(c))?;
+    if inserted == 1 {
+        return events::record(db, actor, &service.about(), "created", &service);
+    }
+    // Another request created it in this moment, and has ended: what is there now is locked like any other.
+    lock(db, slug)?;
     Ok(())
 }
 
 fn insert(db: &mut Db, actor: &Actor, new: NewService) -> Result<Service, Error> {
-    let service = Service {
-        name: new.name.map_or_else(|| new.slug.to_string(), Into::into),
-        slug: new.slug.into(),
-        description: text(new.description),
-        owner: text(new.owner),
-        repository_url: text(new.repository_url),
-        created_at: actor.now,
-        updated_at: actor.now,
-        revision: 1,
-    };
+    let service = Service::new(actor, new);
     let inserted = diesel::insert_into(services::table).values(&service).execute(db);
     or_conflict(inserted, || Error::new(Code::AlreadyExists, format!("There is a service {} already.", service.slug)))?;
     events::record(db, actor, &service.about(), "created", &service)?;
