@@ -3,6 +3,9 @@
 mod harness;
 
 mod deployments;
+mod events;
+mod places;
+mod releases;
 
 /// Makes two tests of each function that takes a [`harness::TestApp`]: `sqlite::name` and `postgres::name`.
 #[macro_export]
