@@ -49,7 +49,7 @@ pub struct PlaceView {
     params(("service" = Slug, Path, description = "The service."), ("environment" = Slug, Path, description = "The environment.")),
     responses((status = 200, body = PlaceView, headers(("ETag" = String)))))]
 #[get("/services/{service}/environments/{environment}")]
-async fn show(ctx: Ctx<Read>, path: web::Path<(String, String)>) -> Result<Reply, Error> {
+async fn show(ctx: Ctx<Read>, path: web::Path<(Slug, Slug)>) -> Result<Reply, Error> {
     let (service, environment) = path.into_inner();
     let view = ctx.read(move |db| look(db, &service, &environment)).await?;
     Ok(Reply::ok(&view)?.tagged())
