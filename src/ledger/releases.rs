@@ -208,12 +208,14 @@ pub struct NewScan {
     at: Option<Timestamp>,
 }
 
-/// What came of a scan that took place.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Verdict {
-    Passed,
-    Failed,
+text_enum! {
+    /// What came of a scan that took place.
+    Verdict {
+        /// Nothing was found that would keep it back.
+        Passed = "passed",
+        /// Something was.
+        Failed = "failed",
+    }
 }
 
 /// What a list of releases is ordered by.
