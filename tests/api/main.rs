@@ -2,8 +2,13 @@
 
 mod harness;
 
+mod bad_input;
+mod conventions;
 mod deployments;
 mod events;
+mod idempotency;
+mod keys;
+mod migrations;
 mod places;
 mod releases;
 
