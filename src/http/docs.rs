@@ -62,6 +62,7 @@ pub fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
     components.add_security_scheme(KEY, SecurityScheme::Http(scheme));
     components.schemas.insert("Problem".into(), Problem::schema());
     components.schemas.insert("FieldError".into(), FieldError::schema());
+    complete_pages(components);
     for (path, item) in &mut document.paths.paths {
         let operations = [
             (Method::GET, &mut item.get),
@@ -77,6 +78,25 @@ pub fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
         }
     }
     document
+}
+
+/// A page refers to what its items are, instead of describing it again, and is shown with one: the item's own example.
+fn complete_pages(components: &mut openapi::Components) {
+    let named = components.schemas.iter().filter_map(|(name, schema)| Some((name.clone(), example(schema)?.clone())));
+    for (name, item) in named.collect::<Vec<_>>() {
+        if let Some(RefOr::T(schema::Schema::Object(page))) = components.schemas.get_mut(&format!("Page_{name}")) {
+            let items = schema::ArrayBuilder::new().items(Ref::from_schema_name(name)).description(Some("The items, at most `limit`."));
+            page.properties.insert("items".into(), items.build().into());
+            page.example = Some(serde_json::json!({"items": [item], "next": null}));
+        }
+    }
+}
+
+fn example(schema: &RefOr<schema::Schema>) -> Option<&serde_json::Value> {
+    match schema {
+        RefOr::T(schema::Schema::Object(object)) => object.example.as_ref(),
+        _ => None,
+    }
 }
 
 fn complete_operation(path: &str, method: &Method, operation: &mut Operation) {
@@ -219,7 +239,8 @@ pub fn routes(config: &mut ServiceConfig) {
 }
 
 /// This document
-#[utoipa::path(tag = "operations", operation_id = "openapi", responses((status = 200, body = Object, description = "OpenAPI 3.1.")))]
+#[utoipa::path(tag = "operations", operation_id = "openapi", 
+    responses((status = 200, body = Object, description = "OpenAPI 3.1.", example = json!({"openapi": "3.1.0"}))))]
 #[get("/openapi.json")]
 async fn openapi_json(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     let made = state.docs.get();
