@@ -5,6 +5,7 @@ mod harness;
 mod bad_input;
 mod conventions;
 mod deployments;
+mod document;
 mod events;
 mod idempotency;
 mod keys;
