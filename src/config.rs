@@ -196,8 +196,10 @@ fn explain(error: &ConfigError) -> SettingError {
         }
         ConfigError::FileParse { uri, cause } => {
             let cause = cause.to_string();
-            let cause: Vec<_> = cause.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-            SettingError(format!("{}: {}", uri.as_deref().unwrap_or("prop.toml"), cause.join(" ")))
+            let mut lines = cause.lines().map(str::trim).filter(|line| !line.is_empty());
+            // The place and the reason. Between them is the line itself, which may hold a password.
+            let (place, reason) = (lines.next().unwrap_or_default(), lines.next_back().unwrap_or_default());
+            SettingError(format!("{}: {place}: {reason}", uri.as_deref().unwrap_or("prop.toml")))
         }
         other => SettingError(format!("settings: {other}")),
     }
