@@ -115,9 +115,12 @@ impl FromStr for Timestamp {
     type Err = NotATimestamp;
 
     fn from_str(text: &str) -> Result<Self, NotATimestamp> {
-        // jiff also reads spaces, named zones and shortened offsets; RFC 3339, section 5.6, does not.
-        let offset_is_whole = text.ends_with('Z') || text.len() > 6 && text.as_bytes()[text.len() - 3] == b':';
-        if text.as_bytes().get(10) != Some(&b'T') || !offset_is_whole || text.contains([' ', '[', ',']) {
+        // jiff also reads spaces, named zones, and shortened times and offsets; RFC 3339, section 5.6, does not.
+        let at = |index: usize| text.as_bytes().get(index).copied();
+        let time_is_whole = at(10) == Some(b'T') && at(13) == Some(b':') && at(16) == Some(b':');
+        let from_end = |back: usize| text.len().checked_sub(back).filter(|index| *index >= 19).and_then(at);
+        let offset_is_whole = text.ends_with('Z') || (from_end(3) == Some(b':') && matches!(from_end(6), Some(b'+' | b'-')));
+        if !time_is_whole || !offset_is_whole || text.contains([' ', '[', ',']) {
             return Err(NotATimestamp);
         }
         let instant: jiff::Timestamp = text.parse().map_err(|_| NotATimestamp)?;
@@ -321,7 +324,7 @@ macro_rules! text_enum {
     ($(#[doc = $doc:literal])+ $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[doc = $doc])+
         #[derive(
-            Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+            Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize,
             diesel::expression::AsExpression, diesel::deserialize::FromSqlRow,
         )]
         #[diesel(sql_type = diesel::sql_types::Text)]
@@ -361,6 +364,14 @@ macro_rules! text_enum {
             }
         }
         impl utoipa::ToSchema for $name {}
+
+        // A word and nothing else: derived, it would also read `{"word": null}`, and take a number for malformed JSON.
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let word = std::borrow::Cow::<str>::deserialize(deserializer)?;
+                word.parse().map_err(serde::de::Error::custom)
+            }
+        }
 
         impl<DB> diesel::serialize::ToSql<diesel::sql_types::Text, DB> for $name
         where

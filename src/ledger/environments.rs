@@ -9,6 +9,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::db::schema::environments;
 use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
+use crate::each_backend;
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Operate, Read};
 use crate::http::extract::{Body, Query, malformed};
@@ -76,6 +77,18 @@ pub struct Environment {
 }
 
 impl Environment {
+    fn new(actor: &Actor, new: NewEnvironment) -> Self {
+        Self {
+            name: new.name.map_or_else(|| new.slug.to_string(), Into::into),
+            slug: new.slug.into(),
+            tier: new.tier,
+            required_approvals: new.required_approvals.0,
+            created_at: actor.now,
+            updated_at: actor.now,
+            revision: 1,
+        }
+    }
+
     fn about(&self) -> About<'_> {
         About { entity: Entity::Environment, id: &self.slug, service: None, environment: Some(&self.slug) }
     }
@@ -147,7 +160,7 @@ struct Filter {
     limit: Limit,
     /// `next` of the page before.
     #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<String>>,
+    cursor: Option<Cursor<Slug>>,
 }
 
 /// List environments
@@ -177,7 +190,7 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewEnvironment>) -> Result<Reply, 
 #[utoipa::path(tag = "environments", operation_id = "get_environment", security(("key" = ["read"])),
     params(("slug" = Slug, Path, description = "The environment.")), responses((status = 200, body = Environment, headers(("ETag" = String)))))]
 #[get("/environments/{slug}")]
-async fn show(ctx: Ctx<Read>, slug: web::Path<String>) -> Result<Reply, Error> {
+async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
     let environment = ctx.read(move |db| find(db, &slug)).await?;
     Ok(Reply::ok(&environment)?.at_revision(environment.revision))
 }
@@ -186,7 +199,7 @@ async fn show(ctx: Ctx<Read>, slug: web::Path<String>) -> Result<Reply, Error> {
 #[utoipa::path(tag = "environments", operation_id = "update_environment", security(("key" = ["operate"])), request_body = EnvironmentPatch,
     params(("slug" = Slug, Path, description = "The environment.")), responses((status = 200, body = Environment, headers(("ETag" = String)))))]
 #[patch("/environments/{slug}")]
-async fn change(ctx: Ctx<Operate>, slug: web::Path<String>, body: Body<EnvironmentPatch>) -> Result<Reply, Error> {
+async fn change(ctx: Ctx<Operate>, slug: web::Path<Slug>, body: Body<EnvironmentPatch>) -> Result<Reply, Error> {
     let if_match = ctx.if_match()?;
     ctx.write(move |db, actor| {
         let before = find_locked(db, &slug)?;
@@ -200,7 +213,7 @@ async fn change(ctx: Ctx<Operate>, slug: web::Path<String>, body: Body<Environme
 fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Environment>, Error> {
     let mut query = environments::table.select(Environment::as_select()).into_boxed::<MultiBackend>();
     if let Some(Cursor(slug)) = &filter.cursor {
-        query = query.filter(environments::slug.gt(slug.clone()));
+        query = query.filter(environments::slug.gt(slug.to_string()));
     }
     let rows = query.order(environments::slug).limit(filter.limit.and_one()).load(db)?;
     Ok(Page::of(rows, filter.limit, |environment: &Environment| environment.slug.clone()))
@@ -223,23 +236,24 @@ fn find_locked(db: &mut Db, slug: &str) -> Result<Environment, Error> {
 /// The environment with this slug, created if need be and allowed.
 pub fn require(db: &mut Db, actor: &Actor, slug: &Slug, missing: Missing) -> Result<Environment, Error> {
     match find(db, slug) {
-        Err(error) if error.code == Code::NotFound && missing == Missing::Create => {
-            insert(db, actor, NewEnvironment { slug: slug.clone(), name: None, tier: Tier::guess(slug), required_approvals: Approvals(0) })
-        }
-        found => found,
+        Err(error) if error.code == Code::NotFound && missing == Missing::Create => {}
+        found => return found,
     }
+    let new = NewEnvironment { slug: slug.clone(), name: None, tier: Tier::guess(slug), required_approvals: Approvals(0) };
+    let environment = Environment::new(actor, new);
+    let inserted = each_backend!(db, |c| {
+        diesel::insert_into(environments::table).values(&environment).on_conflict(environments::slug).do_nothing().execute(c)
+    })?;
+    if inserted == 1 {
+        events::record(db, actor, &environment.about(), "created", &environment)?;
+        return Ok(environment);
+    }
+    // Another request created it in this moment, and has ended.
+    find(db, slug)
 }
 
 fn insert(db: &mut Db, actor: &Actor, new: NewEnvironment) -> Result<Environment, Error> {
-    let environment = Environment {
-        name: new.name.map_or_else(|| new.slug.to_string(), Into::into),
-        slug: new.slug.into(),
-        tier: new.tier,
-        required_approvals: new.required_approvals.0,
-        created_at: actor.now,
-        updated_at: actor.now,
-        revision: 1,
-    };
+    let environment = Environment::new(actor, new);
     let inserted = diesel::insert_into(environments::table).values(&environment).execute(db);
     or_conflict(inserted, || Error::new(Code::AlreadyExists, format!("There is an environment {} already.", environment.slug)))?;
     events::record(db, actor, &environment.about(), "created", &environment)?;

@@ -70,6 +70,16 @@ pub struct Release {
 /// A release with the commits that it delivers.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
 #[diesel(table_name = releases)]
+#[schema(example = json!({
+    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "service": "checkout", "version": "1.4.2",
+    "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
+    "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "committed_at": "2026-02-03T03:00:00.000000Z", "source_url": "https://git.example.org/shop/checkout/tree/1.4.2",
+    "scan": {"status": "passed", "tool": "trivy 0.66", "summary": {"critical": 0, "high": 0, "medium": 2, "low": 7, "unknown": 0},
+             "report_url": null, "at": "2026-02-03T04:05:06.000000Z"},
+    "created_by": "pipeline", "created_at": "2026-02-03T04:05:06.000000Z", "revision": 2,
+    "commits": [{"sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d", "committed_at": "2026-02-03T03:00:00.000000Z", "is_merge": false}]
+}))]
 pub struct ReleaseWithCommits {
     #[diesel(embed)]
     #[serde(flatten)]
@@ -208,12 +218,14 @@ pub struct NewScan {
     at: Option<Timestamp>,
 }
 
-/// What came of a scan that took place.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum Verdict {
-    Passed,
-    Failed,
+text_enum! {
+    /// What came of a scan that took place.
+    Verdict {
+        /// Nothing was found that would keep it back.
+        Passed = "passed",
+        /// Something was.
+        Failed = "failed",
+    }
 }
 
 /// What a list of releases is ordered by.

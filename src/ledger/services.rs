@@ -9,6 +9,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::db::schema::services;
 use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
+use crate::each_backend;
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Operate, Read};
 use crate::http::extract::{Body, Query};
@@ -51,6 +52,19 @@ pub struct Service {
 }
 
 impl Service {
+    fn new(actor: &Actor, new: NewService) -> Self {
+        Self {
+            name: new.name.map_or_else(|| new.slug.to_string(), Into::into),
+            slug: new.slug.into(),
+            description: text(new.description),
+            owner: text(new.owner),
+            repository_url: text(new.repository_url),
+            created_at: actor.now,
+            updated_at: actor.now,
+            revision: 1,
+        }
+    }
+
     fn about(&self) -> About<'_> {
         About { entity: Entity::Service, id: &self.slug, service: Some(&self.slug), environment: None }
     }
@@ -115,7 +129,7 @@ struct Filter {
     limit: Limit,
     /// `next` of the page before.
     #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<String>>,
+    cursor: Option<Cursor<Slug>>,
 }
 
 /// List services
@@ -145,7 +159,7 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewService>) -> Result<Reply, Erro
 #[utoipa::path(tag = "services", operation_id = "get_service", security(("key" = ["read"])),
     params(("slug" = Slug, Path, description = "The service.")), responses((status = 200, body = Service, headers(("ETag" = String)))))]
 #[get("/services/{slug}")]
-async fn show(ctx: Ctx<Read>, slug: web::Path<String>) -> Result<Reply, Error> {
+async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
     let service = ctx.read(move |db| find(db, &slug)).await?;
     Ok(Reply::ok(&service)?.at_revision(service.revision))
 }
@@ -154,7 +168,7 @@ async fn show(ctx: Ctx<Read>, slug: web::Path<String>) -> Result<Reply, Error> {
 #[utoipa::path(tag = "services", operation_id = "update_service", security(("key" = ["operate"])), request_body = ServicePatch,
     params(("slug" = Slug, Path, description = "The service.")), responses((status = 200, body = Service, headers(("ETag" = String)))))]
 #[patch("/services/{slug}")]
-async fn change(ctx: Ctx<Operate>, slug: web::Path<String>, body: Body<ServicePatch>) -> Result<Reply, Error> {
+async fn change(ctx: Ctx<Operate>, slug: web::Path<Slug>, body: Body<ServicePatch>) -> Result<Reply, Error> {
     let if_match = ctx.if_match()?;
     ctx.write(move |db, actor| {
         lock(db, &slug)?;
@@ -169,7 +183,7 @@ async fn change(ctx: Ctx<Operate>, slug: web::Path<String>, body: Body<ServicePa
 fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Service>, Error> {
     let mut query = services::table.select(Service::as_select()).into_boxed::<MultiBackend>();
     if let Some(Cursor(slug)) = &filter.cursor {
-        query = query.filter(services::slug.gt(slug.clone()));
+        query = query.filter(services::slug.gt(slug.to_string()));
     }
     let rows = query.order(services::slug).limit(filter.limit.and_one()).load(db)?;
     Ok(Page::of(rows, filter.limit, |service: &Service| service.slug.clone()))
@@ -200,21 +214,20 @@ pub fn require(db: &mut Db, actor: &Actor, slug: &Slug, missing: Missing) -> Res
     if missing == Missing::Refuse {
         return Err(Error::not_found("service", slug));
     }
-    insert(db, actor, NewService { slug: slug.clone(), name: None, description: None, owner: None, repository_url: None })?;
+    let new = NewService { slug: slug.clone(), name: None, description: None, owner: None, repository_url: None };
+    let service = Service::new(actor, new);
+    let inserted =
+        each_backend!(db, |c| diesel::insert_into(services::table).values(&service).on_conflict(services::slug).do_nothing().execute(c))?;
+    if inserted == 1 {
+        return events::record(db, actor, &service.about(), "created", &service);
+    }
+    // Another request created it in this moment, and has ended: what is there now is locked like any other.
+    lock(db, slug)?;
     Ok(())
 }
 
 fn insert(db: &mut Db, actor: &Actor, new: NewService) -> Result<Service, Error> {
-    let service = Service {
-        name: new.name.map_or_else(|| new.slug.to_string(), Into::into),
-        slug: new.slug.into(),
-        description: text(new.description),
-        owner: text(new.owner),
-        repository_url: text(new.repository_url),
-        created_at: actor.now,
-        updated_at: actor.now,
-        revision: 1,
-    };
+    let service = Service::new(actor, new);
     let inserted = diesel::insert_into(services::table).values(&service).execute(db);
     or_conflict(inserted, || Error::new(Code::AlreadyExists, format!("There is a service {} already.", service.slug)))?;
     events::record(db, actor, &service.about(), "created", &service)?;

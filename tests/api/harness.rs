@@ -5,6 +5,8 @@
 
 use prop::app::Application;
 use prop::config::Settings;
+use prop::db::Db;
+use prop::db::target::{Options, Target};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::io::Write;
@@ -12,7 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, mpsc};
+use std::sync::{Barrier, LazyLock, mpsc};
 use std::time::{Duration, Instant};
 use ureq::http;
 
@@ -175,8 +177,37 @@ impl TestApp {
     }
 
     #[track_caller]
+    pub fn delete(&self, path: &str) -> Answer {
+        self.call("DELETE", path, ADMIN, None, &[])
+    }
+
+    #[track_caller]
     pub fn put(&self, path: &str, body: Value) -> Answer {
         self.call("PUT", path, ADMIN, Some(&body), &[])
+    }
+
+    /// Every item of a list, by following `next`.
+    #[track_caller]
+    pub fn all(&self, path: &str) -> Vec<Value> {
+        let (mut items, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let separator = if path.contains('?') { '&' } else { '?' };
+            let page = self.get(&format!("{path}{separator}limit=100{cursor}")).expect(200);
+            items.extend(page["items"].as_array().unwrap().iter().cloned());
+            let Some(next) = page["next"].as_str() else { return items };
+            cursor = format!("&cursor={next}");
+        }
+    }
+
+    /// The database, from the side.
+    pub fn db(&self) -> Db {
+        connect(&self.database_url)
+    }
+
+    /// How many rows each table has.
+    pub fn counts(&self) -> Vec<(&'static str, i64)> {
+        let mut db = self.db();
+        TABLES.iter().map(|table| (*table, count(&mut db, table))).collect()
     }
 
     /// A fresh key with these scopes.
@@ -207,6 +238,56 @@ impl TestApp {
         let deployment = self.deploy(service, environment, version, true);
         self.transition(&deployment, "succeeded").expect(200)
     }
+}
+
+/// Every table of the ledger.
+pub const TABLES: [&str; 7] = ["keys", "services", "environments", "releases", "deployments", "events", "idempotency_keys"];
+
+/// A connection as prop makes them.
+pub fn connect(url: &str) -> Db {
+    let limit = Duration::from_secs(30);
+    Target::from_url(url).unwrap().connect(&Options { prepared_statements: true, statement_timeout: limit, slow_statement: limit }).unwrap()
+}
+
+/// How many rows a table, perhaps with a condition, has.
+pub fn count(db: &mut Db, from: &str) -> i64 {
+    #[derive(diesel::QueryableByName)]
+    struct Count {
+        #[diesel(sql_type = diesel::sql_types::BigInt)]
+        count: i64,
+    }
+    let query = diesel::sql_query(format!("SELECT count(*) AS count FROM {from}"));
+    diesel::RunQueryDsl::get_result::<Count>(query, db).unwrap().count
+}
+
+/// What `work` gives to each of `n` threads that start it together.
+pub fn together<T: Send>(n: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let barrier = Barrier::new(n);
+    let run = |i| {
+        barrier.wait();
+        work(i)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..n)
+            .map(|i| {
+                scope.spawn({
+                    let run = &run;
+                    move || run(i)
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// A commit id, for `n` from 0 to 15.
+pub fn sha(n: u8) -> String {
+    format!("{n:x}").repeat(40)
+}
+
+/// An image digest, for `n` from 0 to 15.
+pub fn digest(n: u8) -> String {
+    format!("sha256:{}", format!("{n:x}").repeat(64))
 }
 
 /// A client that gives answers of every status back, and takes its time.
