@@ -315,10 +315,11 @@ impl<T: fmt::Debug + DeserializeOwned + 'static> FromSql<sql::Document, Sqlite> 
 
 on_both_backends!(Document, Json<T>, T: fmt::Debug, Serialize, DeserializeOwned, Send, Sync);
 
-/// Declares an enum that is kept, sent and received as one of the given words.
+/// Declares an enum that is kept, sent and received as one of the given words. They are taken as `tt`: from a `literal`,
+/// which arrives in an invisible group, utoipa does not read the `rename`, and the document would show the variants' names.
 #[macro_export]
 macro_rules! text_enum {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:tt,)+ }) => {
         $(#[$doc])*
         #[derive(
             Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
