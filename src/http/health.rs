@@ -64,7 +64,7 @@ async fn ready(state: &State) -> Result<Reply, Error> {
 
 /// What is running here.
 #[derive(Serialize, ToSchema)]
-pub struct Version {
+pub struct Build {
     /// The version of prop.
     #[schema(example = "0.1.0")]
     pub version: &'static str,
@@ -77,10 +77,10 @@ pub struct Version {
 }
 
 /// Which version runs
-#[utoipa::path(tag = "operations", operation_id = "version", responses((status = 200, body = Version)))]
+#[utoipa::path(tag = "operations", operation_id = "version", responses((status = 200, body = Build)))]
 #[get("/version")]
 async fn version(state: web::Data<State>) -> Result<Reply, Error> {
-    Reply::ok(&Version { version: env!("CARGO_PKG_VERSION"), git_sha: env!("PROP_GIT_SHA"), image_digest: state.image_digest.clone() })
+    Reply::ok(&Build { version: env!("CARGO_PKG_VERSION"), git_sha: env!("PROP_GIT_SHA"), image_digest: state.image_digest.clone() })
 }
 
 /// Counters for Prometheus
