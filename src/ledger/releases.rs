@@ -133,22 +133,27 @@ impl Scan {
     const MISSING: Scan = Scan { status: ScanStatus::Missing, tool: None, summary: None, report_url: None, at: None };
 }
 
+/// A number of findings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(value_type = i64, minimum = 0, maximum = 4_294_967_295_i64)]
+pub struct Count(u32);
+
 /// Findings by severity.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(example = json!({"critical": 0, "high": 0, "medium": 2, "low": 7, "unknown": 0}))]
 pub struct Severities {
     #[schema(required = false)]
-    critical: u32,
+    critical: Count,
     #[schema(required = false)]
-    high: u32,
+    high: Count,
     #[schema(required = false)]
-    medium: u32,
+    medium: Count,
     #[schema(required = false)]
-    low: u32,
+    low: Count,
     /// Findings without a severity.
     #[schema(required = false)]
-    unknown: u32,
+    unknown: Count,
 }
 
 /// A release to record.
