@@ -16,7 +16,7 @@ use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::services;
-use crate::ledger::values::{Digest, GitSha, Line, Slug, Url, Version, text};
+use crate::ledger::values::{Digest, GitSha, Line, Slug, Url, Version, text, whole_number};
 use crate::{identifier, text_enum};
 
 /// The routes of this file.
@@ -134,9 +134,16 @@ impl Scan {
 }
 
 /// A number of findings.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
 #[schema(value_type = i64, minimum = 0, maximum = 4_294_967_295_i64)]
 pub struct Count(u32);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let count = whole_number(deserializer)?.try_into();
+        count.map(Self).map_err(|_| malformed(Code::InvalidValue, "allowed are 0 to 4294967295 findings"))
+    }
+}
 
 /// Findings by severity.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
