@@ -106,7 +106,11 @@ fn complete_operation(path: &str, method: &Method, operation: &mut Operation) {
     }
     if *method == Method::PATCH {
         failures.push(412);
-        parameters.push(header_parameter("If-Match", "The ETag that was read: refused with 412 when it has changed since.", Some(ETAG_LIST)));
+        parameters.push(header_parameter(
+            "If-Match",
+            "The ETag that was read: refused with 412 when it has changed since.",
+            Some(ETAG_LIST),
+        ));
     }
     if *method == Method::GET && is_conditional {
         // No pattern: what is no list of tags matches nothing, and the answer is the whole resource.
