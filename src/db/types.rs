@@ -81,12 +81,15 @@ impl HasSqlType<sql::Document> for MultiBackend {
 /// An instant in UTC with microsecond precision, the finest that both databases keep.
 ///
 /// Written as RFC 3339 with six decimals (`2026-02-03T04:05:06.000000Z`), so that the text sorts as time does.
-/// Years 1970 to 9999.
+/// Years 0 to 9999, as in RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, AsExpression, FromSqlRow)]
 #[diesel(sql_type = sql::Instant)]
 pub struct Timestamp(jiff::Timestamp);
 
 impl Timestamp {
+    /// The beginning of year 0.
+    const EARLIEST: jiff::Timestamp = jiff::Timestamp::constant(-62_167_219_200, 0);
+
     /// The present.
     pub fn now() -> Self {
         Self::truncated(jiff::Timestamp::now())
@@ -124,7 +127,7 @@ impl FromStr for Timestamp {
             return Err(NotATimestamp);
         }
         let instant: jiff::Timestamp = text.parse().map_err(|_| NotATimestamp)?;
-        if instant < jiff::Timestamp::UNIX_EPOCH {
+        if instant < Self::EARLIEST {
             return Err(NotATimestamp);
         }
         Ok(Self::truncated(instant))

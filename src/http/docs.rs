@@ -163,14 +163,19 @@ fn complete_operation(path: &str, method: &Method, operation: &mut Operation) {
     let parameters = operation.parameters.get_or_insert_default();
     if is_idempotent_post {
         failures.push(409);
-        parameters.push(header_parameter("Idempotency-Key", "Done once, however often it is sent in 24 hours.", "^[!#-~]{1,255}$"));
+        parameters.push(header_parameter("Idempotency-Key", "Done once, however often it is sent in 24 hours.", Some("^[!#-~]{1,255}$")));
     }
     if *method == Method::PATCH {
         failures.push(412);
-        parameters.push(header_parameter("If-Match", "The ETag that was read: refused with 412 when it has changed since.", ETAG_LIST));
+        parameters.push(header_parameter(
+            "If-Match",
+            "The ETag that was read: refused with 412 when it has changed since.",
+            Some(ETAG_LIST),
+        ));
     }
     if *method == Method::GET && is_conditional {
-        parameters.push(header_parameter("If-None-Match", "The ETag that was read: 304 when it has not changed since.", ETAG_LIST));
+        // No pattern: what is no list of tags matches nothing, and the answer is the whole resource.
+        parameters.push(header_parameter("If-None-Match", "The ETag that was read: 304 when it has not changed since.", None));
         operation.responses.responses.insert("304".into(), RefOr::T(ResponseBuilder::new().description("Not changed.").build()));
     }
     for status in failures {
@@ -197,8 +202,8 @@ fn parameters(operation: &Operation) -> impl Iterator<Item = &openapi::path::Par
     })
 }
 
-fn header_parameter(name: &str, description: &str, pattern: &str) -> RefOr<openapi::path::Parameter> {
-    let text = ObjectBuilder::new().schema_type(schema::Type::String).pattern(Some(pattern)).build();
+fn header_parameter(name: &str, description: &str, pattern: Option<&str>) -> RefOr<openapi::path::Parameter> {
+    let text = ObjectBuilder::new().schema_type(schema::Type::String).pattern(pattern).build();
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Header)

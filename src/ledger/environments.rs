@@ -16,7 +16,7 @@ use crate::http::extract::{Body, Query, malformed};
 use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::{Line, Slug, given, text};
+use crate::ledger::values::{Line, Slug, given, text, whole_number};
 use crate::ledger::{Missing, or_conflict};
 use crate::text_enum;
 
@@ -105,8 +105,8 @@ pub struct Approvals(i32);
 
 impl<'de> Deserialize<'de> for Approvals {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let count = i32::deserialize(deserializer)?;
-        if (0..=10).contains(&count) { Ok(Self(count)) } else { Err(malformed(Code::InvalidValue, "allowed are 0 to 10 approvals")) }
+        let count = whole_number(deserializer)?.try_into().ok().filter(|count| (0..=10).contains(count));
+        count.map(Self).ok_or_else(|| malformed(Code::InvalidValue, "allowed are 0 to 10 approvals"))
     }
 }
 

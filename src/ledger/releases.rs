@@ -16,7 +16,7 @@ use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::services;
-use crate::ledger::values::{Digest, GitSha, Line, Slug, Url, Version, text};
+use crate::ledger::values::{Digest, GitSha, Line, Slug, Url, Version, text, whole_number};
 use crate::{identifier, text_enum};
 
 /// The routes of this file.
@@ -143,22 +143,34 @@ impl Scan {
     const MISSING: Scan = Scan { status: ScanStatus::Missing, tool: None, summary: None, report_url: None, at: None };
 }
 
+/// A number of findings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
+#[schema(value_type = i64, minimum = 0, maximum = 4_294_967_295_i64)]
+pub struct Count(u32);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let count = whole_number(deserializer)?.try_into();
+        count.map(Self).map_err(|_| malformed(Code::InvalidValue, "allowed are 0 to 4294967295 findings"))
+    }
+}
+
 /// Findings by severity.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(example = json!({"critical": 0, "high": 0, "medium": 2, "low": 7, "unknown": 0}))]
 pub struct Severities {
     #[schema(required = false)]
-    critical: u32,
+    critical: Count,
     #[schema(required = false)]
-    high: u32,
+    high: Count,
     #[schema(required = false)]
-    medium: u32,
+    medium: Count,
     #[schema(required = false)]
-    low: u32,
+    low: Count,
     /// Findings without a severity.
     #[schema(required = false)]
-    unknown: u32,
+    unknown: Count,
 }
 
 /// A release to record.
