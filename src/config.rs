@@ -196,8 +196,10 @@ fn explain(error: &ConfigError) -> SettingError {
         }
         ConfigError::FileParse { uri, cause } => {
             let cause = cause.to_string();
-            let cause: Vec<_> = cause.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-            SettingError(format!("{}: {}", uri.as_deref().unwrap_or("prop.toml"), cause.join(" ")))
+            let mut lines = cause.lines().map(str::trim).filter(|line| !line.is_empty());
+            // The place and the reason. Between them is the line itself, which may hold a password.
+            let (place, reason) = (lines.next().unwrap_or_default(), lines.next_back().unwrap_or_default());
+            SettingError(format!("{}: {place}: {reason}", uri.as_deref().unwrap_or("prop.toml")))
         }
         other => SettingError(format!("settings: {other}")),
     }
@@ -334,4 +336,271 @@ fn within(setting: &str, value: i64, allowed: RangeInclusive<i64>) -> Result<i64
 
 fn seconds(setting: &str, value: i64, allowed: RangeInclusive<i64>) -> Result<Duration, SettingError> {
     within(setting, value, allowed).map(|seconds| Duration::from_secs(seconds as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
+        with_file("", variables)
+    }
+
+    /// Reads settings from a file with this text, then from the variables.
+    fn with_file(text: &str, variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("prop.toml");
+        std::fs::write(&file, text).unwrap();
+        Settings::read(Some(&file), variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect())
+    }
+
+    #[track_caller]
+    fn refused(result: Result<Settings, SettingError>) -> String {
+        let line = result.unwrap_err().to_string();
+        assert!(!line.contains('\n'), "{line}");
+        line
+    }
+
+    fn postgres(settings: &Settings) -> &str {
+        match &settings.database.target {
+            Target::Postgres(url) => url,
+            Target::Sqlite(path) => panic!("SQLite in {path}"),
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_a_development_start_on_sqlite() {
+        let settings = read(&[]).unwrap();
+        assert_eq!((settings.environment, settings.http.port, settings.log.json), (Mode::Development, 8080, false));
+        assert_eq!((settings.http.host.to_string().as_str(), settings.http.body_limit), ("127.0.0.1", 1024 * 1024));
+        assert_eq!(settings.database.target, Target::Sqlite("prop.db".into()));
+        assert_eq!((settings.database.limits.connections, settings.database.limits.queue), (8, 1024));
+        assert!(settings.http.workers >= 1 && settings.http.cors_origins.is_empty());
+        assert!(settings.bootstrap_key.is_none() && settings.image_digest.is_none());
+    }
+
+    #[test]
+    fn production_listens_everywhere_and_logs_json_unless_told_otherwise() {
+        let settings = read(&[("PROP_ENVIRONMENT", "production")]).unwrap();
+        assert!(settings.http.host.is_unspecified() && settings.log.json);
+        let told = [("PROP_ENVIRONMENT", "production"), ("PROP_HTTP__HOST", "::1"), ("PROP_LOG__FORMAT", "text")];
+        let settings = read(&told).unwrap();
+        assert!(settings.http.host.is_loopback() && !settings.log.json);
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
+        let file = "[http]\nport = 1\nbody_limit_kib = 2\n";
+        let settings = with_file(file, &[("PROP_HTTP__PORT", "3")]).unwrap();
+        assert_eq!((settings.http.port, settings.http.body_limit, settings.http.read_timeout.as_secs()), (3, 2048, 10));
+        // A variable that is set to nothing is not set.
+        assert_eq!(with_file(file, &[("PROP_HTTP__PORT", "")]).unwrap().http.port, 1);
+    }
+
+    #[test]
+    fn the_variables_of_platforms_are_honoured_and_our_own_win() {
+        let theirs = [("DATABASE_URL", "postgres://u@theirs/n"), ("PORT", "9000")];
+        let settings = read(&theirs).unwrap();
+        assert_eq!(settings.http.port, 9000);
+        assert!(postgres(&settings).starts_with("postgres://u@theirs/n?"));
+        let ours = [("PROP_DATABASE__URL", "postgres://u@ours/n"), ("PROP_HTTP__PORT", "9001")];
+        let settings = read(&[theirs, ours].concat()).unwrap();
+        assert_eq!(settings.http.port, 9001);
+        assert!(postgres(&settings).starts_with("postgres://u@ours/n?"));
+        assert!(refused(read(&[("PORT", "http")])).contains("http.port"));
+    }
+
+    #[test]
+    fn variables_of_the_clients_are_no_settings() {
+        let clients = CLIENT_VARIABLES.map(|name| (name, "anything"));
+        assert!(read(&clients).is_ok());
+    }
+
+    #[test]
+    fn unknown_settings_are_refused() {
+        let variables = [
+            ("PROP_HTTP__PROT", "prot"),
+            ("PROP_PORT", "port"),
+            ("PROP_HTTP_PORT", "http_port"),
+            ("PROP_DATABASE__NAMES", "names"),
+            ("PROP_LOGS__FILTER", "logs"),
+        ];
+        for (variable, field) in variables {
+            assert!(refused(read(&[(variable, "1")])).contains(&format!("unknown field `{field}`")), "{variable}");
+        }
+        let files =
+            [("prot = 1", "prot"), ("[http]\nprot = 1", "prot"), ("[https]\nport = 1", "https"), ("[log]\nfilters = \"info\"", "filters")];
+        for (text, field) in files {
+            assert!(refused(with_file(text, &[])).contains(&format!("unknown field `{field}`")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_what_is_allowed() {
+        // The setting, a wrong value, and what the line says of what is allowed.
+        let cases = [
+            ("environment", "staging", "production"),
+            ("http.host", "localhost", "IP address"),
+            ("http.port", "65536", "0 to 65535"),
+            ("http.port", "-1", "0 to 65535"),
+            ("http.port", "eighty", "integer"),
+            ("http.workers", "257", "0 to 256"),
+            ("http.body_limit_kib", "0", "1 to 65536"),
+            ("http.body_limit_kib", "65537", "1 to 65536"),
+            ("http.read_timeout_seconds", "0", "1 to 600"),
+            ("http.shutdown_seconds", "601", "0 to 600"),
+            ("http.cors_origins", "status.example.org", "https://status.example.org"),
+            ("http.cors_origins", "*", "origins"),
+            ("http.cors_origins", "https://a.example,https://b.example/", "origins"),
+            ("database.url", "mysql://h/n", "postgres://"),
+            ("database.url", "prop.db", "sqlite:FILE"),
+            ("database.pool_size", "0", "1 to 64"),
+            ("database.pool_size", "65", "1 to 64"),
+            ("database.queue", "0", "1 to 100000"),
+            ("database.timeout_seconds", "301", "1 to 300"),
+            ("database.prepared_statements", "maybe", "boolean"),
+            ("database.connect_wait_seconds", "3601", "0 to 3600"),
+            ("database.slow_statement_ms", "0", "1 to 60000"),
+            ("log.filter", "prop=loud", "RUST_LOG"),
+            ("log.format", "xml", "json"),
+        ];
+        for (setting, value, allowed) in cases {
+            let variable = format!("PROP_{}", setting.to_uppercase().replace('.', "__"));
+            let line = refused(read(&[(variable.as_str(), value)]));
+            let wrong = value.rsplit(',').next().unwrap();
+            let names = line.contains(setting) && line.contains(&variable);
+            let shows = setting == "database.url" || line.contains(wrong);
+            assert!(names && shows && line.contains(allowed), "{setting} = {value}: {line}");
+        }
+        assert!(refused(with_file("[http]\nport = \"eighty\"", &[])).contains("http.port"));
+        assert!(refused(with_file("[http\nport = 1", &[])).contains("prop.toml"));
+        assert!(refused(Settings::read(Some(Path::new("/nowhere/prop.toml")), Map::new())).contains("/nowhere/prop.toml"));
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let host = ("PROP_DATABASE__HOST", "db");
+        let password = ("PROP_DATABASE__PASSWORD", "s3cret-words");
+        let cases: [&[(&str, &str)]; 6] = [
+            &[("PROP_BOOTSTRAP_KEY", "prop_s3cret-words")],
+            &[("DATABASE_URL", "mysql://u:s3cret-words@h/n")],
+            &[("DATABASE_URL", "u:s3cret-words@h/n")],
+            &[("DATABASE_URL", "s3cret-words")],
+            &[host, password],
+            &[host, password, ("PROP_DATABASE__NAME", "n"), ("PROP_DATABASE__USER", "u"), ("PROP_DATABASE__SSLMODE", "always")],
+        ];
+        for variables in cases {
+            let line = refused(read(variables));
+            assert!(!line.contains("s3cret"), "{line}");
+        }
+        // Not even where a file can't be read: only the place is told.
+        for text in
+            ["[database]\npassword = \"s3cret-words\n", "[database]\npassword = s3cret-words\n", "bootstrap_key = [\"s3cret-words\"]"]
+        {
+            let line = refused(with_file(text, &[]));
+            assert!(!line.contains("s3cret"), "{line}");
+            assert!(line.contains("line 2") || line.contains("bootstrap_key"), "{line}");
+        }
+        let token = Token::generate().unwrap();
+        let settings = read(&[("PROP_BOOTSTRAP_KEY", token.reveal()), ("DATABASE_URL", "postgres://u:s3cret-words@h/n")]).unwrap();
+        let shown = format!("{settings:?}");
+        assert!(!shown.contains("s3cret") && !shown.contains(&token.reveal()[12..]), "{shown}");
+        assert_eq!(settings.bootstrap_key.unwrap().reveal(), token.reveal());
+    }
+
+    #[test]
+    fn a_database_in_parts_needs_its_parts() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let ca = file.path().to_str().unwrap();
+        let all = [
+            ("PROP_DATABASE__HOST", "db.internal"),
+            ("PROP_DATABASE__PORT", "5433"),
+            ("PROP_DATABASE__NAME", "ledger"),
+            ("PROP_DATABASE__USER", "prop"),
+            ("PROP_DATABASE__PASSWORD", "it's"),
+            ("PROP_DATABASE__SSLMODE", "verify-full"),
+            ("PROP_DATABASE__CA_FILE", ca),
+            // Once there is a host, the URL is ignored.
+            ("DATABASE_URL", "mysql://ignored"),
+        ];
+        let settings = read(&all).unwrap();
+        let conninfo = postgres(&settings);
+        let parts = ["host='db.internal'", "port='5433'", "dbname='ledger'", "user='prop'", r"password='it\'s'", "sslmode='verify-full'"];
+        for part in parts.iter().map(ToString::to_string).chain([format!("sslrootcert='{ca}'")]) {
+            assert!(conninfo.contains(&part), "{conninfo}");
+        }
+        let without = |name: &str| read(&all.iter().copied().filter(|(variable, _)| *variable != name).collect::<Vec<_>>());
+        for name in ["PROP_DATABASE__NAME", "PROP_DATABASE__USER"] {
+            let line = refused(without(name));
+            assert!(line.contains(name) && line.contains("missing"), "{line}");
+        }
+        for name in ["PROP_DATABASE__PORT", "PROP_DATABASE__PASSWORD", "PROP_DATABASE__SSLMODE", "PROP_DATABASE__CA_FILE"] {
+            assert!(without(name).is_ok(), "{name}");
+        }
+        assert!(postgres(&without("PROP_DATABASE__PORT").unwrap()).contains("port='5432'"));
+        let with = |name: &'static str, value: &'static str| read(&[&all[..], &[(name, value)]].concat());
+        assert!(refused(with("PROP_DATABASE__PORT", "0")).contains("1 to 65535"));
+        assert!(refused(with("PROP_DATABASE__SSLMODE", "always")).contains("verify-full"));
+        assert!(refused(with("PROP_DATABASE__CA_FILE", "/nowhere/ca.pem")).contains("a file that exists"));
+    }
+
+    /// The settings of `prop.toml.example`, by section, commented ones too: name, value, and whether it is commented.
+    fn documented() -> Vec<(String, String, bool)> {
+        let mut section = String::new();
+        let mut settings = Vec::new();
+        for line in DEFAULTS.lines() {
+            if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+                section = format!("{name}.");
+                continue;
+            }
+            let text = line.strip_prefix("# ").unwrap_or(line);
+            let Some((name, value)) = text.split_once(" = ") else { continue };
+            if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+                settings.push((format!("{section}{name}"), value.to_owned(), line.starts_with('#')));
+            }
+        }
+        settings
+    }
+
+    #[test]
+    fn the_example_documents_every_setting_and_nothing_else() {
+        // serde tells which fields there are when it meets an unknown one.
+        let mut known = Vec::new();
+        for section in ["", "http.", "database.", "log."] {
+            let name = format!("PROP_{}UNKNOWN", section.to_uppercase().replace('.', "__"));
+            let line = refused(read(&[(name.as_str(), "1")]));
+            let fields = line.split("expected").nth(1).unwrap_or_else(|| panic!("{line}")).split('`').skip(1).step_by(2);
+            let fields = fields.filter(|field| !(section.is_empty() && ["http", "database", "log"].contains(field)));
+            known.extend(fields.map(|field| format!("{section}{field}")));
+        }
+        let mut documented: Vec<_> = documented().into_iter().map(|(name, ..)| name).collect();
+        known.sort();
+        documented.sort();
+        assert_eq!(documented, known);
+    }
+
+    #[test]
+    fn every_setting_that_is_commented_out_is_accepted() {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = directory.path().join("ca.pem");
+        std::fs::write(&ca, "").unwrap();
+        let token = Token::generate().unwrap();
+        let commented: Vec<_> = documented().into_iter().filter(|(.., is_commented)| *is_commented).collect();
+        assert!(commented.len() >= 10, "{commented:?}");
+        // All at once, since some need each other; what can't be said in an example is said here.
+        let mut text = String::new();
+        for (name, value, _) in &commented {
+            let value = match name.as_str() {
+                "bootstrap_key" => format!("{:?}", token.reveal()),
+                "database.ca_file" => format!("{ca:?}"),
+                _ => value.clone(),
+            };
+            text.push_str(&format!("{name} = {value}\n"));
+        }
+        let settings = with_file(&text, &[]).unwrap();
+        assert!(settings.bootstrap_key.is_some() && settings.image_digest.is_some());
+        assert!(postgres(&settings).contains("sslmode='verify-full'"));
+        // The other half of the example are the defaults themselves: a copy of it changes nothing.
+        assert_eq!(format!("{:?}", with_file(DEFAULTS, &[]).unwrap()), format!("{:?}", read(&[]).unwrap()));
+    }
 }

@@ -46,7 +46,7 @@ codes! {
     MalformedJson = 400 "malformed_json" "The body is not JSON",
     InvalidQuery = 400 "invalid_query" "A query parameter is unknown, repeated or malformed",
     InvalidLimit = 400 "invalid_limit" "The page size is out of range",
-    InvalidCursor = 400 "invalid_cursor" "The cursor is not one that this list handed out",
+    InvalidCursor = 400 "invalid_cursor" "The cursor is not one that a list handed out",
     InvalidIdempotencyKey = 400 "invalid_idempotency_key" "The idempotency key is malformed",
     InvalidIfMatch = 400 "invalid_if_match" "The If-Match header is malformed",
     Unauthenticated = 401 "unauthenticated" "No key was given",
@@ -201,7 +201,8 @@ impl From<DieselError> for Error {
         match &error {
             DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _) | DieselError::BrokenTransactionManager => {
                 log::error!("database connection lost: {error}");
-                Unavailable::Unreachable.into()
+                let detail = "The connection to the database was lost. Ask again before you repeat a write without an idempotency key.";
+                Self::new(Code::DatabaseUnavailable, detail)
             }
             DieselError::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => {
                 Self::new(Code::Overloaded, "Others changed the same thing at the same time. Try again.")

@@ -120,7 +120,11 @@ fn text(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     struct Fields<'a>(&'a mut Formatter);
     impl<'kvs> VisitSource<'kvs> for Fields<'_> {
         fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
-            write!(self.0, " {key}={value}").map_err(log::kv::Error::boxed)
+            match serde_json::to_value(&value).map_err(log::kv::Error::boxed)? {
+                serde_json::Value::Null => Ok(()),
+                serde_json::Value::String(text) => write!(self.0, " {key}={text}").map_err(log::kv::Error::boxed),
+                other => write!(self.0, " {key}={other}").map_err(log::kv::Error::boxed),
+            }
         }
     }
     write!(out, "{} {:<5} {}: {}", Timestamp::now(), record.level(), record.target(), record.args())?;

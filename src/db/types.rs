@@ -81,12 +81,15 @@ impl HasSqlType<sql::Document> for MultiBackend {
 /// An instant in UTC with microsecond precision, the finest that both databases keep.
 ///
 /// Written as RFC 3339 with six decimals (`2026-02-03T04:05:06.000000Z`), so that the text sorts as time does.
-/// Years 1970 to 9999.
+/// Years 0 to 9999, as in RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, AsExpression, FromSqlRow)]
 #[diesel(sql_type = sql::Instant)]
 pub struct Timestamp(jiff::Timestamp);
 
 impl Timestamp {
+    /// The beginning of year 0.
+    const EARLIEST: jiff::Timestamp = jiff::Timestamp::constant(-62_167_219_200, 0);
+
     /// The present.
     pub fn now() -> Self {
         Self::truncated(jiff::Timestamp::now())
@@ -127,13 +130,16 @@ impl FromStr for Timestamp {
     type Err = NotATimestamp;
 
     fn from_str(text: &str) -> Result<Self, NotATimestamp> {
-        // jiff also reads spaces, named zones and shortened offsets; RFC 3339, section 5.6, does not.
-        let offset_is_whole = text.ends_with('Z') || text.len() > 6 && text.as_bytes()[text.len() - 3] == b':';
-        if text.as_bytes().get(10) != Some(&b'T') || !offset_is_whole || text.contains([' ', '[', ',']) {
+        // jiff also reads spaces, named zones, and shortened times and offsets; RFC 3339, section 5.6, does not.
+        let at = |index: usize| text.as_bytes().get(index).copied();
+        let time_is_whole = at(10) == Some(b'T') && at(13) == Some(b':') && at(16) == Some(b':');
+        let from_end = |back: usize| text.len().checked_sub(back).filter(|index| *index >= 19).and_then(at);
+        let offset_is_whole = text.ends_with('Z') || (from_end(3) == Some(b':') && matches!(from_end(6), Some(b'+' | b'-')));
+        if !time_is_whole || !offset_is_whole || text.contains([' ', '[', ',']) {
             return Err(NotATimestamp);
         }
         let instant: jiff::Timestamp = text.parse().map_err(|_| NotATimestamp)?;
-        if instant < jiff::Timestamp::UNIX_EPOCH {
+        if instant < Self::EARLIEST {
             return Err(NotATimestamp);
         }
         Ok(Self::truncated(instant))
@@ -333,7 +339,7 @@ macro_rules! text_enum {
     ($(#[doc = $doc:literal])+ $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[doc = $doc])+
         #[derive(
-            Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+            Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize,
             diesel::expression::AsExpression, diesel::deserialize::FromSqlRow,
         )]
         #[diesel(sql_type = diesel::sql_types::Text)]
@@ -373,6 +379,14 @@ macro_rules! text_enum {
             }
         }
         impl utoipa::ToSchema for $name {}
+
+        // A word and nothing else: derived, it would also read `{"word": null}`, and take a number for malformed JSON.
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let word = std::borrow::Cow::<str>::deserialize(deserializer)?;
+                word.parse().map_err(serde::de::Error::custom)
+            }
+        }
 
         impl<DB> diesel::serialize::ToSql<diesel::sql_types::Text, DB> for $name
         where

@@ -34,10 +34,12 @@ impl IfMatch {
         if !request.headers().contains_key(header::IF_MATCH) {
             return Ok(Self(None));
         }
-        let parsed = header::IfMatch::parse(request);
-        parsed
-            .map(|parsed| Self(Some(parsed)))
-            .map_err(|_| Error::new(Code::InvalidIfMatch, "If-Match is neither `*` nor a list of entity tags."))
+        // What is no entity tag is left out when a list is parsed.
+        let is_empty = |parsed: &header::IfMatch| matches!(parsed, header::IfMatch::Items(tags) if tags.is_empty());
+        match header::IfMatch::parse(request) {
+            Ok(parsed) if !is_empty(&parsed) => Ok(Self(Some(parsed))),
+            _ => Err(Error::new(Code::InvalidIfMatch, "If-Match is neither `*` nor a list of entity tags.")),
+        }
     }
 
     /// Compares it (strongly) with the resource as it is.

@@ -77,6 +77,11 @@ impl Actor {
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), now: Timestamp::now() }
     }
+
+    /// The same, later: after a lock was waited for, so that what is decided sees what was done in the meantime.
+    pub fn afresh(&self) -> Self {
+        Self::new(&self.name)
+    }
 }
 
 /// A request from a caller who has the scope `S`.

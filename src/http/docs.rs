@@ -70,7 +70,8 @@ pub fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
     components.schemas.insert("FieldError".into(), FieldError::schema());
     let asked = named_in_requests(&document);
     if let Some(components) = &mut document.components {
-        complete_schemas(&mut components.schemas, &asked);
+        complete_answers(&mut components.schemas, &asked);
+        complete_pages(components);
     }
     for (path, item) in &mut document.paths.paths {
         let operations = [
@@ -109,28 +110,38 @@ fn references(part: impl serde::Serialize) -> Vec<String> {
     json.split("\"#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned)).collect()
 }
 
-/// Says two things that hold for all answers: a field that may be `null` is there all the same, and a page's items are
-/// what they are outside of pages.
-fn complete_schemas(schemas: &mut BTreeMap<String, RefOr<Schema>>, asked: &BTreeSet<String>) {
-    for (name, schema) in schemas.iter_mut().filter(|(name, _)| !asked.contains(*name) && *name != "Problem") {
-        match schema {
-            RefOr::T(Schema::Object(object)) => answer(object),
-            RefOr::T(Schema::AllOf(all)) => all.items.iter_mut().for_each(|item| {
-                if let RefOr::T(Schema::Object(object)) = item {
-                    answer(object);
-                }
-            }),
-            _ => {}
-        }
-        let Some((RefOr::T(Schema::Object(page)), item)) = name.strip_prefix("Page_").map(|item| (schema, item)) else { continue };
-        if let Some(RefOr::T(Schema::Array(items))) = page.properties.get_mut("items") {
-            items.items = schema::ArrayItems::RefOrSchema(Box::new(Ref::from_schema_name(item).into()));
+/// In answers, a field that may be `null` is there all the same.
+fn complete_answers(schemas: &mut BTreeMap<String, RefOr<Schema>>, asked: &BTreeSet<String>) {
+    for (_, schema) in schemas.iter_mut().filter(|(name, _)| !asked.contains(*name) && *name != "Problem") {
+        let parts = match schema {
+            RefOr::T(Schema::AllOf(all)) => &mut all.items[..],
+            one => std::slice::from_mut(one),
+        };
+        for part in parts {
+            if let RefOr::T(Schema::Object(object)) = part {
+                object.required = object.properties.keys().cloned().collect();
+            }
         }
     }
 }
 
-fn answer(object: &mut schema::Object) {
-    object.required = object.properties.keys().cloned().collect();
+/// A page refers to what its items are, instead of describing it again, and is shown with one: the item's own example.
+fn complete_pages(components: &mut openapi::Components) {
+    let named = components.schemas.iter().filter_map(|(name, schema)| Some((name.clone(), example(schema)?.clone())));
+    for (name, item) in named.collect::<Vec<_>>() {
+        if let Some(RefOr::T(Schema::Object(page))) = components.schemas.get_mut(&format!("Page_{name}")) {
+            let items = schema::ArrayBuilder::new().items(Ref::from_schema_name(name)).description(Some("The items, at most `limit`."));
+            page.properties.insert("items".into(), items.build().into());
+            page.example = Some(serde_json::json!({"items": [item], "next": null}));
+        }
+    }
+}
+
+fn example(schema: &RefOr<Schema>) -> Option<&serde_json::Value> {
+    match schema {
+        RefOr::T(Schema::Object(object)) => object.example.as_ref(),
+        _ => None,
+    }
 }
 
 fn complete_operation(path: &str, method: &Method, operation: &mut Operation) {
@@ -156,14 +167,19 @@ fn complete_operation(path: &str, method: &Method, operation: &mut Operation) {
     let parameters = operation.parameters.get_or_insert_default();
     if is_idempotent_post {
         failures.push(409);
-        parameters.push(header_parameter("Idempotency-Key", "Done once, however often it is sent in 24 hours.", "^[!#-~]{1,255}$"));
+        parameters.push(header_parameter("Idempotency-Key", "Done once, however often it is sent in 24 hours.", Some("^[!#-~]{1,255}$")));
     }
     if *method == Method::PATCH {
         failures.push(412);
-        parameters.push(header_parameter("If-Match", "The ETag that was read: refused with 412 when it has changed since.", ETAG_LIST));
+        parameters.push(header_parameter(
+            "If-Match",
+            "The ETag that was read: refused with 412 when it has changed since.",
+            Some(ETAG_LIST),
+        ));
     }
     if *method == Method::GET && is_conditional {
-        parameters.push(header_parameter("If-None-Match", "The ETag that was read: 304 when it has not changed since.", ETAG_LIST));
+        // No pattern: what is no list of tags matches nothing, and the answer is the whole resource.
+        parameters.push(header_parameter("If-None-Match", "The ETag that was read: 304 when it has not changed since.", None));
         operation.responses.responses.insert("304".into(), RefOr::T(ResponseBuilder::new().description("Not changed.").build()));
     }
     for status in failures {
@@ -190,8 +206,8 @@ fn parameters(operation: &Operation) -> impl Iterator<Item = &openapi::path::Par
     })
 }
 
-fn header_parameter(name: &str, description: &str, pattern: &str) -> RefOr<openapi::path::Parameter> {
-    let text = ObjectBuilder::new().schema_type(schema::Type::String).pattern(Some(pattern)).build();
+fn header_parameter(name: &str, description: &str, pattern: Option<&str>) -> RefOr<openapi::path::Parameter> {
+    let text = ObjectBuilder::new().schema_type(schema::Type::String).pattern(pattern).build();
     ParameterBuilder::new()
         .name(name)
         .parameter_in(ParameterIn::Header)
@@ -273,7 +289,8 @@ pub fn routes(config: &mut ServiceConfig) {
 }
 
 /// This document
-#[utoipa::path(tag = "operations", operation_id = "openapi", responses((status = 200, body = Object, description = "OpenAPI 3.1.")))]
+#[utoipa::path(tag = "operations", operation_id = "openapi", 
+    responses((status = 200, body = Object, description = "OpenAPI 3.1.", example = json!({"openapi": "3.1.0"}))))]
 #[get("/openapi.json")]
 async fn openapi_json(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     let made = state.docs.get();

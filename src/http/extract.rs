@@ -57,6 +57,10 @@ async fn read(request: &HttpRequest, payload: Payload) -> Result<web::Bytes, Err
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    // serde would take an array for the fields in their order.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Error::field(Code::InvalidType, "", "sequence, expected an object"));
+    }
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let cause = error.inner();
@@ -75,11 +79,16 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
 fn pointer(path: &Path) -> String {
     path.iter()
         .filter_map(|segment| match segment {
-            Segment::Map { key } => Some(format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
+            Segment::Map { key } => Some(format!("/{}", escape(key))),
             Segment::Seq { index } => Some(format!("/{index}")),
             Segment::Enum { .. } | Segment::Unknown => None,
         })
         .collect()
+}
+
+/// A field's name as a part of a JSON pointer (RFC 6901, section 3).
+fn escape(field: &str) -> String {
+    field.replace('~', "~0").replace('/', "~1")
 }
 
 /// Turns what serde says about a field into a problem. `at` points to the field, or to the object it is missing in.
@@ -91,6 +100,7 @@ fn explain(message: &str, at: &str) -> Error {
     let kind = message.split(' ').take(2).collect::<Vec<_>>().join(" ");
     match kind.as_str() {
         "unknown field" => Error::field(Code::UnknownField, beside(at, field), message.replacen("unknown field", "there is no field", 1)),
+        "duplicate field" => Error::field(Code::InvalidValue, beside(at, field), "is given twice"),
         "missing field" => Error::field(Code::MissingField, format!("{at}/{field}"), "is missing"),
         "invalid type:" => Error::field(Code::InvalidType, at, message.trim_start_matches("invalid type: ")),
         _ => Error::field(Code::InvalidValue, at, message),
@@ -99,6 +109,7 @@ fn explain(message: &str, at: &str) -> Error {
 
 /// serde may point to the unknown field already, or to the object that has it.
 fn beside(at: &str, field: &str) -> String {
+    let field = escape(field);
     if at.ends_with(&format!("/{field}")) { at.to_owned() } else { format!("{at}/{field}") }
 }
 

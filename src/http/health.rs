@@ -19,9 +19,9 @@ pub fn routes(config: &mut ServiceConfig) {
 
 /// A process that can do its work.
 #[derive(Serialize, ToSchema)]
+#[schema(example = json!({"status": "ok"}))]
 struct Health {
     /// Always `ok`; anything else is a problem.
-    #[schema(example = "ok")]
     status: &'static str,
 }
 
@@ -63,24 +63,27 @@ async fn ready(state: &State) -> Result<Reply, Error> {
 }
 
 /// What is running here.
+///
+/// Not called `Version`: that is a release's in the document.
 #[derive(Serialize, ToSchema)]
-pub struct Version {
+#[schema(example = json!({
+    "version": "0.1.0", "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
+    "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+}))]
+pub struct Build {
     /// The version of prop.
-    #[schema(example = "0.1.0")]
     pub version: &'static str,
     /// The commit it was built from.
-    #[schema(example = "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d")]
     pub git_sha: &'static str,
     /// The image it runs in, if it was told.
-    #[schema(example = "sha256:2d6b4d1a6f4e9f3c0f5b8a7e6d5c4b3a291807f6e5d4c3b2a19087f6e5d4c3b2")]
     pub image_digest: Option<String>,
 }
 
 /// Which version runs
-#[utoipa::path(tag = "operations", operation_id = "version", responses((status = 200, body = Version)))]
+#[utoipa::path(tag = "operations", operation_id = "version", responses((status = 200, body = Build)))]
 #[get("/version")]
 async fn version(state: web::Data<State>) -> Result<Reply, Error> {
-    Reply::ok(&Version { version: env!("CARGO_PKG_VERSION"), git_sha: env!("PROP_GIT_SHA"), image_digest: state.image_digest.clone() })
+    Reply::ok(&Build { version: env!("CARGO_PKG_VERSION"), git_sha: env!("PROP_GIT_SHA"), image_digest: state.image_digest.clone() })
 }
 
 /// Counters for Prometheus

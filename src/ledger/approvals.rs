@@ -172,6 +172,7 @@ fn say(db: &mut Db, actor: &Actor, new: NewApproval) -> Result<(Approval, bool),
     if !services::lock(db, &new.service)? {
         return Err(Error::not_found("service", &new.service));
     }
+    let actor = &actor.afresh();
     let environment = environments::find(db, &new.environment)?;
     let release = releases::find_version(db, &new.service, &new.version)?;
     let approval = approval(actor, new, &release, &environment)?;

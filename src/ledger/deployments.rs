@@ -358,6 +358,7 @@ fn expire(db: &mut Db, deployment: Deployment, now: Timestamp) -> Result<Deploym
 /// and everything is decided before anything is written, so that a refusal leaves nothing but its record.
 fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(DeploymentWithDecision, bool), Error> {
     let has_service = services::lock(db, &new.service)?;
+    let actor = &actor.afresh();
     if !has_service && !new.create_missing {
         return Err(Error::not_found("service", &new.service));
     }
@@ -452,6 +453,10 @@ fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(Deployment
         link(db, incident, id, Role::FixedBy)?;
     }
     events::record(db, actor, &recorded.deployment.about(), "requested", &recorded.deployment)?;
+    if starts {
+        let payload = json!({"from": State::Approved, "to": State::Running, "reason": null, "ungated": recorded.deployment.ungated});
+        events::record(db, actor, &recorded.deployment.about(), "started", payload)?;
+    }
     Ok((recorded, true))
 }
 
@@ -509,13 +514,14 @@ fn transition(db: &mut Db, actor: &Actor, id: DeploymentId, asked: Transition) -
     // Which service it belongs to never changes; everything else is read under the lock.
     let service: Option<String> = deployments::table.find(id).select(deployments::service).first(db).optional()?;
     services::lock(db, &service.ok_or_else(|| Error::not_found("deployment", id))?)?;
+    let actor = &actor.afresh();
     let found = find(db, id)?;
     let state_before = found.deployment.state;
     let deployment = expire(db, found.deployment, actor.now)?;
     let has_expired = deployment.state != state_before;
-    // What happened anyway needed no approval.
-    let jumps_ahead = asked.observed && asked.to == State::Running && deployment.state == State::AwaitingApproval;
-    let from = if jumps_ahead { State::Approved } else { deployment.state };
+    // Whether it lacks approvals is for the gate to say, and why; with them it makes both moves at once.
+    let is_start = asked.to == State::Running && deployment.state == State::AwaitingApproval;
+    let from = if is_start { State::Approved } else { deployment.state };
     let deployment = match lifecycle::decide(from, asked.to, By::Caller) {
         Move::None => deployment,
         Move::To(State::Running) => start(db, actor, deployment, &asked)?,

@@ -256,7 +256,7 @@ struct Filter {
     limit: Limit,
     /// `next` of the page before.
     #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<String>>,
+    cursor: Option<Cursor<Slug>>,
 }
 
 /// List environments
@@ -286,7 +286,7 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewEnvironment>) -> Result<Reply, 
 #[utoipa::path(tag = "environments", operation_id = "get_environment", security(("key" = ["read"])),
     params(("slug" = Slug, Path, description = "The environment.")), responses((status = 200, body = Environment, headers(("ETag" = String)))))]
 #[get("/environments/{slug}")]
-async fn show(ctx: Ctx<Read>, slug: web::Path<String>) -> Result<Reply, Error> {
+async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
     let environment = ctx.read(move |db| find(db, &slug)).await?;
     Ok(Reply::ok(&environment)?.at_revision(environment.revision))
 }
@@ -295,7 +295,7 @@ async fn show(ctx: Ctx<Read>, slug: web::Path<String>) -> Result<Reply, Error> {
 #[utoipa::path(tag = "environments", operation_id = "update_environment", security(("key" = ["operate"])), request_body = EnvironmentPatch,
     params(("slug" = Slug, Path, description = "The environment.")), responses((status = 200, body = Environment, headers(("ETag" = String)))))]
 #[patch("/environments/{slug}")]
-async fn change(ctx: Ctx<Operate>, slug: web::Path<String>, body: Body<EnvironmentPatch>) -> Result<Reply, Error> {
+async fn change(ctx: Ctx<Operate>, slug: web::Path<Slug>, body: Body<EnvironmentPatch>) -> Result<Reply, Error> {
     let if_match = ctx.if_match()?;
     ctx.write(move |db, actor| {
         let before = find_locked(db, &slug)?;
@@ -309,7 +309,7 @@ async fn change(ctx: Ctx<Operate>, slug: web::Path<String>, body: Body<Environme
 fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Environment>, Error> {
     let mut query = environments::table.select(Environment::as_select()).into_boxed::<MultiBackend>();
     if let Some(Cursor(slug)) = &filter.cursor {
-        query = query.filter(environments::slug.gt(slug.clone()));
+        query = query.filter(environments::slug.gt(slug.to_string()));
     }
     let rows = query.order(environments::slug).limit(filter.limit.and_one()).load(db)?;
     Ok(Page::of(rows, filter.limit, |environment: &Environment| environment.slug.clone()))

@@ -26,6 +26,17 @@ const LATEST: i64 = 10;
 
 /// One service in one environment.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "service": "checkout", "environment": "production",
+    "live": {
+        "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production",
+        "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2", "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
+        "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "state": "succeeded", "kind": "normal",
+        "unplanned": false, "requested_by": "pipeline", "source": "api", "external_id": null, "run_url": "https://ci.example.org/runs/17",
+        "reason": null, "previous_id": null, "rollback_of": null, "requested_at": "2026-02-03T04:05:06.000000Z",
+        "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": "2026-02-03T04:07:00.000000Z", "revision": 2
+    }, "previous": null, "running": null, "latest": []
+}))]
 pub struct PlaceView {
     service: String,
     environment: String,
@@ -46,7 +57,7 @@ pub struct PlaceView {
     params(("service" = Slug, Path, description = "The service."), ("environment" = Slug, Path, description = "The environment.")),
     responses((status = 200, body = PlaceView, headers(("ETag" = String)))))]
 #[get("/services/{service}/environments/{environment}")]
-async fn show(ctx: Ctx<Read>, path: web::Path<(String, String)>) -> Result<Reply, Error> {
+async fn show(ctx: Ctx<Read>, path: web::Path<(Slug, Slug)>) -> Result<Reply, Error> {
     let (service, environment) = path.into_inner();
     let is_overdue = |view: &PlaceView| view.latest.iter().any(Deployment::is_overdue);
     let view = settled(&ctx, move |db| look(db, &service, &environment), is_overdue).await?;

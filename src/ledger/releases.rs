@@ -67,6 +67,16 @@ pub struct Release {
 /// A release with the commits that it delivers.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
 #[diesel(table_name = releases)]
+#[schema(example = json!({
+    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "service": "checkout", "version": "1.4.2",
+    "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
+    "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "committed_at": "2026-02-03T03:00:00.000000Z", "source_url": "https://git.example.org/shop/checkout/tree/1.4.2",
+    "scan": {"status": "passed", "tool": "trivy 0.66", "summary": {"critical": 0, "high": 0, "medium": 2, "low": 7, "unknown": 0},
+             "report_url": null, "at": "2026-02-03T04:05:06.000000Z"},
+    "created_by": "pipeline", "created_at": "2026-02-03T04:05:06.000000Z", "revision": 2,
+    "commits": [{"sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d", "committed_at": "2026-02-03T03:00:00.000000Z", "is_merge": false}]
+}))]
 pub struct ReleaseWithCommits {
     #[diesel(embed)]
     #[serde(flatten)]
@@ -194,9 +204,12 @@ impl<'de> Deserialize<'de> for Commits {
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"tool": "trivy 0.66", "summary": {"medium": 2, "low": 7}}))]
 pub struct NewScan {
+    /// What came of it, where the sender has a policy of its own; else it follows from the findings.
+    status: Option<Verdict>,
     /// The scanner and its version.
     tool: Line,
     /// How many findings of which severity.
+    #[serde(default)]
     summary: Severities,
     /// The worst severity that passes; overrides the parameter of the same name.
     max_severity: Option<Severity>,
@@ -204,6 +217,16 @@ pub struct NewScan {
     report_url: Option<Url>,
     /// When it was scanned; now, if not said.
     at: Option<Timestamp>,
+}
+
+text_enum! {
+    /// What came of a scan that took place.
+    Verdict {
+        /// Nothing was found that would keep it back.
+        Passed = "passed",
+        /// Something was.
+        Failed = "failed",
+    }
 }
 
 /// A scan as it was sent.
@@ -456,13 +479,14 @@ fn addition<T: PartialEq>(release: &Release, field: &str, known: &Option<T>, new
 }
 
 fn scan(db: &mut Db, actor: &Actor, id: ReleaseId, policy: ScanPolicy, sent: SentScan) -> Result<ReleaseWithCommits, Error> {
-    let (tool, summary, max_severity, report_url, at) = match sent {
-        SentScan::Counted(new) => (new.tool.into(), new.summary, new.max_severity, text(new.report_url), new.at),
-        SentScan::Report(report) => (report.tool, report.findings, None, None, None),
+    let (verdict, tool, summary, max_severity, report_url, at) = match sent {
+        SentScan::Counted(new) => (new.status, new.tool.into(), new.summary, new.max_severity, text(new.report_url), new.at),
+        SentScan::Report(report) => (None, report.tool, report.findings, None, None, None),
     };
     let max_severity = max_severity.or(policy.max_severity).unwrap_or(Severity::Medium);
+    let has_passed = verdict.map_or_else(|| summary.pass(max_severity), |verdict| verdict == Verdict::Passed);
     let scan = Scan {
-        status: if summary.pass(max_severity) { ScanStatus::Passed } else { ScanStatus::Failed },
+        status: if has_passed { ScanStatus::Passed } else { ScanStatus::Failed },
         tool: Some(tool),
         summary: Some(summary),
         max_severity: Some(max_severity),

@@ -129,7 +129,7 @@ struct Filter {
     limit: Limit,
     /// `next` of the page before.
     #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<String>>,
+    cursor: Option<Cursor<Slug>>,
 }
 
 /// List services
@@ -159,7 +159,7 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewService>) -> Result<Reply, Erro
 #[utoipa::path(tag = "services", operation_id = "get_service", security(("key" = ["read"])),
     params(("slug" = Slug, Path, description = "The service.")), responses((status = 200, body = Service, headers(("ETag" = String)))))]
 #[get("/services/{slug}")]
-async fn show(ctx: Ctx<Read>, slug: web::Path<String>) -> Result<Reply, Error> {
+async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
     let service = ctx.read(move |db| find(db, &slug)).await?;
     Ok(Reply::ok(&service)?.at_revision(service.revision))
 }
@@ -168,7 +168,7 @@ async fn show(ctx: Ctx<Read>, slug: web::Path<String>) -> Result<Reply, Error> {
 #[utoipa::path(tag = "services", operation_id = "update_service", security(("key" = ["operate"])), request_body = ServicePatch,
     params(("slug" = Slug, Path, description = "The service.")), responses((status = 200, body = Service, headers(("ETag" = String)))))]
 #[patch("/services/{slug}")]
-async fn change(ctx: Ctx<Operate>, slug: web::Path<String>, body: Body<ServicePatch>) -> Result<Reply, Error> {
+async fn change(ctx: Ctx<Operate>, slug: web::Path<Slug>, body: Body<ServicePatch>) -> Result<Reply, Error> {
     let if_match = ctx.if_match()?;
     ctx.write(move |db, actor| {
         lock(db, &slug)?;
@@ -183,7 +183,7 @@ async fn change(ctx: Ctx<Operate>, slug: web::Path<String>, body: Body<ServicePa
 fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Service>, Error> {
     let mut query = services::table.select(Service::as_select()).into_boxed::<MultiBackend>();
     if let Some(Cursor(slug)) = &filter.cursor {
-        query = query.filter(services::slug.gt(slug.clone()));
+        query = query.filter(services::slug.gt(slug.to_string()));
     }
     let rows = query.order(services::slug).limit(filter.limit.and_one()).load(db)?;
     Ok(Page::of(rows, filter.limit, |service: &Service| service.slug.clone()))

@@ -1,6 +1,7 @@
 //! The values that clients send: parsed once, at the door, and well formed from then on.
 
 use regex_lite::Regex;
+use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::ops::Deref;
 use std::sync::LazyLock;
@@ -151,7 +152,7 @@ pub struct Whole<const LEAST: i32, const MOST: i32>(pub i32);
 
 impl<'de, const LEAST: i32, const MOST: i32> Deserialize<'de> for Whole<LEAST, MOST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let number = i64::deserialize(deserializer)?;
+        let number = whole_number(deserializer)?;
         let fits = i32::try_from(number).ok().filter(|number| (LEAST..=MOST).contains(number));
         fits.map(Self).ok_or_else(|| malformed(Code::InvalidValue, format_args!("{number} is not from {LEAST} to {MOST}")))
     }
@@ -172,6 +173,18 @@ pub fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D)
 /// For fields of a PATCH that can't be emptied: may be absent, but not `null`.
 pub fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
+}
+
+/// A whole number. JSON has no integers: `1.0` is one as well as `1` (JSON Schema, section 4.2.1 of the core).
+pub fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    /// From here on, neighbouring whole numbers are the same in floating point.
+    const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
+    let number = serde_json::Number::deserialize(deserializer)?;
+    let float = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < EXACT_BELOW);
+    number
+        .as_i64()
+        .or(float.map(|float| float as i64))
+        .ok_or_else(|| D::Error::invalid_type(Unexpected::Float(number.as_f64().unwrap_or(f64::INFINITY)), &"a whole number"))
 }
 
 /// The text of an optional value.

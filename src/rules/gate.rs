@@ -426,7 +426,9 @@ mod tests {
             &[Code::ApprovalMissing, Code::ApprovalRejected, Code::ApprovalExpired],
         ];
         for (one, first) in CAUSES {
-            for (other, second) in CAUSES.iter().filter(|(other, _)| one != other && !families.iter().any(|f| f.contains(one) && f.contains(other))) {
+            for (other, second) in
+                CAUSES.iter().filter(|(other, _)| one != other && !families.iter().any(|f| f.contains(one) && f.contains(other)))
+            {
                 let mut facts = free();
                 first(&mut facts);
                 second(&mut facts);

@@ -1,6 +1,7 @@
 //! What a scanner's report says: findings counted by severity, and whether that passes. Reads reports as tools write them.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::text_enum;
@@ -25,20 +26,32 @@ text_enum! {
 #[schema(example = json!({"critical": 0, "high": 0, "medium": 2, "low": 7, "unknown": 0}))]
 pub struct Severities {
     /// Critical ones.
-    #[schema(required = false, maximum = 4294967295_u32)]
+    #[serde(deserialize_with = "count")]
+    #[schema(required = false, value_type = i64, minimum = 0, maximum = 4_294_967_295_i64)]
     pub critical: u32,
     /// High ones.
-    #[schema(required = false, maximum = 4294967295_u32)]
+    #[serde(deserialize_with = "count")]
+    #[schema(required = false, value_type = i64, minimum = 0, maximum = 4_294_967_295_i64)]
     pub high: u32,
     /// Medium ones.
-    #[schema(required = false, maximum = 4294967295_u32)]
+    #[serde(deserialize_with = "count")]
+    #[schema(required = false, value_type = i64, minimum = 0, maximum = 4_294_967_295_i64)]
     pub medium: u32,
     /// Low ones.
-    #[schema(required = false, maximum = 4294967295_u32)]
+    #[serde(deserialize_with = "count")]
+    #[schema(required = false, value_type = i64, minimum = 0, maximum = 4_294_967_295_i64)]
     pub low: u32,
     /// Findings without a severity: they keep nothing back.
-    #[schema(required = false, maximum = 4294967295_u32)]
+    #[serde(deserialize_with = "count")]
+    #[schema(required = false, value_type = i64, minimum = 0, maximum = 4_294_967_295_i64)]
     pub unknown: u32,
+}
+
+/// JSON has no integers: `1.0` is one as well as `1`.
+fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let number = serde_json::Number::deserialize(deserializer)?;
+    let whole = number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(float));
+    whole.map(|float| float as u32).ok_or_else(|| D::Error::custom("invalid_value: a count is a whole number from 0 to 4294967295"))
 }
 
 impl Severities {

@@ -1,15 +1,20 @@
 //! A prop of its own for each test, on a database of its own, asked over real HTTP.
 
+// Two test binaries share this file, and neither uses all of it.
+#![allow(dead_code)]
+
 use prop::app::Application;
 use prop::config::Settings;
+use prop::db::Db;
+use prop::db::target::{Options, Target};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, mpsc};
+use std::sync::{Barrier, LazyLock, mpsc};
 use std::time::{Duration, Instant};
 use ureq::http;
 
@@ -83,7 +88,10 @@ impl TestApp {
     /// On the given database, with more settings as environment variables.
     pub fn start(database_url: &str, more: &[(&str, &str)]) -> Self {
         let base = [("DATABASE_URL", database_url), ("PROP_HTTP__PORT", "0"), ("PROP_HTTP__WORKERS", "1"), ("PROP_BOOTSTRAP_KEY", ADMIN)];
-        let variables: HashMap<String, String> = base.iter().chain(more).map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let mut variables: HashMap<String, String> = base.iter().chain(more).map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        if let Some((name, value)) = behind_pooler() {
+            variables.entry(name.into()).or_insert(value);
+        }
         let settings = Settings::read(None, variables).unwrap();
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
@@ -94,18 +102,33 @@ impl TestApp {
             });
         });
         let port = receiver.recv_timeout(Duration::from_secs(60)).expect("prop did not start");
+        Self::at(port, database_url)
+    }
+
+    /// One that runs already.
+    pub fn at(port: u16, database_url: &str) -> Self {
         Self { url: format!("http://127.0.0.1:{port}"), database_url: database_url.into(), agent: agent(), _directory: None }
+    }
+
+    /// Another client of the same server, with connections of its own.
+    pub fn another(&self) -> Self {
+        Self { url: self.url.clone(), database_url: self.database_url.clone(), agent: agent(), _directory: None }
     }
 
     /// Sends a request as it is.
     #[track_caller]
     pub fn send(&self, request: http::Request<Vec<u8>>) -> Answer {
-        let mut response = self.agent.run(request).unwrap();
-        Answer {
+        self.try_send(request).unwrap()
+    }
+
+    /// Sends a request as it is, to a server that may be gone.
+    pub fn try_send(&self, request: http::Request<Vec<u8>>) -> Result<Answer, ureq::Error> {
+        let mut response = self.agent.run(request)?;
+        Ok(Answer {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
-            text: response.body_mut().with_config().limit(64 << 20).read_to_string().unwrap(),
-        }
+            text: response.body_mut().with_config().limit(64 << 20).read_to_string()?,
+        })
     }
 
     /// A request to fill in.
@@ -116,6 +139,18 @@ impl TestApp {
     /// A request with a key, a JSON body if any, and more headers.
     #[track_caller]
     pub fn call(&self, method: &str, path: &str, key: &str, body: Option<&Value>, headers: &[(&str, &str)]) -> Answer {
+        self.try_call(method, path, key, body, headers).unwrap()
+    }
+
+    /// The same, to a server that may be gone.
+    pub fn try_call(
+        &self,
+        method: &str,
+        path: &str,
+        key: &str,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, ureq::Error> {
         let mut request = self.request(method, path).header("Authorization", format!("Bearer {key}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -123,7 +158,7 @@ impl TestApp {
         if body.is_some() {
             request = request.header("Content-Type", "application/json");
         }
-        self.send(request.body(body.map(|body| body.to_string().into_bytes()).unwrap_or_default()).unwrap())
+        self.try_send(request.body(body.map(|body| body.to_string().into_bytes()).unwrap_or_default()).unwrap())
     }
 
     #[track_caller]
@@ -142,8 +177,37 @@ impl TestApp {
     }
 
     #[track_caller]
+    pub fn delete(&self, path: &str) -> Answer {
+        self.call("DELETE", path, ADMIN, None, &[])
+    }
+
+    #[track_caller]
     pub fn put(&self, path: &str, body: Value) -> Answer {
         self.call("PUT", path, ADMIN, Some(&body), &[])
+    }
+
+    /// Every item of a list, by following `next`.
+    #[track_caller]
+    pub fn all(&self, path: &str) -> Vec<Value> {
+        let (mut items, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let separator = if path.contains('?') { '&' } else { '?' };
+            let page = self.get(&format!("{path}{separator}limit=100{cursor}")).expect(200);
+            items.extend(page["items"].as_array().unwrap().iter().cloned());
+            let Some(next) = page["next"].as_str() else { return items };
+            cursor = format!("&cursor={next}");
+        }
+    }
+
+    /// The database, from the side.
+    pub fn db(&self) -> Db {
+        connect(&self.database_url)
+    }
+
+    /// How many rows each table has.
+    pub fn counts(&self) -> Vec<(&'static str, i64)> {
+        let mut db = self.db();
+        TABLES.iter().map(|table| (*table, count(&mut db, table))).collect()
     }
 
     /// A fresh key with these scopes.
@@ -176,9 +240,64 @@ impl TestApp {
     }
 }
 
+/// Every table of the ledger.
+pub const TABLES: [&str; 7] = ["keys", "services", "environments", "releases", "deployments", "events", "idempotency_keys"];
+
+/// A connection as prop makes them.
+pub fn connect(url: &str) -> Db {
+    let limit = Duration::from_secs(30);
+    Target::from_url(url).unwrap().connect(&Options { prepared_statements: true, statement_timeout: limit, slow_statement: limit }).unwrap()
+}
+
+/// How many rows a table, perhaps with a condition, has.
+pub fn count(db: &mut Db, from: &str) -> i64 {
+    #[derive(diesel::QueryableByName)]
+    struct Count {
+        #[diesel(sql_type = diesel::sql_types::BigInt)]
+        count: i64,
+    }
+    let query = diesel::sql_query(format!("SELECT count(*) AS count FROM {from}"));
+    diesel::RunQueryDsl::get_result::<Count>(query, db).unwrap().count
+}
+
+/// What `work` gives to each of `n` threads that start it together.
+pub fn together<T: Send>(n: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let barrier = Barrier::new(n);
+    let run = |i| {
+        barrier.wait();
+        work(i)
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..n)
+            .map(|i| {
+                scope.spawn({
+                    let run = &run;
+                    move || run(i)
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// A commit id, for `n` from 0 to 15.
+pub fn sha(n: u8) -> String {
+    format!("{n:x}").repeat(40)
+}
+
+/// An image digest, for `n` from 0 to 15.
+pub fn digest(n: u8) -> String {
+    format!("sha256:{}", format!("{n:x}").repeat(64))
+}
+
 /// A client that gives answers of every status back, and takes its time.
 pub fn agent() -> ureq::Agent {
     ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(60))).build().into()
+}
+
+/// The setting that prop needs where the database of the tests is behind a pooler: `scripts/with-pgbouncer.sh` says so.
+pub fn behind_pooler() -> Option<(&'static str, String)> {
+    Some(("PROP_DATABASE__PREPARED_STATEMENTS", std::env::var("TEST_PROP_PREPARED_STATEMENTS").ok()?))
 }
 
 static DATABASES: AtomicU32 = AtomicU32::new(0);
@@ -212,17 +331,30 @@ static POSTGRES: LazyLock<Option<String>> = LazyLock::new(|| {
     url
 });
 
+/// What a cluster is started with: for tests that ask for speed, not for what is left after a crash.
+const FAST: &str = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off";
+
 /// A throw-away PostgreSQL. It stops, and its files go, when it is dropped or this process ends, however that ends.
 pub struct Cluster {
-    /// Holds the pipe that the supervising shell reads: closed, the server stops.
+    /// Holds the pipe that the supervising shell reads commands from: closed, the server stops.
     supervisor: Child,
     port: u16,
     directory: std::path::PathBuf,
 }
 
 impl Cluster {
-    /// Starts one, as an unprivileged user when we are root; `None` without `initdb`.
+    /// Starts one; `None` without `initdb`.
     pub fn start() -> Option<Self> {
+        Self::start_with(FAST)
+    }
+
+    /// Starts one that loses nothing it acknowledged, however it is stopped.
+    pub fn start_durable() -> Option<Self> {
+        Self::start_with("-c fsync=on -c synchronous_commit=on -c full_page_writes=on")
+    }
+
+    /// As an unprivileged user when we are root.
+    fn start_with(options: &str) -> Option<Self> {
         let bin = bin_directory()?;
         let directory =
             std::env::temp_dir().join(format!("prop-postgres-{}-{}", std::process::id(), DATABASES.fetch_add(1, Ordering::Relaxed)));
@@ -231,11 +363,15 @@ impl Cluster {
             set -e
             mkdir -m 700 "$DIR"; trap 'rm -rf "$DIR"' EXIT
             "$BIN/initdb" -D "$DIR/data" -U prop -A trust -E UTF8 --locale=C.UTF-8 >"$DIR/initdb.log" 2>&1
-            "$BIN/postgres" -D "$DIR/data" -p "$PORT" -k "$DIR" -c listen_addresses=127.0.0.1 -c max_connections=500 \
-                -c fsync=off -c synchronous_commit=off -c full_page_writes=off >"$DIR/log" 2>&1 &
-            server=$!
-            cat >/dev/null
-            kill -INT $server; wait $server || true
+            start() {
+                "$BIN/postgres" -D "$DIR/data" -p "$PORT" -k "$DIR" -c listen_addresses=127.0.0.1 -c max_connections=500 \
+                    $OPTIONS >>"$DIR/log" 2>&1 &
+                server=$!
+            }
+            stop() { kill "-$1" $server 2>/dev/null || true; wait $server || true; }
+            start
+            while read -r command; do $command; done
+            stop INT
         "#;
         let is_root = Path::new("/proc/self").metadata().is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
         let mut command = if is_root {
@@ -247,21 +383,46 @@ impl Cluster {
             command.args(["-c", script]);
             command
         };
-        command.env("BIN", bin).env("DIR", &directory).env("PORT", port.to_string()).stdin(Stdio::piped());
+        command.env("BIN", bin).env("DIR", &directory).env("PORT", port.to_string()).env("OPTIONS", options).stdin(Stdio::piped());
         // A process group of its own: Ctrl-C ends the tests first, and they end the server.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let cluster = Self { supervisor: command.spawn().ok()?, port, directory };
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while <diesel::PgConnection as diesel::Connection>::establish(&cluster.url()).is_err() {
-            assert!(Instant::now() < deadline, "PostgreSQL did not start; see {}", cluster.directory.display());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        cluster.wait();
         Some(cluster)
     }
 
-    /// Its maintenance database.
+    /// Stops it in the immediate mode, as a crash would: its clients are cut off, and what it needs to recover is on disk.
+    pub fn stop(&mut self) {
+        self.command("stop QUIT");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            assert!(Instant::now() < deadline, "PostgreSQL did not stop; see {}", self.directory.display());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Starts it again after [`Self::stop`], and waits until it answers.
+    pub fn start_again(&mut self) {
+        self.command("start");
+        self.wait();
+    }
+
+    fn command(&mut self, command: &str) {
+        writeln!(self.supervisor.stdin.as_mut().unwrap(), "{command}").unwrap();
+    }
+
+    fn wait(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while <diesel::PgConnection as diesel::Connection>::establish(&self.url()).is_err() {
+            assert!(Instant::now() < deadline, "PostgreSQL did not start; see {}", self.directory.display());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Its maintenance database. It asks for no password; there is one in the URL all the same, as something that must
+    /// not be printed.
     pub fn url(&self) -> String {
-        format!("postgres://prop@127.0.0.1:{}/postgres", self.port)
+        format!("postgres://prop:never-to-be-printed@127.0.0.1:{}/postgres", self.port)
     }
 }
 

@@ -2,7 +2,16 @@
 
 mod harness;
 
+mod bad_input;
+mod conventions;
 mod deployments;
+mod document;
+mod events;
+mod idempotency;
+mod keys;
+mod migrations;
+mod places;
+mod releases;
 
 /// Makes two tests of each function that takes a [`harness::TestApp`]: `sqlite::name` and `postgres::name`.
 #[macro_export]

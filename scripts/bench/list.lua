@@ -1,0 +1,10 @@
+-- GET the latest 50 deployments of a place chosen at random.
+local common = require("common")
+
+request = function()
+    local query = string.format("service=service-%d&environment=environment-%d&limit=50",
+        math.random(0, common.services - 1), math.random(0, common.environments - 1))
+    return wrk.format("GET", "/v1/deployments?" .. query)
+end
+
+init, done = common.init, common.done

@@ -1,0 +1,12 @@
+-- POST a deployment of a release that exists to a place that exists, both chosen at random.
+local common = require("common")
+
+wrk.headers["Content-Type"] = "application/json"
+
+request = function()
+    local body = string.format('{"service":"service-%d","environment":"environment-%d","version":"1.%d.0"}',
+        math.random(0, common.services - 1), math.random(0, common.environments - 1), math.random(0, common.versions() - 1))
+    return wrk.format("POST", "/v1/deployments", nil, body)
+end
+
+init, done = common.init, common.done

@@ -1,0 +1,177 @@
+#!/usr/bin/env bash
+# Runs the tests, after installing what they need from the ordinary registries.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+    cat <<'END'
+Usage: scripts/test.sh [PART]...
+
+Runs the tests of the given parts; of every part when none is given.
+
+  lint  formatting and lints: cargo fmt, cargo clippy, shellcheck, shfmt
+  app   cargo test; the API suite once more through PgBouncer; the API against its document
+
+Needs Rust and a C compiler. What else is missing is installed: Debian packages with apt-get (as root, or with sudo),
+Python packages into .venv, npm packages into tests/contract/typescript/node_modules. What can't be installed is said in
+one line, with what is not tested for lack of it; with CI set, that is a failure.
+
+Exit codes: 0 passed, 1 something failed, 2 an argument is wrong.
+END
+}
+
+results=() # one line per step, for the summary
+failed=0
+
+# step NAME COMMAND...: runs the command and notes how it ended; later steps run all the same.
+step() {
+    local name=$1 started=$SECONDS outcome=passed
+    shift
+    printf '\n== %s\n' "$name"
+    "$@" || outcome=FAILED
+    [ "$outcome" = passed ] || failed=1
+    results+=("$(printf '%-7s %s (%d s)' "$outcome" "$name" $((SECONDS - started)))")
+}
+
+# lacking WHAT NOT_TESTED: says what is left out, which CI does not put up with.
+lacking() {
+    echo "can't install $1; not tested: $2"
+    results+=("missing $1: not tested: $2")
+    [ -z "${CI:-}" ] || failed=1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+updated=no
+
+# packages PACKAGE...: installs Debian packages; fails when that can't be done here.
+packages() {
+    command -v apt-get >/dev/null || return 1
+    [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null || return 1
+    echo "installing $*"
+    if [ "$updated" = no ]; then
+        as_root apt-get -qq update || return 1
+        updated=yes
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" >/dev/null
+}
+
+# need COMMAND PACKAGE...: succeeds when the command is there, or could be installed.
+need() {
+    local command=$1
+    shift
+    command -v "$command" >/dev/null || { packages "$@" && command -v "$command" >/dev/null; }
+}
+
+has_initdb() {
+    command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
+}
+
+# What the build scripts of libpq, OpenSSL and SQLite call. Debian's perl-base lacks modules that OpenSSL's Configure uses.
+build_tools() {
+    need cc gcc libc6-dev && need make make || return 1
+    perl -MFindBin -MIPC::Cmd -MTime::Piece -e 1 2>/dev/null || packages perl
+}
+
+lint() {
+    step 'rustfmt' cargo fmt --check
+    if build_tools; then
+        step 'clippy' cargo clippy --locked --all-targets -- -D warnings
+    else
+        lacking 'gcc, make and perl' 'clippy'
+    fi
+    local shell_files=(.ci/run scripts/*.sh)
+    if need shellcheck shellcheck; then
+        step 'shellcheck' shellcheck "${shell_files[@]}"
+    else
+        lacking shellcheck 'the lints of shell scripts'
+    fi
+    if need shfmt shfmt; then
+        step 'shfmt' shfmt -i 4 -ci -d "${shell_files[@]}"
+    else
+        lacking shfmt 'the formatting of shell scripts'
+    fi
+}
+
+app() {
+    if ! build_tools; then
+        lacking 'gcc, make and perl' 'the application'
+        return
+    fi
+    local postgres=yes
+    if [ -z "${TEST_DATABASE_URL:-}" ] && ! has_initdb && ! packages postgresql; then
+        postgres=no
+        lacking postgresql 'the API on PostgreSQL'
+    fi
+    step 'cargo test' cargo test --locked
+    if [ -x scripts/with-pgbouncer.sh ] && [ "$postgres" = yes ]; then
+        if need pgbouncer pgbouncer; then
+            step 'the API through PgBouncer' scripts/with-pgbouncer.sh cargo test --locked --test api postgres
+        else
+            lacking pgbouncer 'the API through PgBouncer'
+        fi
+    fi
+    contract
+}
+
+# The API against its document. `cargo test` has built the binary; without a change since, cargo has nothing to do here.
+contract() {
+    if ! python_packages; then
+        lacking 'python3-venv and the packages of tests/contract/requirements.txt' 'the API against its document'
+        return
+    fi
+    local selection=()
+    if ! node_packages; then
+        selection=(-k 'not typescript')
+        lacking 'Node.js 18 or later and the packages of tests/contract/typescript' 'a TypeScript client'
+    fi
+    step 'the binary' cargo build --locked
+    step 'the API against its document' .venv/bin/pytest -p no:cacheprovider tests/contract "${selection[@]}"
+}
+
+python_packages() {
+    local wanted=tests/contract/requirements.txt
+    cmp -s "$wanted" .venv/installed.txt && return
+    if ! python3 -c 'import ensurepip' 2>/dev/null; then
+        packages python3 python3-venv || return 1
+    fi
+    python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check -r "$wanted" && cp "$wanted" .venv/installed.txt
+}
+
+node_packages() {
+    local folder=tests/contract/typescript
+    need node nodejs && need npm npm || return 1
+    [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 18 ] || return 1
+    cmp -s "$folder/package-lock.json" "$folder/node_modules/installed.json" && return
+    npm ci --prefix "$folder" --no-audit --no-fund --loglevel=error && cp "$folder/package-lock.json" "$folder/node_modules/installed.json"
+}
+
+for argument in "$@"; do
+    case $argument in
+        lint | app) ;;
+        -h | --help)
+            usage
+            exit
+            ;;
+        *)
+            echo "scripts/test.sh: there is no part '$argument'; there are: lint, app" >&2
+            exit 2
+            ;;
+    esac
+done
+[ $# -gt 0 ] || set -- lint app
+
+for part in "$@"; do
+    case $part in
+        lint) lint ;;
+        app) app ;;
+    esac
+    printf '\n== %s: done\n' "$part"
+done
+
+printf '\n== Summary\n'
+printf '%s\n' "${results[@]}"
+if [ "$failed" = 0 ]; then echo "passed: $*"; else echo "FAILED: $*"; fi
+exit "$failed"

@@ -1,0 +1,74 @@
+#!/bin/sh
+# Runs a command beside a throw-away PostgreSQL behind a throw-away PgBouncer in transaction mode, and returns its status:
+#
+#   scripts/with-pgbouncer.sh cargo test --test api postgres
+#
+# The command finds TEST_DATABASE_URL and TEST_PROP_PREPARED_STATEMENTS=false in its environment.
+set -eu
+
+fail() {
+    echo "with-pgbouncer: $1" >&2
+    exit 127
+}
+
+[ $# -gt 0 ] || fail "what shall I run?"
+PATH=$PATH:/usr/sbin
+command -v pgbouncer >/dev/null || fail "there is no pgbouncer; Debian has it in a package of that name"
+for bin in /usr/lib/postgresql/*/bin "$(dirname "$(command -v initdb || echo .)")"; do
+    [ -x "$bin/initdb" ] && break
+done
+[ -x "$bin/initdb" ] || fail "there is no initdb; Debian has it in the package postgresql"
+
+dir=$(mktemp -d)
+# Neither server runs as root; the command may.
+unprivileged=
+if [ "$(id -u)" = 0 ]; then
+    chown 65534:65534 "$dir"
+    unprivileged="setpriv --reuid=65534 --regid=65534 --clear-groups"
+fi
+chmod 711 "$dir"
+
+bouncer=
+clean_up() {
+    [ -z "$bouncer" ] || kill "$bouncer" 2>/dev/null || true
+    $unprivileged "$bin/pg_ctl" -D "$dir/data" -m immediate stop >/dev/null 2>&1 || true
+    rm -rf "$dir"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Sockets in a directory of our own: no port that somebody else could take.
+$unprivileged "$bin/initdb" -D "$dir/data" -U prop -A trust -E UTF8 --locale=C.UTF-8 --no-sync >/dev/null
+$unprivileged "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w start >/dev/null \
+    -o "-k $dir -p 5432 -c listen_addresses= -c max_connections=500 -c fsync=off"
+
+# Two server connections for each database, and eight clients from each prop: they do take turns.
+cat >"$dir/pgbouncer.ini" <<INI
+[databases]
+* = host=$dir port=5432
+[pgbouncer]
+listen_addr =
+unix_socket_dir = $dir
+listen_port = 6432
+pool_mode = transaction
+default_pool_size = 2
+max_client_conn = 2000
+server_idle_timeout = 5
+auth_type = trust
+auth_file = $dir/users
+logfile = $dir/pgbouncer.log
+INI
+echo '"prop" ""' >"$dir/users"
+chmod 644 "$dir/pgbouncer.ini" "$dir/users"
+# Not in a function: `$!` must be the server itself, not a shell around it.
+$unprivileged pgbouncer -q "$dir/pgbouncer.ini" </dev/null >/dev/null 2>&1 &
+bouncer=$!
+tries=0
+until "$bin/pg_isready" -q -h "$dir" -p 6432 -U prop -d postgres; do
+    tries=$((tries + 1))
+    [ $tries -lt 300 ] || fail "PgBouncer did not start: $(cat "$dir/pgbouncer.log")"
+    sleep 0.1
+done
+
+TEST_DATABASE_URL="postgres://prop@/postgres?host=$dir&port=6432" TEST_PROP_PREPARED_STATEMENTS=false "$@"

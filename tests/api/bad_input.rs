@@ -1,0 +1,439 @@
+//! What is wrong with a request is said in one problem, and nothing is written.
+
+use crate::harness::{ADMIN, Answer, TestApp, digest, sha};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+
+crate::on_both_databases! {
+    a_bad_body_is_refused
+    a_body_that_is_not_json_is_refused
+    a_bad_query_is_refused
+    a_cursor_of_another_list_is_refused
+    what_does_not_exist_is_not_found
+    a_bad_or_missing_key_is_refused
+    a_body_that_is_too_large_is_refused
+    the_most_that_is_allowed_is_accepted
+}
+
+const UNKNOWN: &str = "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42";
+
+/// A service, an environment, a release and a deployment.
+fn ledger(app: &TestApp) -> Value {
+    app.deploy("checkout", "staging", "1", false)
+}
+
+/// Runs `attempts`, and checks that the ledger is as it was.
+#[track_caller]
+fn assert_untouched(app: &TestApp, attempts: impl FnOnce()) {
+    let before = app.counts();
+    let revisions = || ["services", "environments", "releases", "deployments"].map(|list| app.get(&format!("/v1/{list}")).text);
+    let resources = revisions();
+    attempts();
+    assert_eq!(app.counts(), before);
+    assert_eq!(revisions(), resources);
+}
+
+/// A valid body, with one field as given; without it when the value is the word `<absent>`.
+fn body(valid: &Value, pointer: &str, value: &Value) -> Value {
+    let mut body = valid.clone();
+    let (parent, field) = pointer.rsplit_once('/').unwrap();
+    let parent = body.pointer_mut(parent).unwrap();
+    match parent {
+        Value::Array(items) => items[field.parse::<usize>().unwrap()] = value.clone(),
+        _ if value == "<absent>" => drop(parent.as_object_mut().unwrap().remove(field)),
+        _ => parent[field] = value.clone(),
+    }
+    body
+}
+
+fn a_bad_body_is_refused(app: &TestApp) {
+    let deployment = ledger(app);
+    let id = |field: &str| deployment[field].as_str().unwrap().to_owned();
+    let bodies = [
+        ("POST", "/v1/services".to_owned(), json!({"slug": "billing", "name": "Billing"})),
+        ("PATCH", "/v1/services/checkout".to_owned(), json!({"name": "Checkout"})),
+        ("POST", "/v1/environments".to_owned(), json!({"slug": "production", "tier": "production"})),
+        ("PATCH", "/v1/environments/staging".to_owned(), json!({"name": "Staging"})),
+        (
+            "POST",
+            "/v1/releases".to_owned(),
+            json!({"service": "checkout", "version": "2", "commits": [{"sha": sha(1), "committed_at": "2026-02-03T04:05:06Z"}]}),
+        ),
+        ("PUT", format!("/v1/releases/{}/scan", id("release_id")), json!({"status": "passed", "tool": "trivy", "summary": {"high": 1}})),
+        ("POST", "/v1/deployments".to_owned(), json!({"service": "checkout", "environment": "staging", "version": "1"})),
+        ("POST", format!("/v1/deployments/{}/transitions", id("id")), json!({"to": "running"})),
+        ("POST", "/v1/keys".to_owned(), json!({"name": "pipeline", "scopes": ["read"]})),
+    ];
+    let long = |n| Value::from("x".repeat(n));
+    let absent = json!("<absent>");
+    // The body by its number above, the field, what is wrong with it, and the code.
+    let cases = [
+        (0, "/slug", &[json!("")][..], "invalid_slug"),
+        (0, "/slug", &[json!("Checkout"), json!("a_b"), json!("a b"), json!("ä"), json!("a\0"), json!("a\n"), long(64)], "invalid_slug"),
+        (0, "/slug", &[json!(1), json!(null), json!({}), json!(["a"]), json!(true)], "invalid_type"),
+        (0, "/slug", std::slice::from_ref(&absent), "missing_field"),
+        (0, "/name", &[json!(""), json!(" a"), json!("a\nb"), json!("a\0b"), json!("a\u{7f}"), long(201)], "invalid_text"),
+        (0, "/name", &[json!(1), json!([])], "invalid_type"),
+        (0, "/description", &[json!(""), json!("a\0b"), json!("\u{1b}[31m"), long(4001)], "invalid_text"),
+        (0, "/owner", &[json!(""), json!("a\tb"), long(201)], "invalid_text"),
+        (
+            0,
+            "/repository_url",
+            &[
+                json!(""),
+                json!("git.example.org"),
+                json!("javascript:alert(1)"),
+                json!("https://"),
+                json!("https://a b"),
+                json!("https://a\"b"),
+            ],
+            "invalid_url",
+        ),
+        (0, "/repository_url", &[Value::from(format!("https://{}", "x".repeat(1993)))], "invalid_url"),
+        (0, "/revision", &[json!(7)], "unknown_field"),
+        (0, "/a~1b", &[json!(7)], "unknown_field"),
+        (1, "/name", &[json!(null), json!(7)], "invalid_type"),
+        (1, "/name", &[json!("")], "invalid_text"),
+        (1, "/slug", &[json!("billing")], "unknown_field"),
+        (1, "/owner", &[json!("")], "invalid_text"),
+        (1, "/repository_url", &[json!("ftp://a")], "invalid_url"),
+        (2, "/tier", &[json!("prod"), json!("")], "invalid_value"),
+        (2, "/tier", std::slice::from_ref(&absent), "missing_field"),
+        (2, "/required_approvals", &[json!(-1), json!(11)], "invalid_value"),
+        (2, "/required_approvals", &[json!("1"), json!(1.5), json!(null)], "invalid_type"),
+        (3, "/tier", &[json!(null)], "invalid_type"),
+        (3, "/required_approvals", &[json!(null)], "invalid_type"),
+        (3, "/required_approvals", &[json!(11)], "invalid_value"),
+        (4, "/service", &[json!("Checkout")], "invalid_slug"),
+        (4, "/service", std::slice::from_ref(&absent), "missing_field"),
+        (4, "/version", &[json!(""), json!("-1"), json!(".1"), json!("1 2"), json!("1/2"), json!("1\0"), long(129)], "invalid_version"),
+        (4, "/git_sha", &[json!(""), json!("7fd1a60"), json!("A".repeat(40)), json!("g".repeat(40)), json!("a".repeat(41))], "invalid_sha"),
+        (
+            4,
+            "/image_digest",
+            &[json!(""), json!("a".repeat(64)), json!(format!("sha256:{}", "A".repeat(64))), json!(format!("sha512:{}", "a".repeat(64)))],
+            "invalid_digest",
+        ),
+        (
+            4,
+            "/committed_at",
+            &[
+                json!(""),
+                json!("yesterday"),
+                json!("2026-02-03"),
+                json!("2026-02-03T04:05:06"),
+                json!("2026-02-03 04:05:06Z"),
+                json!("2026-02-30T04:05:06Z"),
+                json!("2026-02-03T04:05Z"),
+                json!("2026-02-03T04Z"),
+                json!("2026-02-03T04:05:06+01"),
+                json!("2026-02-03T04:05:06[UTC]"),
+                json!("1969-12-31T23:59:59Z"),
+                json!("10000-01-01T00:00:00Z"),
+                json!("2026-02-03T25:05:06Z"),
+                json!("2026-02-03T04:05:06+01:00:30"),
+            ],
+            "invalid_time",
+        ),
+        (4, "/committed_at", &[json!(1_770_091_506)], "invalid_type"),
+        (4, "/commits", &[json!("a"), json!({})], "invalid_type"),
+        (4, "/commits/0", &[json!("a"), json!(null)], "invalid_type"),
+        (4, "/commits/0/sha", &[json!("7fd1a60")], "invalid_sha"),
+        (4, "/commits/0/sha", std::slice::from_ref(&absent), "missing_field"),
+        (4, "/commits/0/committed_at", &[json!("now")], "invalid_time"),
+        (4, "/commits/0/author", &[json!("Anna")], "unknown_field"),
+        (4, "/commits", &[json!(vec![json!({"sha": sha(1), "committed_at": "2026-02-03T04:05:06Z"}); 1001])], "invalid_value"),
+        (5, "/status", &[json!("missing"), json!("ok")], "invalid_value"),
+        (5, "/tool", std::slice::from_ref(&absent), "missing_field"),
+        (5, "/summary/high", &[json!(-1), json!(4_294_967_296_i64)], "invalid_value"),
+        (5, "/summary/high", &[json!("1")], "invalid_type"),
+        (5, "/summary/severe", &[json!(1)], "unknown_field"),
+        (5, "/at", &[json!("now")], "invalid_time"),
+        (6, "/environment", &[json!("Staging")], "invalid_slug"),
+        (6, "/environment", std::slice::from_ref(&absent), "missing_field"),
+        (6, "/version", &[json!(1), json!(null)], "invalid_type"),
+        (6, "/source", &[json!("Git Hub")], "invalid_slug"),
+        (6, "/external_id", &[json!(""), json!("a\0")], "invalid_text"),
+        (6, "/requested_by", &[json!(""), long(201)], "invalid_text"),
+        (6, "/run_url", &[json!("run 17")], "invalid_url"),
+        (6, "/reason", &[json!(""), long(4001), json!("a\0")], "invalid_text"),
+        (6, "/start", &[json!("true"), json!(1), json!(null)], "invalid_type"),
+        (6, "/create_missing", &[json!("yes")], "invalid_type"),
+        (6, "/state", &[json!("succeeded")], "unknown_field"),
+        (7, "/to", &[json!("done"), json!("RUNNING")], "invalid_value"),
+        (7, "/to", &[json!(null), json!(1), json!({"running": null}), json!(["running"])], "invalid_type"),
+        (7, "/to", std::slice::from_ref(&absent), "missing_field"),
+        (7, "/by", &[json!("me")], "unknown_field"),
+        (8, "/scopes", &[json!([])], "invalid_value"),
+        (8, "/scopes/0", &[json!("root")], "invalid_value"),
+        (8, "/scopes", &[json!("read")], "invalid_type"),
+        (8, "/name", &[json!(""), json!("a\n")], "invalid_text"),
+        (8, "/key", &[json!(ADMIN)], "unknown_field"),
+    ];
+    assert_untouched(app, || {
+        for (number, pointer, values, code) in cases {
+            let (method, path, valid) = &bodies[number];
+            for value in values {
+                // A field's name may hold what a pointer escapes.
+                let body = if pointer == "/a~1b" { json!({"slug": "billing", "a/b": 7}) } else { body(valid, pointer, value) };
+                let answer = app.call(method, path, ADMIN, Some(&body), &[]);
+                let shown = body.to_string().chars().take(200).collect::<String>();
+                assert_eq!((answer.status, answer.json()["code"].as_str()), (422, Some(code)), "{method} {path} {shown}: {}", answer.text);
+                let problem = answer.expect_problem(422, code);
+                assert_eq!(problem["errors"][0]["pointer"], pointer, "{shown}: {problem}");
+                assert_eq!(problem["errors"].as_array().unwrap().len(), 1, "{problem}");
+            }
+        }
+    });
+}
+
+fn a_body_that_is_not_json_is_refused(app: &TestApp) {
+    ledger(app);
+    let send = |content_type: Option<&str>, body: &[u8]| {
+        let mut request = app.request("POST", "/v1/services").header("Authorization", format!("Bearer {ADMIN}"));
+        if let Some(content_type) = content_type {
+            request = request.header("Content-Type", content_type);
+        }
+        app.send(request.body(body.to_vec()).unwrap())
+    };
+    let valid = br#"{"slug":"billing"}"#;
+    assert_untouched(app, || {
+        let malformed: [&[u8]; 9] = [
+            b"",
+            b"{",
+            b"slug=billing",
+            b"{\"slug\":\"billing\"}{}",
+            b"{\"slug\":\"billing\",}",
+            b"{\"slug\":\"bill\xff\"}",
+            b"{\"slug\":\"\\ud800\"}",
+            b"{'slug':'billing'}",
+            b"\xef\xbb\xbf{\"slug\":\"billing\"}",
+        ];
+        for body in malformed {
+            let answer = send(Some("application/json"), body);
+            assert_eq!(answer.json()["code"], "malformed_json", "{}: {}", String::from_utf8_lossy(body), answer.text);
+            answer.expect_problem(400, "malformed_json");
+        }
+        // Deeper than any reader should follow.
+        let deep = format!("{{\"slug\":{}", "[".repeat(100_000));
+        assert!([400, 422].contains(&send(Some("application/json"), deep.as_bytes()).status));
+        for (body, code) in
+            [(&b"[]"[..], "invalid_type"), (b"null", "invalid_type"), (b"\"billing\"", "invalid_type"), (b"{}", "missing_field")]
+        {
+            send(Some("application/json"), body).expect_problem(422, code);
+        }
+        send(Some("application/json"), br#"{"slug":"billing","slug":"other"}"#).expect_problem(422, "invalid_value");
+        for content_type in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonp"), Some("")] {
+            let answer = send(content_type, valid);
+            assert_eq!(answer.status, 415, "{content_type:?}: {}", answer.text);
+            answer.expect_problem(415, "unsupported_media_type");
+        }
+    });
+    send(Some("application/json; charset=utf-8"), valid).expect(201);
+}
+
+fn a_bad_query_is_refused(app: &TestApp) {
+    ledger(app);
+    let lists = ["/v1/services", "/v1/environments", "/v1/releases", "/v1/deployments", "/v1/events", "/v1/keys"];
+    let everywhere = [
+        ("limit=0", "invalid_limit", "limit"),
+        ("limit=101", "invalid_limit", "limit"),
+        ("limit=-1", "invalid_limit", "limit"),
+        ("limit=abc", "invalid_limit", "limit"),
+        ("limit=+5", "invalid_limit", "limit"),
+        ("limit=%2B5", "invalid_limit", "limit"),
+        ("limit=5.0", "invalid_limit", "limit"),
+        ("limit=", "invalid_limit", "limit"),
+        ("limit=99999999999999999999", "invalid_limit", "limit"),
+        ("cursor=", "invalid_cursor", "cursor"),
+        ("cursor=garbage", "invalid_cursor", "cursor"),
+        ("cursor=%00", "invalid_cursor", "cursor"),
+        // `"\u0000"`, `[]` and `{}` in the cursor's alphabet.
+        ("cursor=IlwwIg", "invalid_cursor", "cursor"),
+        ("cursor=Ilx1MDAwMCI", "invalid_cursor", "cursor"),
+        ("cursor=W10", "invalid_cursor", "cursor"),
+        ("cursor=e30", "invalid_cursor", "cursor"),
+        ("limit=5&limit=5", "invalid_query", "limit"),
+        ("unknown=1", "invalid_query", "unknown"),
+        ("LIMIT=5", "invalid_query", "LIMIT"),
+    ];
+    let own = [
+        ("/v1/releases?service=Checkout", "service"),
+        ("/v1/releases?version=-1", "version"),
+        ("/v1/releases?git_sha=7fd1a60", "git_sha"),
+        ("/v1/releases?git_sha=", "git_sha"),
+        ("/v1/deployments?service=a%00", "service"),
+        ("/v1/deployments?environment=", "environment"),
+        ("/v1/deployments?state=done", "state"),
+        ("/v1/deployments?since=yesterday", "since"),
+        ("/v1/deployments?since=2026-02-03T04:05:06+01:00", "since"),
+        ("/v1/deployments?until=2026-02-03", "until"),
+        ("/v1/deployments?state=running&state=failed", "state"),
+        ("/v1/events?entity=person", "entity"),
+        ("/v1/events?entity_id=%00", "entity_id"),
+        ("/v1/events?actor=", "actor"),
+        ("/v1/events?action=a%0Ab", "action"),
+        ("/v1/events?since=1770091506", "since"),
+    ];
+    assert_untouched(app, || {
+        let check = |path: String, code: &str, name: &str| {
+            let answer = app.get(&path);
+            assert_eq!((answer.status, answer.json()["code"].as_str()), (400, Some(code)), "{path}: {}", answer.text);
+            assert_eq!(answer.expect_problem(400, code)["errors"][0]["pointer"], name, "{path}: {}", answer.text);
+        };
+        for list in lists {
+            for (query, code, name) in everywhere {
+                check(format!("{list}?{query}"), code, name);
+            }
+        }
+        for (path, name) in own {
+            check(path.to_owned(), "invalid_query", name);
+        }
+    });
+}
+
+fn a_cursor_of_another_list_is_refused(app: &TestApp) {
+    for slug in ["a", "b"] {
+        app.deploy(slug, slug, "1", false);
+        app.key(slug, &["read"]);
+    }
+    // Lists in the same order have the same form of cursor.
+    let orders = [&["/v1/services", "/v1/environments"][..], &["/v1/releases", "/v1/deployments"], &["/v1/events"]];
+    let cursor = |list: &str| app.get(&format!("{list}?limit=1")).expect(200)["next"].as_str().unwrap().to_owned();
+    assert_untouched(app, || {
+        for (i, lists) in orders.iter().enumerate() {
+            for other in orders.iter().enumerate().filter(|(j, _)| *j != i).flat_map(|(_, others)| *others) {
+                for list in *lists {
+                    app.get(&format!("{list}?cursor={}", cursor(other))).expect_problem(400, "invalid_cursor");
+                }
+            }
+        }
+    });
+}
+
+fn what_does_not_exist_is_not_found(app: &TestApp) {
+    ledger(app);
+    let scan = json!({"status": "passed", "tool": "trivy"});
+    let to = json!({"to": "running"});
+    let patch = json!({"name": "A"});
+    let places = [
+        ("GET", "/v1/services/{}", None),
+        ("PATCH", "/v1/services/{}", Some(&patch)),
+        ("GET", "/v1/environments/{}", None),
+        ("PATCH", "/v1/environments/{}", Some(&patch)),
+        ("GET", "/v1/services/{}/environments/staging", None),
+        ("GET", "/v1/services/checkout/environments/{}", None),
+        ("GET", "/v1/releases/{}", None),
+        ("PUT", "/v1/releases/{}/scan", Some(&scan)),
+        ("GET", "/v1/deployments/{}", None),
+        ("GET", "/v1/deployments/{}/events", None),
+        ("POST", "/v1/deployments/{}/transitions", Some(&to)),
+        ("DELETE", "/v1/keys/{}", None),
+    ];
+    let long = "a".repeat(5000);
+    assert_untouched(app, || {
+        for (method, path, body) in places {
+            for name in [UNKNOWN, "unknown", "17", "%00", "a%00b", "%ff", "..%2f..", "%27%20OR%201=1--", "%F0%9F%99%88", &long] {
+                let answer = app.call(method, &path.replace("{}", name), ADMIN, body, &[]);
+                assert_eq!(answer.status, 404, "{method} {path} {name}: {}", answer.text);
+                answer.expect_problem(404, "not_found");
+            }
+        }
+    });
+}
+
+fn a_bad_or_missing_key_is_refused(app: &TestApp) {
+    ledger(app);
+    let revoked = app.key("former", &["operate"]);
+    let id = app.get("/v1/keys?limit=1").expect(200)["items"][0]["id"].as_str().unwrap().to_owned();
+    app.delete(&format!("/v1/keys/{id}")).expect(200);
+    let reader = app.key("reader", &["read"]);
+    let unknown = prop::http::auth::Token::generate().unwrap();
+    let unknown = unknown.reveal();
+    let typo = format!("{}x", &ADMIN[..40]);
+    let send = |authorization: Option<&str>| {
+        let mut request = app.request("POST", "/v1/services").header("Content-Type", "application/json");
+        if let Some(authorization) = authorization {
+            request = request.header("Authorization", authorization);
+        }
+        app.send(request.body(br#"{"slug":"billing"}"#.to_vec()).unwrap())
+    };
+    let refused = |authorization: Option<&str>, code: &str| {
+        let answer = send(authorization);
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (401, Some(code)), "{authorization:?}: {}", answer.text);
+        answer.expect_problem(401, code);
+        assert_eq!(answer.header("www-authenticate"), "Bearer");
+    };
+    assert_untouched(app, || {
+        refused(None, "unauthenticated");
+        let basic = format!("Basic {ADMIN}");
+        let (bare, twice, cut) = (ADMIN.to_owned(), format!("Bearer Bearer {ADMIN}"), format!("Bearer {}", &ADMIN[..40]));
+        for malformed in ["Bearer", "Bearer ", "Bearer prop_", &basic, &bare, &twice, &cut, &format!("Bearer {typo}")] {
+            refused(Some(malformed), "invalid_key");
+        }
+        refused(Some(&format!("Bearer {unknown}")), "invalid_key");
+        refused(Some(&format!("Bearer {revoked}")), "revoked_key");
+        let problem = send(Some(&format!("Bearer {reader}"))).expect_problem(403, "missing_scope");
+        assert_eq!(problem["scope"], "operate");
+    });
+    // The scheme's case does not matter (RFC 9110, section 11.1).
+    assert_eq!(send(Some(&format!("bearer {ADMIN}"))).status, 201);
+}
+
+/// Sends a body in chunks, without saying how long it is.
+fn send_chunked(app: &TestApp, body: &[u8]) -> String {
+    let address = app.url.strip_prefix("http://").unwrap();
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    let head = format!(
+        "POST /v1/services HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {ADMIN}\r\nContent-Type: application/json\r\n\
+         Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    for chunk in body.chunks(512) {
+        write!(stream, "{:x}\r\n", chunk.len()).unwrap();
+        stream.write_all(chunk).unwrap();
+        stream.write_all(b"\r\n").unwrap();
+    }
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn a_body_that_is_too_large_is_refused(app: &TestApp) {
+    let small = TestApp::start(&app.database_url, &[("PROP_HTTP__BODY_LIMIT_KIB", "1")]);
+    let sized = |size: usize| {
+        let frame = json!({"slug": "billing", "description": ""}).to_string().len();
+        json!({"slug": "billing", "description": "x".repeat(size - frame)})
+    };
+    assert_untouched(app, || {
+        small.post("/v1/services", sized(1025)).expect_problem(413, "body_too_large");
+        let answer = send_chunked(&small, sized(1025).to_string().as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"), "{answer}");
+    });
+    let answer = send_chunked(&small, sized(1024).to_string().as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    small.post("/v1/services", sized(1024)).expect_problem(409, "already_exists");
+}
+
+fn the_most_that_is_allowed_is_accepted(app: &TestApp) {
+    let accepted = |answer: Answer| assert!([200, 201].contains(&answer.status), "{}", answer.text);
+    let service = json!({
+        "slug": "a".repeat(63), "name": "ü".repeat(200), "description": "🙈".repeat(4000), "owner": "x".repeat(200),
+        "repository_url": format!("https://{}", "x".repeat(1992))
+    });
+    accepted(app.post("/v1/services", service.clone()));
+    let kept = app.get(&format!("/v1/services/{}", "a".repeat(63))).expect(200);
+    for (field, value) in service.as_object().unwrap() {
+        assert_eq!(kept[field], *value, "{field}");
+    }
+    accepted(app.post("/v1/environments", json!({"slug": "0", "tier": "testing", "required_approvals": 10})));
+    let release = json!({
+        "service": "a".repeat(63), "version": "v".repeat(128), "git_sha": "a".repeat(64), "image_digest": digest(15),
+        "committed_at": "9999-12-30T22:00:00.999999999Z"
+    });
+    accepted(app.post("/v1/releases", release));
+    accepted(app.get("/v1/services?limit=100"));
+    accepted(app.get("/v1/services?limit=1"));
+}

@@ -1,0 +1,134 @@
+//! The history: what happened, by whom, in order, and for good.
+
+use crate::harness::{TestApp, count, digest};
+use diesel::RunQueryDsl;
+use prop::db::Db;
+use serde_json::{Value, json};
+
+crate::on_both_databases! {
+    the_history_tells_everything_in_order_with_its_actor
+    a_deployments_events_are_its_own
+    a_list_is_filtered
+    nothing_changes_or_deletes_an_event
+}
+
+fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
+    let operator = app.key("operator", &["operate"]);
+    let pipeline = app.key("pipeline", &["deploy"]);
+    let scanner = app.key("scanner", &["attest"]);
+    let send = |method: &str, path: &str, key: &str, body: Value| app.call(method, path, key, Some(&body), &[]);
+    send("POST", "/v1/services", &operator, json!({"slug": "checkout"})).expect(201);
+    send("PATCH", "/v1/services/checkout", &operator, json!({"owner": "payments", "description": null})).expect(200);
+    send("POST", "/v1/environments", &operator, json!({"slug": "staging", "tier": "staging"})).expect(201);
+    send("PATCH", "/v1/environments/staging", &operator, json!({"name": "Staging"})).expect(200);
+    let release = send("POST", "/v1/releases", &pipeline, json!({"service": "checkout", "version": "1"})).expect(201);
+    let release_path = format!("/v1/releases/{}", release["id"].as_str().unwrap());
+    send("PUT", &format!("{release_path}/scan"), &scanner, json!({"status": "passed", "tool": "trivy"})).expect(200);
+    send("POST", "/v1/releases", &pipeline, json!({"service": "checkout", "version": "1", "image_digest": digest(1)})).expect(200);
+    let new = json!({"service": "checkout", "environment": "staging", "version": "1"});
+    let first = send("POST", "/v1/deployments", &pipeline, new).expect(201);
+    for to in ["running", "running", "succeeded"] {
+        let path = format!("/v1/deployments/{}/transitions", first["id"].as_str().unwrap());
+        send("POST", &path, &pipeline, json!({"to": to, "reason": "planned"})).expect(200);
+    }
+    let new = json!({"service": "checkout", "environment": "production", "version": "2", "create_missing": true});
+    send("POST", "/v1/deployments", &pipeline, new).expect(201);
+    // What was refused is no part of it.
+    send("POST", "/v1/services", &operator, json!({"slug": "checkout"})).expect_problem(409, "already_exists");
+
+    let mut events = app.all("/v1/events");
+    events.reverse();
+    let told: Vec<_> = events.iter().map(|event| (event["action"].as_str().unwrap(), event["actor"].as_str().unwrap())).collect();
+    let expected = [
+        ("key.created", "prop"),
+        ("key.created", "bootstrap"),
+        ("key.created", "bootstrap"),
+        ("key.created", "bootstrap"),
+        ("service.created", "operator"),
+        ("service.updated", "operator"),
+        ("environment.created", "operator"),
+        ("environment.updated", "operator"),
+        ("release.created", "pipeline"),
+        ("release.scanned", "scanner"),
+        ("release.completed", "pipeline"),
+        ("deployment.requested", "pipeline"),
+        ("deployment.started", "pipeline"),
+        ("deployment.succeeded", "pipeline"),
+        ("environment.created", "pipeline"),
+        ("release.created", "pipeline"),
+        ("deployment.requested", "pipeline"),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(events[5]["payload"], json!({"owner": "payments", "description": null}), "only what was changed");
+    let succeeded = &events[13];
+    assert_eq!(succeeded["payload"], json!({"from": "running", "to": "succeeded", "reason": "planned"}));
+    assert_eq!(
+        (&succeeded["entity"], &succeeded["entity_id"], &succeeded["service"], &succeeded["environment"]),
+        (&json!("deployment"), &first["id"], &json!("checkout"), &json!("staging"))
+    );
+    for pair in events.windows(2) {
+        assert!(pair[0]["seq"].as_i64() < pair[1]["seq"].as_i64());
+        assert!(pair[0]["at"].as_str() <= pair[1]["at"].as_str());
+    }
+}
+
+fn a_deployments_events_are_its_own(app: &TestApp) {
+    app.go_live("checkout", "staging", "1");
+    let second = app.deploy("checkout", "staging", "2", false);
+    app.transition(&second, "running").expect(200);
+    app.transition(&second, "succeeded").expect(200);
+    app.go_live("checkout", "staging", "1");
+    let path = format!("/v1/deployments/{}/events", second["id"].as_str().unwrap());
+    let actions: Vec<_> = app.all(&path).iter().map(|event| event["action"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(actions, ["deployment.rolled_back", "deployment.succeeded", "deployment.started", "deployment.requested"]);
+    let page = app.get(&format!("{path}?limit=3")).expect(200);
+    let rest = app.get(&format!("{path}?limit=3&cursor={}", page["next"].as_str().unwrap())).expect(200);
+    assert_eq!((rest["items"][0]["action"].as_str(), rest["next"].as_str()), (Some("deployment.requested"), None));
+}
+
+fn a_list_is_filtered(app: &TestApp) {
+    let pipeline = app.key("pipeline", &["deploy"]);
+    app.post("/v1/services", json!({"slug": "checkout"})).expect(201);
+    let new = json!({"service": "billing", "environment": "staging", "version": "1", "create_missing": true});
+    let deployment = app.call("POST", "/v1/deployments", &pipeline, Some(&new), &[]).expect(201);
+    let actions = |query: &str| {
+        let events = app.all(&format!("/v1/events{query}"));
+        events.iter().map(|event| event["action"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(actions("?service=checkout"), ["service.created"]);
+    assert_eq!(actions("?service=billing&entity=service"), ["service.created"]);
+    assert_eq!(actions("?environment=staging"), ["deployment.requested", "environment.created"]);
+    assert_eq!(actions("?actor=pipeline&entity=release"), ["release.created"]);
+    assert_eq!(actions("?actor=nobody"), [""; 0]);
+    assert_eq!(actions("?action=service.created&actor=pipeline"), ["service.created"]);
+    assert_eq!(actions(&format!("?entity_id={}", deployment["id"].as_str().unwrap())), ["deployment.requested"]);
+    assert_eq!(actions("?entity=environment&entity_id=staging"), ["environment.created"]);
+    let at = deployment["requested_at"].as_str().unwrap();
+    assert_eq!(
+        actions(&format!("?since={at}")),
+        ["deployment.requested", "release.created", "environment.created", "service.created"],
+        "one transaction has one time"
+    );
+    assert_eq!(actions(&format!("?until={at}")), ["service.created", "key.created", "key.created"]);
+}
+
+fn nothing_changes_or_deletes_an_event(app: &TestApp) {
+    app.deploy("checkout", "staging", "1", false);
+    let before = app.all("/v1/events");
+    let mut db = app.db();
+    let mut attempts = vec![
+        "UPDATE events SET actor = 'nobody'",
+        "UPDATE events SET seq = seq + 100",
+        "DELETE FROM events",
+        "DELETE FROM events WHERE seq = 1",
+    ];
+    if matches!(db, Db::Pg(_)) {
+        attempts.extend(["TRUNCATE events", "TRUNCATE events RESTART IDENTITY CASCADE"]);
+    }
+    for attempt in attempts {
+        let refused = diesel::sql_query(attempt).execute(&mut db);
+        assert!(refused.is_err(), "{attempt}: {refused:?}");
+    }
+    assert_eq!(count(&mut db, "events") as usize, before.len());
+    assert_eq!(app.all("/v1/events"), before);
+}

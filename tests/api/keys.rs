@@ -1,0 +1,181 @@
+//! Keys: who may do what, at once and no longer than they may; and their secrets stay secret.
+
+use crate::harness::{ADMIN, Answer, TestApp, connect};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+crate::on_both_databases! {
+    every_operation_needs_its_scope
+    a_revoked_key_is_refused_at_once
+    revoking_again_changes_nothing
+    the_last_use_is_noted
+    a_made_key_shows_its_secret_once
+    scopes_are_kept_in_one_order_and_once
+}
+
+const UNKNOWN: &str = "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42";
+const SCOPES: [&str; 7] = ["read", "deploy", "attest", "approve", "mirror", "operate", "override"];
+
+/// Asks for an operation of the document, with its example as the body and nothing at the end of its path.
+fn ask(app: &TestApp, method: &str, path: &str, key: Option<&str>, body: Option<&Value>) -> Answer {
+    let path = path.split('/').map(|part| if part.starts_with('{') { UNKNOWN } else { part }).collect::<Vec<_>>().join("/");
+    let mut request = app.request(&method.to_uppercase(), &path);
+    if let Some(key) = key {
+        request = request.header("Authorization", format!("Bearer {key}"));
+    }
+    if body.is_some() {
+        request = request.header("Content-Type", "application/json");
+    }
+    app.send(request.body(body.map(|body| body.to_string().into_bytes()).unwrap_or_default()).unwrap())
+}
+
+fn every_operation_needs_its_scope(app: &TestApp) {
+    let keys = SCOPES.map(|scope| (scope, app.key(scope, &[scope])));
+    let document: Value = serde_json::from_str(&prop::app::document().to_json().unwrap()).unwrap();
+    let mut asked = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let name = format!("{method} {path}");
+            let needed = match operation.get("security") {
+                Some(security) => security[0]["key"].as_array().unwrap(),
+                None => {
+                    assert!(!path.starts_with("/v1"), "{name} has no security");
+                    assert!(ask(app, method, path, None, None).status < 300, "{name}");
+                    continue;
+                }
+            };
+            assert_eq!(needed.len(), 1, "{name}");
+            let body = operation.get("requestBody").map(|body| {
+                let schema = body["content"]["application/json"]["schema"]["$ref"].as_str().unwrap();
+                let schema = document.pointer(schema.strip_prefix('#').unwrap()).unwrap();
+                schema.get("example").unwrap_or(&schema["examples"][0]).clone()
+            });
+            ask(app, method, path, None, body.as_ref()).expect_problem(401, "unauthenticated");
+            for (scope, key) in &keys {
+                let answer = ask(app, method, path, Some(key), body.as_ref());
+                if needed[0] == *scope {
+                    assert!(answer.status != 401 && answer.status != 403 && answer.status < 500, "{name} with {scope}: {}", answer.text);
+                } else {
+                    let problem = answer.expect_problem(403, "missing_scope");
+                    assert_eq!(problem["scope"], needed[0], "{name} with {scope}");
+                }
+            }
+            let answer = ask(app, method, path, Some(ADMIN), body.as_ref());
+            assert!(answer.status != 401 && answer.status != 403 && answer.status < 500, "{name} with admin: {}", answer.text);
+            asked += 1;
+        }
+    }
+    assert!(asked >= 23, "{asked}");
+}
+
+/// The id of the key that was made last.
+fn latest(app: &TestApp) -> String {
+    app.get("/v1/keys?limit=1").expect(200)["items"][0]["id"].as_str().unwrap().to_owned()
+}
+
+fn a_revoked_key_is_refused_at_once(app: &TestApp) {
+    let pipeline = app.key("pipeline", &["read"]);
+    let id = latest(app);
+    let other = app.key("other", &["read"]);
+    let get = |key: &str| app.call("GET", "/v1/services", key, None, &[]);
+    // Twice: the second time it is known from the first.
+    get(&pipeline).expect(200);
+    get(&pipeline).expect(200);
+    let revoked = app.delete(&format!("/v1/keys/{id}")).expect(200);
+    assert!(revoked["revoked_at"].is_string());
+    get(&pipeline).expect_problem(401, "revoked_key");
+    get(&other).expect(200);
+    // A key may revoke itself.
+    let admin = app.key("second admin", &["admin"]);
+    app.call("DELETE", &format!("/v1/keys/{}", latest(app)), &admin, None, &[]).expect(200);
+    get(&admin).expect_problem(401, "revoked_key");
+}
+
+fn revoking_again_changes_nothing(app: &TestApp) {
+    app.key("pipeline", &["read"]);
+    let path = format!("/v1/keys/{}", latest(app));
+    let first = app.delete(&path).expect(200);
+    assert_eq!(app.delete(&path).expect(200), first);
+    assert_eq!(app.all("/v1/events?action=key.revoked").len(), 1);
+    app.delete(&format!("/v1/keys/{UNKNOWN}")).expect_problem(404, "not_found");
+}
+
+fn the_last_use_is_noted(app: &TestApp) {
+    let pipeline = app.key("pipeline", &["read"]);
+    let kept = || app.get("/v1/keys?limit=1").expect(200)["items"][0].clone();
+    assert_eq!(kept()["last_used_at"], Value::Null);
+    app.call("GET", "/v1/services", &pipeline, None, &[]).expect(200);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while kept()["last_used_at"].is_null() {
+        assert!(Instant::now() < deadline, "the use was not noted");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(kept()["last_used_at"].as_str() >= kept()["created_at"].as_str());
+}
+
+fn a_made_key_shows_its_secret_once(app: &TestApp) {
+    let made = app.post("/v1/keys", json!({"name": "pipeline", "scopes": ["read", "deploy"]})).expect(201);
+    let secret = made["key"].as_str().unwrap();
+    assert!(secret.starts_with(made["prefix"].as_str().unwrap()) && secret.len() == 41, "{made}");
+    app.call("GET", "/v1/status", secret, None, &[]).expect(200);
+    app.call("GET", "/v1/keys", secret, None, &[]).expect_problem(403, "missing_scope");
+    for list in ["/v1/keys", "/v1/events?limit=100", "/metrics"] {
+        let text = app.get(list).text;
+        assert!(!text.contains(&secret[10..]) && !text.contains(&ADMIN[10..]), "{list}");
+    }
+    let mut kept = made.clone();
+    kept.as_object_mut().unwrap().remove("key");
+    let mut listed = app.get("/v1/keys?limit=1").expect(200)["items"][0].clone();
+    listed["last_used_at"] = Value::Null;
+    assert_eq!(listed, kept);
+    let created = &app.all("/v1/events?action=key.created")[0];
+    assert_eq!(created["payload"], json!({"name": "pipeline", "scopes": ["read", "deploy"]}));
+}
+
+fn scopes_are_kept_in_one_order_and_once(app: &TestApp) {
+    let made = app.post("/v1/keys", json!({"name": "pipeline", "scopes": ["deploy", "read", "deploy"]})).expect(201);
+    assert_eq!(made["scopes"], json!(["read", "deploy"]));
+}
+
+/// Runs the server as a process of its own, with everything in its log, and reads that log to its end.
+#[test]
+fn no_secret_is_logged() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", directory.path().join("prop.db").display());
+    // Migrated beforehand, so that a key can be made that the process has to look up.
+    let mut db = connect(&url);
+    prop::app::migrate(&mut db).unwrap();
+    for format in ["json", "text"] {
+        let mut server = Command::new(env!("CARGO_BIN_EXE_prop"))
+            .current_dir(directory.path())
+            .env_clear()
+            .envs([("DATABASE_URL", url.as_str()), ("PROP_HTTP__PORT", "0"), ("PROP_BOOTSTRAP_KEY", ADMIN)])
+            .envs([("PROP_LOG__FILTER", "trace"), ("PROP_LOG__FORMAT", format), ("PROP_DATABASE__SLOW_STATEMENT_MS", "1")])
+            .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(directory.path().join(format)).unwrap())
+            .spawn()
+            .unwrap();
+        let mut greeting = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut greeting).unwrap();
+        let here = greeting.split_whitespace().find(|word| word.starts_with("http://")).unwrap().trim_end_matches("/docs/").to_owned();
+        let send = |method: &str, path: &str, key: &str, body: &str| {
+            let request = ureq::http::Request::builder().method(method).uri(format!("{here}{path}"));
+            let request = request.header("Authorization", format!("Bearer {key}")).header("Content-Type", "application/json");
+            crate::harness::agent().run(request.body(body.to_owned()).unwrap()).unwrap()
+        };
+        let made: Value = send("POST", "/v1/keys", ADMIN, r#"{"name":"pipeline","scopes":["read"]}"#).body_mut().read_json().unwrap();
+        let secret = made["key"].as_str().unwrap();
+        assert_eq!(send("GET", "/v1/services", secret, "").status(), 200);
+        assert_eq!(send("POST", "/v1/keys", secret, r#"{"name":"private words","scopes":["read"]}"#).status(), 403);
+        assert_eq!(send("GET", "/v1/services", &format!("{}x", &secret[..40]), "").status(), 401);
+        Command::new("kill").arg(server.id().to_string()).status().unwrap();
+        assert!(server.wait().unwrap().success());
+        let log = std::fs::read_to_string(directory.path().join(format)).unwrap();
+        assert!(log.contains("/v1/keys"), "the requests are there: {log}");
+        for secret in [&secret[10..40], &ADMIN[10..40], "private words"] {
+            assert!(!log.contains(secret), "{format}: {secret}");
+        }
+    }
+}

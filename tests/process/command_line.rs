@@ -1,0 +1,156 @@
+//! The commands, their exit codes, and what they say.
+
+use crate::harness::ADMIN;
+use crate::process::{Process, prop, run, serve, sqlite_in, wait_for};
+use serde_json::Value;
+use std::net::TcpListener;
+
+/// A port that nobody listens on.
+const NOBODY: &str = "1";
+
+#[test]
+fn the_version_names_the_commit() {
+    let version = run(&["--version"], "", &[]);
+    assert_eq!(version.code, Some(0));
+    let sha = version.stdout.trim().rsplit_once('(').unwrap().1.trim_end_matches(')');
+    assert_eq!(version.stdout, format!("prop {} ({sha})\n", env!("CARGO_PKG_VERSION")));
+    assert!(sha.len() == 40 && sha.bytes().all(|byte| byte.is_ascii_hexdigit()), "{sha}");
+}
+
+#[test]
+fn the_help_names_every_command() {
+    let help = run(&["--help"], "", &[]);
+    assert_eq!(help.code, Some(0));
+    for command in ["serve", "migrate", "key", "openapi", "healthcheck"] {
+        assert!(help.stdout.lines().any(|line| line.trim_start().starts_with(command)), "{command}: {}", help.stdout);
+    }
+}
+
+#[test]
+fn the_openapi_document_needs_neither_settings_nor_a_database() {
+    let printed = run(&["openapi"], "nonsense", &[("PROP_HTTP__PORT", "nonsense")]);
+    assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""));
+    let document: Value = serde_json::from_str(&printed.stdout).unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert!(document["paths"]["/v1/deployments"]["post"].is_object());
+}
+
+#[test]
+fn keys_are_made_listed_and_revoked_beside_a_running_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = sqlite_in(&directory);
+    let (_process, app) = serve(&database, &[]);
+
+    let created = run(&["key", "create", "reader", "--scope", "read"], &database, &[]);
+    assert_eq!(created.code, Some(0), "{created:?}");
+    let key = created.stdout.trim();
+    assert!(!created.stderr.contains(key), "{created:?}");
+    app.call("GET", "/v1/deployments", key, None, &[]).expect(200);
+    let body = serde_json::json!({"slug": "checkout"});
+    app.call("POST", "/v1/services", key, Some(&body), &[]).expect_problem(403, "missing_scope");
+
+    let listed = run(&["key", "list"], &database, &[]);
+    assert_eq!(listed.code, Some(0), "{listed:?}");
+    assert!(!listed.stdout.contains(key) && !listed.stdout.contains(ADMIN), "{listed:?}");
+    let line = listed.stdout.lines().find(|line| line.contains("reader")).unwrap();
+    assert!(line.contains("valid") && line.contains("(read)") && line.contains(&key[..10]), "{line}");
+    let id = line.split_whitespace().next().unwrap();
+
+    let revoked = run(&["key", "revoke", id], &database, &[]);
+    assert_eq!((revoked.code, revoked.stdout), (Some(0), format!("revoked {id} (reader)\n")));
+    assert!(run(&["key", "list"], &database, &[]).stdout.lines().any(|line| line.contains(id) && line.contains("revoked")));
+    // The server remembers a key that it has checked for some seconds.
+    wait_for("the key to be refused", || {
+        let answer = app.call("GET", "/v1/deployments", key, None, &[]);
+        (answer.status != 200).then(|| answer.expect_problem(401, "revoked_key"))
+    });
+
+    let unknown = run(&["key", "revoke", "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e40"], &database, &[]);
+    assert_eq!(unknown.code, Some(1), "{unknown:?}");
+    let malformed = run(&["key", "revoke", "reader"], &database, &[]);
+    assert_eq!(malformed.code, Some(1), "{malformed:?}");
+    assert!(malformed.stderr.contains("`prop key list` shows them"), "{malformed:?}");
+}
+
+#[test]
+fn a_generated_key_is_accepted_as_the_bootstrap_key() {
+    let (first, second) = (run(&["key", "generate"], "", &[]), run(&["key", "generate"], "", &[]));
+    assert_eq!(first.code, Some(0));
+    assert_ne!(first.stdout, second.stdout);
+    let directory = tempfile::tempdir().unwrap();
+    let key = first.stdout.trim();
+    let mut process = Process::spawn(&mut prop(&[], &sqlite_in(&directory), &[("PROP_BOOTSTRAP_KEY", key)]));
+    process.app().call("GET", "/v1/keys", key, None, &[]).expect(200);
+}
+
+#[test]
+fn migrate_says_what_it_did() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = sqlite_in(&directory);
+    let first = run(&["migrate"], &database, &[]);
+    assert_eq!(first.code, Some(0), "{first:?}");
+    assert!(first.stdout.starts_with("applied "), "{first:?}");
+    let second = run(&["migrate"], &database, &[]);
+    assert_eq!((second.code, second.stdout.as_str()), (Some(0), "nothing to do\n"));
+}
+
+#[test]
+fn the_healthcheck_asks_the_server_on_this_machine() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_process, app) = serve(&sqlite_in(&directory), &[]);
+    let port = app.url.rsplit_once(':').unwrap().1;
+    let ready = run(&["healthcheck"], "", &[("PROP_HTTP__PORT", port)]);
+    assert_eq!((ready.code, ready.stderr.as_str()), (Some(0), ""));
+
+    let nobody = run(&["healthcheck"], "", &[("PROP_HTTP__PORT", NOBODY)]);
+    assert_eq!((nobody.code, nobody.stderr.lines().count()), (Some(1), 1), "{nobody:?}");
+
+    // Somebody who takes the connection and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port().to_string();
+    let silence = run(&["healthcheck"], "", &[("PROP_HTTP__PORT", &port)]);
+    assert_eq!((silence.code, silence.stderr.lines().count()), (Some(1), 1), "{silence:?}");
+}
+
+#[test]
+fn a_wrong_setting_is_named_in_one_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = sqlite_in(&directory);
+    for (variable, value, named) in [
+        ("PROP_HTTP__PORT", "99999", "http.port"),
+        ("PROP_HTTP__PORT", "eighty", "http.port"),
+        ("PROP_HTTP__PROT", "8080", "prot"),
+        ("PROP_ENVIRONMENT", "staging", "environment"),
+        ("PROP_BOOTSTRAP_KEY", "prop_NotAKeyButASecretAllTheSame", "bootstrap_key"),
+        ("PROP_DATABASE__POOL_SIZE", "0", "database.pool_size"),
+        ("PROP_LOG__FILTER", "loud=very", "log.filter"),
+        ("PROP_CONFIG", "no-such-file.toml", "no-such-file.toml"),
+    ] {
+        let ended = run(&[], &database, &[(variable, value)]);
+        assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.lines().count()), (Some(2), "", 1), "{variable}={value}: {ended:?}");
+        assert!(ended.stderr.starts_with("prop: ") && ended.stderr.contains(named), "{variable}={value}: {ended:?}");
+        assert!(!ended.stderr.contains("NotAKeyButASecret"), "{ended:?}");
+    }
+}
+
+#[test]
+fn an_unknown_database_is_refused_without_its_password() {
+    for url in ["mysql://prop:never-to-be-printed@127.0.0.1/prop", "never-to-be-printed"] {
+        let ended = run(&["migrate"], url, &[]);
+        assert_eq!((ended.code, ended.stderr.lines().count()), (Some(2), 1), "{ended:?}");
+        assert!(ended.stderr.contains("database.url") && !ended.stderr.contains("never-to-be-printed"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_database_that_is_not_there_ends_the_start_with_a_sentence() {
+    let url = format!("postgres://prop:never-to-be-printed@127.0.0.1:{NOBODY}/prop");
+    let ended = run(&[], &url, &[("PROP_DATABASE__CONNECT_WAIT_SECONDS", "1")]);
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
+    let sentence = ended.stderr.lines().last().unwrap();
+    assert!(sentence.starts_with("prop: no connection to PostgreSQL: "), "{ended:?}");
+
+    let nowhere = run(&[], "sqlite:/no/such/directory/prop.db", &[]);
+    assert_eq!((nowhere.code, nowhere.stderr.lines().count()), (Some(1), 1), "{nowhere:?}");
+    assert!(nowhere.stderr.contains("/no/such/directory/prop.db"), "{nowhere:?}");
+}

@@ -1,0 +1,15 @@
+//! prop as a process: its command line, its start and its end, and what it does when things around it fail.
+
+#[path = "../api/harness.rs"]
+mod harness;
+mod load;
+mod process;
+
+mod command_line;
+mod faults;
+mod first_start;
+mod logs;
+mod overload;
+mod pgbouncer;
+mod shutdown;
+mod start;
