@@ -165,6 +165,8 @@ pub struct NewDeployment {
     /// the place, as far as prop knows, is taken for cancelled.
     #[serde(default)]
     observed: bool,
+    /// When it started, if that was observed; now, if not said. The history tells when it was recorded.
+    at: Option<Timestamp>,
     /// Create the service, the environment and the release if they do not exist.
     #[serde(default)]
     create_missing: bool,
@@ -182,6 +184,8 @@ pub struct Transition {
     /// It happened anyway, whatever the gate says: a start is recorded, and flagged `ungated` when the gate says no.
     #[serde(default)]
     observed: bool,
+    /// When it happened, if it was observed; now, if not said. The history tells when it was recorded.
+    at: Option<Timestamp>,
 }
 
 /// What a list of deployments is ordered by.
@@ -351,7 +355,7 @@ fn expire(db: &mut Db, deployment: Deployment, now: Timestamp) -> Result<Deploym
         return Ok(deployment);
     }
     let prop = Actor { name: "prop".into(), now };
-    advance(db, &prop, deployment, State::Expired, None)
+    advance(db, &prop, deployment, State::Expired, now, None)
 }
 
 /// Records a deployment and says whether it is new. In the place's lock, so that nothing changes between decision and act;
@@ -359,6 +363,7 @@ fn expire(db: &mut Db, deployment: Deployment, now: Timestamp) -> Result<Deploym
 fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(DeploymentWithDecision, bool), Error> {
     let has_service = services::lock(db, &new.service)?;
     let actor = &actor.afresh();
+    let at = observed_at(new.observed, new.at, actor.now)?;
     if !has_service && !new.create_missing {
         return Err(Error::not_found("service", &new.service));
     }
@@ -432,8 +437,8 @@ fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(Deployment
         reason: text(new.reason),
         previous_id: live,
         rollback_of: live.filter(|_| kind == Kind::Rollback),
-        requested_at: actor.now,
-        started_at: starts.then_some(actor.now),
+        requested_at: at,
+        started_at: starts.then_some(at),
         finished_at: None,
         revision: 1,
         ungated: !ruling.decision.allowed,
@@ -454,10 +459,21 @@ fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(Deployment
     }
     events::record(db, actor, &recorded.deployment.about(), "requested", &recorded.deployment)?;
     if starts {
-        let payload = json!({"from": State::Approved, "to": State::Running, "reason": null, "ungated": recorded.deployment.ungated});
+        let payload =
+            json!({"from": State::Approved, "to": State::Running, "reason": null, "at": at, "ungated": recorded.deployment.ungated});
         events::record(db, actor, &recorded.deployment.about(), "started", payload)?;
     }
     Ok((recorded, true))
+}
+
+/// When something happened: what was observed may be told later, what prop decides happens now.
+fn observed_at(observed: bool, at: Option<Timestamp>, now: Timestamp) -> Result<Timestamp, Error> {
+    match at {
+        None => Ok(now),
+        Some(_) if !observed => Err(Error::field(Code::InvalidValue, "/at", "is for what was observed; all else happens now")),
+        Some(at) if at > now => Err(Error::field(Code::InvalidValue, "/at", "is in the future")),
+        Some(at) => Ok(at),
+    }
 }
 
 fn find_external(db: &mut Db, source: &str, external_id: Option<&str>) -> Result<Option<DeploymentWithDecision>, Error> {
@@ -515,6 +531,7 @@ fn transition(db: &mut Db, actor: &Actor, id: DeploymentId, asked: Transition) -
     let service: Option<String> = deployments::table.find(id).select(deployments::service).first(db).optional()?;
     services::lock(db, &service.ok_or_else(|| Error::not_found("deployment", id))?)?;
     let actor = &actor.afresh();
+    let at = observed_at(asked.observed, asked.at, actor.now)?;
     let found = find(db, id)?;
     let state_before = found.deployment.state;
     let deployment = expire(db, found.deployment, actor.now)?;
@@ -524,12 +541,12 @@ fn transition(db: &mut Db, actor: &Actor, id: DeploymentId, asked: Transition) -
     let from = if is_start { State::Approved } else { deployment.state };
     let deployment = match lifecycle::decide(from, asked.to, By::Caller) {
         Move::None => deployment,
-        Move::To(State::Running) => start(db, actor, deployment, &asked)?,
+        Move::To(State::Running) => start(db, actor, deployment, &asked, at)?,
         Move::To(to) => {
             if to == State::Succeeded {
                 retire_live(db, actor, &deployment)?;
             }
-            advance(db, actor, deployment, to, text(asked.reason))?
+            advance(db, actor, deployment, to, at, text(asked.reason))?
         }
         Move::Refused(moves) => {
             let words: Vec<_> = moves.iter().map(|state| state.as_str()).collect();
@@ -543,7 +560,7 @@ fn transition(db: &mut Db, actor: &Actor, id: DeploymentId, asked: Transition) -
 }
 
 /// Starts a deployment, if the gate lets it or it was observed.
-fn start(db: &mut Db, actor: &Actor, mut deployment: Deployment, asked: &Transition) -> Result<Deployment, Error> {
+fn start(db: &mut Db, actor: &Actor, mut deployment: Deployment, asked: &Transition, at: Timestamp) -> Result<Deployment, Error> {
     let seen = gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
     let (Some(environment), Some(release)) = (&seen.environment, &seen.release) else {
         return Err(Error::internal(format!("deployment {} has no environment or release", deployment.id)));
@@ -561,7 +578,7 @@ fn start(db: &mut Db, actor: &Actor, mut deployment: Deployment, asked: &Transit
         return Err(gate::refuse(db, actor, &deployment.service, Some(deployment.id), &ruling)?);
     }
     if deployment.state == State::AwaitingApproval {
-        deployment = advance(db, actor, deployment, State::Approved, None)?;
+        deployment = advance(db, actor, deployment, State::Approved, at, None)?;
     }
     cancel_running(db, actor, &deployment, seen.running())?;
     gate::take_overrides(db, deployment.id, &deployment.service, &ruling.facts, actor.now)?;
@@ -572,7 +589,7 @@ fn start(db: &mut Db, actor: &Actor, mut deployment: Deployment, asked: &Transit
     deployment.rollback_of = seen.live_id().filter(|_| deployment.kind == Kind::Rollback);
     deployment.ungated = !ruling.decision.allowed;
     diesel::update(deployments::table.find(deployment.id)).set(deployments::decision.eq(Json(ruling.document()?))).execute(db)?;
-    advance(db, actor, deployment, State::Running, text(asked.reason.clone()))
+    advance(db, actor, deployment, State::Running, at, text(asked.reason.clone()))
 }
 
 /// What prop took for running in the place of an observed deployment can't be: there is one at a time.
@@ -580,7 +597,7 @@ fn cancel_running(db: &mut Db, actor: &Actor, observed: &Deployment, running: Op
     let Some(running) = running else { return Ok(()) };
     let running = find(db, running)?.deployment;
     let reason = format!("deployment {} was observed to run in its place", observed.id);
-    advance(db, actor, running, State::Cancelled, Some(reason))?;
+    advance(db, actor, running, State::Cancelled, actor.now, Some(reason))?;
     Ok(())
 }
 
@@ -588,12 +605,19 @@ fn cancel_running(db: &mut Db, actor: &Actor, observed: &Deployment, running: Op
 fn retire_live(db: &mut Db, actor: &Actor, successor: &Deployment) -> Result<(), Error> {
     let Some(live) = live_in(db, &successor.service, &successor.environment)? else { return Ok(()) };
     let state = if successor.rollback_of == Some(live.id) { State::RolledBack } else { State::Superseded };
-    advance(db, actor, live, state, None)?;
+    advance(db, actor, live, state, actor.now, None)?;
     Ok(())
 }
 
-/// Makes a move, and writes down that it was made. Every change of state goes through here.
-fn advance(db: &mut Db, actor: &Actor, mut deployment: Deployment, to: State, reason: Option<String>) -> Result<Deployment, Error> {
+/// Makes a move that happened at `at`, and writes down that it was made. Every change of state goes through here.
+fn advance(
+    db: &mut Db,
+    actor: &Actor,
+    mut deployment: Deployment,
+    to: State,
+    at: Timestamp,
+    reason: Option<String>,
+) -> Result<Deployment, Error> {
     let from = deployment.state;
     if lifecycle::decide(from, to, By::Ledger) != Move::To(to) {
         return Err(Error::internal(format!("deployment {} can't go from {from} to {to}", deployment.id)));
@@ -601,9 +625,9 @@ fn advance(db: &mut Db, actor: &Actor, mut deployment: Deployment, to: State, re
     deployment.state = to;
     deployment.revision += 1;
     match to {
-        State::Running => deployment.started_at = Some(actor.now),
+        State::Running => deployment.started_at = Some(at),
         State::Superseded | State::RolledBack | State::Approved => {}
-        _ => deployment.finished_at = Some(actor.now),
+        _ => deployment.finished_at = Some(at),
     }
     if to != State::Approved {
         deployment.expires_at = None;
@@ -613,7 +637,7 @@ fn advance(db: &mut Db, actor: &Actor, mut deployment: Deployment, to: State, re
     }
     diesel::update(deployments::table.find(deployment.id)).set(&deployment).execute(db)?;
     let verb = if to == State::Running { "started" } else { to.as_str() };
-    let payload = json!({"from": from, "to": to, "reason": reason, "ungated": deployment.ungated});
+    let payload = json!({"from": from, "to": to, "reason": reason, "at": at, "ungated": deployment.ungated});
     events::record(db, actor, &deployment.about(), verb, payload)?;
     Ok(deployment)
 }
@@ -626,7 +650,7 @@ pub fn hear(db: &mut Db, actor: &Actor, release: &Release, environment: &Environ
             continue;
         }
         if !approved {
-            advance(db, actor, deployment, State::Rejected, None)?;
+            advance(db, actor, deployment, State::Rejected, actor.now, None)?;
             continue;
         }
         let seen = gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
@@ -640,7 +664,7 @@ pub fn hear(db: &mut Db, actor: &Actor, release: &Release, environment: &Environ
         let facts = gate::facts(db, &seen, environment, &gate::Candidate::of(release), &question, actor.now)?;
         if Ruling::on(facts, actor.now).is_approved() {
             deployment.expires_at = Some(actor.now.plus(environment.approval_ttl()));
-            advance(db, actor, deployment, State::Approved, None)?;
+            advance(db, actor, deployment, State::Approved, actor.now, None)?;
         }
     }
     Ok(())

@@ -1,0 +1,186 @@
+#!/usr/bin/env bash
+# Fills a ledger with three services and a week of their history, and says what it does.
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+Usage: PROP_KEY=prop_... scripts/demo.sh [URL]
+
+Fills the ledger at URL (PROP_URL, else http://127.0.0.1:8080) with three services and a week of believable history:
+releases, scans, approvals, a freeze and its override, an incident, a rollback. Needs a key with the scope admin, as a
+new ledger prints it; and curl. Meant for a ledger to look around in: what it writes stays.
+
+Exit codes: 0 done, 1 the ledger refused something, 2 no key was given.
+END
+}
+
+case ${1:-} in
+    -h | --help)
+        usage
+        exit
+        ;;
+esac
+url=${1:-${PROP_URL:-http://127.0.0.1:8080}}
+if [ -z "${PROP_KEY:-}" ]; then
+    usage >&2
+    exit 2
+fi
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+
+# call KEY METHOD PATH [BODY]: sends a request; the answer is in $answer, its status in $status.
+call() {
+    local out
+    out=$(curl -sS -w '\n%{http_code}' -X "$2" "$url$3" -H "Authorization: Bearer $1" -H 'Content-Type: application/json' ${4:+-d "$4"})
+    status=${out##*$'\n'} answer=${out%$'\n'*}
+}
+
+# ok KEY METHOD PATH [BODY]: the same, for what must succeed.
+ok() {
+    call "$@"
+    case $status in
+        2*) ;;
+        *)
+            echo "$2 $3 answered $status: $answer" >&2
+            exit 1
+            ;;
+    esac
+}
+
+# field NAME: a text field of the answer, the first of that name.
+field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" <<<"${answer%%\"decision\":\{*}" | head -n 1; }
+first_id() { grep -o '"id":"[^"]*"' <<<"$answer" | head -n 1 | cut -d'"' -f4; }
+
+# key NAME SCOPES: makes a key and prints it.
+key() {
+    ok "$PROP_KEY" POST /v1/keys "{\"name\":\"$1\",\"scopes\":$2}"
+    field key
+}
+
+ago() { date -u -d "@$(($(date +%s) - $1 * 3600))" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -r $(($(date +%s) - $1 * 3600)) +%Y-%m-%dT%H:%M:%SZ; }
+hash_of() { printf '%s' "$1" | { sha256sum 2>/dev/null || shasum -a 256; } | cut -d' ' -f1; }
+
+# release SERVICE VERSION HOURS_AGO: built from a commit of that time, and scanned clean.
+release() {
+    local digest sha
+    digest=$(hash_of "$1 $2") sha=$(hash_of "commit $1 $2" | cut -c1-40)
+    ok "$pipeline" POST /v1/releases "{\"service\":\"$1\",\"version\":\"$2\",\"git_sha\":\"$sha\",\"image_digest\":\"sha256:$digest\",
+        \"committed_at\":\"$(ago "$3")\",\"source_url\":\"https://git.example.org/shop/$1/tree/$2\",\"create_missing\":true}"
+    ok "$scanner" PUT "/v1/releases/$(first_id)/scan" '{"tool":"trivy 0.66","summary":{"medium":2,"low":7}}'
+    echo "  $1 $2: built and scanned"
+}
+
+# happened SERVICE VERSION ENVIRONMENT HOURS_AGO MINUTES OUTCOME [MORE]: a deployment of the past, as a pipeline saw it.
+happened() {
+    local started finished id
+    started=$(ago "$4") finished=$(date -u -d "$started + $5 minutes" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || ago "$4")
+    ok "$pipeline" POST /v1/deployments "{\"service\":\"$1\",\"version\":\"$2\",\"environment\":\"$3\",\"observed\":true,\"at\":\"$started\",
+        \"source\":\"demo\",\"requested_by\":\"${requester:-dana}\",\"run_url\":\"https://ci.example.org/shop/$1/runs/$RANDOM\"${7:+,$7}}"
+    id=$(first_id)
+    ok "$pipeline" POST "/v1/deployments/$id/transitions" "{\"to\":\"$6\",\"observed\":true,\"at\":\"$finished\"}"
+    echo "  $1 $2 in $3: $6, $4 h ago"
+    deployment=$id
+}
+
+approve() {
+    ok "$alice" POST /v1/approvals "{\"service\":\"$1\",\"version\":\"$2\",\"environment\":\"production\",\"decision\":\"approved\",\"comment\":\"Looks good.\"}"
+    echo "  alice approved $1 $2 for production"
+}
+
+# ask SERVICE VERSION ENVIRONMENT: what the gate says.
+ask() {
+    ok "$pipeline" GET "/v1/gate?service=$1&version=$2&environment=$3&requested_by=dana"
+    case $answer in
+        *'"allowed":true'*) echo "  may $1 $2 go to $3? Yes." ;;
+        *) echo "  may $1 $2 go to $3? No: $(grep -o '"detail":"[^"]*"' <<<"$answer" | cut -d'"' -f4 | paste -sd' ')" ;;
+    esac
+}
+
+say 'Who may do what'
+pipeline=$(key pipeline '["read","deploy"]')
+scanner=$(key scanner '["attest"]')
+alice=$(key alice '["read","approve","override","operate"]')
+echo '  pipeline deploys, scanner attests, alice approves, operates and overrides'
+
+say 'Where to: testing, staging, and production, which wants a scan, an hour in staging, and a second pair of eyes'
+ok "$PROP_KEY" POST /v1/environments '{"slug":"testing","name":"Testing","tier":"testing"}'
+ok "$PROP_KEY" POST /v1/environments '{"slug":"staging","name":"Staging","tier":"staging"}'
+ok "$PROP_KEY" POST /v1/environments '{"slug":"production","name":"Production","tier":"production","required_approvals":1,
+    "require_scan":true,"predecessor":"staging","soak_minutes":60}'
+
+say 'What: three services'
+for service in 'checkout Checkout payments' 'catalog Catalogue search' 'accounts Accounts identity'; do
+    read -r slug name owner <<<"$service"
+    ok "$PROP_KEY" POST /v1/services "{\"slug\":\"$slug\",\"name\":\"$name\",\"owner\":\"$owner\",\"repository_url\":\"https://git.example.org/shop/$slug\"}"
+    echo "  $slug"
+done
+
+say 'A week ago'
+for service in checkout catalog accounts; do
+    release "$service" 1.0.0 170
+    happened "$service" 1.0.0 testing 169 3 succeeded
+    happened "$service" 1.0.0 staging 168 4 succeeded
+    approve "$service" 1.0.0
+    happened "$service" 1.0.0 production 166 6 succeeded
+done
+
+say 'Days of work'
+release catalog 1.1.0 143
+happened catalog 1.1.0 testing 142 3 failed
+release catalog 1.1.1 140
+happened catalog 1.1.1 testing 139 3 succeeded
+happened catalog 1.1.1 staging 138 4 succeeded
+approve catalog 1.1.1
+happened catalog 1.1.1 production 120 5 succeeded
+release accounts 1.1.0 119
+happened accounts 1.1.0 staging 118 4 succeeded
+approve accounts 1.1.0
+happened accounts 1.1.0 production 96 7 succeeded
+
+say 'A release that breaks something, and the way back'
+release checkout 1.1.0 80
+happened checkout 1.1.0 staging 79 4 succeeded
+approve checkout 1.1.0
+happened checkout 1.1.0 production 72 6 succeeded
+broken=$deployment
+ok "$alice" POST /v1/incidents "{\"service\":\"checkout\",\"environment\":\"production\",\"title\":\"Card payments fail\",\"severity\":\"critical\",
+    \"detected_at\":\"$(ago 71)\",\"caused_by\":[\"$broken\"]}"
+incident=$(first_id)
+echo '  an incident: card payments fail'
+release checkout 1.1.1 71
+ask checkout 1.1.1 production
+happened checkout 1.0.0 production 71 4 succeeded
+ok "$alice" PATCH "/v1/incidents/$incident" "{\"resolved_at\":\"$(ago 70)\",\"fixed_by\":[\"$deployment\"]}"
+echo '  rolled back to 1.0.0; the incident is over'
+happened checkout 1.1.1 staging 50 4 succeeded
+approve checkout 1.1.1
+happened checkout 1.1.1 production 48 6 succeeded
+
+say 'Somebody deploys past the gate: recorded, and flagged'
+release accounts 1.1.1 30
+requester=erin happened accounts 1.1.1 production 29 2 succeeded
+
+say 'Today: a freeze, and what the gate says'
+ok "$alice" POST /v1/freezes "{\"environment\":\"production\",\"reason\":\"Quarter end\",\"ends_at\":\"$(ago -36)\"}"
+freeze=$(first_id)
+release catalog 1.2.0 5
+happened catalog 1.2.0 staging 4 4 succeeded
+ask catalog 1.2.0 production
+approve catalog 1.2.0
+call "$pipeline" POST /v1/deployments '{"service":"catalog","version":"1.2.0","environment":"production","requested_by":"dana"}'
+echo "  catalog 1.2.0 to production answers $status: $(field detail)"
+ok "$alice" POST "/v1/freezes/$freeze/overrides" '{"service":"catalog","version":"1.2.0","environment":"production","reason":"The price feed needs it."}'
+echo '  alice lets this one through'
+ok "$pipeline" POST /v1/deployments '{"service":"catalog","version":"1.2.0","environment":"production","requested_by":"dana","start":true}'
+id=$(first_id)
+ok "$pipeline" POST "/v1/deployments/$id/transitions" '{"to":"succeeded"}'
+echo '  catalog 1.2.0 is live'
+release checkout 1.2.0 3
+happened checkout 1.2.0 staging 2 4 succeeded
+ask checkout 1.2.0 production
+release accounts 1.2.0 1
+ok "$pipeline" POST /v1/deployments '{"service":"accounts","version":"1.2.0","environment":"staging","requested_by":"dana","start":true}'
+echo '  accounts 1.2.0 is being rolled out to staging'
+
+say "Done. Look around: $url/docs/, or"
+echo "  curl -s $url/v1/status -H 'Authorization: Bearer \$PROP_KEY'"
