@@ -2,6 +2,8 @@
 # Runs the tests, after installing what they need from the ordinary registries.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# Debian keeps PgBouncer where only root looks.
+PATH=$PATH:/usr/sbin
 
 usage() {
     cat <<'END'
@@ -105,13 +107,16 @@ app() {
         postgres=no
         lacking postgresql 'the API on PostgreSQL'
     fi
+    local pooler=yes
+    if ! need pgbouncer pgbouncer; then
+        pooler=no
+        lacking pgbouncer 'the API through PgBouncer'
+    fi
+    need curl curl || lacking curl 'the printed curl line'
+    need setpriv util-linux || lacking setpriv 'PostgreSQL and PgBouncer, as root'
     step 'cargo test' cargo test --locked
-    if [ -x scripts/with-pgbouncer.sh ] && [ "$postgres" = yes ]; then
-        if need pgbouncer pgbouncer; then
-            step 'the API through PgBouncer' scripts/with-pgbouncer.sh cargo test --locked --test api postgres
-        else
-            lacking pgbouncer 'the API through PgBouncer'
-        fi
+    if [ "$postgres" = yes ] && [ "$pooler" = yes ]; then
+        step 'the API through PgBouncer' scripts/with-pgbouncer.sh cargo test --locked --test api postgres
     fi
     contract
 }

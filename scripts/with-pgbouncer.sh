@@ -1,17 +1,31 @@
-#!/bin/sh
-# Runs a command beside a throw-away PostgreSQL behind a throw-away PgBouncer in transaction mode, and returns its status:
-#
-#   scripts/with-pgbouncer.sh cargo test --test api postgres
-#
-# The command finds TEST_DATABASE_URL and TEST_PROP_PREPARED_STATEMENTS=false in its environment.
-set -eu
+#!/usr/bin/env bash
+# Runs a command beside a throw-away PostgreSQL behind a throw-away PgBouncer in transaction mode.
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+Usage: scripts/with-pgbouncer.sh COMMAND [ARGUMENT]...
+
+Runs the command with TEST_DATABASE_URL and TEST_PROP_PREPARED_STATEMENTS=false in its environment: a throw-away
+PostgreSQL behind a throw-away PgBouncer in transaction mode. Returns the command's status; 127 when there is no
+PostgreSQL, PgBouncer or command.
+
+  scripts/with-pgbouncer.sh cargo test --test api postgres
+END
+}
 
 fail() {
     echo "with-pgbouncer: $1" >&2
     exit 127
 }
 
-[ $# -gt 0 ] || fail "what shall I run?"
+case ${1:-} in
+    -h | --help)
+        usage
+        exit
+        ;;
+    '') fail "what shall I run?" ;;
+esac
 PATH=$PATH:/usr/sbin
 command -v pgbouncer >/dev/null || fail "there is no pgbouncer; Debian has it in a package of that name"
 for bin in /usr/lib/postgresql/*/bin "$(dirname "$(command -v initdb || echo .)")"; do
@@ -40,8 +54,8 @@ trap 'exit 143' TERM
 
 # Sockets in a directory of our own: no port that somebody else could take.
 $unprivileged "$bin/initdb" -D "$dir/data" -U prop -A trust -E UTF8 --locale=C.UTF-8 --no-sync >/dev/null
-$unprivileged "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w start >/dev/null \
-    -o "-k $dir -p 5432 -c listen_addresses= -c max_connections=500 -c fsync=off"
+$unprivileged "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w start \
+    -o "-k $dir -p 5432 -c listen_addresses= -c max_connections=500 -c fsync=off" >/dev/null
 
 # Two server connections for each database, and eight clients from each prop: they do take turns.
 cat >"$dir/pgbouncer.ini" <<INI
