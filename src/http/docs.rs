@@ -5,7 +5,6 @@
 use actix_web::dev::ResourceDef;
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderValue};
-use actix_web::middleware::Compress;
 use actix_web::{HttpRequest, HttpResponse, get, web};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
@@ -313,17 +312,19 @@ pub fn swagger_ui(config: &mut web::ServiceConfig) {
         let settings = settings.clone();
         async move {
             match utoipa_swagger_ui::serve(&path, settings) {
-                Ok(Some(file)) => Ok(HttpResponse::Ok()
-                    .content_type(file.content_type)
-                    .insert_header((header::CONTENT_SECURITY_POLICY, policy))
-                    .insert_header((header::CACHE_CONTROL, "public, max-age=3600"))
-                    .body(file.bytes.into_owned())),
+                Ok(Some(file)) => {
+                    let mut response = HttpResponse::Ok();
+                    if file.gzpipped {
+                        // As it is in the binary. Every browser takes gzip, and nothing else comes here.
+                        response.insert_header(header::ContentEncoding::Gzip);
+                    }
+                    let response = response.content_type(file.content_type).insert_header((header::CONTENT_SECURITY_POLICY, policy));
+                    Ok(response.insert_header((header::CACHE_CONTROL, "public, max-age=3600")).body(file.bytes.into_owned()))
+                }
                 Ok(None) => Err(Error::not_found("page", path)),
                 Err(error) => Err(Error::internal(error)),
             }
         }
     };
-    config
-        .service(web::redirect("/docs", "/docs/"))
-        .service(web::resource("/docs/{file:.*}").wrap(Compress::default()).route(web::get().to(file)));
+    config.service(web::redirect("/docs", "/docs/")).service(web::resource("/docs/{file:.*}").route(web::get().to(file)));
 }
