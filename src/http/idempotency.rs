@@ -104,7 +104,7 @@ impl Claim {
 }
 
 #[derive(Queryable, Selectable, Insertable)]
-#[diesel(table_name = idempotency_keys)]
+#[diesel(table_name = idempotency_keys, treat_none_as_default_value = false)]
 struct Kept {
     fingerprint: String,
     status: i32,

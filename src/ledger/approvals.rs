@@ -50,7 +50,7 @@ text_enum! {
 
 /// What somebody said about a release in an environment.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
-#[diesel(table_name = approvals)]
+#[diesel(table_name = approvals, treat_none_as_default_value = false)]
 #[schema(example = json!({
     "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e43", "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "service": "checkout",
     "environment": "production", "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",

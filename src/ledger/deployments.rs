@@ -33,7 +33,7 @@ pub fn routes(config: &mut ServiceConfig) {
 
 /// A release on its way into an environment, or there, or gone from there.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = deployments, treat_none_as_null = true)]
+#[diesel(table_name = deployments, treat_none_as_default_value = false, treat_none_as_null = true)]
 #[schema(example = json!({
     "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production",
     "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2", "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
@@ -93,7 +93,7 @@ pub struct Deployment {
 
 /// A deployment with what the gate said of it.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
-#[diesel(table_name = deployments)]
+#[diesel(table_name = deployments, treat_none_as_default_value = false)]
 pub struct DeploymentWithDecision {
     #[diesel(embed)]
     #[serde(flatten)]

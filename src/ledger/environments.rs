@@ -56,7 +56,7 @@ impl Tier {
 
 /// A place where services run.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
-#[diesel(table_name = environments)]
+#[diesel(table_name = environments, treat_none_as_default_value = false)]
 #[schema(example = json!({
     "slug": "production", "name": "Production", "tier": "production", "required_approvals": 1, "allow_self_approval": false,
     "approval_ttl_hours": 72, "require_scan": true, "predecessor": "staging", "soak_minutes": 60, "rollback_needs_approval": false,

@@ -27,7 +27,7 @@ pub fn routes(config: &mut ServiceConfig) {
 
 /// A time when nothing goes somewhere.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = freezes, treat_none_as_null = true)]
+#[diesel(table_name = freezes, treat_none_as_default_value = false, treat_none_as_null = true)]
 #[schema(example = json!({
     "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e44", "environment": "production", "service": null, "reason": "Weekend",
     "starts_at": "2026-02-03T04:05:06.000000Z", "ends_at": null,
@@ -163,7 +163,7 @@ pub struct FreezePatch {
 
 /// A permission for one deployment to pass a freeze.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
-#[diesel(table_name = freeze_overrides)]
+#[diesel(table_name = freeze_overrides, treat_none_as_default_value = false)]
 #[schema(example = json!({
     "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e45", "freeze_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e44", "service": "checkout",
     "environment": "production", "version": "1.4.3", "actor": "alice", "reason": "Card payments are down.",

@@ -40,7 +40,7 @@ text_enum! {
 
 /// Something that is, or was, wrong in a place.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = incidents, treat_none_as_null = true)]
+#[diesel(table_name = incidents, treat_none_as_default_value = false, treat_none_as_null = true)]
 pub struct Incident {
     id: IncidentId,
     service: String,

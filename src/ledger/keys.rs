@@ -48,7 +48,7 @@ pub struct Key {
 }
 
 #[derive(Queryable, Selectable, Insertable)]
-#[diesel(table_name = keys)]
+#[diesel(table_name = keys, treat_none_as_default_value = false)]
 struct Kept {
     id: KeyId,
     name: String,

@@ -28,7 +28,7 @@ pub fn routes(config: &mut ServiceConfig) {
 
 /// A version of a service.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
-#[diesel(table_name = releases)]
+#[diesel(table_name = releases, treat_none_as_default_value = false)]
 #[schema(example = json!({
     "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "service": "checkout", "version": "1.4.2",
     "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
@@ -66,7 +66,7 @@ pub struct Release {
 
 /// A release with the commits that it delivers.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
-#[diesel(table_name = releases)]
+#[diesel(table_name = releases, treat_none_as_default_value = false)]
 #[schema(example = json!({
     "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "service": "checkout", "version": "1.4.2",
     "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",

@@ -26,7 +26,7 @@ pub fn routes(config: &mut ServiceConfig) {
 
 /// Something that is deployed.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
-#[diesel(table_name = services)]
+#[diesel(table_name = services, treat_none_as_default_value = false)]
 #[schema(example = json!({
     "slug": "checkout", "name": "Checkout", "description": "Takes the money.", "owner": "payments",
     "repository_url": "https://git.example.org/shop/checkout",
