@@ -2,12 +2,17 @@
 
 mod harness;
 
+mod approvals;
 mod bad_input;
 mod conventions;
 mod deployments;
 mod document;
 mod events;
+mod expiry;
+mod freezes;
+mod gate;
 mod idempotency;
+mod incidents;
 mod keys;
 mod migrations;
 mod places;
