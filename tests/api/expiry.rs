@@ -9,6 +9,7 @@ crate::on_both_databases! {
     who_moves_it_learns_that_it_expired
     an_approval_comes_too_late
     it_expires_once
+    what_expired_keeps_nobody_from_approving
 }
 
 /// A deployment that has waited too long, while nobody looked.
@@ -101,4 +102,14 @@ fn it_expires_once(app: &TestApp) {
     for deployment in &deployments {
         expect_expired(app, deployment);
     }
+}
+
+fn what_expired_keeps_nobody_from_approving(app: &TestApp) {
+    production(app, json!({"required_approvals": 1}));
+    let (pipeline, alice) = (&person(app, "pipeline"), &person(app, "alice"));
+    release(app, "1");
+    let late = overdue(app, pipeline);
+    say(app, pipeline, "1", "approved").expect(201);
+    expect_expired(app, &late);
+    assert_eq!(deploy(app, alice, "1", json!({})).expect(201)["state"], "approved");
 }
