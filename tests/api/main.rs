@@ -17,6 +17,7 @@ mod keys;
 mod migrations;
 mod places;
 mod releases;
+mod sequences;
 
 /// Makes two tests of each function that takes a [`harness::TestApp`]: `sqlite::name` and `postgres::name`.
 #[macro_export]
