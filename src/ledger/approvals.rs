@@ -236,7 +236,9 @@ fn refuse_own(db: &mut Db, approval: &Approval, release: &Release, environment: 
     if approval.decision == Verdict::Rejected || environment.allow_self_approval {
         return Ok(());
     }
-    let waiting = deployments::awaiting(db, release.id, &environment.slug)?;
+    // What has waited too long waits no more, whether anybody has looked at it since or not.
+    let mut waiting = deployments::awaiting(db, release.id, &environment.slug)?;
+    waiting.retain(|deployment| !deployment.is_overdue());
     if waiting.is_empty() || waiting.iter().any(|deployment| deployment.requested_by != approval.approver) {
         return Ok(());
     }

@@ -2,16 +2,22 @@
 
 mod harness;
 
+mod approvals;
 mod bad_input;
 mod conventions;
 mod deployments;
 mod document;
 mod events;
+mod expiry;
+mod freezes;
+mod gate;
 mod idempotency;
+mod incidents;
 mod keys;
 mod migrations;
 mod places;
 mod releases;
+mod sequences;
 
 /// Makes two tests of each function that takes a [`harness::TestApp`]: `sqlite::name` and `postgres::name`.
 #[macro_export]
