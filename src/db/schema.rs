@@ -91,6 +91,7 @@ tables! {
         decision -> Nullable<Document>,
         ungated -> Bool,
         expires_at -> Nullable<Instant>,
+        recorded_by -> Nullable<Text>,
     }
 
     approvals (id) {

@@ -177,13 +177,7 @@ fn say(db: &mut Db, actor: &Actor, new: NewApproval) -> Result<(Approval, bool),
     let release = releases::find_version(db, &new.service, &new.version)?;
     let approval = approval(actor, new, &release, &environment)?;
     if let Some(known) = find_review(db, &approval)? {
-        return match known.consumed_by {
-            Some(deployment) => {
-                let detail = format!("Deployment {deployment} has started with it.");
-                Err(Error::new(Code::ApprovalUsed, detail).with("deployment_id", deployment))
-            }
-            None => Ok((known, false)),
-        };
+        return the_same(known, &approval).map(|known| (known, false));
     }
     refuse_own(db, &approval, &release, &environment)?;
     diesel::insert_into(approvals::table).values(&approval).execute(db)?;
@@ -227,8 +221,24 @@ fn approval(actor: &Actor, new: NewApproval, release: &Release, environment: &En
 
 fn find_review(db: &mut Db, approval: &Approval) -> Result<Option<Approval>, Error> {
     let Some(review) = &approval.review_id else { return Ok(None) };
-    let the_same = approvals::table.filter(approvals::environment.eq(&approval.environment)).filter(approvals::review_id.eq(review));
+    let the_same = approvals::table
+        .filter(approvals::release_id.eq(approval.release_id))
+        .filter(approvals::environment.eq(&approval.environment))
+        .filter(approvals::review_id.eq(review));
     Ok(the_same.select(Approval::as_select()).first(db).optional()?)
+}
+
+/// The review that is sent again, if it says the same and nothing has started with it.
+fn the_same(known: Approval, sent: &Approval) -> Result<Approval, Error> {
+    if let Some(deployment) = known.consumed_by {
+        let detail = format!("Deployment {deployment} has started with it.");
+        return Err(Error::new(Code::ApprovalUsed, detail).with("deployment_id", deployment));
+    }
+    if known.decision != sent.decision || known.approver != sent.approver {
+        let detail = format!("This review is recorded already: {} by {}.", known.decision, known.approver);
+        return Err(Error::new(Code::AlreadyExists, detail).with("approval_id", known.id));
+    }
+    Ok(known)
 }
 
 /// Four eyes: an approval that could count for nobody but the approver's own request is refused.
@@ -239,7 +249,7 @@ fn refuse_own(db: &mut Db, approval: &Approval, release: &Release, environment: 
     // What has waited too long waits no more, whether anybody has looked at it since or not.
     let mut waiting = deployments::awaiting(db, release.id, &environment.slug)?;
     waiting.retain(|deployment| !deployment.is_overdue());
-    if waiting.is_empty() || waiting.iter().any(|deployment| deployment.requested_by != approval.approver) {
+    if waiting.is_empty() || !waiting.iter().all(|deployment| deployment.belongs_to(&approval.approver)) {
         return Ok(());
     }
     let detail = format!("{} asked for this deployment; {} wants somebody else's approval.", approval.approver, environment.slug);

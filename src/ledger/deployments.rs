@@ -40,7 +40,7 @@ pub fn routes(config: &mut ServiceConfig) {
     "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "state": "running", "kind": "normal",
     "unplanned": false, "requested_by": "pipeline", "source": "api", "external_id": null, "run_url": "https://ci.example.org/runs/17",
     "reason": null, "previous_id": null, "rollback_of": null, "requested_at": "2026-02-03T04:05:06.000000Z",
-    "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1, "ungated": false, "expires_at": "2026-02-06T04:05:06.000000Z"
+    "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1, "ungated": false, "expires_at": null, "recorded_by": "pipeline"
 }))]
 pub struct Deployment {
     /// Its identifier.
@@ -89,6 +89,8 @@ pub struct Deployment {
     pub ungated: bool,
     /// Until when it may wait.
     pub expires_at: Option<Timestamp>,
+    /// Who told prop of it: the name of a key.
+    pub recorded_by: Option<String>,
 }
 
 /// A deployment with what the gate said of it.
@@ -110,6 +112,11 @@ impl Deployment {
 
     fn path(&self) -> String {
         format!("/v1/deployments/{}", self.id)
+    }
+
+    /// Whether this person asked for it, or told prop of it. Logins are compared as GitHub does it, in any case.
+    pub fn belongs_to(&self, person: &str) -> bool {
+        [Some(&self.requested_by), self.recorded_by.as_ref()].into_iter().flatten().any(|name| name.eq_ignore_ascii_case(person))
     }
 
     /// Whether it has waited longer than it may.
@@ -392,12 +399,21 @@ fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(Deployment
         None => return Err(Error::not_found(&format!("release of {} with version", new.service), &version)),
     };
 
+    let unplanned = new.unplanned || new.fixes.is_some();
+    let kind = seen.kind(unplanned);
+    if new.rollback && kind != Kind::Rollback {
+        return Err(Error::field(
+            Code::InvalidValue,
+            "/version",
+            "is nothing to roll back to: it was not live there before, or was rolled back itself",
+        ));
+    }
     let id = DeploymentId::new();
     let requested_by = new.requested_by.map_or_else(|| actor.name.clone(), Into::into);
-    let unplanned = new.unplanned || new.fixes.is_some();
     let starts = new.start || new.observed;
     let step = if starts { Step::Start } else { Step::Create };
-    let asked = Asked { step, requested_by: &requested_by, unplanned, deployment: Some(id), fixes: new.fixes };
+    let asked =
+        Asked { step, requested_by: &requested_by, recorded_by: Some(&actor.name), unplanned, deployment: Some(id), fixes: new.fixes };
     let facts = gate::facts(db, &seen, &environment, &candidate, &asked, actor.now)?;
     if new.fixes.is_some() && !facts.incidents.iter().any(|incident| incident.is_fixed_by_this) {
         return Err(Error::field(Code::InvalidValue, "/fixes", "is no open incident of this service and environment"));
@@ -414,7 +430,7 @@ fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(Deployment
         environments::ensure(db, actor, &environment)?;
     }
     let release = releases::ensure(db, actor, release, seen.release.as_ref())?;
-    let (kind, live) = (seen.kind(unplanned), seen.live_id());
+    let live = seen.live_id();
     let deployment = Deployment {
         id,
         service: release.service,
@@ -443,6 +459,7 @@ fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(Deployment
         revision: 1,
         ungated: !ruling.decision.allowed,
         expires_at: (!starts).then(|| actor.now.plus(environment.approval_ttl())),
+        recorded_by: Some(actor.name.clone()),
     };
     if starts {
         cancel_running(db, actor, &deployment, seen.running())?;
@@ -452,7 +469,7 @@ fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(Deployment
     or_conflict(inserted, || Error::new(Code::ExternalIdTaken, "Somebody else just recorded it. Ask again."))?;
     gate::take_overrides(db, id, &new.service, &ruling.facts, actor.now)?;
     if starts {
-        gate::use_approvals(db, id, &ruling.facts, actor.now)?;
+        gate::use_approvals(db, id, &ruling.facts)?;
     }
     if let Some(incident) = new.fixes {
         link(db, incident, id, Role::FixedBy)?;
@@ -568,6 +585,7 @@ fn start(db: &mut Db, actor: &Actor, mut deployment: Deployment, asked: &Transit
     let question = Asked {
         step: Step::Start,
         requested_by: &deployment.requested_by,
+        recorded_by: deployment.recorded_by.as_deref(),
         unplanned: deployment.unplanned,
         deployment: Some(deployment.id),
         fixes: None,
@@ -582,7 +600,7 @@ fn start(db: &mut Db, actor: &Actor, mut deployment: Deployment, asked: &Transit
     }
     cancel_running(db, actor, &deployment, seen.running())?;
     gate::take_overrides(db, deployment.id, &deployment.service, &ruling.facts, actor.now)?;
-    gate::use_approvals(db, deployment.id, &ruling.facts, actor.now)?;
+    gate::use_approvals(db, deployment.id, &ruling.facts)?;
     // The place may have changed since it was requested.
     deployment.kind = seen.kind(deployment.unplanned || ruling.facts.incidents.iter().any(|incident| incident.is_fixed_by_this));
     deployment.previous_id = seen.live_id();
@@ -657,6 +675,7 @@ pub fn hear(db: &mut Db, actor: &Actor, release: &Release, environment: &Environ
         let question = Asked {
             step: Step::Start,
             requested_by: &deployment.requested_by,
+            recorded_by: deployment.recorded_by.as_deref(),
             unplanned: deployment.unplanned,
             deployment: Some(deployment.id),
             fixes: None,

@@ -58,7 +58,8 @@ struct Question {
 #[get("/gate")]
 async fn ask(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
     let Question { service, environment, version, requested_by } = query.0;
-    let requested_by = requested_by.map_or_else(|| ctx.name().to_owned(), Into::into);
+    let caller = ctx.name().to_owned();
+    let requested_by = requested_by.map_or_else(|| caller.clone(), Into::into);
     let decision = ctx
         .read(move |db| {
             let now = Timestamp::now();
@@ -68,7 +69,14 @@ async fn ask(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
             }
             let here = seen.environment.as_ref().ok_or_else(|| Error::not_found("environment", &environment))?;
             let release = seen.release.as_ref().ok_or_else(|| Error::not_found(&format!("release of {service} with version"), &version))?;
-            let asked = Asked { step: Step::Start, requested_by: &requested_by, unplanned: false, deployment: None, fixes: None };
+            let asked = Asked {
+                step: Step::Start,
+                requested_by: &requested_by,
+                recorded_by: Some(&caller),
+                unplanned: false,
+                deployment: None,
+                fixes: None,
+            };
             Ok(gate::decide(&facts(db, &seen, here, &Candidate::of(release), &asked, now)?, now.into()))
         })
         .await?;
@@ -86,7 +94,7 @@ pub struct Seen {
     /// What is live there: the deployment, and its release.
     pub live: Option<(DeploymentId, ReleaseId)>,
     running: Option<DeploymentId>,
-    was_live: bool,
+    was_good: bool,
     succeeded_before_at: Option<Timestamp>,
 }
 
@@ -105,7 +113,7 @@ impl Seen {
     pub fn kind(&self, unplanned: bool) -> Kind {
         let release = self.release.as_ref().map(|release| release.id);
         let is_live = self.live.is_some_and(|(_, live)| Some(live) == release);
-        lifecycle::kind(lifecycle::Place { is_live, was_live: self.was_live, unplanned })
+        lifecycle::kind(lifecycle::Place { is_live, was_live: self.was_good, unplanned })
     }
 }
 
@@ -135,6 +143,11 @@ impl Candidate {
     }
 }
 
+/// The environment, the release, what is live, what runs, how the release last ceased to be live there, and when it first
+/// succeeded in the environment that comes before.
+type Row =
+    (Option<Environment>, Option<Release>, Option<(DeploymentId, ReleaseId)>, Option<DeploymentId>, Option<State>, Option<Timestamp>);
+
 /// Looks at a place with a release in mind: one query, and one more when there is no such service.
 pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Result<Seen, Error> {
     let (live, running, former, earlier) =
@@ -144,7 +157,7 @@ pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Res
 
     // A subselect that is a single value must own what is bound in it, and so must what it stands beside.
     let (service, environment, version) = (|| service.to_owned(), || environment.to_owned(), || version.to_owned());
-    let was_live = former
+    let last_end = former
         .filter(former.field(deployments::service).eq(service()))
         .filter(former.field(deployments::environment).eq(environment()))
         .filter(former.field(deployments::state).eq(State::Superseded).or(former.field(deployments::state).eq(State::RolledBack)))
@@ -154,7 +167,10 @@ pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Res
                     .filter(this.field(releases::version).eq(version()))
                     .select(this.field(releases::id)),
             ),
-        );
+        )
+        .order(former.field(deployments::finished_at).desc())
+        .limit(1)
+        .select(former.field(deployments::state));
     let succeeded_before = earlier
         .filter(
             earlier
@@ -180,14 +196,7 @@ pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Res
         .limit(1)
         .select(earlier.field(deployments::finished_at));
 
-    let row: Option<(
-        Option<Environment>,
-        Option<Release>,
-        Option<(DeploymentId, ReleaseId)>,
-        Option<DeploymentId>,
-        bool,
-        Option<Timestamp>,
-    )> = services::table
+    let row: Option<Row> = services::table
         .left_join(environments::table.on(environments::slug.eq(environment())))
         .left_join(releases::table.on(releases::service.eq(services::slug).and(releases::version.eq(version()))))
         .left_join(
@@ -210,20 +219,22 @@ pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Res
             Option::<Release>::as_select(),
             live.fields((deployments::id, deployments::release_id)).nullable(),
             running.field(deployments::id).nullable(),
-            exists(was_live),
+            last_end.single_value(),
             succeeded_before.single_value(),
         ))
         .first(db)
         .optional()?;
     let has_service = row.is_some();
-    let (environment, release, live, running, was_live, succeeded_before_at) = match row {
+    let (environment, release, live, running, last_end, succeeded_before_at) = match row {
         Some(row) => row,
         None => {
             let alone = environments::table.find(environment()).select(Environment::as_select()).first(db).optional()?;
-            (alone, None, None, None, false, None)
+            (alone, None, None, None, None, None)
         }
     };
-    Ok(Seen { service: service(), has_service, environment, release, live, running, was_live, succeeded_before_at })
+    // What was rolled back itself is nothing to go back to.
+    let was_good = last_end == Some(State::Superseded);
+    Ok(Seen { service: service(), has_service, environment, release, live, running, was_good, succeeded_before_at })
 }
 
 /// Who asks the gate, and for what.
@@ -232,6 +243,8 @@ pub struct Asked<'a> {
     pub step: Step,
     /// Who asks for the deployment.
     pub requested_by: &'a str,
+    /// Who told prop of it.
+    pub recorded_by: Option<&'a str>,
     /// It was not planned.
     pub unplanned: bool,
     /// The deployment, once it is recorded.
@@ -309,6 +322,7 @@ pub fn facts(
     let mut facts = Facts {
         step: asked.step,
         requested_by: asked.requested_by.to_owned(),
+        recorded_by: asked.recorded_by.map(str::to_owned),
         is_rollback: seen.kind(asked.unplanned) == Kind::Rollback,
         policy: environment.policy(),
         release: gate::Candidate {
@@ -389,7 +403,10 @@ pub fn refuse(db: &mut Db, actor: &Actor, service: &str, deployment: Option<Depl
 
 /// Takes one override of each freeze that holds for this deployment, so that no other one passes with it.
 pub fn take_overrides(db: &mut Db, deployment: DeploymentId, service: &str, facts: &Facts, now: Timestamp) -> Result<(), Error> {
-    for freeze in facts.freezes.iter().filter(|freeze| freeze.is_overridden && freeze.schedule.holds(now.into()).is_some()) {
+    let needed = |freeze: &&Freeze| {
+        freeze.is_overridden && !(facts.is_rollback && freeze.allow_rollback) && freeze.schedule.holds(now.into()).is_some()
+    };
+    for freeze in facts.freezes.iter().filter(needed) {
         let freeze_id: FreezeId = freeze.id.parse().map_err(Error::internal)?;
         let of_freeze = || freeze_overrides::table.filter(freeze_overrides::freeze_id.eq(freeze_id));
         let has_one = exists(of_freeze().filter(freeze_overrides::consumed_by.eq(deployment)));
@@ -409,9 +426,9 @@ pub fn take_overrides(db: &mut Db, deployment: DeploymentId, service: &str, fact
     Ok(())
 }
 
-/// Uses up the approvals that carry this start.
-pub fn use_approvals(db: &mut Db, deployment: DeploymentId, facts: &Facts, now: Timestamp) -> Result<(), Error> {
-    for opinion in gate::carried_by(facts, now.into()) {
+/// Uses up the approvals that carry this start, and whatever else was said before it.
+pub fn use_approvals(db: &mut Db, deployment: DeploymentId, facts: &Facts) -> Result<(), Error> {
+    for opinion in gate::settled_by_start(facts) {
         let id: ApprovalId = opinion.id.parse().map_err(Error::internal)?;
         diesel::update(approvals::table.find(id)).set(approvals::consumed_by.eq(deployment)).execute(db)?;
     }

@@ -129,6 +129,8 @@ pub struct Facts {
     pub step: Step,
     /// Who asks for the deployment.
     pub requested_by: String,
+    /// Who told prop of it: naming somebody else gives nobody a second pair of eyes.
+    pub recorded_by: Option<String>,
     /// The release was live there before and is not now.
     pub is_rollback: bool,
     /// What the environment asks.
@@ -273,11 +275,18 @@ fn seasoned(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
 }
 
 /// What each person last said, as far as it may count here.
-fn latest<'a>(facts: &'a Facts, now: Timestamp) -> impl Iterator<Item = &'a Opinion> + Clone {
+fn latest(facts: &Facts, now: Timestamp) -> impl Iterator<Item = &Opinion> + Clone {
     let is_last = move |opinion: &Opinion| {
         !facts.opinions.iter().any(|other| other.approver == opinion.approver && (other.at, &other.id) > (opinion.at, &opinion.id))
     };
-    let counts = move |opinion: &Opinion| !opinion.approved || facts.policy.allow_self_approval || opinion.approver != facts.requested_by;
+    // Logins are compared as GitHub does it, in any case.
+    let is_own = |opinion: &Opinion| {
+        [Some(&facts.requested_by), facts.recorded_by.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|name| name.eq_ignore_ascii_case(&opinion.approver))
+    };
+    let counts = move |opinion: &Opinion| !opinion.approved || facts.policy.allow_self_approval || !is_own(opinion);
     facts.opinions.iter().filter(move |opinion| opinion.at <= now && is_last(opinion) && counts(opinion))
 }
 
@@ -288,6 +297,12 @@ pub fn carried_by(facts: &Facts, now: Timestamp) -> Vec<&Opinion> {
     } else {
         latest(facts, now).filter(|opinion| opinion.approved && now < opinion.expires_at).collect()
     }
+}
+
+/// What a start settles: everything that was said until then, if it needed somebody's approval. What was said before it says
+/// nothing of the next one.
+pub fn settled_by_start(facts: &Facts) -> &[Opinion] {
+    if needed(facts) == 0 { &[] } else { &facts.opinions }
 }
 
 /// How many approvals a start needs.
@@ -345,6 +360,7 @@ mod tests {
         Facts {
             step: Step::Start,
             requested_by: "alice".into(),
+            recorded_by: Some("pipeline".into()),
             is_rollback: false,
             policy: Policy {
                 environment: "production".into(),
@@ -584,8 +600,10 @@ mod tests {
 
     #[test]
     fn ones_own_approval_counts_only_where_the_environment_says_so() {
-        let mut facts = Facts { requested_by: "bob".into(), ..free() };
-        assert_eq!(codes(&facts), [Code::ApprovalMissing]);
+        let told_by_bob = Facts { recorded_by: Some("bob".into()), ..free() };
+        assert_eq!(codes(&told_by_bob), [Code::ApprovalMissing], "who names another as the requester");
+        let mut facts = Facts { requested_by: "Bob".into(), ..free() };
+        assert_eq!(codes(&facts), [Code::ApprovalMissing], "logins have no case");
         assert_eq!(carried_by(&facts, at(NOW)), Vec::<&Opinion>::new());
         facts.policy.allow_self_approval = true;
         assert_eq!(codes(&facts), []);
@@ -594,8 +612,11 @@ mod tests {
     #[test]
     fn nothing_is_used_up_where_nothing_is_needed() {
         let mut facts = free();
+        facts.opinions.push(opinion("bob", true, "2026-03-02T11:30:00Z"));
+        facts.opinions.push(opinion("carol", false, "2026-03-02T10:00:00Z"));
         assert_eq!(carried_by(&facts, at(NOW)).len(), 1);
+        assert_eq!(settled_by_start(&facts).len(), 3, "what was said before says nothing of the next one");
         facts.is_rollback = true;
-        assert!(carried_by(&facts, at(NOW)).is_empty());
+        assert!(carried_by(&facts, at(NOW)).is_empty() && settled_by_start(&facts).is_empty());
     }
 }

@@ -9,6 +9,7 @@ ALTER TABLE environments ADD COLUMN rollback_needs_approval boolean NOT NULL DEF
 ALTER TABLE deployments ADD COLUMN decision jsonb;
 ALTER TABLE deployments ADD COLUMN ungated boolean NOT NULL DEFAULT false;
 ALTER TABLE deployments ADD COLUMN expires_at timestamptz;
+ALTER TABLE deployments ADD COLUMN recorded_by text;
 CREATE INDEX deployments_overdue ON deployments (expires_at) WHERE state IN ('awaiting_approval', 'approved');
 -- The first success of a release in a place, for soaking.
 CREATE INDEX deployments_successes ON deployments (release_id, environment, finished_at)
@@ -30,7 +31,7 @@ CREATE TABLE approvals (
     created_at   timestamptz NOT NULL,
     expires_at   timestamptz NOT NULL,
     consumed_by  uuid REFERENCES deployments (id),
-    UNIQUE (environment, review_id)
+    UNIQUE (release_id, environment, review_id)
 );
 CREATE INDEX approvals_by_time ON approvals (created_at DESC, id DESC);
 CREATE INDEX approvals_unused ON approvals (release_id, environment) WHERE consumed_by IS NULL;

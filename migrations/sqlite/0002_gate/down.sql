@@ -5,6 +5,7 @@ DROP TABLE freezes;
 DROP TABLE approvals;
 DROP INDEX deployments_successes;
 DROP INDEX deployments_overdue;
+ALTER TABLE deployments DROP COLUMN recorded_by;
 ALTER TABLE deployments DROP COLUMN expires_at;
 ALTER TABLE deployments DROP COLUMN ungated;
 ALTER TABLE deployments DROP COLUMN decision;

@@ -9,6 +9,7 @@ ALTER TABLE environments ADD COLUMN rollback_needs_approval integer NOT NULL DEF
 ALTER TABLE deployments ADD COLUMN decision text;
 ALTER TABLE deployments ADD COLUMN ungated integer NOT NULL DEFAULT 0;
 ALTER TABLE deployments ADD COLUMN expires_at text;
+ALTER TABLE deployments ADD COLUMN recorded_by text;
 CREATE INDEX deployments_overdue ON deployments (expires_at) WHERE state IN ('awaiting_approval', 'approved');
 -- The first success of a release in a place, for soaking.
 CREATE INDEX deployments_successes ON deployments (release_id, environment, finished_at)
@@ -30,7 +31,7 @@ CREATE TABLE approvals (
     created_at   text NOT NULL,
     expires_at   text NOT NULL,
     consumed_by  text REFERENCES deployments (id),
-    UNIQUE (environment, review_id)
+    UNIQUE (release_id, environment, review_id)
 ) STRICT;
 CREATE INDEX approvals_by_time ON approvals (created_at DESC, id DESC);
 CREATE INDEX approvals_unused ON approvals (release_id, environment) WHERE consumed_by IS NULL;
