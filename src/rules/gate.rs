@@ -274,20 +274,19 @@ fn seasoned(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
     }
 }
 
-/// What each person last said, as far as it may count here.
+/// Whether an opinion may count here: one's own approval does not, unless the environment says so. Logins are compared as
+/// GitHub does it, in any case.
+fn counts(facts: &Facts, opinion: &Opinion) -> bool {
+    let mut own = [Some(&facts.requested_by), facts.recorded_by.as_ref()].into_iter().flatten();
+    !opinion.approved || facts.policy.allow_self_approval || !own.any(|name| name.eq_ignore_ascii_case(&opinion.approver))
+}
+
+/// What each person last said, as far as it counts here.
 fn latest(facts: &Facts, now: Timestamp) -> impl Iterator<Item = &Opinion> + Clone {
-    let is_last = move |opinion: &Opinion| {
+    let is_last = |opinion: &Opinion| {
         !facts.opinions.iter().any(|other| other.approver == opinion.approver && (other.at, &other.id) > (opinion.at, &opinion.id))
     };
-    // Logins are compared as GitHub does it, in any case.
-    let is_own = |opinion: &Opinion| {
-        [Some(&facts.requested_by), facts.recorded_by.as_ref()]
-            .into_iter()
-            .flatten()
-            .any(|name| name.eq_ignore_ascii_case(&opinion.approver))
-    };
-    let counts = move |opinion: &Opinion| !opinion.approved || facts.policy.allow_self_approval || !is_own(opinion);
-    facts.opinions.iter().filter(move |opinion| opinion.at <= now && is_last(opinion) && counts(opinion))
+    facts.opinions.iter().filter(move |opinion| opinion.at <= now && is_last(opinion) && counts(facts, opinion))
 }
 
 /// The approvals that a start now is carried by: each person once, what is required or more; none where none is needed.
@@ -299,10 +298,10 @@ pub fn carried_by(facts: &Facts, now: Timestamp) -> Vec<&Opinion> {
     }
 }
 
-/// What a start settles: everything that was said until then, if it needed somebody's approval. What was said before it says
-/// nothing of the next one.
-pub fn settled_by_start(facts: &Facts) -> &[Opinion] {
-    if needed(facts) == 0 { &[] } else { &facts.opinions }
+/// What a start settles: everything that was said until then and counts, if it needed somebody's approval. What was said
+/// before it says nothing of the next one.
+pub fn settled_by_start(facts: &Facts) -> Vec<&Opinion> {
+    if needed(facts) == 0 { Vec::new() } else { facts.opinions.iter().filter(|opinion| counts(facts, opinion)).collect() }
 }
 
 /// How many approvals a start needs.

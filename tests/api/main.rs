@@ -14,6 +14,7 @@ mod gate;
 mod idempotency;
 mod incidents;
 mod keys;
+mod loopholes;
 mod migrations;
 mod places;
 mod releases;
