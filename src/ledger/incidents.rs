@@ -41,6 +41,11 @@ text_enum! {
 /// Something that is, or was, wrong in a place.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = incidents, treat_none_as_null = true)]
+#[schema(example = json!({
+    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e46", "service": "checkout", "environment": "production", "title": "Card payments are down",
+    "severity": "critical", "detected_at": "2026-02-03T05:00:00.000000Z", "resolved_at": null, "created_by": "alice",
+    "created_at": "2026-02-03T05:01:00.000000Z", "revision": 1
+}))]
 pub struct Incident {
     id: IncidentId,
     service: String,
