@@ -109,9 +109,12 @@ fn references(part: impl serde::Serialize) -> Vec<String> {
     json.split("\"#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned)).collect()
 }
 
+/// Schemas of answers that leave out what does not apply.
+const SPARSE: [&str; 2] = ["Problem", "Reason"];
+
 /// In answers, a field that may be `null` is there all the same.
 fn complete_answers(schemas: &mut BTreeMap<String, RefOr<Schema>>, asked: &BTreeSet<String>) {
-    for (_, schema) in schemas.iter_mut().filter(|(name, _)| !asked.contains(*name) && *name != "Problem") {
+    for (_, schema) in schemas.iter_mut().filter(|(name, _)| !asked.contains(*name) && !SPARSE.contains(&name.as_str())) {
         let parts = match schema {
             RefOr::T(Schema::AllOf(all)) => &mut all.items[..],
             one => std::slice::from_mut(one),

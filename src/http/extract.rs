@@ -56,7 +56,8 @@ async fn read(request: &HttpRequest, payload: Payload) -> Result<web::Bytes, Err
     }
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+/// Reads JSON, or says in which field what is wrong.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     // serde would take an array for the fields in their order.
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(Error::field(Code::InvalidType, "", "sequence, expected an object"));

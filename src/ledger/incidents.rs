@@ -2,7 +2,7 @@
 
 use actix_web::{get, patch, post, web};
 use diesel::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -11,7 +11,7 @@ use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Operate, Read};
-use crate::http::extract::{Body, Query};
+use crate::http::extract::{Body, Query, malformed};
 use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
 use crate::ledger::deployments::{Role, link};
@@ -41,6 +41,11 @@ text_enum! {
 /// Something that is, or was, wrong in a place.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = incidents, treat_none_as_default_value = false, treat_none_as_null = true)]
+#[schema(example = json!({
+    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e46", "service": "checkout", "environment": "production", "title": "Card payments are down",
+    "severity": "critical", "detected_at": "2026-02-03T05:00:00.000000Z", "resolved_at": null, "created_by": "alice",
+    "created_at": "2026-02-03T05:01:00.000000Z", "revision": 1
+}))]
 pub struct Incident {
     id: IncidentId,
     service: String,
@@ -96,7 +101,7 @@ pub struct NewIncident {
     /// When it was noticed; now, if not said.
     detected_at: Option<Timestamp>,
     /// The deployments that caused it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "few")]
     #[schema(max_items = 100)]
     caused_by: Vec<DeploymentId>,
 }
@@ -113,11 +118,11 @@ pub struct IncidentPatch {
     #[schema(nullable = false)]
     severity: Option<ImpactLevel>,
     /// Deployments to add to those that caused it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "few")]
     #[schema(max_items = 100)]
     caused_by: Vec<DeploymentId>,
     /// Deployments to add to those that mended it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "few")]
     #[schema(max_items = 100)]
     fixed_by: Vec<DeploymentId>,
     /// It is over. Once said, it stays so.
@@ -127,6 +132,12 @@ pub struct IncidentPatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     resolved_at: Option<Timestamp>,
+}
+
+/// At most 100 deployments.
+fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DeploymentId>, D::Error> {
+    let linked = Vec::deserialize(deserializer)?;
+    if linked.len() <= 100 { Ok(linked) } else { Err(malformed(Code::InvalidValue, "allowed are at most 100 deployments")) }
 }
 
 /// What a list of incidents is ordered by.

@@ -3,6 +3,7 @@
 use actix_web::{get, post, put, web};
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -11,7 +12,7 @@ use crate::db::types::{Json, Timestamp};
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Attest, Ctx, Deploy, Read};
-use crate::http::extract::{Body, Query, malformed};
+use crate::http::extract::{self, Body, Query, malformed};
 use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
 use crate::ledger::events::{self, About, Entity};
@@ -73,7 +74,7 @@ pub struct Release {
     "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "committed_at": "2026-02-03T03:00:00.000000Z", "source_url": "https://git.example.org/shop/checkout/tree/1.4.2",
     "scan": {"status": "passed", "tool": "trivy 0.66", "summary": {"critical": 0, "high": 0, "medium": 2, "low": 7, "unknown": 0},
-             "report_url": null, "at": "2026-02-03T04:05:06.000000Z"},
+             "max_severity": "medium", "report_url": null, "at": "2026-02-03T04:05:06.000000Z"},
     "created_by": "pipeline", "created_at": "2026-02-03T04:05:06.000000Z", "revision": 2,
     "commits": [{"sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d", "committed_at": "2026-02-03T03:00:00.000000Z", "is_merge": false}]
 }))]
@@ -238,12 +239,12 @@ pub enum SentScan {
     Report(scan::Report),
 }
 
-impl<'de> Deserialize<'de> for SentScan {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let sent = serde_json::Value::deserialize(deserializer)?;
-        match scan::read(&sent) {
+impl SentScan {
+    /// Reads a body as what it is: a report shows by its fields.
+    fn read(body: &RawValue) -> Result<Self, Error> {
+        match serde_json::from_str(body.get()).ok().as_ref().and_then(scan::read) {
             Some(report) => Ok(Self::Report(report)),
-            None => NewScan::deserialize(sent).map(Self::Counted).map_err(serde::de::Error::custom),
+            None => extract::parse(body.get().as_bytes()).map(Self::Counted),
         }
     }
 }
@@ -337,9 +338,15 @@ async fn show(ctx: Ctx<Read>, id: web::Path<ReleaseId>) -> Result<Reply, Error> 
     params(("id" = ReleaseId, Path, description = "The release."), ScanPolicy),
     responses((status = 200, body = ReleaseWithCommits, headers(("ETag" = String)))))]
 #[put("/releases/{id}/scan")]
-async fn record_scan(ctx: Ctx<Attest>, id: web::Path<ReleaseId>, policy: Query<ScanPolicy>, body: Body<SentScan>) -> Result<Reply, Error> {
+async fn record_scan(
+    ctx: Ctx<Attest>,
+    id: web::Path<ReleaseId>,
+    policy: Query<ScanPolicy>,
+    body: Body<Box<RawValue>>,
+) -> Result<Reply, Error> {
+    let sent = SentScan::read(&body.0)?;
     ctx.write(move |db, actor| {
-        let found = scan(db, actor, *id, policy.0, body.0)?;
+        let found = scan(db, actor, *id, policy.0, sent)?;
         Ok(Reply::ok(&found)?.at_revision(found.release.revision))
     })
     .await

@@ -149,7 +149,13 @@ pub struct Facts {
 
 /// What the rule says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-#[schema(as = Decision)]
+#[schema(as = Decision, example = json!({
+    "allowed": false, "evaluated_at": "2026-02-03T04:05:06.000000Z", "reasons": [
+        {"code": "frozen", "detail": "There is a freeze: Quarter end.", "until": "2026-02-05T00:00:00.000000Z",
+            "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e44"},
+        {"code": "approval_missing", "detail": "production requires 1 approval; release 1.4.2 lacks 1.", "missing": 1}
+    ]
+}))]
 pub struct Decision {
     /// Whether it may go.
     pub allowed: bool,

@@ -1,6 +1,6 @@
 //! What is wrong with a request is said in one problem, and nothing is written.
 
-use crate::harness::{ADMIN, Answer, TestApp, digest, sha};
+use crate::harness::{ADMIN, Answer, TestApp, digest, sha, together, with};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 
@@ -10,12 +10,19 @@ crate::on_both_databases! {
     a_bad_query_is_refused
     a_cursor_of_another_list_is_refused
     what_does_not_exist_is_not_found
+    environments_that_would_come_before_themselves_are_refused
+    of_concurrent_changes_none_closes_a_circle
+    what_a_freeze_does_not_cover_is_not_let_through
+    a_freeze_ends_once
     a_bad_or_missing_key_is_refused
     a_body_that_is_too_large_is_refused
     the_most_that_is_allowed_is_accepted
 }
 
 const UNKNOWN: &str = "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42";
+
+/// The lists of what a request may change.
+const LISTS: [&str; 7] = ["services", "environments", "releases", "deployments", "approvals", "freezes", "incidents"];
 
 /// A service, an environment, a release and a deployment.
 fn ledger(app: &TestApp) -> Value {
@@ -26,7 +33,7 @@ fn ledger(app: &TestApp) -> Value {
 #[track_caller]
 fn assert_untouched(app: &TestApp, attempts: impl FnOnce()) {
     let before = app.counts();
-    let revisions = || ["services", "environments", "releases", "deployments"].map(|list| app.get(&format!("/v1/{list}")).text);
+    let revisions = || LISTS.map(|list| app.get(&format!("/v1/{list}")).text);
     let resources = revisions();
     attempts();
     assert_eq!(app.counts(), before);
@@ -37,6 +44,10 @@ fn assert_untouched(app: &TestApp, attempts: impl FnOnce()) {
 fn body(valid: &Value, pointer: &str, value: &Value) -> Value {
     let mut body = valid.clone();
     let (parent, field) = pointer.rsplit_once('/').unwrap();
+    // A list that the valid body lacks is made for its item.
+    if let Some((owner, list)) = parent.rsplit_once('/').filter(|_| body.pointer(parent).is_none()) {
+        body.pointer_mut(owner).unwrap()[list] = json!([null]);
+    }
     let parent = body.pointer_mut(parent).unwrap();
     match parent {
         Value::Array(items) => items[field.parse::<usize>().unwrap()] = value.clone(),
@@ -49,6 +60,17 @@ fn body(valid: &Value, pointer: &str, value: &Value) -> Value {
 fn a_bad_body_is_refused(app: &TestApp) {
     let deployment = ledger(app);
     let id = |field: &str| deployment[field].as_str().unwrap().to_owned();
+    // Neither keeps anything back here: the freeze begins later, the incident is elsewhere.
+    app.post("/v1/environments", json!({"slug": "qa", "tier": "testing"})).expect(201);
+    let freeze = app.post("/v1/freezes", json!({"reason": "Quarter end", "starts_at": "2999-01-01T00:00:00Z"})).expect(201);
+    let freeze = format!("/v1/freezes/{}", freeze["id"].as_str().unwrap());
+    let incident = json!({"service": "checkout", "environment": "qa", "title": "Cards fail", "severity": "minor"});
+    let incident = app.post("/v1/incidents", incident).expect(201);
+    let incident = format!("/v1/incidents/{}", incident["id"].as_str().unwrap());
+    let place = json!({"service": "checkout", "environment": "staging"});
+    let week = json!({"days": ["fri"], "from": "18:00", "to": "08:00", "time_zone": "Asia/Kolkata"});
+    let review =
+        json!({"version": "1", "decision": "approved", "source": "github", "approver": "alice", "run_url": "https://ci.example.org/17"});
     let bodies = [
         ("POST", "/v1/services".to_owned(), json!({"slug": "billing", "name": "Billing"})),
         ("PATCH", "/v1/services/checkout".to_owned(), json!({"name": "Checkout"})),
@@ -63,6 +85,13 @@ fn a_bad_body_is_refused(app: &TestApp) {
         ("POST", "/v1/deployments".to_owned(), json!({"service": "checkout", "environment": "staging", "version": "1"})),
         ("POST", format!("/v1/deployments/{}/transitions", id("id")), json!({"to": "running"})),
         ("POST", "/v1/keys".to_owned(), json!({"name": "pipeline", "scopes": ["read"]})),
+        ("POST", "/v1/approvals".to_owned(), with(place.clone(), json!({"version": "1", "decision": "approved"}))),
+        ("POST", "/v1/approvals".to_owned(), with(place.clone(), review)),
+        ("POST", "/v1/freezes".to_owned(), json!({"reason": "Weekend", "starts_at": "2026-02-03T04:05:06Z", "weekly": week})),
+        ("PATCH", freeze.clone(), json!({"reason": "Year end"})),
+        ("POST", format!("{freeze}/overrides"), with(place.clone(), json!({"version": "1", "reason": "Card payments are down."}))),
+        ("POST", "/v1/incidents".to_owned(), with(place, json!({"title": "Card payments are down", "severity": "critical"}))),
+        ("PATCH", incident, json!({"title": "Card payments are down"})),
     ];
     let long = |n| Value::from("x".repeat(n));
     let absent = json!("<absent>");
@@ -100,10 +129,29 @@ fn a_bad_body_is_refused(app: &TestApp) {
         (2, "/tier", &[json!("prod"), json!("")], "invalid_value"),
         (2, "/tier", std::slice::from_ref(&absent), "missing_field"),
         (2, "/required_approvals", &[json!(-1), json!(11)], "invalid_value"),
-        (2, "/required_approvals", &[json!("1"), json!(1.5), json!(null)], "invalid_type"),
+        (2, "/required_approvals", &[json!("1"), json!(1.5)], "invalid_type"),
+        (2, "/approval_ttl_hours", &[json!(0), json!(-1), json!(8761), json!(4_294_967_297_i64)], "invalid_value"),
+        (2, "/approval_ttl_hours", &[json!("72"), json!(0.5)], "invalid_type"),
+        (2, "/soak_minutes", &[json!(-1), json!(43201)], "invalid_value"),
+        (2, "/soak_minutes", &[json!("60"), json!(true)], "invalid_type"),
+        (2, "/allow_self_approval", &[json!("yes"), json!(1), json!(null)], "invalid_type"),
+        (2, "/require_scan", &[json!("yes"), json!(null)], "invalid_type"),
+        (2, "/rollback_needs_approval", &[json!("yes"), json!(null)], "invalid_type"),
+        (2, "/predecessor", &[json!("Staging"), json!("")], "invalid_slug"),
+        (2, "/predecessor", &[json!("unknown")], "invalid_value"),
+        (2, "/predecessor", &[json!("production")], "predecessor_circle"),
         (3, "/tier", &[json!(null)], "invalid_type"),
-        (3, "/required_approvals", &[json!(null)], "invalid_type"),
-        (3, "/required_approvals", &[json!(11)], "invalid_value"),
+        (3, "/required_approvals", &[json!(null), json!("1")], "invalid_type"),
+        (3, "/required_approvals", &[json!(-1), json!(11)], "invalid_value"),
+        (3, "/approval_ttl_hours", &[json!(null), json!("72")], "invalid_type"),
+        (3, "/approval_ttl_hours", &[json!(0), json!(8761)], "invalid_value"),
+        (3, "/soak_minutes", &[json!(null)], "invalid_type"),
+        (3, "/soak_minutes", &[json!(-1), json!(43201)], "invalid_value"),
+        (3, "/allow_self_approval", &[json!(null), json!("no")], "invalid_type"),
+        (3, "/require_scan", &[json!(null)], "invalid_type"),
+        (3, "/rollback_needs_approval", &[json!(null)], "invalid_type"),
+        (3, "/predecessor", &[json!("unknown")], "invalid_value"),
+        (3, "/predecessor", &[json!("staging")], "predecessor_circle"),
         (4, "/service", &[json!("Checkout")], "invalid_slug"),
         (4, "/service", std::slice::from_ref(&absent), "missing_field"),
         (4, "/version", &[json!(""), json!("-1"), json!(".1"), json!("1 2"), json!("1/2"), json!("1\0"), long(129)], "invalid_version"),
@@ -128,7 +176,8 @@ fn a_bad_body_is_refused(app: &TestApp) {
                 json!("2026-02-03T04Z"),
                 json!("2026-02-03T04:05:06+01"),
                 json!("2026-02-03T04:05:06[UTC]"),
-                json!("1969-12-31T23:59:59Z"),
+                json!("-000001-12-31T23:59:59Z"),
+                json!("0000-01-01T00:00:00+00:01"),
                 json!("10000-01-01T00:00:00Z"),
                 json!("2026-02-03T25:05:06Z"),
                 json!("2026-02-03T04:05:06+01:00:30"),
@@ -145,13 +194,24 @@ fn a_bad_body_is_refused(app: &TestApp) {
         (4, "/commits", &[json!(vec![json!({"sha": sha(1), "committed_at": "2026-02-03T04:05:06Z"}); 1001])], "invalid_value"),
         (5, "/status", &[json!("missing"), json!("ok")], "invalid_value"),
         (5, "/tool", std::slice::from_ref(&absent), "missing_field"),
-        (5, "/summary/high", &[json!(-1), json!(4_294_967_296_i64)], "invalid_value"),
+        (5, "/tool", &[json!(""), json!("a\nb"), long(201)], "invalid_text"),
+        (5, "/summary/high", &[json!(-1), json!(1.5), json!(4_294_967_296_i64)], "invalid_value"),
+        (5, "/summary", &[json!(1), json!(null)], "invalid_type"),
+        (5, "/max_severity", &[json!("worst"), json!("")], "invalid_value"),
+        (5, "/report_url", &[json!("report.json")], "invalid_url"),
+        // No list of runs, and so no report.
+        (5, "/runs", &[json!(1)], "unknown_field"),
         (5, "/summary/high", &[json!("1")], "invalid_type"),
         (5, "/summary/severe", &[json!(1)], "unknown_field"),
         (5, "/at", &[json!("now")], "invalid_time"),
         (6, "/environment", &[json!("Staging")], "invalid_slug"),
         (6, "/environment", std::slice::from_ref(&absent), "missing_field"),
-        (6, "/version", &[json!(1), json!(null)], "invalid_type"),
+        (6, "/version", &[json!(1)], "invalid_type"),
+        (6, "/version", &[json!(null), absent.clone()], "missing_field"),
+        (6, "/rollback", &[json!("yes"), json!(null)], "invalid_type"),
+        (6, "/observed", &[json!(1), json!(null)], "invalid_type"),
+        (6, "/fixes", &[json!(UNKNOWN), json!("17"), json!("")], "invalid_value"),
+        (6, "/fixes", &[json!(17)], "invalid_type"),
         (6, "/source", &[json!("Git Hub")], "invalid_slug"),
         (6, "/external_id", &[json!(""), json!("a\0")], "invalid_text"),
         (6, "/requested_by", &[json!(""), long(201)], "invalid_text"),
@@ -164,11 +224,83 @@ fn a_bad_body_is_refused(app: &TestApp) {
         (7, "/to", &[json!(null), json!(1), json!({"running": null}), json!(["running"])], "invalid_type"),
         (7, "/to", std::slice::from_ref(&absent), "missing_field"),
         (7, "/by", &[json!("me")], "unknown_field"),
+        (7, "/observed", &[json!("yes"), json!(null)], "invalid_type"),
         (8, "/scopes", &[json!([])], "invalid_value"),
         (8, "/scopes/0", &[json!("root")], "invalid_value"),
         (8, "/scopes", &[json!("read")], "invalid_type"),
         (8, "/name", &[json!(""), json!("a\n")], "invalid_text"),
         (8, "/key", &[json!(ADMIN)], "unknown_field"),
+        (9, "/service", std::slice::from_ref(&absent), "missing_field"),
+        (9, "/version", &[json!("1 2")], "invalid_version"),
+        (9, "/environment", &[json!("Staging")], "invalid_slug"),
+        (9, "/decision", std::slice::from_ref(&absent), "missing_field"),
+        (9, "/decision", &[json!("yes"), json!("APPROVED"), json!("")], "invalid_value"),
+        (9, "/decision", &[json!(true), json!(null)], "invalid_type"),
+        (9, "/comment", &[json!(""), json!("a\0"), long(4001)], "invalid_text"),
+        (9, "/source", &[json!("gitlab")], "invalid_value"),
+        (9, "/expires_at", &[json!("2999-01-01T00:00:00Z")], "unknown_field"),
+        (10, "/approver", std::slice::from_ref(&absent), "missing_field"),
+        (10, "/approver", &[json!(""), json!("a\nb"), long(201)], "invalid_text"),
+        (10, "/run_url", std::slice::from_ref(&absent), "missing_field"),
+        (10, "/run_url", &[json!("run 17")], "invalid_url"),
+        (10, "/review_id", &[json!("")], "invalid_text"),
+        // What was said here, by the caller, has no other approver and no run.
+        (10, "/source", &[json!("api"), json!(null), absent.clone()], "invalid_value"),
+        (11, "/reason", std::slice::from_ref(&absent), "missing_field"),
+        (11, "/reason", &[json!(""), json!("a\nb"), long(201)], "invalid_text"),
+        (11, "/environment", &[json!("Staging")], "invalid_slug"),
+        (11, "/service", &[json!("")], "invalid_slug"),
+        (11, "/starts_at", &[json!("now"), json!("2026-02-03")], "invalid_time"),
+        (11, "/ends_at", &[json!("later")], "invalid_time"),
+        (11, "/ends_at", &[json!("2026-02-03T04:05:05Z"), json!("2026-02-03T04:05:06Z"), json!("1999-01-01T00:00:00Z")], "invalid_value"),
+        (11, "/allow_rollback", &[json!("yes")], "invalid_type"),
+        (11, "/ended", &[json!(true)], "unknown_field"),
+        (11, "/weekly", &[json!("fri"), json!(1)], "invalid_type"),
+        (11, "/weekly/days", &[json!([])], "invalid_value"),
+        (11, "/weekly/days", &[json!("fri"), json!(null)], "invalid_type"),
+        (11, "/weekly/days", std::slice::from_ref(&absent), "missing_field"),
+        (11, "/weekly/days/0", &[json!("friday"), json!("Fri")], "invalid_value"),
+        (11, "/weekly/from", &[json!("24:00"), json!("8:00"), json!("18:60"), json!("18:00:00"), json!("6 pm"), json!("")], "invalid_time"),
+        (11, "/weekly/from", &[json!(1800)], "invalid_type"),
+        (11, "/weekly/to", &[json!("24:00"), json!("08.00")], "invalid_time"),
+        (11, "/weekly/to", std::slice::from_ref(&absent), "missing_field"),
+        (11, "/weekly/time_zone", &[json!("Mars/Olympus"), json!(""), json!("CEST"), json!("+01:00"), json!("a\0")], "invalid_time_zone"),
+        (11, "/weekly/time_zone", std::slice::from_ref(&absent), "missing_field"),
+        (11, "/weekly/every", &[json!(2)], "unknown_field"),
+        (12, "/reason", &[json!("")], "invalid_text"),
+        (12, "/reason", &[json!(null)], "invalid_type"),
+        (12, "/ends_at", &[json!("2998-12-31T23:59:59Z"), json!("2999-01-01T00:00:00Z")], "invalid_value"),
+        (12, "/ends_at", &[json!("never")], "invalid_time"),
+        (12, "/allow_rollback", &[json!(null), json!("yes")], "invalid_type"),
+        (12, "/ended", &[json!("yes"), json!(null)], "invalid_type"),
+        (12, "/environment", &[json!("staging")], "unknown_field"),
+        (12, "/weekly", &[json!(null)], "unknown_field"),
+        (13, "/reason", std::slice::from_ref(&absent), "missing_field"),
+        (13, "/reason", &[json!(""), long(201)], "invalid_text"),
+        (13, "/service", std::slice::from_ref(&absent), "missing_field"),
+        (13, "/environment", &[json!("Staging")], "invalid_slug"),
+        (13, "/version", &[json!("-1")], "invalid_version"),
+        (13, "/actor", &[json!("alice")], "unknown_field"),
+        (14, "/title", std::slice::from_ref(&absent), "missing_field"),
+        (14, "/title", &[json!(""), json!("a\nb"), long(201)], "invalid_text"),
+        (14, "/severity", &[json!("high"), json!("")], "invalid_value"),
+        (14, "/severity", std::slice::from_ref(&absent), "missing_field"),
+        (14, "/detected_at", &[json!("now")], "invalid_time"),
+        (14, "/caused_by", &[json!(UNKNOWN), json!(null)], "invalid_type"),
+        (14, "/caused_by/0", &[json!("17"), json!("")], "invalid_value"),
+        (14, "/caused_by", &[json!(vec![UNKNOWN; 101])], "invalid_value"),
+        (14, "/resolved_at", &[json!("2999-01-01T00:00:00Z")], "unknown_field"),
+        (15, "/title", &[json!(null)], "invalid_type"),
+        (15, "/severity", &[json!("worst")], "invalid_value"),
+        (15, "/caused_by", &[json!(null)], "invalid_type"),
+        (15, "/fixed_by/0", &[json!("17")], "invalid_value"),
+        (15, "/fixed_by", &[json!(vec![UNKNOWN; 101])], "invalid_value"),
+        (15, "/resolved", &[json!("yes"), json!(null)], "invalid_type"),
+        (15, "/resolved_at", &[json!(null)], "invalid_type"),
+        (15, "/resolved_at", &[json!("now")], "invalid_time"),
+        // Before it was noticed.
+        (15, "/resolved_at", &[json!("2026-02-03T04:05:06Z")], "invalid_value"),
+        (15, "/service", &[json!("checkout")], "unknown_field"),
     ];
     assert_untouched(app, || {
         for (number, pointer, values, code) in cases {
@@ -185,6 +317,11 @@ fn a_bad_body_is_refused(app: &TestApp) {
             }
         }
     });
+    // With nothing wrong, each is done.
+    for (method, path, valid) in &bodies {
+        let answer = app.call(method, path, ADMIN, Some(valid), &[]);
+        assert!([200, 201].contains(&answer.status), "{method} {path} {valid}: {}", answer.text);
+    }
 }
 
 fn a_body_that_is_not_json_is_refused(app: &TestApp) {
@@ -234,7 +371,7 @@ fn a_body_that_is_not_json_is_refused(app: &TestApp) {
 
 fn a_bad_query_is_refused(app: &TestApp) {
     ledger(app);
-    let lists = ["/v1/services", "/v1/environments", "/v1/releases", "/v1/deployments", "/v1/events", "/v1/keys"];
+    let lists = LISTS.into_iter().chain(["events", "keys"]).map(|list| format!("/v1/{list}")).collect::<Vec<_>>();
     let everywhere = [
         ("limit=0", "invalid_limit", "limit"),
         ("limit=101", "invalid_limit", "limit"),
@@ -274,20 +411,42 @@ fn a_bad_query_is_refused(app: &TestApp) {
         ("/v1/events?actor=", "actor"),
         ("/v1/events?action=a%0Ab", "action"),
         ("/v1/events?since=1770091506", "since"),
+        ("/v1/approvals?service=Checkout", "service"),
+        ("/v1/approvals?environment=", "environment"),
+        ("/v1/approvals?decision=approved", "decision"),
+        ("/v1/freezes?open=yes", "open"),
+        ("/v1/freezes?open=", "open"),
+        ("/v1/freezes?open=true&open=false", "open"),
+        ("/v1/incidents?open=1", "open"),
+        ("/v1/incidents?service=a%00", "service"),
+        ("/v1/incidents?environment=Staging", "environment"),
+        ("/v1/gate?environment=staging&version=1", "service"),
+        ("/v1/gate?service=checkout&version=1", "environment"),
+        ("/v1/gate?service=checkout&environment=staging", "version"),
+        ("/v1/gate?service=Checkout&environment=staging&version=1", "service"),
+        ("/v1/gate?service=checkout&environment=staging&version=-1", "version"),
+        ("/v1/gate?service=checkout&environment=staging&version=1&requested_by=", "requested_by"),
+        ("/v1/gate?service=checkout&environment=staging&version=1&limit=5", "limit"),
+        ("/v1/gate?service=checkout&environment=staging&version=1&version=2", "version"),
     ];
+    let scan = format!("/v1/releases/{}/scan", app.get("/v1/releases").expect(200)["items"][0]["id"].as_str().unwrap());
     assert_untouched(app, || {
         let check = |path: String, code: &str, name: &str| {
             let answer = app.get(&path);
             assert_eq!((answer.status, answer.json()["code"].as_str()), (400, Some(code)), "{path}: {}", answer.text);
             assert_eq!(answer.expect_problem(400, code)["errors"][0]["pointer"], name, "{path}: {}", answer.text);
         };
-        for list in lists {
+        for list in &lists {
             for (query, code, name) in everywhere {
                 check(format!("{list}?{query}"), code, name);
             }
         }
         for (path, name) in own {
             check(path.to_owned(), "invalid_query", name);
+        }
+        for (query, name) in [("max_severity=worst", "max_severity"), ("report_url=report", "report_url"), ("severity=low", "severity")] {
+            let problem = app.put(&format!("{scan}?{query}"), json!({"tool": "trivy"})).expect_problem(400, "invalid_query");
+            assert_eq!(problem["errors"][0]["pointer"], name, "{problem}");
         }
     });
 }
@@ -296,9 +455,14 @@ fn a_cursor_of_another_list_is_refused(app: &TestApp) {
     for slug in ["a", "b"] {
         app.deploy(slug, slug, "1", false);
         app.key(slug, &["read"]);
+        let place = json!({"service": slug, "environment": slug});
+        app.post("/v1/approvals", with(place.clone(), json!({"version": "1", "decision": "rejected"}))).expect(201);
+        app.post("/v1/freezes", with(place.clone(), json!({"reason": "Quarter end"}))).expect(201);
+        app.post("/v1/incidents", with(place, json!({"title": "Cards fail", "severity": "minor"}))).expect(201);
     }
     // Lists in the same order have the same form of cursor.
-    let orders = [&["/v1/services", "/v1/environments"][..], &["/v1/releases", "/v1/deployments"], &["/v1/events"]];
+    let by_time = ["/v1/releases", "/v1/deployments", "/v1/approvals", "/v1/freezes", "/v1/incidents"];
+    let orders = [&["/v1/services", "/v1/environments"][..], &by_time, &["/v1/events"]];
     let cursor = |list: &str| app.get(&format!("{list}?limit=1")).expect(200)["next"].as_str().unwrap().to_owned();
     assert_untouched(app, || {
         for (i, lists) in orders.iter().enumerate() {
@@ -316,6 +480,8 @@ fn what_does_not_exist_is_not_found(app: &TestApp) {
     let scan = json!({"status": "passed", "tool": "trivy"});
     let to = json!({"to": "running"});
     let patch = json!({"name": "A"});
+    let (freeze, incident) = (json!({"ended": true}), json!({"resolved": true}));
+    let pass = json!({"service": "checkout", "environment": "staging", "version": "1", "reason": "Card payments are down."});
     let places = [
         ("GET", "/v1/services/{}", None),
         ("PATCH", "/v1/services/{}", Some(&patch)),
@@ -328,7 +494,22 @@ fn what_does_not_exist_is_not_found(app: &TestApp) {
         ("GET", "/v1/deployments/{}", None),
         ("GET", "/v1/deployments/{}/events", None),
         ("POST", "/v1/deployments/{}/transitions", Some(&to)),
+        ("GET", "/v1/freezes/{}", None),
+        ("PATCH", "/v1/freezes/{}", Some(&freeze)),
+        ("POST", "/v1/freezes/{}/overrides", Some(&pass)),
+        ("GET", "/v1/incidents/{}", None),
+        ("PATCH", "/v1/incidents/{}", Some(&incident)),
         ("DELETE", "/v1/keys/{}", None),
+    ];
+    // What a body or a query names must be there as well.
+    let place = json!({"service": "checkout", "environment": "staging"});
+    let freeze = app.post("/v1/freezes", json!({"reason": "Quarter end", "starts_at": "2999-01-01T00:00:00Z"})).expect(201);
+    let overrides = format!("/v1/freezes/{}/overrides", freeze["id"].as_str().unwrap());
+    let posts = [
+        ("/v1/approvals", with(place.clone(), json!({"version": "1", "decision": "approved"}))),
+        ("/v1/freezes", with(place.clone(), json!({"reason": "Quarter end"}))),
+        (&overrides, with(place.clone(), json!({"version": "1", "reason": "Card payments are down."}))),
+        ("/v1/incidents", with(place, json!({"title": "Cards fail", "severity": "minor"}))),
     ];
     let long = "a".repeat(5000);
     assert_untouched(app, || {
@@ -339,7 +520,103 @@ fn what_does_not_exist_is_not_found(app: &TestApp) {
                 answer.expect_problem(404, "not_found");
             }
         }
+        let refused = |answer: Answer| {
+            let problem = answer.expect_problem(404, "not_found");
+            assert!(problem["detail"].as_str().unwrap().contains("unknown"), "{problem}");
+        };
+        for (path, valid) in &posts {
+            for field in ["service", "environment"] {
+                refused(app.post(path, with(valid.clone(), json!({field: "unknown"}))));
+            }
+        }
+        refused(app.post("/v1/approvals", with(posts[0].1.clone(), json!({"version": "unknown"}))));
+        let problem = app.post("/v1/incidents", with(posts[3].1.clone(), json!({"caused_by": [UNKNOWN]}))).expect_problem(404, "not_found");
+        assert!(problem["detail"].as_str().unwrap().contains(UNKNOWN), "{problem}");
+        for query in [
+            "service=unknown&environment=staging&version=1",
+            "service=checkout&environment=unknown&version=1",
+            "service=checkout&environment=staging&version=unknown",
+        ] {
+            refused(app.get(&format!("/v1/gate?{query}")));
+        }
     });
+}
+
+fn environments_that_would_come_before_themselves_are_refused(app: &TestApp) {
+    for (slug, predecessor) in [("a", None), ("b", Some("a")), ("c", Some("b"))] {
+        app.post("/v1/environments", json!({"slug": slug, "tier": "testing", "predecessor": predecessor})).expect(201);
+    }
+    assert_untouched(app, || {
+        for (slug, predecessor, circle) in [("a", "c", "a -> b -> c -> a"), ("a", "b", "a -> b -> a"), ("b", "c", "b -> c -> b")] {
+            let answer = app.patch(&format!("/v1/environments/{slug}"), json!({"predecessor": predecessor}), &[]);
+            let problem = answer.expect_problem(422, "predecessor_circle");
+            assert_eq!(problem["errors"][0]["pointer"], "/predecessor");
+            assert!(problem["detail"].as_str().unwrap().contains(circle), "{problem}");
+        }
+    });
+    // Taken apart, it is none.
+    assert_eq!(app.patch("/v1/environments/b", json!({"predecessor": null}), &[]).expect(200)["predecessor"], Value::Null);
+    assert_eq!(app.patch("/v1/environments/a", json!({"predecessor": "c"}), &[]).expect(200)["predecessor"], "c");
+}
+
+fn of_concurrent_changes_none_closes_a_circle(app: &TestApp) {
+    let slugs = ["a", "b", "c", "d"];
+    for slug in slugs {
+        app.post("/v1/environments", json!({"slug": slug, "tier": "testing"})).expect(201);
+    }
+    // Any three of these are right, all four together are not.
+    let answers = together(4, |i| app.patch(&format!("/v1/environments/{}", slugs[i]), json!({"predecessor": slugs[(i + 1) % 4]}), &[]));
+    let (changed, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 200);
+    assert_eq!((changed.len(), refused.len()), (3, 1), "{refused:?}");
+    refused[0].expect_problem(422, "predecessor_circle");
+}
+
+fn what_a_freeze_does_not_cover_is_not_let_through(app: &TestApp) {
+    for (service, environment) in [("checkout", "staging"), ("billing", "production")] {
+        app.deploy(service, environment, "1", false);
+    }
+    let pass = |freeze: &Value, service: &str, environment: &str| {
+        let body = json!({"service": service, "environment": environment, "version": "1", "reason": "Card payments are down."});
+        app.post(&format!("/v1/freezes/{}/overrides", freeze["id"].as_str().unwrap()), body)
+    };
+    let scopes =
+        [json!({"service": "checkout"}), json!({"environment": "staging"}), json!({"service": "checkout", "environment": "staging"})];
+    for scope in scopes {
+        let freeze = app.post("/v1/freezes", with(scope.clone(), json!({"reason": "Quarter end"}))).expect(201);
+        assert_untouched(app, || {
+            for (service, environment) in [("billing", "production"), ("billing", "staging"), ("checkout", "production")] {
+                let is_covered = (scope.get("service").is_none_or(|covered| covered == service))
+                    && (scope.get("environment").is_none_or(|covered| covered == environment));
+                if !is_covered {
+                    let problem = pass(&freeze, service, environment).expect_problem(422, "invalid_value");
+                    assert_eq!(problem["errors"].as_array().unwrap().len(), 1, "{scope}: {problem}");
+                }
+            }
+        });
+        pass(&freeze, "checkout", "staging").expect(201);
+    }
+    let everything = app.post("/v1/freezes", json!({"reason": "Quarter end"})).expect(201);
+    pass(&everything, "billing", "production").expect(201);
+}
+
+fn a_freeze_ends_once(app: &TestApp) {
+    ledger(app);
+    let pass = json!({"service": "checkout", "environment": "staging", "version": "1", "reason": "Card payments are down."});
+    let freeze = app.post("/v1/freezes", json!({"reason": "Quarter end"})).expect(201);
+    let path = format!("/v1/freezes/{}", freeze["id"].as_str().unwrap());
+    let ended = app.patch(&path, json!({"ended": true}), &[]).expect(200);
+    assert!(ended["ended_at"].is_string(), "{ended}");
+    assert_untouched(app, || {
+        for change in [json!({"ended": true}), json!({"ended": false}), json!({"reason": "Year end"}), json!({"ends_at": null})] {
+            app.patch(&path, change, &[]).expect_problem(409, "freeze_ended");
+        }
+        app.post(&format!("{path}/overrides"), pass.clone()).expect_problem(409, "freeze_ended");
+    });
+    assert_eq!(app.get(&path).expect(200), ended);
+    // One that is over by itself is as little to be overridden.
+    let past = json!({"reason": "Quarter end", "starts_at": "2026-01-01T00:00:00Z", "ends_at": "2026-01-02T00:00:00Z"});
+    let past = app.post("/v1/freezes", past).expect(201);
+    app.post(&format!("/v1/freezes/{}/overrides", past["id"].as_str().unwrap()), pass).expect_problem(409, "freeze_ended");
 }
 
 fn a_bad_or_missing_key_is_refused(app: &TestApp) {
@@ -374,7 +651,7 @@ fn a_bad_or_missing_key_is_refused(app: &TestApp) {
         refused(Some(&format!("Bearer {unknown}")), "invalid_key");
         refused(Some(&format!("Bearer {revoked}")), "revoked_key");
         let problem = send(Some(&format!("Bearer {reader}"))).expect_problem(403, "missing_scope");
-        assert_eq!(problem["scope"], "operate");
+        assert_eq!(problem["scopes"], json!(["operate"]));
     });
     // The scheme's case does not matter (RFC 9110, section 11.1).
     assert_eq!(send(Some(&format!("bearer {ADMIN}"))).status, 201);
@@ -428,12 +705,20 @@ fn the_most_that_is_allowed_is_accepted(app: &TestApp) {
     for (field, value) in service.as_object().unwrap() {
         assert_eq!(kept[field], *value, "{field}");
     }
-    accepted(app.post("/v1/environments", json!({"slug": "0", "tier": "testing", "required_approvals": 10})));
+    let most = json!({"slug": "0", "tier": "testing", "required_approvals": 10, "approval_ttl_hours": 8760, "soak_minutes": 43200});
+    accepted(app.post("/v1/environments", most));
+    // What is not said is what an environment asks if it asks nothing.
+    let least = json!({"slug": "1", "tier": "testing", "required_approvals": null, "approval_ttl_hours": null, "soak_minutes": null, "predecessor": null});
+    let least = app.post("/v1/environments", least).expect(201);
+    assert_eq!((&least["required_approvals"], &least["approval_ttl_hours"], &least["soak_minutes"]), (&json!(0), &json!(72), &json!(0)));
+    accepted(app.patch("/v1/environments/1", json!({"required_approvals": 0, "approval_ttl_hours": 1, "soak_minutes": 0}), &[]));
     let release = json!({
         "service": "a".repeat(63), "version": "v".repeat(128), "git_sha": "a".repeat(64), "image_digest": digest(15),
         "committed_at": "9999-12-30T22:00:00.999999999Z"
     });
-    accepted(app.post("/v1/releases", release));
+    accepted(app.post("/v1/releases", release.clone()));
+    let oldest = with(release, json!({"version": "0", "committed_at": "0000-01-01T00:00:00Z"}));
+    assert_eq!(app.post("/v1/releases", oldest).expect(201)["committed_at"], "0000-01-01T00:00:00.000000Z");
     accepted(app.get("/v1/services?limit=100"));
     accepted(app.get("/v1/services?limit=1"));
 }

@@ -1,6 +1,6 @@
 //! What holds for every path: problems, methods, conditional requests, pages, compression, headers, health.
 
-use crate::harness::{ADMIN, Answer, TestApp};
+use crate::harness::{ADMIN, Answer, TestApp, with};
 use diesel::RunQueryDsl;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -80,14 +80,28 @@ fn a_path_has_the_methods_of_the_document(app: &TestApp) {
 fn tagged(app: &TestApp) -> Vec<String> {
     let deployment = app.go_live("checkout", "staging", "1");
     let id = |field: &str| deployment[field].as_str().unwrap();
+    let (freeze, incident) = troubles(app, "checkout", "staging");
     vec![
         "/v1/services/checkout".into(),
         "/v1/environments/staging".into(),
         format!("/v1/releases/{}", id("release_id")),
         format!("/v1/deployments/{}", id("id")),
+        freeze,
+        incident,
         "/v1/services/checkout/environments/staging".into(),
         "/v1/status".into(),
     ]
+}
+
+/// The paths of a freeze that begins later and an incident that is over: they keep nothing back.
+fn troubles(app: &TestApp, service: &str, environment: &str) -> (String, String) {
+    let place = json!({"service": service, "environment": environment});
+    let freeze = json!({"reason": "Quarter end", "starts_at": "2999-01-01T00:00:00Z"});
+    let freeze = app.post("/v1/freezes", with(place.clone(), freeze)).header("location").to_owned();
+    let incident =
+        app.post("/v1/incidents", with(place, json!({"title": "Cards fail", "severity": "minor"}))).header("location").to_owned();
+    app.patch(&incident, json!({"resolved": true}), &[]).expect(200);
+    (freeze, incident)
 }
 
 fn head_is_get_without_a_body(app: &TestApp) {
@@ -127,15 +141,23 @@ fn a_resource_that_is_known_is_not_sent_again(app: &TestApp) {
     assert_ne!(app.get("/v1/services/checkout/environments/staging").header("etag"), place);
 }
 
-fn a_change_may_ask_for_what_was_read(app: &TestApp) {
+/// The path of everything that can be changed, with a text that it has.
+fn changeable(app: &TestApp) -> Vec<(String, &'static str)> {
     app.deploy("checkout", "staging", "1", false);
-    for (path, others) in [("/v1/services/checkout", "/v1/services"), ("/v1/environments/staging", "/v1/environments")] {
-        let patch = |name: &str, headers: &[(&str, &str)]| app.patch(path, json!({"name": name}), headers);
-        let read = app.get(path).header("etag").to_owned();
+    let (freeze, incident) = troubles(app, "checkout", "staging");
+    vec![("/v1/services/checkout".into(), "name"), ("/v1/environments/staging".into(), "name"), (freeze, "reason"), (incident, "title")]
+}
+
+fn a_change_may_ask_for_what_was_read(app: &TestApp) {
+    for (path, field) in changeable(app) {
+        let others = path.rsplit_once('/').unwrap().0;
+        let revision = app.get(&path).expect(200)["revision"].as_i64().unwrap();
+        let patch = |name: &str, headers: &[(&str, &str)]| app.patch(&path, json!({field: name}), headers);
+        let read = app.get(&path).header("etag").to_owned();
         let changed = patch("First", &[("If-Match", &read)]);
-        assert_eq!(changed.expect(200)["name"], "First");
+        assert_eq!(changed.expect(200)[field], "First");
         assert_ne!(changed.header("etag"), read);
-        assert_eq!(app.get(path).header("etag"), changed.header("etag"));
+        assert_eq!(app.get(&path).header("etag"), changed.header("etag"));
         let now = changed.header("etag").to_owned();
         let before = (app.get(others).text, app.counts());
         for stale in [&read, &format!("W/{now}"), "\"\"", "\"x\", \"y\""] {
@@ -147,22 +169,31 @@ fn a_change_may_ask_for_what_was_read(app: &TestApp) {
             assert!([400, 412].contains(&answer.status), "{malformed}: {}", answer.text);
         }
         assert_eq!((app.get(others).text, app.counts()), before);
-        assert_eq!(patch("Second", &[("If-Match", &format!("\"x\", {now}"))]).expect(200)["name"], "Second");
-        assert_eq!(patch("Third", &[("If-Match", "*")]).expect(200)["name"], "Third");
-        assert_eq!(patch("Fourth", &[]).expect(200)["revision"], 5);
+        assert_eq!(patch("Second", &[("If-Match", &format!("\"x\", {now}"))]).expect(200)[field], "Second");
+        assert_eq!(patch("Third", &[("If-Match", "*")]).expect(200)[field], "Third");
+        assert_eq!(patch("Fourth", &[]).expect(200)["revision"], revision + 4);
     }
     app.patch("/v1/services/unknown", json!({"name": "A"}), &[("If-Match", "*")]).expect_problem(404, "not_found");
+    let documented = documented().into_iter().filter(|(_, methods)| methods.contains("PATCH")).count();
+    assert_eq!(changeable(app).len(), documented, "each path that has PATCH");
 }
 
 fn of_concurrent_changes_to_the_same_revision_one_is_made(app: &TestApp) {
-    app.deploy("checkout", "staging", "1", false);
-    for path in ["/v1/services/checkout", "/v1/environments/staging"] {
-        let answers = crate::harness::together(8, |i| app.patch(path, json!({"name": format!("Name {i}")}), &[("If-Match", "\"1\"")]));
+    for (path, field) in changeable(app) {
+        let read = app.get(&path).header("etag").to_owned();
+        let answers = crate::harness::together(8, |i| app.patch(&path, json!({field: format!("Name {i}")}), &[("If-Match", &read)]));
         let (changed, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 200);
         assert_eq!(changed.len(), 1, "{path}");
         refused.iter().for_each(|answer| drop(answer.expect_problem(412, "precondition_failed")));
-        assert_eq!(app.get(path).expect(200), changed[0].json());
+        assert_eq!(app.get(&path).expect(200), changed[0].json());
     }
+}
+
+/// Whether a path of the document has pages.
+fn is_list(path: &str) -> bool {
+    let document: Value = serde_json::from_str(&prop::app::document().to_json().unwrap()).unwrap();
+    let parameters = document["paths"][path]["get"]["parameters"].as_array().cloned().unwrap_or_default();
+    !path.contains('{') && parameters.iter().any(|parameter| parameter["name"] == "cursor")
 }
 
 /// Five of everything, and the path of each list.
@@ -173,8 +204,15 @@ fn lists(app: &TestApp) -> Vec<String> {
         app.key(&format!("key-{n}"), &["read"]);
     }
     app.go_live("service-4", "environment-4", "2");
-    let mut lists: Vec<_> =
-        ["services", "environments", "releases", "deployments", "events", "keys"].iter().map(|list| format!("/v1/{list}")).collect();
+    for n in 0..5 {
+        let (service, environment) = (format!("service-{n}"), format!("environment-{n}"));
+        troubles(app, &service, &environment);
+        let approval = json!({"service": service, "environment": environment, "version": "1", "decision": "approved"});
+        app.post("/v1/approvals", approval).expect(201);
+    }
+    let documented = documented().into_iter().filter(|(path, methods)| methods.contains("GET") && is_list(path));
+    let mut lists: Vec<_> = documented.map(|(path, _)| path).collect();
+    assert!(lists.len() >= 9, "{lists:?}");
     lists.push(format!("/v1/deployments/{}/events", moved["id"].as_str().unwrap()));
     lists.push("/v1/events?entity=release".into());
     lists
@@ -210,17 +248,19 @@ fn every_list_is_paged(app: &TestApp) {
         assert_eq!(whole["next"], Value::Null, "{list}");
         assert!(whole["items"].as_array().unwrap().len() >= 3, "{list}");
         assert_eq!(json!(two_by_two(app, &list)), whole["items"], "{list}");
-        assert_eq!(app.get(&list).expect(200), whole, "50 items unless told otherwise: {list}");
+        let fifty = app.get(&format!("{list}{}limit=50", if list.contains('?') { '&' } else { '?' })).expect(200);
+        assert_eq!(app.get(&list).expect(200), fifty, "50 items unless told otherwise: {list}");
     }
 }
 
 fn pages_keep_their_order_when_rows_share_a_time(app: &TestApp) {
     lists(app);
     let mut db = app.db();
-    for change in ["releases SET created_at", "deployments SET requested_at", "keys SET created_at", "services SET created_at"] {
+    let times = ["releases SET created_at", "deployments SET requested_at", "keys SET created_at", "services SET created_at"];
+    for change in times.into_iter().chain(["approvals SET created_at", "freezes SET created_at", "incidents SET detected_at"]) {
         diesel::sql_query(format!("UPDATE {change} = '2026-02-03T04:05:06.000000Z'")).execute(&mut db).unwrap();
     }
-    for list in ["releases", "deployments", "keys", "services"] {
+    for list in ["releases", "deployments", "keys", "services", "approvals", "freezes", "incidents"] {
         let items = two_by_two(app, &format!("/v1/{list}"));
         let ids: BTreeSet<_> = items.iter().map(|item| item.get("id").unwrap_or(&item["slug"]).as_str().unwrap().to_owned()).collect();
         assert_eq!(ids.len(), items.len(), "{list}: each once");

@@ -1,6 +1,7 @@
 //! A deployment from its request to its end.
 
-use crate::harness::{TestApp, digest, sha, together};
+use crate::harness::{TestApp, brief, digest, new_deployment as new, sha, together, with};
+use diesel::RunQueryDsl;
 use serde_json::{Value, json};
 
 crate::on_both_databases! {
@@ -28,14 +29,22 @@ fn path(deployment: &Value) -> String {
     format!("/v1/deployments/{}", deployment["id"].as_str().unwrap())
 }
 
-/// A deployment to record that creates what is missing.
-fn new(service: &str, environment: &str, version: &str) -> Value {
-    json!({"service": service, "environment": environment, "version": version, "create_missing": true})
+/// The same of a release that names no image.
+fn imageless(service: &str, environment: &str, version: &str) -> Value {
+    with(new(service, environment, version), json!({"image_digest": null}))
 }
 
-fn with(mut body: Value, more: Value) -> Value {
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    body
+/// Checks that the ledger is as it was `before`, but for `attempts` that the gate blocked: each is in the history.
+#[track_caller]
+fn assert_blocked(app: &TestApp, before: &[(&str, i64)], attempts: i64) {
+    let blocked = |counts: &[(&'static str, i64)]| {
+        counts.iter().map(|(table, rows)| (*table, rows - if *table == "events" { attempts } else { 0 })).collect::<Vec<_>>()
+    };
+    assert_eq!(blocked(&app.counts()), before);
+    let events = app.get(&format!("/v1/events?limit={attempts}")).expect(200);
+    for event in events["items"].as_array().unwrap() {
+        assert_eq!((&event["action"], &event["entity"]), (&json!("gate.blocked"), &json!("gate")), "{event}");
+    }
 }
 
 /// An environment that requires approvals.
@@ -54,13 +63,15 @@ fn a_deployment_goes_live_and_is_superseded(app: &TestApp) {
 }
 
 /// Every state that a caller can see, with the moves that a caller has from there.
-const MOVES: [(&str, &[&str]); 8] = [
+const MOVES: [(&str, &[&str]); 10] = [
     ("awaiting_approval", &["cancelled"]),
     ("approved", &["running", "cancelled"]),
     ("running", &["succeeded", "failed", "cancelled"]),
     ("succeeded", &[]),
     ("failed", &[]),
     ("cancelled", &[]),
+    ("rejected", &[]),
+    ("expired", &[]),
     ("superseded", &[]),
     ("rolled_back", &[]),
 ];
@@ -87,6 +98,18 @@ fn in_state(app: &TestApp, state: &str, service: &str) -> Value {
         "running" => app.deploy(service, "staging", "1", true),
         "succeeded" => app.go_live(service, "staging", "1"),
         "failed" | "cancelled" => app.transition(&app.deploy(service, "staging", "1", true), state).expect(200),
+        "rejected" => {
+            let waiting = app.deploy(service, "gated", "1", false);
+            let no = json!({"service": service, "version": "1", "environment": "gated", "decision": "rejected"});
+            app.post("/v1/approvals", no).expect(201);
+            app.get(&path(&waiting)).expect(200)
+        }
+        "expired" => {
+            let waiting = app.deploy(service, "staging", "1", false);
+            let overdue = format!("UPDATE deployments SET expires_at = '2026-01-01T00:00:00.000000Z' WHERE service = '{service}'");
+            assert_eq!(diesel::sql_query(overdue).execute(&mut app.db()).unwrap(), 1);
+            app.get(&path(&waiting)).expect(200)
+        }
         _ => {
             app.go_live(service, "staging", "1");
             let live = app.go_live(service, "staging", "2");
@@ -114,6 +137,14 @@ fn every_move_is_made_or_refused_as_the_lifecycle_says(app: &TestApp) {
             }
             let before = app.counts();
             let answer = app.transition(&resting, to);
+            if (from, to) == ("awaiting_approval", "running") {
+                let problem = answer.expect_problem(409, "gate_blocked");
+                assert_eq!(problem["reasons"].as_array().unwrap().len(), 1, "{problem}");
+                assert_eq!((&problem["reasons"][0]["code"], &problem["reasons"][0]["missing"]), (&json!("approval_missing"), &json!(2)));
+                assert_blocked(app, &before, 1);
+                assert_eq!(app.get(&path(&resting)).expect(200), resting, "{from} -> {to}");
+                continue;
+            }
             if to == from {
                 assert_eq!(answer.expect(200), resting, "{from} again");
             } else {
@@ -135,7 +166,7 @@ fn a_failed_or_cancelled_rollout_leaves_what_is_live(app: &TestApp) {
         let ended = app.post(&format!("{}/transitions", path(&rollout)), body).expect(200);
         assert_eq!(ended["reason"], "The probe\nstayed red.");
         assert_eq!(app.get(&path(&live)).expect(200), live);
-        assert_eq!(app.get("/v1/services/checkout/environments/staging").expect(200)["live"], live);
+        assert_eq!(app.get("/v1/services/checkout/environments/staging").expect(200)["live"], brief(&live));
     }
 }
 
@@ -224,7 +255,8 @@ fn a_tier_is_guessed_from_the_name(app: &TestApp) {
 }
 
 fn a_deployment_adds_to_its_release_and_never_contradicts_it(app: &TestApp) {
-    let first = app.deploy("checkout", "staging", "1", false);
+    let first = app.post("/v1/deployments", imageless("checkout", "staging", "1")).expect(201);
+    assert_eq!(first["image_digest"], Value::Null);
     let body = with(new("checkout", "production", "1"), json!({"git_sha": sha(1), "image_digest": digest(1)}));
     let second = app.post("/v1/deployments", body).expect(201);
     assert_eq!(second["release_id"], first["release_id"]);
@@ -234,7 +266,7 @@ fn a_deployment_adds_to_its_release_and_never_contradicts_it(app: &TestApp) {
     }
     for (field, value) in [("git_sha", sha(2)), ("image_digest", digest(2))] {
         let before = app.counts();
-        let problem = app.post("/v1/deployments", with(new("checkout", "staging", "1"), json!({field: value})));
+        let problem = app.post("/v1/deployments", with(imageless("checkout", "staging", "1"), json!({field: value})));
         let problem = problem.expect_problem(409, "release_conflict");
         assert_eq!(problem["errors"][0]["pointer"], format!("/{field}"));
         assert_eq!(problem["release_id"], first["release_id"]);
@@ -267,26 +299,31 @@ fn a_deployment_without_its_approvals_waits(app: &TestApp) {
     let before = app.counts();
     let problem = app.post("/v1/deployments", with(new("checkout", "production", "1"), json!({"start": true})));
     let problem = problem.expect_problem(409, "gate_blocked");
-    assert_eq!(problem["reasons"][0]["code"], "approval_missing");
+    assert_eq!((&problem["reasons"][0]["code"], &problem["reasons"][0]["missing"]), (&json!("approval_missing"), &json!(2)));
     assert_eq!(problem["reasons"].as_array().unwrap().len(), 1);
-    assert_eq!(app.counts(), before, "nothing was created for a deployment that was not recorded");
+    // Nothing was created for a deployment that was not recorded.
+    assert_blocked(app, &before, 1);
     let waiting = app.deploy("checkout", "production", "1", false);
     assert_eq!((&waiting["state"], &waiting["started_at"]), (&json!("awaiting_approval"), &Value::Null));
-    app.transition(&waiting, "running").expect_problem(409, "invalid_transition");
+    let problem = app.transition(&waiting, "running").expect_problem(409, "gate_blocked");
+    assert_eq!((&problem["reasons"][0]["code"], &problem["reasons"][0]["missing"]), (&json!("approval_missing"), &json!(2)));
+    assert_eq!(problem["reasons"].as_array().unwrap().len(), 1);
+    assert_eq!(app.get(&path(&waiting)).expect(200), waiting);
     assert_eq!(app.get("/v1/status").expect(200)["services"][0]["places"][0]["waiting"][0]["id"], waiting["id"]);
 }
 
 fn one_deployment_runs_in_a_place(app: &TestApp) {
-    let running = app.deploy("checkout", "staging", "1", true);
     let waiting = app.deploy("checkout", "staging", "2", false);
+    let running = app.deploy("checkout", "staging", "1", true);
     let before = app.counts();
     let at_once = app.post("/v1/deployments", with(new("checkout", "staging", "2"), json!({"start": true})));
-    for answer in [app.transition(&waiting, "running"), at_once] {
+    let later = app.post("/v1/deployments", new("checkout", "staging", "2"));
+    for answer in [app.transition(&waiting, "running"), at_once, later] {
         let problem = answer.expect_problem(409, "gate_blocked");
         assert_eq!(problem["reasons"][0]["code"], "deployment_running");
-        assert_eq!(problem["reasons"][0]["deployment_id"], running["id"]);
+        assert_eq!(problem["reasons"][0]["id"], running["id"]);
     }
-    assert_eq!(app.counts(), before);
+    assert_blocked(app, &before, 3);
     assert_eq!(app.get(&path(&waiting)).expect(200), waiting);
     // Other places are free, and this one is when the rollout has ended.
     app.deploy("checkout", "production", "1", true);
@@ -325,7 +362,7 @@ fn of_concurrent_moves_all_agree_on_the_end(app: &TestApp) {
             answer.expect_problem(409, "invalid_transition");
         }
     }
-    assert_eq!(app.all(&format!("{}/events", path(&running))).len(), 2);
+    assert_eq!(app.all(&format!("{}/events", path(&running))).len(), 3, "requested, started, ended");
 }
 
 fn a_list_is_filtered(app: &TestApp) {

@@ -1,6 +1,6 @@
 //! The history: what happened, by whom, in order, and for good.
 
-use crate::harness::{TestApp, count, digest};
+use crate::harness::{TestApp, count, digest, new_deployment, with};
 use diesel::RunQueryDsl;
 use prop::db::Db;
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
     let operator = app.key("operator", &["operate"]);
     let pipeline = app.key("pipeline", &["deploy"]);
     let scanner = app.key("scanner", &["attest"]);
+    let approver = app.key("approver", &["approve", "override"]);
     let send = |method: &str, path: &str, key: &str, body: Value| app.call(method, path, key, Some(&body), &[]);
     send("POST", "/v1/services", &operator, json!({"slug": "checkout"})).expect(201);
     send("PATCH", "/v1/services/checkout", &operator, json!({"owner": "payments", "description": null})).expect(200);
@@ -31,8 +32,26 @@ fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
         let path = format!("/v1/deployments/{}/transitions", first["id"].as_str().unwrap());
         send("POST", &path, &pipeline, json!({"to": to, "reason": "planned"})).expect(200);
     }
-    let new = json!({"service": "checkout", "environment": "production", "version": "2", "create_missing": true});
-    send("POST", "/v1/deployments", &pipeline, new).expect(201);
+    send("POST", "/v1/deployments", &pipeline, new_deployment("checkout", "production", "2")).expect(201);
+    // With approvals: one that waits moves on, one that is to start at once is blocked.
+    send("PATCH", "/v1/environments/production", &operator, json!({"required_approvals": 1})).expect(200);
+    let new = new_deployment("checkout", "production", "3");
+    let waiting = send("POST", "/v1/deployments", &pipeline, new.clone()).expect(201);
+    send("POST", "/v1/deployments", &pipeline, with(new, json!({"start": true}))).expect_problem(409, "gate_blocked");
+    let yes = json!({"service": "checkout", "version": "3", "environment": "production", "decision": "approved"});
+    let approval = send("POST", "/v1/approvals", &approver, yes).expect(201);
+    let place = json!({"service": "checkout", "environment": "production"});
+    let freeze = send("POST", "/v1/freezes", &operator, with(place.clone(), json!({"reason": "Quarter end"}))).expect(201);
+    let freeze_path = format!("/v1/freezes/{}", freeze["id"].as_str().unwrap());
+    send("PATCH", &freeze_path, &operator, json!({"reason": "Year end"})).expect(200);
+    let pass = with(place.clone(), json!({"version": "3", "reason": "Card payments are down."}));
+    send("POST", &format!("{freeze_path}/overrides"), &approver, pass).expect(201);
+    send("PATCH", &freeze_path, &operator, json!({"ended": true})).expect(200);
+    let incident = with(place, json!({"title": "Cards fail", "severity": "minor"}));
+    let incident = send("POST", "/v1/incidents", &operator, incident).expect(201);
+    for change in [json!({"severity": "major"}), json!({"resolved": true}), json!({"title": "Cards failed"})] {
+        send("PATCH", &format!("/v1/incidents/{}", incident["id"].as_str().unwrap()), &operator, change).expect(200);
+    }
     // What was refused is no part of it.
     send("POST", "/v1/services", &operator, json!({"slug": "checkout"})).expect_problem(409, "already_exists");
 
@@ -41,6 +60,7 @@ fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
     let told: Vec<_> = events.iter().map(|event| (event["action"].as_str().unwrap(), event["actor"].as_str().unwrap())).collect();
     let expected = [
         ("key.created", "prop"),
+        ("key.created", "bootstrap"),
         ("key.created", "bootstrap"),
         ("key.created", "bootstrap"),
         ("key.created", "bootstrap"),
@@ -57,15 +77,37 @@ fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
         ("environment.created", "pipeline"),
         ("release.created", "pipeline"),
         ("deployment.requested", "pipeline"),
+        ("environment.updated", "operator"),
+        ("release.created", "pipeline"),
+        ("deployment.requested", "pipeline"),
+        ("gate.blocked", "pipeline"),
+        ("approval.approved", "approver"),
+        ("deployment.approved", "approver"),
+        ("freeze.created", "operator"),
+        ("freeze.updated", "operator"),
+        ("freeze.overridden", "approver"),
+        ("freeze.ended", "operator"),
+        ("incident.opened", "operator"),
+        ("incident.updated", "operator"),
+        ("incident.resolved", "operator"),
+        ("incident.updated", "operator"),
     ];
     assert_eq!(told, expected);
-    assert_eq!(events[5]["payload"], json!({"owner": "payments", "description": null}), "only what was changed");
-    let succeeded = &events[13];
-    assert_eq!(succeeded["payload"], json!({"from": "running", "to": "succeeded", "reason": "planned"}));
+    assert_eq!(events[6]["payload"], json!({"owner": "payments", "description": null}), "only what was changed");
+    let succeeded = &events[14];
+    assert_eq!(succeeded["payload"], json!({"from": "running", "to": "succeeded", "reason": "planned", "ungated": false}));
     assert_eq!(
         (&succeeded["entity"], &succeeded["entity_id"], &succeeded["service"], &succeeded["environment"]),
         (&json!("deployment"), &first["id"], &json!("checkout"), &json!("staging"))
     );
+    let blocked = events.iter().find(|event| event["action"] == "gate.blocked").unwrap();
+    assert_eq!((&blocked["entity"], &blocked["entity_id"]), (&json!("gate"), &json!("checkout/production")));
+    assert_eq!((&blocked["payload"]["version"], &blocked["payload"]["step"]), (&json!("3"), &json!("start")));
+    let decision = &blocked["payload"]["decision"];
+    assert_eq!((&decision["allowed"], &decision["reasons"][0]["code"]), (&json!(false), &json!("approval_missing")));
+    let about = |action: &str| events.iter().find(|event| event["action"] == action).unwrap()["entity_id"].clone();
+    assert_eq!((about("approval.approved"), about("deployment.approved")), (approval["id"].clone(), waiting["id"].clone()));
+    assert_eq!((about("freeze.overridden"), about("incident.resolved")), (freeze["id"].clone(), incident["id"].clone()));
     for pair in events.windows(2) {
         assert!(pair[0]["seq"].as_i64() < pair[1]["seq"].as_i64());
         assert!(pair[0]["at"].as_str() <= pair[1]["at"].as_str());

@@ -7,7 +7,9 @@ use prop::app::Application;
 use prop::config::Settings;
 use prop::db::Db;
 use prop::db::target::{Options, Target};
-use serde_json::Value;
+use prop::http::auth::hex;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -87,7 +89,14 @@ impl TestApp {
 
     /// On the given database, with more settings as environment variables.
     pub fn start(database_url: &str, more: &[(&str, &str)]) -> Self {
-        let base = [("DATABASE_URL", database_url), ("PROP_HTTP__PORT", "0"), ("PROP_HTTP__WORKERS", "1"), ("PROP_BOOTSTRAP_KEY", ADMIN)];
+        // Each app of a test run keeps its connections until the run ends: together they must not be more than a PostgreSQL has.
+        let base = [
+            ("DATABASE_URL", database_url),
+            ("PROP_DATABASE__POOL_SIZE", "4"),
+            ("PROP_HTTP__PORT", "0"),
+            ("PROP_HTTP__WORKERS", "1"),
+            ("PROP_BOOTSTRAP_KEY", ADMIN),
+        ];
         let mut variables: HashMap<String, String> = base.iter().chain(more).map(|(k, v)| (k.to_string(), v.to_string())).collect();
         if let Some((name, value)) = behind_pooler() {
             variables.entry(name.into()).or_insert(value);
@@ -213,15 +222,14 @@ impl TestApp {
     /// A fresh key with these scopes.
     #[track_caller]
     pub fn key(&self, name: &str, scopes: &[&str]) -> String {
-        let made = self.post("/v1/keys", serde_json::json!({"name": name, "scopes": scopes})).expect(201);
+        let made = self.post("/v1/keys", json!({"name": name, "scopes": scopes})).expect(201);
         made["key"].as_str().unwrap().to_owned()
     }
 
     /// Records a deployment, creating what is missing.
     #[track_caller]
     pub fn deploy(&self, service: &str, environment: &str, version: &str, start: bool) -> Value {
-        let body =
-            serde_json::json!({"service": service, "environment": environment, "version": version, "start": start, "create_missing": true});
+        let body = with(new_deployment(service, environment, version), json!({"start": start}));
         self.post("/v1/deployments", body).expect(201)
     }
 
@@ -229,7 +237,7 @@ impl TestApp {
     #[track_caller]
     pub fn transition(&self, deployment: &Value, to: &str) -> Answer {
         let id = deployment["id"].as_str().unwrap();
-        self.post(&format!("/v1/deployments/{id}/transitions"), serde_json::json!({"to": to}))
+        self.post(&format!("/v1/deployments/{id}/transitions"), json!({"to": to}))
     }
 
     /// Records a deployment that succeeds.
@@ -241,7 +249,43 @@ impl TestApp {
 }
 
 /// Every table of the ledger.
-pub const TABLES: [&str; 7] = ["keys", "services", "environments", "releases", "deployments", "events", "idempotency_keys"];
+pub const TABLES: [&str; 12] = [
+    "keys",
+    "services",
+    "environments",
+    "releases",
+    "deployments",
+    "approvals",
+    "freezes",
+    "freeze_overrides",
+    "incidents",
+    "incident_deployments",
+    "events",
+    "idempotency_keys",
+];
+
+/// A deployment to record that creates what is missing, of a release that names its image.
+pub fn new_deployment(service: &str, environment: &str, version: &str) -> Value {
+    json!({"service": service, "environment": environment, "version": version, "image_digest": image(version), "create_missing": true})
+}
+
+/// The image of a version.
+pub fn image(version: &str) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(version)))
+}
+
+/// A body with more fields, or others.
+pub fn with(mut body: Value, more: Value) -> Value {
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body
+}
+
+/// A deployment as lists and places show it: without what the gate said of it.
+pub fn brief(deployment: &Value) -> Value {
+    let mut brief = deployment.clone();
+    brief.as_object_mut().unwrap().remove("decision").expect("what the gate said of it");
+    brief
+}
 
 /// A connection as prop makes them.
 pub fn connect(url: &str) -> Db {

@@ -1,6 +1,6 @@
 //! `Idempotency-Key`: a POST that is sent again is answered again, not done again.
 
-use crate::harness::{ADMIN, Answer, TestApp, count, together};
+use crate::harness::{ADMIN, Answer, TestApp, brief, count, image, together, with};
 use diesel::RunQueryDsl;
 use serde_json::{Value, json};
 
@@ -55,13 +55,27 @@ fn the_same_request_again_is_answered_again_and_done_once(app: &TestApp) {
 fn every_post_of_a_resource_honours_its_key(app: &TestApp) {
     let made = app.deploy("billing", "staging", "1", false);
     let transitions = format!("/v1/deployments/{}/transitions", made["id"].as_str().unwrap());
+    // It holds later, so that nothing else here waits for it.
+    let freeze = app.post("/v1/freezes", json!({"reason": "Quarter end", "starts_at": "2999-01-01T00:00:00Z"})).expect(201);
+    let overrides = format!("/v1/freezes/{}/overrides", freeze["id"].as_str().unwrap());
+    let place = json!({"service": "billing", "environment": "staging"});
     let posts = [
         ("/v1/services", json!({"slug": "checkout"})),
         ("/v1/environments", json!({"slug": "production", "tier": "production"})),
-        ("/v1/releases", json!({"service": "checkout", "version": "1"})),
+        ("/v1/releases", json!({"service": "checkout", "version": "1", "image_digest": image("1")})),
         ("/v1/deployments", json!({"service": "checkout", "environment": "production", "version": "1"})),
         (&transitions, json!({"to": "running"})),
+        ("/v1/approvals", with(place.clone(), json!({"version": "1", "decision": "approved"}))),
+        ("/v1/freezes", json!({"reason": "Quarter end", "starts_at": "2999-01-01T00:00:00Z"})),
+        (&overrides, with(place.clone(), json!({"version": "1", "reason": "Card payments are down."}))),
+        ("/v1/incidents", with(place, json!({"title": "Card payments are down", "severity": "critical"}))),
     ];
+    let document: Value = serde_json::from_str(&prop::app::document().to_json().unwrap()).unwrap();
+    let documented = document["paths"].as_object().unwrap().values().filter(|item| {
+        let named = |parameter: &Value| parameter["name"] == "Idempotency-Key";
+        item["post"]["parameters"].as_array().is_some_and(|parameters| parameters.iter().any(named))
+    });
+    assert_eq!(documented.count(), posts.len());
     for (path, body) in posts {
         let first = post(app, path, path, &body);
         assert!([200, 201].contains(&first.status), "{path}: {first:?}");
@@ -173,7 +187,7 @@ fn of_many_at_once_one_is_done(app: &TestApp) {
     }
     assert_eq!(originals, 1);
     // Asked again, each would get its answer.
-    assert_eq!(post(app, "/v1/deployments", "k", &deployment()).expect(201), deployments[0]);
+    assert_eq!(brief(&post(app, "/v1/deployments", "k", &deployment()).expect(201)), deployments[0]);
 }
 
 fn a_made_key_is_never_kept(app: &TestApp) {

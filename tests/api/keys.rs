@@ -1,6 +1,6 @@
 //! Keys: who may do what, at once and no longer than they may; and their secrets stay secret.
 
-use crate::harness::{ADMIN, Answer, TestApp, connect};
+use crate::harness::{ADMIN, Answer, TestApp, connect, with};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 crate::on_both_databases! {
     every_operation_needs_its_scope
+    who_may_approve_may_not_mirror_and_the_other_way_round
     a_revoked_key_is_refused_at_once
     revoking_again_changes_nothing
     the_last_use_is_noted
@@ -38,15 +39,21 @@ fn every_operation_needs_its_scope(app: &TestApp) {
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let name = format!("{method} {path}");
-            let needed = match operation.get("security") {
-                Some(security) => security[0]["key"].as_array().unwrap(),
+            let any_of: Vec<_> = match operation.get("security") {
+                // Each alternative is one scope.
+                Some(security) => {
+                    let scopes = |alternative: &Value| alternative["key"].as_array().unwrap().clone();
+                    let alternatives: Vec<_> = security.as_array().unwrap().iter().map(scopes).collect();
+                    assert!(alternatives.iter().all(|scopes| scopes.len() == 1), "{name}");
+                    alternatives.concat()
+                }
                 None => {
                     assert!(!path.starts_with("/v1"), "{name} has no security");
                     assert!(ask(app, method, path, None, None).status < 300, "{name}");
                     continue;
                 }
             };
-            assert_eq!(needed.len(), 1, "{name}");
+            assert!(!any_of.is_empty(), "{name}");
             let body = operation.get("requestBody").map(|body| {
                 let schema = body["content"]["application/json"]["schema"]["$ref"].as_str().unwrap();
                 let schema = document.pointer(schema.strip_prefix('#').unwrap()).unwrap();
@@ -54,12 +61,15 @@ fn every_operation_needs_its_scope(app: &TestApp) {
             });
             ask(app, method, path, None, body.as_ref()).expect_problem(401, "unauthenticated");
             for (scope, key) in &keys {
+                // The one scope that the body decides on.
+                let body =
+                    if *scope == "mirror" && any_of.len() > 1 { Some(with(body.clone().unwrap(), mirrored())) } else { body.clone() };
                 let answer = ask(app, method, path, Some(key), body.as_ref());
-                if needed[0] == *scope {
+                if any_of.contains(&json!(scope)) {
                     assert!(answer.status != 401 && answer.status != 403 && answer.status < 500, "{name} with {scope}: {}", answer.text);
                 } else {
                     let problem = answer.expect_problem(403, "missing_scope");
-                    assert_eq!(problem["scope"], needed[0], "{name} with {scope}");
+                    assert_eq!(problem["scopes"], json!(any_of), "{name} with {scope}");
                 }
             }
             let answer = ask(app, method, path, Some(ADMIN), body.as_ref());
@@ -67,7 +77,28 @@ fn every_operation_needs_its_scope(app: &TestApp) {
             asked += 1;
         }
     }
-    assert!(asked >= 23, "{asked}");
+    assert!(asked >= 35, "{asked}");
+}
+
+/// What makes an approval one that was given elsewhere.
+fn mirrored() -> Value {
+    json!({"source": "github", "approver": "alice", "run_url": "https://ci.example.org/runs/17"})
+}
+
+fn who_may_approve_may_not_mirror_and_the_other_way_round(app: &TestApp) {
+    app.deploy("checkout", "staging", "1", false);
+    let own = json!({"service": "checkout", "version": "1", "environment": "staging", "decision": "approved"});
+    let bodies = [("approve", own.clone()), ("mirror", with(own, mirrored()))];
+    let keys = bodies.clone().map(|(scope, _)| app.key(scope, &[scope]));
+    for (i, (scope, body)) in bodies.iter().enumerate() {
+        let before = app.counts();
+        let refused = app.call("POST", "/v1/approvals", &keys[1 - i], Some(body), &[]).expect_problem(403, "missing_scope");
+        assert_eq!(refused["scopes"], json!([scope]));
+        assert_eq!(app.counts(), before);
+        let made = app.call("POST", "/v1/approvals", &keys[i], Some(body), &[]).expect(201);
+        assert_eq!((&made["recorded_by"], &made["approver"]), (&json!(scope), &json!(["approve", "alice"][i])));
+    }
+    app.call("POST", "/v1/approvals", ADMIN, Some(&bodies[1].1), &[]).expect(200);
 }
 
 /// The id of the key that was made last.

@@ -1,6 +1,6 @@
 //! What runs where: the grid, and one place in full.
 
-use crate::harness::TestApp;
+use crate::harness::{TestApp, brief};
 use serde_json::{Value, json};
 
 crate::on_both_databases! {
@@ -18,20 +18,20 @@ fn place(app: &TestApp) -> Value {
 fn the_grid_shows_what_is_live_running_and_waiting(app: &TestApp) {
     let live = app.go_live("checkout", "production", "1");
     app.transition(&app.deploy("checkout", "production", "0", true), "failed").expect(200);
-    let running = app.deploy("checkout", "production", "2", true);
     let waiting = [app.deploy("checkout", "production", "3", false), app.deploy("checkout", "production", "4", false)];
     app.transition(&app.deploy("checkout", "production", "5", false), "cancelled").expect(200);
+    let running = app.deploy("checkout", "production", "2", true);
     let grid = app.get("/v1/status").expect(200);
-    let brief = |deployment: &Value, since: &str| {
-        let mut brief = json!({"since": deployment[since]});
-        for field in ["id", "release_id", "version", "git_sha", "image_digest", "state", "kind", "requested_by"] {
-            brief[field] = deployment[field].clone();
+    let current = |deployment: &Value, since: &str| {
+        let mut current = json!({"since": deployment[since]});
+        for field in ["id", "release_id", "version", "git_sha", "image_digest", "state", "kind", "requested_by", "expires_at"] {
+            current[field] = deployment[field].clone();
         }
-        brief
+        current
     };
     let cell = json!({
-        "environment": "production", "live": brief(&live, "finished_at"), "running": brief(&running, "started_at"),
-        "waiting": waiting.iter().map(|deployment| brief(deployment, "requested_at")).collect::<Vec<_>>()
+        "environment": "production", "live": current(&live, "finished_at"), "running": current(&running, "started_at"),
+        "waiting": waiting.iter().map(|deployment| current(deployment, "requested_at")).collect::<Vec<_>>(), "frozen": null
     });
     assert_eq!(grid["services"], json!([{"slug": "checkout", "name": "checkout", "owner": null, "places": [cell]}]));
 }
@@ -55,18 +55,18 @@ fn the_grid_has_columns_by_tier_and_rows_by_slug(app: &TestApp) {
 
 fn a_place_shows_what_a_rollback_goes_back_to(app: &TestApp) {
     let first = app.go_live("checkout", "production", "1");
-    assert_eq!((&place(app)["live"], &place(app)["previous"]), (&first, &Value::Null));
+    assert_eq!((&place(app)["live"], &place(app)["previous"]), (&brief(&first), &Value::Null));
     let second = app.go_live("checkout", "production", "2");
     let second_again = app.go_live("checkout", "production", "2");
     let view = place(app);
-    assert_eq!(view["live"], second_again);
+    assert_eq!(view["live"], brief(&second_again));
     assert_eq!(view["previous"]["id"], first["id"], "the same release again is nothing to go back to");
     let running = app.deploy("checkout", "production", "3", true);
-    assert_eq!(place(app)["running"], running);
-    assert_eq!(place(app)["live"], second_again);
+    assert_eq!(place(app)["running"], brief(&running));
+    assert_eq!(place(app)["live"], brief(&second_again));
     let third = app.transition(&running, "succeeded").expect(200);
     let view = place(app);
-    assert_eq!((&view["live"], &view["running"], &view["previous"]["id"]), (&third, &Value::Null, &second_again["id"]));
+    assert_eq!((&view["live"], &view["running"], &view["previous"]["id"]), (&brief(&third), &Value::Null, &second_again["id"]));
     // Back to 2: what was rolled back is nothing to go back to, 1 still is.
     let back = app.go_live("checkout", "production", "2");
     let view = place(app);

@@ -9,6 +9,8 @@ crate::on_both_databases! {
     what_is_known_does_not_change
     commits_are_kept_and_given_back
     a_scan_is_recorded_and_the_latest_counts
+    a_report_is_counted_as_it_comes_from_the_tool
+    what_passes_is_for_the_sender_to_say
     a_list_is_filtered
     of_concurrent_recordings_one_creates
     an_unknown_release_or_service_is_not_found
@@ -43,7 +45,8 @@ fn the_same_release_again_changes_nothing(app: &TestApp) {
 }
 
 fn what_becomes_known_is_added_here_and_on_the_deployments(app: &TestApp) {
-    let deployed = app.deploy("checkout", "staging", "1", false);
+    let imageless = json!({"service": "checkout", "environment": "staging", "version": "1", "create_missing": true});
+    let deployed = app.post("/v1/deployments", imageless).expect(201);
     assert_eq!(deployed["image_digest"], Value::Null);
     let body = json!({"service": "checkout", "version": "1", "image_digest": digest(1)});
     let completed = app.post("/v1/releases", body).expect(200);
@@ -106,7 +109,7 @@ fn a_scan_is_recorded_and_the_latest_counts(app: &TestApp) {
     assert_eq!(failed.header("etag"), "\"2\"");
     assert_eq!(
         failed.expect(200)["scan"],
-        json!({"status": "failed", "tool": "trivy 0.66", "report_url": null, "at": "2026-02-03T04:05:06.000000Z",
+        json!({"status": "failed", "tool": "trivy 0.66", "max_severity": "medium", "report_url": null, "at": "2026-02-03T04:05:06.000000Z",
             "summary": {"critical": 1, "high": 0, "medium": 0, "low": 0, "unknown": 0}})
     );
     let passed =
@@ -117,6 +120,60 @@ fn a_scan_is_recorded_and_the_latest_counts(app: &TestApp) {
     assert_eq!(app.get(&path(&release)).expect(200), passed);
     let events = app.all("/v1/events?action=release.scanned");
     assert_eq!(events.iter().map(|event| &event["payload"]["status"]).collect::<Vec<_>>(), ["passed", "failed"]);
+}
+
+fn a_report_is_counted_as_it_comes_from_the_tool(app: &TestApp) {
+    let release = record(app, "checkout", "1");
+    let scans = format!("{}/scan", path(&release));
+    let sarif = json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0",
+        "runs": [{
+            "tool": {"driver": {"name": "Trivy", "version": "0.66.0", "rules": [{"id": "CVE-1", "properties": {"security-severity": "9.8"}}]}},
+            "results": [{"ruleId": "CVE-1", "ruleIndex": 0, "level": "error"}, {"ruleId": "R2", "level": "note"}]
+        }]
+    });
+    let scanned = app.put(&format!("{scans}?report_url=https://ci.example.org/report"), sarif).expect(200)["scan"].clone();
+    let summary = json!({"critical": 1, "high": 0, "medium": 0, "low": 1, "unknown": 0});
+    assert_eq!((&scanned["status"], &scanned["tool"], &scanned["summary"]), (&json!("failed"), &json!("Trivy 0.66.0"), &summary));
+    assert_eq!((&scanned["max_severity"], &scanned["report_url"]), (&json!("medium"), &json!("https://ci.example.org/report")));
+    let trivy = json!({
+        "SchemaVersion": 2, "ArtifactName": "checkout:1", "ArtifactType": "container_image", "Trivy": {"Version": "0.66.0"},
+        "Results": [{"Target": "debian", "Class": "os-pkgs", "Vulnerabilities": [
+            {"VulnerabilityID": "CVE-1", "Severity": "HIGH"}, {"VulnerabilityID": "CVE-2", "Severity": "UNKNOWN"}
+        ]}]
+    });
+    let summary = json!({"critical": 0, "high": 1, "medium": 0, "low": 0, "unknown": 1});
+    for (most, status) in
+        [("", "failed"), ("?max_severity=medium", "failed"), ("?max_severity=high", "passed"), ("?max_severity=low", "failed")]
+    {
+        let scanned = app.put(&format!("{scans}{most}"), trivy.clone()).expect(200)["scan"].clone();
+        assert_eq!(
+            (&scanned["status"], &scanned["tool"], &scanned["summary"]),
+            (&json!(status), &json!("trivy 0.66.0"), &summary),
+            "{most}"
+        );
+        assert!(scanned["at"].as_str().unwrap() > release["created_at"].as_str().unwrap(), "now");
+    }
+}
+
+fn what_passes_is_for_the_sender_to_say(app: &TestApp) {
+    let scans = format!("{}/scan", path(&record(app, "checkout", "1")));
+    let status = |query: &str, body: Value| {
+        let scan = app.put(&format!("{scans}{query}"), body).expect(200)["scan"].clone();
+        (scan["status"].as_str().unwrap().to_owned(), scan["max_severity"].as_str().unwrap().to_owned())
+    };
+    let found = |count: Value| json!({"tool": "trivy", "summary": count});
+    let is = |status: &str, most: &str| (status.to_owned(), most.to_owned());
+    assert_eq!(status("", json!({"tool": "trivy"})), is("passed", "medium"), "nothing was found");
+    assert_eq!(status("", found(json!({"medium": 9, "unknown": 9}))), is("passed", "medium"));
+    assert_eq!(status("", found(json!({"high": 1}))), is("failed", "medium"));
+    assert_eq!(status("?max_severity=high", found(json!({"high": 1.0}))), is("passed", "high"));
+    assert_eq!(status("?max_severity=low", found(json!({"medium": 1}))), is("failed", "low"));
+    // The body overrides the query, and the sender's own verdict what follows from the findings.
+    let both = json!({"tool": "trivy", "summary": {"high": 1}, "max_severity": "critical"});
+    assert_eq!(status("?max_severity=low", both), is("passed", "critical"));
+    assert_eq!(status("", json!({"tool": "trivy", "summary": {"critical": 1}, "status": "passed"})), is("passed", "medium"));
+    assert_eq!(status("", json!({"tool": "trivy", "status": "failed"})), is("failed", "medium"));
 }
 
 fn a_list_is_filtered(app: &TestApp) {
