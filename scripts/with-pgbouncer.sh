@@ -55,7 +55,7 @@ trap 'exit 143' TERM
 # Sockets in a directory of our own: no port that somebody else could take.
 $unprivileged "$bin/initdb" -D "$dir/data" -U prop -A trust -E UTF8 --locale=C.UTF-8 --no-sync >/dev/null
 $unprivileged "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w start \
-    -o "-k $dir -p 5432 -c listen_addresses= -c max_connections=500 -c fsync=off" >/dev/null
+    -o "-k $dir -p 5432 -c listen_addresses= -c max_connections=2000 -c fsync=off" >/dev/null
 
 # Two server connections for each database, and eight clients from each prop: they do take turns.
 cat >"$dir/pgbouncer.ini" <<INI

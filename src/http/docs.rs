@@ -20,7 +20,7 @@ use utoipa_swagger_ui::Config;
 use crate::error::{Code, Error, FieldError};
 use crate::http::context::State;
 use crate::http::problem::{MEDIA_TYPE, Problem};
-use crate::http::reply::{gzip, takes_gzip};
+use crate::http::reply::{gunzip, gzip, takes_gzip};
 
 /// The name of the security scheme.
 const KEY: &str = "key";
@@ -311,18 +311,24 @@ pub fn swagger_ui(config: &mut web::ServiceConfig) {
     let settings =
         Config::new(["/openapi.json"]).try_it_out_enabled(true).persist_authorization(false).doc_expansion("list").validator_url("none");
     let settings = Arc::new(settings);
-    let file = move |path: web::Path<String>| {
+    let file = move |request: HttpRequest, path: web::Path<String>| {
         let settings = settings.clone();
         async move {
             match utoipa_swagger_ui::serve(&path, settings) {
                 Ok(Some(file)) => {
                     let mut response = HttpResponse::Ok();
-                    if file.gzpipped {
-                        // As it is in the binary. Every browser takes gzip, and nothing else comes here.
-                        response.insert_header(header::ContentEncoding::Gzip);
-                    }
                     let response = response.content_type(file.content_type).insert_header((header::CONTENT_SECURITY_POLICY, policy));
-                    Ok(response.insert_header((header::CACHE_CONTROL, "public, max-age=3600")).body(file.bytes.into_owned()))
+                    response
+                        .insert_header((header::CACHE_CONTROL, "public, max-age=3600"))
+                        .insert_header((header::VARY, "Accept-Encoding"));
+                    // In the binary it is compressed; every browser takes it so.
+                    match file.gzpipped {
+                        true if takes_gzip(&request) => {
+                            Ok(response.insert_header(header::ContentEncoding::Gzip).body(file.bytes.into_owned()))
+                        }
+                        true => Ok(response.body(gunzip(&file.bytes).map_err(Error::internal)?)),
+                        false => Ok(response.body(file.bytes.into_owned())),
+                    }
                 }
                 Ok(None) => Err(Error::not_found("page", path)),
                 Err(error) => Err(Error::internal(error)),

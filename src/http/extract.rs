@@ -3,9 +3,13 @@
 use actix_web::dev::Payload;
 use actix_web::http::header::CONTENT_LENGTH;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_path_to_error::{Path, Segment};
+use std::fmt;
 use std::future::{Future, Ready, ready};
+use std::marker::PhantomData;
 use std::pin::Pin;
 
 use crate::error::{Code, Error};
@@ -58,12 +62,8 @@ async fn read(request: &HttpRequest, payload: Payload) -> Result<web::Bytes, Err
 
 /// Reads JSON, or says in which field what is wrong.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
-    // serde would take an array for the fields in their order.
-    if body.trim_ascii_start().first() == Some(&b'[') {
-        return Err(Error::field(Code::InvalidType, "", "sequence, expected an object"));
-    }
     let mut json = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let cause = error.inner();
         if cause.is_data() {
             // "... at line 1 column 17": the pointer says where.
@@ -75,6 +75,34 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     })?;
     json.end().map_err(|cause| Error::new(Code::MalformedJson, format!("{cause}.")))?;
     Ok(value)
+}
+
+/// A JSON object. What serde derives for a struct also takes an array of its fields' values, which no document shows.
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData)).map(Self)
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
+/// For fields that hold an object.
+pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Object::deserialize(deserializer).map(|object| object.0)
 }
 
 fn pointer(path: &Path) -> String {

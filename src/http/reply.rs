@@ -5,9 +5,10 @@ use actix_web::http::header::{self, AcceptEncoding, ContentEncoding, EntityTag, 
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, Responder};
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::Serialize;
-use std::io::Write;
+use std::io::{Read, Write};
 
 use crate::error::Error;
 use crate::http::conditional;
@@ -118,4 +119,11 @@ pub fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
     encoder.write_all(bytes)?;
     encoder.finish()
+}
+
+/// Undoes [`gzip`], for the clients that do not take it.
+pub fn gunzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut plain = Vec::with_capacity(bytes.len() * 4);
+    GzDecoder::new(bytes).read_to_end(&mut plain)?;
+    Ok(plain)
 }

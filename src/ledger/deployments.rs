@@ -104,12 +104,7 @@ pub struct Deployment {
     "reason": null, "previous_id": null, "rollback_of": null, "requested_at": "2026-02-03T04:05:06.000000Z",
     "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1, "ungated": false, "expires_at": null,
     "recorded_by": "pipeline",
-    "decision": {"allowed": true, "reasons": [], "evaluated_at": "2026-02-03T04:05:06.000000Z", "facts": {
-        "step": "start", "requested_by": "pipeline", "recorded_by": "pipeline", "is_rollback": false,
-        "policy": {"environment": "production", "is_production": true, "required_approvals": 0, "allow_self_approval": false,
-            "require_scan": false, "predecessor": null, "soak_minutes": 0, "rollback_needs_approval": false},
-        "release": {"version": "1.4.2", "has_digest": true, "scan_passed": null, "succeeded_before_at": null},
-        "running": null, "freezes": [], "incidents": [], "opinions": []}}
+    "decision": {"allowed": true, "reasons": [], "evaluated_at": "2026-02-03T04:05:06.000000Z", "facts": {"step": "start", "requested_by": "pipeline"}}
 }))]
 pub struct DeploymentWithDecision {
     #[diesel(embed)]
@@ -416,7 +411,7 @@ fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(Deployment
 
     let unplanned = new.unplanned || new.fixes.is_some();
     let kind = seen.kind(unplanned);
-    if new.rollback && kind != Kind::Rollback {
+    if new.rollback && !seen.is_way_back() {
         return Err(Error::field(
             Code::InvalidValue,
             "/version",

@@ -94,7 +94,8 @@ pub struct Seen {
     /// What is live there: the deployment, and its release.
     pub live: Option<(DeploymentId, ReleaseId)>,
     running: Option<DeploymentId>,
-    was_good: bool,
+    /// How the release last ceased to be live there.
+    last_end: Option<State>,
     succeeded_before_at: Option<Timestamp>,
 }
 
@@ -109,11 +110,16 @@ impl Seen {
         self.running
     }
 
+    /// Whether going to the release is going back to what was good: what was rolled back itself is nothing to go back to.
+    pub fn is_way_back(&self) -> bool {
+        self.kind(false) == Kind::Rollback && self.last_end == Some(State::Superseded)
+    }
+
     /// What a deployment of the release is to the place.
     pub fn kind(&self, unplanned: bool) -> Kind {
         let release = self.release.as_ref().map(|release| release.id);
         let is_live = self.live.is_some_and(|(_, live)| Some(live) == release);
-        lifecycle::kind(lifecycle::Place { is_live, was_live: self.was_good, unplanned })
+        lifecycle::kind(lifecycle::Place { is_live, was_live: self.last_end.is_some(), unplanned })
     }
 }
 
@@ -232,9 +238,7 @@ pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Res
             (alone, None, None, None, None, None)
         }
     };
-    // What was rolled back itself is nothing to go back to.
-    let was_good = last_end == Some(State::Superseded);
-    Ok(Seen { service: service(), has_service, environment, release, live, running, was_good, succeeded_before_at })
+    Ok(Seen { service: service(), has_service, environment, release, live, running, last_end, succeeded_before_at })
 }
 
 /// Who asks the gate, and for what.
@@ -323,7 +327,7 @@ pub fn facts(
         step: asked.step,
         requested_by: asked.requested_by.to_owned(),
         recorded_by: asked.recorded_by.map(str::to_owned),
-        is_rollback: seen.kind(asked.unplanned) == Kind::Rollback,
+        is_rollback: seen.is_way_back(),
         policy: environment.policy(),
         release: gate::Candidate {
             version: release.version.clone(),

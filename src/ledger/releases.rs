@@ -12,7 +12,7 @@ use crate::db::types::{Json, Timestamp};
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Attest, Ctx, Deploy, Read};
-use crate::http::extract::{self, Body, Query, malformed};
+use crate::http::extract::{self, Body, Object, Query, malformed, object};
 use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
 use crate::ledger::events::{self, About, Entity};
@@ -194,7 +194,8 @@ pub struct Commits(Vec<Commit>);
 
 impl<'de> Deserialize<'de> for Commits {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let commits = Vec::deserialize(deserializer)?;
+        let commits: Vec<Object<Commit>> = Vec::deserialize(deserializer)?;
+        let commits: Vec<Commit> = commits.into_iter().map(|commit| commit.0).collect();
         if commits.len() <= 1000 { Ok(Self(commits)) } else { Err(malformed(Code::InvalidValue, "allowed are at most 1000 commits")) }
     }
 }
@@ -210,7 +211,7 @@ pub struct NewScan {
     /// The scanner and its version.
     tool: Line,
     /// How many findings of which severity.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     summary: Severities,
     /// The worst severity that passes; overrides the parameter of the same name.
     max_severity: Option<Severity>,

@@ -20,6 +20,9 @@ text_enum! {
     }
 }
 
+/// Characters that a tool's name may have.
+const LONGEST_NAME: usize = 200;
+
 /// Findings by severity.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -83,9 +86,10 @@ pub struct Report {
     pub findings: Severities,
 }
 
-/// Reads a report in one of the known forms: SARIF 2.1.0, or Trivy's JSON. `None` for anything else.
+/// Reads a report in one of the known forms: SARIF 2.1.0, or Trivy's JSON. `None` for anything else, and for a report of no
+/// run, or of one that did not come to an end: it says nothing, and nothing is not a pass.
 pub fn read(report: &Value) -> Option<Report> {
-    if report.get("runs").is_some_and(Value::is_array) {
+    if items(report, "runs").next().is_some() && items(report, "runs").all(is_complete) {
         Some(sarif(report))
     } else if report.get("SchemaVersion").is_some() && report.get("ArtifactName").is_some() {
         Some(trivy(report))
@@ -104,7 +108,17 @@ fn sarif(report: &Value) -> Report {
         }
     }
     let tools: Vec<_> = runs().filter_map(|run| tool_of(&run["tool"]["driver"])).collect();
-    Report { tool: if tools.is_empty() { "sarif".into() } else { tools.join(", ") }, findings }
+    Report { tool: if tools.is_empty() { "sarif".into() } else { line(&tools.join(", ")) }, findings }
+}
+
+/// Whether a run looked for results (SARIF, 3.14.23: without `results`, it did not), and was not broken off (3.20.14).
+fn is_complete(run: &Value) -> bool {
+    run["results"].is_array() && items(run, "invocations").all(|invocation| invocation["executionSuccessful"] != false)
+}
+
+/// A name as a report gives it, cut to what a name may be.
+fn line(text: &str) -> String {
+    text.trim().chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect()
 }
 
 fn tool_of(driver: &Value) -> Option<String> {
@@ -171,7 +185,7 @@ fn trivy(report: &Value) -> Report {
         }
     }
     let version = report["Trivy"]["Version"].as_str();
-    Report { tool: version.map_or_else(|| "trivy".to_owned(), |version| format!("trivy {version}")), findings }
+    Report { tool: version.map_or_else(|| "trivy".to_owned(), |version| line(&format!("trivy {version}"))), findings }
 }
 
 fn items<'a>(of: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
@@ -257,7 +271,18 @@ mod tests {
 
     #[test]
     fn anything_else_is_no_report() {
-        for other in [json!({}), json!([]), json!({"runs": 1}), json!({"tool": "x", "summary": {}}), json!("runs")] {
+        let broken_off = json!({"runs": [{"results": [], "invocations": [{"executionSuccessful": false}]}]});
+        for other in [
+            json!({}),
+            json!([]),
+            json!({"runs": 1}),
+            json!({"runs": []}),
+            json!({"runs": [{}]}),
+            json!({"runs": [1, "x"]}),
+            broken_off,
+            json!({"tool": "x", "summary": {}}),
+            json!("runs"),
+        ] {
             assert_eq!(read(&other), None);
         }
     }

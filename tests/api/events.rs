@@ -95,7 +95,10 @@ fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
     assert_eq!(told, expected);
     assert_eq!(events[6]["payload"], json!({"owner": "payments", "description": null}), "only what was changed");
     let succeeded = &events[14];
-    assert_eq!(succeeded["payload"], json!({"from": "running", "to": "succeeded", "reason": "planned", "ungated": false}));
+    assert_eq!(
+        succeeded["payload"],
+        json!({"from": "running", "to": "succeeded", "reason": "planned", "at": succeeded["at"], "ungated": false})
+    );
     assert_eq!(
         (&succeeded["entity"], &succeeded["entity_id"], &succeeded["service"], &succeeded["environment"]),
         (&json!("deployment"), &first["id"], &json!("checkout"), &json!("staging"))

@@ -408,7 +408,7 @@ impl Cluster {
             mkdir -m 700 "$DIR"; trap 'rm -rf "$DIR"' EXIT
             "$BIN/initdb" -D "$DIR/data" -U prop -A trust -E UTF8 --locale=C.UTF-8 >"$DIR/initdb.log" 2>&1
             start() {
-                "$BIN/postgres" -D "$DIR/data" -p "$PORT" -k "$DIR" -c listen_addresses=127.0.0.1 -c max_connections=500 \
+                "$BIN/postgres" -D "$DIR/data" -p "$PORT" -k "$DIR" -c listen_addresses=127.0.0.1 -c max_connections=2000 \
                     $OPTIONS >>"$DIR/log" 2>&1 &
                 server=$!
             }
