@@ -96,10 +96,10 @@ fn named_in_requests(document: &openapi::OpenApi) -> BTreeSet<String> {
     let mut open: Vec<String> = bodies.filter_map(|operation| operation.request_body.as_ref()).flat_map(references).collect();
     let mut named = BTreeSet::new();
     while let Some(name) = open.pop() {
-        if let Some(schema) = document.components.iter().find_map(|components| components.schemas.get(&name)) {
-            if named.insert(name) {
-                open.extend(references(schema));
-            }
+        if let Some(schema) = document.components.iter().find_map(|components| components.schemas.get(&name))
+            && named.insert(name)
+        {
+            open.extend(references(schema));
         }
     }
     named

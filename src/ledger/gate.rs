@@ -135,6 +135,9 @@ impl Candidate {
     }
 }
 
+/// What is seen of a place whose service exists: the fields of [`Seen`] in their order.
+type Row = (Option<Environment>, Option<Release>, Option<(DeploymentId, ReleaseId)>, Option<DeploymentId>, bool, Option<Timestamp>);
+
 /// Looks at a place with a release in mind: one query, and one more when there is no such service.
 pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Result<Seen, Error> {
     let (live, running, former, earlier) =
@@ -180,14 +183,7 @@ pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Res
         .limit(1)
         .select(earlier.field(deployments::finished_at));
 
-    let row: Option<(
-        Option<Environment>,
-        Option<Release>,
-        Option<(DeploymentId, ReleaseId)>,
-        Option<DeploymentId>,
-        bool,
-        Option<Timestamp>,
-    )> = services::table
+    let row: Option<Row> = services::table
         .left_join(environments::table.on(environments::slug.eq(environment())))
         .left_join(releases::table.on(releases::service.eq(services::slug).and(releases::version.eq(version()))))
         .left_join(

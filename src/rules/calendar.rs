@@ -122,10 +122,10 @@ impl Weekly {
             .max()?;
         // After a week of windows that meet, there is no gap.
         for days in -1..=8 {
-            if let Some((from, to)) = self.window(today, days, &zone) {
-                if from <= end {
-                    end = end.max(to);
-                }
+            if let Some((from, to)) = self.window(today, days, &zone)
+                && from <= end
+            {
+                end = end.max(to);
             }
         }
         let week_on = today.checked_add(Span::new().days(8)).ok()?.to_zoned(zone).ok()?.timestamp();

@@ -279,7 +279,7 @@ fn seasoned(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
 }
 
 /// What each person last said, as far as it may count here.
-fn latest<'a>(facts: &'a Facts, now: Timestamp) -> impl Iterator<Item = &'a Opinion> + Clone {
+fn latest(facts: &Facts, now: Timestamp) -> impl Iterator<Item = &Opinion> + Clone {
     let is_last = move |opinion: &Opinion| {
         !facts.opinions.iter().any(|other| other.approver == opinion.approver && (other.at, &other.id) > (opinion.at, &opinion.id))
     };
