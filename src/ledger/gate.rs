@@ -149,10 +149,15 @@ impl Candidate {
     }
 }
 
+<<<<<<< HEAD
 /// The environment, the release, what is live, what runs, how the release last ceased to be live there, and when it first
 /// succeeded in the environment that comes before.
 type Row =
     (Option<Environment>, Option<Release>, Option<(DeploymentId, ReleaseId)>, Option<DeploymentId>, Option<State>, Option<Timestamp>);
+=======
+/// What is seen of a place whose service exists: the fields of [`Seen`] in their order.
+type Row = (Option<Environment>, Option<Release>, Option<(DeploymentId, ReleaseId)>, Option<DeploymentId>, bool, Option<Timestamp>);
+>>>>>>> w1
 
 /// Looks at a place with a release in mind: one query, and one more when there is no such service.
 pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Result<Seen, Error> {
