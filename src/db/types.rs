@@ -2,10 +2,12 @@
 
 use diesel::backend::Backend;
 use diesel::deserialize::{self, FromSql, FromSqlRow};
-use diesel::expression::AsExpression;
+use diesel::expression::{AppearsOnTable, AsExpression, Expression, SelectableExpression, ValidGrouping, is_aggregate};
 use diesel::pg::Pg;
+use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::result::QueryResult;
 use diesel::serialize::{self, IsNull, Output, ToSql};
-use diesel::sql_types::HasSqlType;
+use diesel::sql_types::{HasSqlType, Text};
 use diesel::sqlite::Sqlite;
 use jiff::SignedDuration;
 use serde::de::DeserializeOwned;
@@ -333,6 +335,36 @@ impl<T: fmt::Debug + DeserializeOwned + 'static> FromSql<sql::Document, Sqlite> 
 
 on_both_backends!(Document, Json<T>, T: fmt::Debug, Serialize, DeserializeOwned, Send, Sync);
 
+/// A word that is written into a statement instead of being bound to it. An index of the rows with one word serves only
+/// statements that say the word: a plan that is made once for every value can't rely on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Word(pub &'static str);
+
+impl Expression for Word {
+    type SqlType = Text;
+}
+
+impl<DB: Backend> QueryFragment<DB> for Word {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        out.push_sql("'");
+        out.push_sql(self.0);
+        out.push_sql("'");
+        Ok(())
+    }
+}
+
+impl QueryId for Word {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<Source> AppearsOnTable<Source> for Word {}
+impl<Source> SelectableExpression<Source> for Word {}
+
+impl<GroupBy> ValidGrouping<GroupBy> for Word {
+    type IsAggregate = is_aggregate::Never;
+}
+
 /// Declares an enum that is kept, sent and received as one of the given words.
 #[macro_export]
 macro_rules! text_enum {
@@ -354,6 +386,11 @@ macro_rules! text_enum {
             /// The word it is kept and sent as.
             pub const fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $text,)+ }
+            }
+
+            /// The word, for a statement to say.
+            pub const fn word(self) -> $crate::db::types::Word {
+                $crate::db::types::Word(self.as_str())
             }
         }
 

@@ -351,7 +351,7 @@ pub async fn settled<S: Requires, T: Send + 'static>(
 
 /// Lets every deployment expire that has waited longer than it may.
 fn expire_overdue(db: &mut Db, now: Timestamp) -> Result<(), Error> {
-    let is_waiting = deployments::state.eq(State::AwaitingApproval).or(deployments::state.eq(State::Approved));
+    let is_waiting = deployments::state.eq(State::AwaitingApproval.word()).or(deployments::state.eq(State::Approved.word()));
     let overdue: Vec<(String, DeploymentId)> = deployments::table
         .filter(is_waiting)
         .filter(deployments::expires_at.le(now))
@@ -536,7 +536,7 @@ fn rollback_target(db: &mut Db, service: &str, environment: &str) -> Result<Vers
 
 fn live_in(db: &mut Db, service: &str, environment: &str) -> QueryResult<Option<Deployment>> {
     let here = deployments::table.filter(deployments::service.eq(service)).filter(deployments::environment.eq(environment));
-    here.filter(deployments::state.eq(State::Succeeded)).select(Deployment::as_select()).first(db).optional()
+    here.filter(deployments::state.eq(State::Succeeded.word())).select(Deployment::as_select()).first(db).optional()
 }
 
 /// The latest other release that was live in the place of `live` until another success took over.
@@ -544,7 +544,7 @@ pub fn previous_good(db: &mut Db, live: &Deployment) -> QueryResult<Option<Deplo
     deployments::table
         .filter(deployments::service.eq(&live.service))
         .filter(deployments::environment.eq(&live.environment))
-        .filter(deployments::state.eq(State::Superseded))
+        .filter(deployments::state.eq(State::Superseded.word()))
         .filter(deployments::release_id.ne(live.release_id))
         .select(Deployment::as_select())
         .order(deployments::finished_at.desc())
@@ -704,7 +704,7 @@ pub fn awaiting(db: &mut Db, release: ReleaseId, environment: &str) -> QueryResu
     deployments::table
         .filter(deployments::release_id.eq(release))
         .filter(deployments::environment.eq(environment))
-        .filter(deployments::state.eq(State::AwaitingApproval))
+        .filter(deployments::state.eq(State::AwaitingApproval.word()))
         .select(Deployment::as_select())
         .order(deployments::id)
         .load(db)

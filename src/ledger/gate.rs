@@ -149,15 +149,10 @@ impl Candidate {
     }
 }
 
-<<<<<<< HEAD
 /// The environment, the release, what is live, what runs, how the release last ceased to be live there, and when it first
 /// succeeded in the environment that comes before.
 type Row =
     (Option<Environment>, Option<Release>, Option<(DeploymentId, ReleaseId)>, Option<DeploymentId>, Option<State>, Option<Timestamp>);
-=======
-/// What is seen of a place whose service exists: the fields of [`Seen`] in their order.
-type Row = (Option<Environment>, Option<Release>, Option<(DeploymentId, ReleaseId)>, Option<DeploymentId>, bool, Option<Timestamp>);
->>>>>>> w1
 
 /// Looks at a place with a release in mind: one query, and one more when there is no such service.
 pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Result<Seen, Error> {
@@ -171,7 +166,9 @@ pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Res
     let last_end = former
         .filter(former.field(deployments::service).eq(service()))
         .filter(former.field(deployments::environment).eq(environment()))
-        .filter(former.field(deployments::state).eq(State::Superseded).or(former.field(deployments::state).eq(State::RolledBack)))
+        .filter(
+            former.field(deployments::state).eq(State::Superseded.word()).or(former.field(deployments::state).eq(State::RolledBack.word())),
+        )
         .filter(
             former.field(deployments::release_id).eq_any(
                 this.filter(this.field(releases::service).eq(service()))
@@ -192,9 +189,9 @@ pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Res
         .filter(
             earlier
                 .field(deployments::state)
-                .eq(State::Succeeded)
-                .or(earlier.field(deployments::state).eq(State::Superseded))
-                .or(earlier.field(deployments::state).eq(State::RolledBack)),
+                .eq(State::Succeeded.word())
+                .or(earlier.field(deployments::state).eq(State::Superseded.word()))
+                .or(earlier.field(deployments::state).eq(State::RolledBack.word())),
         )
         .filter(
             earlier.field(deployments::release_id).eq_any(
@@ -215,14 +212,14 @@ pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Res
                 .field(deployments::service)
                 .eq(services::slug)
                 .and(live.field(deployments::environment).eq(environment()))
-                .and(live.field(deployments::state).eq(State::Succeeded))),
+                .and(live.field(deployments::state).eq(State::Succeeded.word()))),
         )
         .left_join(
             running.on(running
                 .field(deployments::service)
                 .eq(services::slug)
                 .and(running.field(deployments::environment).eq(environment()))
-                .and(running.field(deployments::state).eq(State::Running))),
+                .and(running.field(deployments::state).eq(State::Running.word()))),
         )
         .filter(services::slug.eq(service()))
         .select((

@@ -73,7 +73,7 @@ fn look(db: &mut Db, service: &str, environment: &str) -> Result<PlaceView, Erro
         services::find(db, service)?;
         environments::find(db, environment)?;
     }
-    let is_current = deployments::state.eq(State::Succeeded).or(deployments::state.eq(State::Running));
+    let is_current = deployments::state.eq(State::Succeeded.word()).or(deployments::state.eq(State::Running.word()));
     let current: Vec<Deployment> = here().filter(is_current).select(Deployment::as_select()).load(db)?;
     let (live, running): (Vec<_>, Vec<_>) = current.into_iter().partition(|deployment| deployment.state == State::Succeeded);
     let live = live.into_iter().next();

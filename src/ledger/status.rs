@@ -170,10 +170,10 @@ fn grid(db: &mut Db) -> Result<Grid, Error> {
     columns.sort_by_key(|column| column.tier as u8);
 
     let is_current = deployments::state
-        .eq(State::Succeeded)
-        .or(deployments::state.eq(State::Running))
-        .or(deployments::state.eq(State::AwaitingApproval))
-        .or(deployments::state.eq(State::Approved));
+        .eq(State::Succeeded.word())
+        .or(deployments::state.eq(State::Running.word()))
+        .or(deployments::state.eq(State::AwaitingApproval.word()))
+        .or(deployments::state.eq(State::Approved.word()));
     let rows: Vec<(Service, Option<Found>)> = services::table
         .left_join(deployments::table.on(deployments::service.eq(services::slug).and(is_current)))
         .select((Service::as_select(), Option::<Found>::as_select()))
