@@ -3,7 +3,7 @@
 use actix_web::{get, post, put, web};
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -242,10 +242,11 @@ pub enum SentScan {
 
 impl SentScan {
     /// Reads a body as what it is: a report shows by its fields.
-    fn read(body: &RawValue) -> Result<Self, Error> {
-        match serde_json::from_str(body.get()).ok().as_ref().and_then(scan::read) {
+    fn read(body: Map<String, Value>) -> Result<Self, Error> {
+        let body = Value::Object(body);
+        match scan::read(&body) {
             Some(report) => Ok(Self::Report(report)),
-            None => extract::parse(body.get().as_bytes()).map(Self::Counted),
+            None => extract::parse(body.to_string().as_bytes()).map(Self::Counted),
         }
     }
 }
@@ -343,9 +344,9 @@ async fn record_scan(
     ctx: Ctx<Attest>,
     id: web::Path<ReleaseId>,
     policy: Query<ScanPolicy>,
-    body: Body<Box<RawValue>>,
+    body: Body<Map<String, Value>>,
 ) -> Result<Reply, Error> {
-    let sent = SentScan::read(&body.0)?;
+    let sent = SentScan::read(body.0)?;
     ctx.write(move |db, actor| {
         let found = scan(db, actor, *id, policy.0, sent)?;
         Ok(Reply::ok(&found)?.at_revision(found.release.revision))
