@@ -19,6 +19,7 @@ mod migrations;
 mod places;
 mod releases;
 mod sequences;
+mod walkthrough;
 
 /// Makes two tests of each function that takes a [`harness::TestApp`]: `sqlite::name` and `postgres::name`.
 #[macro_export]
