@@ -121,7 +121,7 @@ app() {
     contract
 }
 
-# The API against its document. `cargo test` has built the binary; without a change since, cargo has nothing to do here.
+# The API against its document. The binary is the one that `cargo test` has built.
 contract() {
     if ! python_packages; then
         lacking 'python3-venv and the packages of tests/contract/requirements.txt' 'the API against its document'
@@ -132,7 +132,6 @@ contract() {
         selection=(-k 'not typescript')
         lacking 'Node.js 18 or later and the packages of tests/contract/typescript' 'a TypeScript client'
     fi
-    step 'the binary' cargo build --locked
     step 'the API against its document' .venv/bin/pytest -p no:cacheprovider tests/contract "${selection[@]}"
 }
 

@@ -7,8 +7,8 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use diesel::ConnectionError;
 use diesel::connection::{Connection as _, InstrumentationEvent};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -39,6 +39,8 @@ pub struct Database {
     prepared_statements: bool,
     connections: u32,
     statements: Arc<AtomicU64>,
+    /// Whose turn it is to write, on SQLite: its own way to wait for the one writer is to try again after ever longer naps.
+    turn: Option<Arc<Mutex<()>>>,
 }
 
 /// How many connections, and how long to wait for them.
@@ -60,6 +62,7 @@ impl Database {
     pub fn start(target: Target, options: Options, limits: &Limits) -> std::io::Result<Self> {
         let statements = Arc::new(AtomicU64::new(0));
         let prepared_statements = options.prepared_statements;
+        let turn = matches!(target, Target::Sqlite(_)).then(Arc::default);
         let pool = r2d2::Pool::builder()
             .max_size(limits.connections)
             .min_idle(Some(1))
@@ -78,7 +81,7 @@ impl Database {
                 }
             })?;
         }
-        Ok(Self { jobs: sender, time_limit: limits.time, prepared_statements, connections: limits.connections, statements })
+        Ok(Self { jobs: sender, time_limit: limits.time, prepared_statements, connections: limits.connections, statements, turn })
     }
 
     /// Runs `work`, which only reads. It may be run again when the connection turns out to be broken.
@@ -112,8 +115,9 @@ impl Database {
         T: Send + 'static,
         E: From<diesel::result::Error> + From<Unavailable> + Send + 'static,
     {
-        let attempts = self.connections + 1;
+        let (attempts, turn) = (self.connections + 1, self.turn.clone());
         self.run(move |pool| {
+            let _turn = turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
             let mut attempt = 1;
             loop {
                 let mut db = pool.get().map_err(unreachable)?;

@@ -165,7 +165,8 @@ fn migrate_together(url: &str) {
     let directory = tempfile::tempdir().unwrap();
     let start = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_prop"));
-        let command = command.arg("migrate").current_dir(directory.path()).env_clear().env("DATABASE_URL", url);
+        let command =
+            command.arg("migrate").current_dir(directory.path()).env_clear().envs(crate::harness::behind_pooler()).env("DATABASE_URL", url);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let processes: Vec<_> = (0..6).map(|_| start()).collect();
