@@ -207,7 +207,7 @@ impl<'de> Deserialize<'de> for Commits {
 #[schema(example = json!({"tool": "trivy 0.66", "summary": {"medium": 2, "low": 7}}))]
 pub struct NewScan {
     /// What came of it, where the sender has a policy of its own; else it follows from the findings.
-    status: Option<Verdict>,
+    status: Option<ScanVerdict>,
     /// The scanner and its version.
     tool: Line,
     /// How many findings of which severity.
@@ -223,7 +223,7 @@ pub struct NewScan {
 
 text_enum! {
     /// What came of a scan that took place.
-    Verdict {
+    ScanVerdict {
         /// Nothing was found that would keep it back.
         Passed = "passed",
         /// Something was.
@@ -493,7 +493,7 @@ fn scan(db: &mut Db, actor: &Actor, id: ReleaseId, policy: ScanPolicy, sent: Sen
         SentScan::Report(report) => (None, report.tool, report.findings, None, None, None),
     };
     let max_severity = max_severity.or(policy.max_severity).unwrap_or(Severity::Medium);
-    let has_passed = verdict.map_or_else(|| summary.pass(max_severity), |verdict| verdict == Verdict::Passed);
+    let has_passed = verdict.map_or_else(|| summary.pass(max_severity), |verdict| verdict == ScanVerdict::Passed);
     let scan = Scan {
         status: if has_passed { ScanStatus::Passed } else { ScanStatus::Failed },
         tool: Some(tool),
