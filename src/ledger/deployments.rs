@@ -124,6 +124,18 @@ impl Deployment {
         format!("/v1/deployments/{}", self.id)
     }
 
+    /// What its start asks the gate. The incident that it fixes, if any, is linked to it by then.
+    fn asks_to_start(&self) -> Asked<'_> {
+        Asked {
+            step: Step::Start,
+            requested_by: &self.requested_by,
+            recorded_by: self.recorded_by.as_deref(),
+            unplanned: self.unplanned,
+            deployment: Some(self.id),
+            fixes: None,
+        }
+    }
+
     /// Whether this person asked for it, or told prop of it. Logins are compared as GitHub does it, in any case.
     pub fn belongs_to(&self, person: &str) -> bool {
         [Some(&self.requested_by), self.recorded_by.as_ref()].into_iter().flatten().any(|name| name.eq_ignore_ascii_case(person))
@@ -592,15 +604,7 @@ fn start(db: &mut Db, actor: &Actor, mut deployment: Deployment, asked: &Transit
     let (Some(environment), Some(release)) = (&seen.environment, &seen.release) else {
         return Err(Error::internal(format!("deployment {} has no environment or release", deployment.id)));
     };
-    let question = Asked {
-        step: Step::Start,
-        requested_by: &deployment.requested_by,
-        recorded_by: deployment.recorded_by.as_deref(),
-        unplanned: deployment.unplanned,
-        deployment: Some(deployment.id),
-        fixes: None,
-    };
-    let facts = gate::facts(db, &seen, environment, &gate::Candidate::of(release), &question, actor.now)?;
+    let facts = gate::facts(db, &seen, environment, &gate::Candidate::of(release), &deployment.asks_to_start(), actor.now)?;
     let ruling = Ruling::on(facts, actor.now);
     if !ruling.decision.allowed && !asked.observed {
         return Err(gate::refuse(db, actor, &deployment.service, Some(deployment.id), &ruling)?);
@@ -682,15 +686,7 @@ pub fn hear(db: &mut Db, actor: &Actor, release: &Release, environment: &Environ
             continue;
         }
         let seen = gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
-        let question = Asked {
-            step: Step::Start,
-            requested_by: &deployment.requested_by,
-            recorded_by: deployment.recorded_by.as_deref(),
-            unplanned: deployment.unplanned,
-            deployment: Some(deployment.id),
-            fixes: None,
-        };
-        let facts = gate::facts(db, &seen, environment, &gate::Candidate::of(release), &question, actor.now)?;
+        let facts = gate::facts(db, &seen, environment, &gate::Candidate::of(release), &deployment.asks_to_start(), actor.now)?;
         if Ruling::on(facts, actor.now).is_approved() {
             deployment.expires_at = Some(actor.now.plus(environment.approval_ttl()));
             advance(db, actor, deployment, State::Approved, actor.now, None)?;
