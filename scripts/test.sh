@@ -11,11 +11,13 @@ Usage: scripts/test.sh [PART]...
 
 Runs the tests of the given parts; of every part when none is given.
 
-  lint  formatting and lints: cargo fmt, cargo clippy, shellcheck, shfmt
-  app   cargo test; the API suite once more through PgBouncer; the API against its document
+  lint     formatting and lints: cargo fmt, cargo clippy, shellcheck, shfmt
+  app      cargo test; the API suite once more through PgBouncer; the API against its document
+  infra    Terraform and the scripts, against a stand-in for AWS
+  browser  the pages, in Chromium
 
 Needs Rust and a C compiler. What else is missing is installed: Debian packages with apt-get (as root, or with sudo),
-Python packages into .venv, npm packages into tests/contract/typescript/node_modules. What can't be installed is said in
+Python packages into .venv, npm packages into node_modules of the tests that use them. What can't be installed is said in
 one line, with what is not tested for lack of it; with CI set, that is a failure.
 
 Exit codes: 0 passed, 1 something failed, 2 an argument is wrong.
@@ -86,7 +88,7 @@ lint() {
     fi
     local shell_files=(.ci/run scripts/*.sh)
     if need shellcheck shellcheck; then
-        step 'shellcheck' shellcheck "${shell_files[@]}"
+        step 'shellcheck' shellcheck -x -P scripts "${shell_files[@]}"
     else
         lacking shellcheck 'the lints of shell scripts'
     fi
@@ -123,25 +125,41 @@ app() {
 
 # The API against its document. The binary is the one that `cargo test` has built.
 contract() {
-    if ! python_packages; then
-        lacking 'python3-venv and the packages of tests/contract/requirements.txt' 'the API against its document'
-        return
-    fi
+    python_suite contract 'the API against its document' || return
     local selection=()
     if ! node_packages; then
         selection=(-k 'not typescript')
         lacking 'Node.js 18 or later and the packages of tests/contract/typescript' 'a TypeScript client'
     fi
-    step 'the API against its document' .venv/bin/pytest -p no:cacheprovider tests/contract "${selection[@]}"
+    step 'the API against its document' .venv/contract/bin/pytest tests/contract "${selection[@]}"
 }
 
-python_packages() {
-    local wanted=tests/contract/requirements.txt
-    cmp -s "$wanted" .venv/installed.txt && return
-    if ! python3 -c 'import ensurepip' 2>/dev/null; then
-        packages python3 python3-venv || return 1
+infra() {
+    build_tools && python_suite infra 'Terraform and the scripts' || return
+    step 'prop, which these tests run' cargo build --locked --quiet
+    step 'Terraform and the scripts, against a stand-in for AWS' .venv/infra/bin/pytest tests/infra
+}
+
+browser() {
+    build_tools && python_suite browser 'the pages in a browser' || return
+    if ! need chromium chromium; then
+        lacking chromium 'the pages in a browser'
+        return
     fi
-    python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check -r "$wanted" && cp "$wanted" .venv/installed.txt
+    step 'prop, which these tests run' cargo build --locked --quiet
+    step 'the pages, in Chromium' .venv/browser/bin/pytest tests/browser
+}
+
+# python_suite NAME NOT_TESTED: .venv/NAME with the packages of tests/NAME/requirements.txt.
+python_suite() {
+    local wanted=tests/$1/requirements.txt venv=.venv/$1
+    cmp -s "$wanted" "$venv/installed.txt" && return
+    if python3 -c 'import ensurepip' 2>/dev/null || packages python3 python3-venv; then
+        python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" &&
+            cp "$wanted" "$venv/installed.txt" && return
+    fi
+    lacking "python3-venv and the packages of $wanted" "$2"
+    return 1
 }
 
 node_packages() {
@@ -154,23 +172,25 @@ node_packages() {
 
 for argument in "$@"; do
     case $argument in
-        lint | app) ;;
+        lint | app | infra | browser) ;;
         -h | --help)
             usage
             exit
             ;;
         *)
-            echo "scripts/test.sh: there is no part '$argument'; there are: lint, app" >&2
+            echo "scripts/test.sh: there is no part '$argument'; there are: lint, app, infra, browser" >&2
             exit 2
             ;;
     esac
 done
-[ $# -gt 0 ] || set -- lint app
+[ $# -gt 0 ] || set -- lint app infra browser
 
 for part in "$@"; do
     case $part in
         lint) lint ;;
         app) app ;;
+        infra) infra ;;
+        browser) browser ;;
     esac
     printf '\n== %s: done\n' "$part"
 done

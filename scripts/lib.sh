@@ -1,0 +1,82 @@
+# shellcheck shell=bash
+# What the scripts share: sourced by them, never run. Says names once, speaks one way, changes nothing in a dry run.
+
+# Exit codes that every script may end with; each script's --help lists its own beside them.
+readonly EXIT_FAILED=1 EXIT_USAGE=2 EXIT_PREFLIGHT=3
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+SCRIPT=$(basename "$0")
+DRY_RUN=no
+
+if [ -t 2 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then
+    BOLD=$'\033[1m' DIM=$'\033[2m' RED=$'\033[31m' GREEN=$'\033[32m' YELLOW=$'\033[33m' PLAIN=$'\033[0m'
+else
+    BOLD='' DIM='' RED='' GREEN='' YELLOW='' PLAIN=''
+fi
+
+# People read standard error; standard output is for what other programs take.
+say() { printf '%s\n' "$*" >&2; }
+step() { say "$BOLD==>$PLAIN $*"; }
+done_with() { say "${GREEN}ok$PLAIN  $*"; }
+warn() { say "${YELLOW}warning:$PLAIN $*"; }
+
+# die [CODE] SENTENCE: ends the script; 1 unless another code is given.
+die() {
+    local code=$EXIT_FAILED
+    if [[ ${1:-} =~ ^[0-9]+$ ]]; then
+        code=$1
+        shift
+    fi
+    say "$RED$SCRIPT:$PLAIN $*"
+    exit "$code"
+}
+
+# misused SENTENCE: a wrong argument.
+misused() { die "$EXIT_USAGE" "$* See $SCRIPT --help."; }
+
+# need TOOL...: ends the script when one is not there.
+need() {
+    local tool missing=()
+    for tool in "$@"; do
+        command -v "$tool" >/dev/null || missing+=("$tool")
+    done
+    [ ${#missing[@]} = 0 ] || die "$EXIT_PREFLIGHT" "This needs ${missing[*]}, which can't be found on PATH."
+}
+
+# change COMMAND...: runs what changes something; in a dry run, prints it instead.
+change() {
+    if [ "$DRY_RUN" = yes ]; then
+        printf '%swould run:%s %s\n' "$DIM" "$PLAIN" "$(printf '%q ' "$@")" >&2
+    else
+        "$@"
+    fi
+}
+
+# use_environment NAME: sets the names of everything in an environment. production has the plain ones; every other gets
+# its own name behind. Each is a default that a variable of that name overrides; Terraform builds the same (locals.tf).
+use_environment() {
+    ENVIRONMENT=${1:-}
+    [ -n "$ENVIRONMENT" ] || misused "Which environment?"
+    [ -f "$ROOT/terraform/envs/$ENVIRONMENT.tfvars" ] ||
+        misused "There is no environment '$ENVIRONMENT'; there are: $(environments)."
+    local suffix=
+    [ "$ENVIRONMENT" = production ] || suffix=-$ENVIRONMENT
+    export AWS_REGION=${AWS_REGION:-ap-south-1} AWS_PAGER=
+    export AWS_DEFAULT_REGION=$AWS_REGION
+    : "${ECS_CLUSTER:=prop-ecs-cluster$suffix}"
+    : "${ECS_SERVICE:=prop-backend-service$suffix}"
+    : "${TASK_FAMILY:=prop-backend$suffix}"
+    : "${ECR_REPOSITORY:=prop-backend}"
+    : "${DB_INSTANCE:=prop-db$suffix}"
+    : "${LOG_GROUP:=/ecs/prop-backend$suffix}"
+    : "${LOAD_BALANCER:=prop-alb$suffix}"
+}
+
+# The environments there are, by their files.
+environments() {
+    local file names=
+    for file in "$ROOT"/terraform/envs/*.tfvars; do
+        names+=", $(basename "$file" .tfvars)"
+    done
+    echo "${names#, }"
+}
