@@ -9,8 +9,8 @@ source "$(dirname "$0")/github.sh"
 # What is kept where. name=VARIABLE takes its value from the VARIABLE here; a name alone from its own.
 readonly REPOSITORY_VARIABLES=(AWS_REGION AWS_PLAN_ROLE_ARN PROP_URL)
 readonly REPOSITORY_SECRETS=(AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY SLACK_WEBHOOK)
-readonly STAGING_VARIABLES=(AWS_ROLE_ARN=STAGING_ROLE_ARN)
-readonly PRODUCTION_VARIABLES=(AWS_ROLE_ARN=PRODUCTION_ROLE_ARN)
+readonly STAGING_VARIABLES=(AWS_ROLE_ARN=STAGING_ROLE_ARN APP_URL=STAGING_URL)
+readonly PRODUCTION_VARIABLES=(AWS_ROLE_ARN=PRODUCTION_ROLE_ARN APP_URL=PRODUCTION_URL)
 # Only jobs of an environment see its secrets, and only those of the branch get that far. Staging has the key for approvals
 # too: a rejection is told by a job there, for the one in production never starts.
 readonly ENVIRONMENT_SECRETS=(PROP_KEY=PIPELINE_KEY PROP_MIRROR_KEY=MIRROR_KEY)
@@ -35,6 +35,7 @@ Values come from the environment; one that isn't set is left as it is on GitHub:
 
   AWS_REGION, PROP_URL                       variables of the repository
   STAGING_ROLE_ARN, PRODUCTION_ROLE_ARN      variables of the environments: the roles to assume by OIDC
+  STAGING_URL, PRODUCTION_URL                the same: where the service answers, if not at its load balancer's own name
   AWS_PLAN_ROLE_ARN                          variable of the repository: a read-only role, for plans in pull requests
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY   secrets of the repository, for want of roles
   SLACK_WEBHOOK                              secret of the repository
