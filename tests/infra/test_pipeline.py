@@ -228,16 +228,16 @@ def test_main_goes_through_staging_to_production_when_somebody_approves(world: W
         assert live["run_url"] == run_url
     assert approval["consumed_by"] == world.place("production")["live"]["id"]
     # The order of it, as the history tells it.
-    history = [(event["entity"], event["action"], event["environment"]) for event in reversed(world.ledger.get("/v1/events?limit=100")["items"])]
-    told = [("release", "created", None), ("release", "scanned", None), ("deployment", "succeeded", "staging"), ("approval", "approved", "production"),
-            ("deployment", "succeeded", "production")]  # fmt: skip
-    after = history[history.index(("release", "scanned", None)) - 1 :]
+    history = [(event["action"], event["environment"]) for event in reversed(world.ledger.get("/v1/events?limit=100")["items"])]
+    told = [("release.created", None), ("release.scanned", None), ("deployment.succeeded", "staging"), ("approval.approved", "production"),
+            ("deployment.succeeded", "production")]  # fmt: skip
+    after = history[history.index(("release.scanned", None)) - 1 :]
     assert [entry for entry in after if entry in told] == told, after
     assert [text.split()[0] for text in world.said] == [":white_check_mark:"] * 3
     assert "is live in *staging*" in world.said[0] and "is live in *production*" in world.said[1] and ":white_check_mark: done: test" in world.said[2]
 
 
-def test_a_rejection_keeps_it_out_of_production_and_prop_knows_why(world: World) -> None:
+def test_a_rejection_keeps_it_out_until_the_run_is_started_again_and_approved(world: World) -> None:
     run = world.push(Review("bob", "rejected", "Not on a Friday."))
     assert of(run, "failure") == {"deploy-production"}, logs(run)
     assert run.jobs["deploy-production"].log == "production was rejected by bob.", "it never started"
@@ -247,17 +247,13 @@ def test_a_rejection_keeps_it_out_of_production_and_prop_knows_why(world: World)
     (approval,) = world.approvals()
     assert (approval["approver"], approval["decision"], approval["comment"]) == ("bob", "rejected", "Not on a Friday.")
     gate = world.ledger.get(f"/v1/gate?service=prop&environment=production&version={VERSION}")
-    assert [reason["code"] for reason in gate["reasons"]] == ["approval_rejected"]
+    assert "approval_rejected" in [reason["code"] for reason in gate["reasons"]]
     assert ":x: failed: deploy-production" in world.said[-1]
 
-
-def test_a_run_that_is_started_again_builds_nothing_and_is_approved_again(world: World) -> None:
-    first = world.push(Review("bob", "rejected"))
-    again = world.push(Review("alice"), number=first.number, attempt=2)
+    again = world.push(Review("alice"), number=run.number, attempt=2)
     assert of(again, "failure") == set(), logs(again)
-    assert "ECR has" in again.jobs["build"].log
+    assert "ECR has" in again.jobs["build"].log and again.jobs["build"].outputs == run.jobs["build"].outputs
     assert "actions/attest" not in [action for _, action, _ in again.used], "attested once"
-    assert again.jobs["build"].outputs == first.jobs["build"].outputs
     assert world.live("production") == VERSION
     assert sorted((one["approver"], one["decision"]) for one in world.approvals()) == [("alice", "approved"), ("bob", "rejected")]
 
@@ -271,7 +267,7 @@ def test_a_fork_gets_nothing(world: World) -> None:
     assert world.github.comments == {} and world.said == [] and not world.release()
 
 
-def test_a_rollback_by_hand(world: World) -> None:
+def test_a_rollback_and_a_version_again_by_hand(world: World) -> None:
     world.push()
     run = world.dispatch("production")
     assert of(run, "success") == {"redeploy", "notify"}, logs(run)
@@ -280,14 +276,11 @@ def test_a_rollback_by_hand(world: World) -> None:
     assert world.accounts["production"].live_digest() == OLD
     assert world.place("production")["live"]["kind"] == "rollback"
 
-
-def test_a_version_by_hand(world: World) -> None:
-    world.push()
-    assert of(world.dispatch("staging"), "failure") == set()
-    assert world.live("staging") == "1.4.1"
-    run = world.dispatch("staging", VERSION, actor="erin")
+    # What was approved once was used up: going there again is approved again.
+    run = world.dispatch("production", VERSION, actor="erin")
     assert of(run, "success") == {"redeploy", "notify"}, logs(run)
-    assert world.live("staging") == VERSION and world.place("staging")["live"]["requested_by"] == "erin"
+    assert world.live("production") == VERSION and world.place("production")["live"]["requested_by"] == "erin"
+    assert len(world.approvals()) == 2
 
 
 def test_a_finding_stops_it_before_staging(world: World) -> None:
@@ -300,10 +293,9 @@ def test_a_finding_stops_it_before_staging(world: World) -> None:
     assert world.digests() == [OLD, OLD]
 
 
-@pytest.mark.parametrize("what", ["test-suite", "checkov", "cargo"])
-def test_what_fails_builds_nothing(world: World, what: str) -> None:
-    run = world.push(more={"STAND_IN_FAILS": what})
-    assert of(run, "failure") and "build" in of(run, "skipped"), logs(run)
+def test_what_fails_builds_nothing(world: World) -> None:
+    run = world.push(more={"STAND_IN_FAILS": "test-suite checkov"})
+    assert of(run, "failure") == {"test", "check", "scan"} and "build" in of(run, "skipped"), logs(run)
     assert len(world.accounts["staging"].read()["images"]) == 1
     assert world.said[-1].startswith(":x: failed:")
 
