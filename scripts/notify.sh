@@ -26,7 +26,8 @@ case ${1:-} in
     *) misused "There is no argument '$1'." ;;
 esac
 need curl jq
-[ -n "${JOBS:-}" ] && jq -e 'type == "object"' <<<"$JOBS" >/dev/null 2>&1 || misused "JOBS is not what toJSON(needs) makes."
+[ -n "${JOBS:-}" ] || misused "JOBS is not set."
+jq -e 'type == "object"' <<<"$JOBS" >/dev/null 2>&1 || misused "JOBS is not what toJSON(needs) makes."
 
 message=$(jq -r --arg repository "${GITHUB_REPOSITORY:-}" --arg branch "${GITHUB_REF_NAME:-}" --arg sha "${GITHUB_SHA:-}" --arg actor "${GITHUB_TRIGGERING_ACTOR:-}" \
     --arg url "${GITHUB_SERVER_URL:-}/${GITHUB_REPOSITORY:-}/actions/runs/${GITHUB_RUN_ID:-}" '

@@ -304,9 +304,9 @@ def test_keys_of_the_assignment_do_for_want_of_roles(world: World) -> None:
     for environment in world.github.environments.values():
         environment.variables.pop("AWS_ROLE_ARN")
     world.github.secrets |= {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": "very-secret"}
-    run = world.push()
-    assert of(run, "failure") == set(), logs(run)
-    assert world.live("production") == VERSION
+    run = world.push(Review("bob", "rejected"))
+    assert of(run, "failure") == {"deploy-production"}, logs(run)
+    assert world.live("staging") == VERSION, "built, pushed and deployed with keys"
 
 
 def test_a_branch_that_is_not_main_gets_into_no_environment(world: World) -> None:
