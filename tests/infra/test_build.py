@@ -5,19 +5,22 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from prop import ROOT
 
-REPOSITORY = "prop-backend"
+REPOSITORY = "prop-built-by-a-test"
+# The AWS CLI is the one of these tests.
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 # Pushes as docker does, as far as ECR can tell: a manifest by a tag. It is another one each time.
 DOCKER = """#!/usr/bin/env bash
 set -euo pipefail
 echo "$*" >>"$DOCKER_LOG"
+digest() { head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n'; }
 case "$1" in
     info) exit "${DAEMON:-0}" ;;
     login) [ -n "$(cat)" ] ;;
@@ -27,10 +30,10 @@ case "$1" in
         [ -z "${BUILD_FAILS:-}" ] || exit 7
         tag=$(grep -o -e '--tag [^ ]*' <<<"$*")
         [[ " $* " != *" --push "* ]] ||
-            aws ecr put-image --repository-name prop-backend --image-tag "${tag##*:}" --image-manifest "$(cat <<END
+            aws ecr put-image --repository-name "$ECR_REPOSITORY" --image-tag "${tag##*:}" --image-manifest "$(cat <<END
 {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
- "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "size": 1, "digest": "sha256:$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \\n')"},
- "layers": []}
+ "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "size": 1, "digest": "sha256:$(digest)"},
+ "layers": [{"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": 1, "digest": "sha256:$(digest)"}]}
 END
             )" >/dev/null
         ;;
@@ -44,16 +47,17 @@ class Workplace:
     def __init__(self, directory: Path, aws: str):
         self.directory, self.tree, self.log = directory, directory / "tree", directory / "docker.log"
         self.environment = {
-            "PATH": f"{directory}/bin:{os.environ['PATH']}",
+            "PATH": f"{directory}/bin:{PATH}",
             "HOME": str(directory),
             "AWS_ENDPOINT_URL": aws,
+            "ECR_REPOSITORY": REPOSITORY,
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "DOCKER_LOG": str(self.log),
         }
         (directory / "bin").mkdir()
         self.program("docker", DOCKER)
-        for path in ("scripts/build.sh", "scripts/lib.sh", "docker/Dockerfile", "Cargo.toml"):
+        for path in ("scripts/build.sh", "scripts/lib.sh", "scripts/aws.sh", "docker/Dockerfile", "Cargo.toml"):
             (self.tree / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / path, self.tree / path)
         self.git("init", "--quiet")
@@ -92,7 +96,7 @@ class Workplace:
 
     def aws(self, *arguments: str) -> dict:
         command = ["aws", "--region", "ap-south-1", "--output", "json", *arguments]
-        environment = self.environment | {"PATH": os.environ["PATH"]}
+        environment = self.environment | {"PATH": PATH}
         return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout or "{}")
 
     def images(self) -> dict[str, str]:
@@ -101,148 +105,139 @@ class Workplace:
         return {tag: image["imageDigest"] for image in found for tag in image.get("imageTags", [])}
 
 
-@pytest.fixture(scope="module")
-def ecr() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
+@pytest.fixture
+def bare(tmp_path: Path, aws_url: str) -> Workplace:
+    """A place whose repository ECR does not have."""
+    return Workplace(tmp_path, aws_url)
 
 
 @pytest.fixture
-def place(tmp_path: Path, ecr: str) -> Workplace:
-    return Workplace(tmp_path, ecr)
+def place(bare: Workplace) -> Iterator[Workplace]:
+    """A place whose repository is in ECR, and empty."""
+    bare.aws("ecr", "create-repository", "--repository-name", REPOSITORY, "--image-tag-mutability", "IMMUTABLE")
+    yield bare
+    bare.aws("ecr", "delete-repository", "--repository-name", REPOSITORY, "--force")
 
 
-@pytest.fixture
-def work(place: Workplace) -> Iterator[Workplace]:
-    """A place with a repository in ECR."""
-    work = place
-    work.aws("ecr", "create-repository", "--repository-name", REPOSITORY, "--image-tag-mutability", "IMMUTABLE")
-    yield work
-    work.aws("ecr", "delete-repository", "--repository-name", REPOSITORY, "--force")
+def tag_of(place: Workplace) -> str:
+    version = re.search(r'^version = "(.+)"', (place.tree / "Cargo.toml").read_text(), re.MULTILINE)[1]
+    return f"{version}-{place.git('rev-parse', 'HEAD')[:12]}"
 
 
-def tag_of(work: Workplace) -> str:
-    version = re.search(r'^version = "(.+)"', (work.tree / "Cargo.toml").read_text(), re.MULTILINE)[1]
-    return f"{version}-{work.git('rev-parse', 'HEAD')[:12]}"
-
-
-def test_a_commit_is_built_once_and_its_digest_is_all_that_is_printed(work: Workplace):
-    sha = work.git("rev-parse", "HEAD")
-    first = work.build()
+def test_a_commit_is_built_once_and_its_digest_is_all_that_is_printed(place: Workplace):
+    sha = place.git("rev-parse", "HEAD")
+    first = place.build()
     assert first.returncode == 0, first.stderr
-    digest = work.images()[tag_of(work)]
+    digest = place.images()[tag_of(place)]
     assert first.stdout == f"{digest}\n"
     assert "what docker prints" in first.stderr
-    [asked] = work.asked()
-    for part in (f"PROP_GIT_SHA={sha}", "--platform linux/amd64", "--target prop", "--provenance=false", "--push", f":{tag_of(work)} "):
+    [asked] = place.asked()
+    for part in (f"PROP_GIT_SHA={sha}", "--platform linux/amd64", "--target prop", "--provenance=false", "--push", f":{tag_of(place)} "):
         assert part in asked
-    login = next(line for line in work.log.read_text().splitlines() if line.startswith("login"))
+    login = next(line for line in place.log.read_text().splitlines() if line.startswith("login"))
     assert login == "login --username AWS --password-stdin 123456789012.dkr.ecr.ap-south-1.amazonaws.com"
 
-    again = work.build()
+    again = place.build()
     assert (again.returncode, again.stdout) == (0, f"{digest}\n")
-    assert len(work.asked()) == 1 and "already" in again.stderr
+    assert len(place.asked()) == 1 and "already" in again.stderr
 
-    work.commit()
-    assert work.built() != digest
-    assert len(work.asked()) == 2
+    place.commit()
+    assert place.built() != digest
+    assert len(place.asked()) == 2
 
 
-def test_a_version_is_one_more_name_for_the_same_image(work: Workplace):
-    digest = work.built("1.4.2")
-    assert work.images() == {tag_of(work): digest, "1.4.2": digest}
-    assert work.built("1.4.2") == work.built("1.4.3") == digest
-    assert work.images()["1.4.3"] == digest and len(work.asked()) == 1
+def test_a_version_is_one_more_name_for_the_same_image(place: Workplace):
+    digest = place.built("1.4.2")
+    assert place.images() == {tag_of(place): digest, "1.4.2": digest}
+    assert place.built("1.4.2") == place.built("1.4.3") == digest
+    assert place.images()["1.4.3"] == digest and len(place.asked()) == 1
 
-    work.commit()
-    refused = work.build("1.4.2")
+    place.commit()
+    refused = place.build("1.4.2")
     assert (refused.returncode, refused.stdout) == (5, "")
     assert "not the image of this commit" in refused.stderr
-    assert len(work.asked()) == 1, "nothing is built for a name that can't be had"
+    assert len(place.asked()) == 1, "nothing is built for a name that can't be had"
 
 
-def test_the_lambda_target_has_tags_of_its_own(work: Workplace):
-    digest, function = work.built("1.0.0"), work.built("1.0.0", "--target", "lambda")
-    tag = tag_of(work)
-    assert work.images() == {tag: digest, "1.0.0": digest, f"{tag}-lambda": function, "1.0.0-lambda": function}
-    assert "--target lambda" in work.asked()[1]
+def test_the_lambda_target_has_tags_of_its_own(place: Workplace):
+    function = place.built("1.0.0", "--target", "lambda")
+    assert place.images() == {f"{tag_of(place)}-lambda": function, "1.0.0-lambda": function}
+    assert "--target lambda" in place.asked()[0]
 
 
-def test_json_says_the_same_and_more(work: Workplace):
-    answer = json.loads(work.built("--json"))
+def test_json_says_the_same_and_more(place: Workplace):
+    answer = json.loads(place.built("--json"))
     assert answer == {
         "image": f"123456789012.dkr.ecr.ap-south-1.amazonaws.com/{REPOSITORY}",
-        "tag": tag_of(work),
-        "digest": work.images()[tag_of(work)],
-        "git_sha": work.git("rev-parse", "HEAD"),
+        "tag": tag_of(place),
+        "digest": place.images()[tag_of(place)],
+        "git_sha": place.git("rev-parse", "HEAD"),
         "built": True,
     }
-    assert json.loads(work.built("--json")) == answer | {"built": False}
+    assert json.loads(place.built("--json")) == answer | {"built": False}
 
 
-def test_a_dirty_tree_is_refused_unless_it_is_allowed_and_is_never_the_commits_image(work: Workplace):
-    (work.tree / "new").write_text("")
-    refused = work.build()
-    assert (refused.returncode, refused.stdout, work.asked()) == (4, "", [])
+def test_a_dirty_tree_is_refused_unless_it_is_allowed_and_is_never_the_commits_image(place: Workplace):
+    (place.tree / "new").write_text("")
+    refused = place.build()
+    assert (refused.returncode, refused.stdout, place.asked()) == (4, "", [])
     assert "--allow-dirty" in refused.stderr
-    assert work.build("--allow-dirty", "1.4.2").returncode == 2
+    assert place.build("--allow-dirty", "1.4.2").returncode == 2
 
-    work.built("--allow-dirty")
-    [tag] = work.images()
-    assert re.fullmatch(re.escape(tag_of(work)) + r"-dirty-\d{14}", tag)
-    assert f"PROP_GIT_SHA={work.git('rev-parse', 'HEAD')}-dirty" in work.asked()[0]
+    place.built("--allow-dirty")
+    [tag] = place.images()
+    assert re.fullmatch(re.escape(tag_of(place)) + r"-dirty-\d{14}", tag)
+    assert f"PROP_GIT_SHA={place.git('rev-parse', 'HEAD')}-dirty" in place.asked()[0]
 
 
-def test_a_dry_run_changes_nothing(work: Workplace):
-    done = work.build("1.4.2", "--dry-run")
+def test_a_dry_run_changes_nothing(place: Workplace):
+    done = place.build("1.4.2", "--dry-run")
     assert (done.returncode, done.stdout) == (0, "")
     for command in ("docker login", "docker buildx build", "aws ecr put-image"):
-        assert f"would run: {command}" in done.stderr.replace(" \x1b[0m", " ")
-    assert work.images() == {} and work.asked() == []
-    digest = work.built()
-    assert work.built("--dry-run", "1.4.2") == digest
-    assert "1.4.2" not in work.images()
+        assert f"would run: {command}" in done.stderr
+    assert place.images() == {} and place.asked() == []
+    digest = place.built()
+    assert place.built("--dry-run", "1.4.2") == digest
+    assert "1.4.2" not in place.images()
 
 
-def test_without_a_push_there_is_no_need_of_aws(place: Workplace):
-    place.program("aws", "#!/bin/sh\nexit 9\n")
-    assert place.built("--no-push") == f"{REPOSITORY}:{tag_of(place)}"
-    assert "--load" in place.asked()[0] and "--push" not in place.asked()[0]
+def test_without_a_push_there_is_no_need_of_aws(bare: Workplace):
+    bare.program("aws", "#!/bin/sh\nexit 9\n")
+    assert bare.built("--no-push") == f"{REPOSITORY}:{tag_of(bare)}"
+    assert "--load" in bare.asked()[0] and "--push" not in bare.asked()[0]
 
 
-def test_options_after_two_dashes_are_the_builders(work: Workplace):
-    work.built("--platform", "linux/amd64,linux/arm64", "--", "--cache-from", "type=gha")
-    assert "--platform linux/amd64,linux/arm64" in work.asked()[0]
-    assert "--cache-from type=gha" in work.asked()[0]
+def test_options_after_two_dashes_are_the_builders(place: Workplace):
+    place.built("--platform", "linux/amd64,linux/arm64", "--", "--cache-from", "type=gha")
+    assert "--platform linux/amd64,linux/arm64" in place.asked()[0]
+    assert "--cache-from type=gha" in place.asked()[0]
 
 
-def test_buildah_takes_over_where_docker_has_no_daemon(work: Workplace):
+def test_buildah_takes_over_where_docker_has_no_daemon(place: Workplace):
     # What is recorded of buildah here is what it was asked; that it builds is tested with the image.
-    work.program("buildah", '#!/bin/sh\necho "$*" >>"$DOCKER_LOG"\n[ "$1" != push ] || exit 1\n')
-    failed = work.build(DAEMON="1")
+    place.program("buildah", '#!/bin/sh\necho "$*" >>"$DOCKER_LOG"\n[ "$1" != push ] || exit 1\n')
+    failed = place.build(DAEMON="1")
     assert failed.returncode == 1 and "not built, or not pushed" in failed.stderr
-    asked = [line.split()[0] for line in work.log.read_text().splitlines() if not line.startswith(("buildx", "info"))]
+    asked = [line.split()[0] for line in place.log.read_text().splitlines() if not line.startswith(("buildx", "info"))]
     assert asked == ["login", "build", "push"]
-    several = work.build("--platform", "linux/amd64,linux/arm64", DAEMON="1")
+    several = place.build("--platform", "linux/amd64,linux/arm64", DAEMON="1")
     assert several.returncode == 3 and "docker buildx" in several.stderr
 
 
-def test_a_build_that_fails_pushes_nothing_and_says_so(work: Workplace):
-    failed = work.build("1.4.2", BUILD_FAILS="yes")
+def test_a_build_that_fails_pushes_nothing_and_says_so(place: Workplace):
+    failed = place.build("1.4.2", BUILD_FAILS="yes")
     assert (failed.returncode, failed.stdout) == (1, "")
-    assert work.images() == {}
+    assert place.images() == {}
 
 
-def test_a_push_that_lost_the_race_is_as_good(work: Workplace):
+def test_a_push_that_lost_the_race_is_as_good(place: Workplace):
     # Another run has pushed the same commit between the look and the push; ECR refuses the second.
     racing = DOCKER.replace(">/dev/null\n", ">/dev/null\n        [[ $* != *--push* ]] || { echo 'tag is immutable' >&2; exit 1; }\n")
     assert racing != DOCKER
-    work.program("docker", racing)
-    done = work.build()
+    place.program("docker", racing)
+    done = place.build()
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == work.images()[tag_of(work)]
+    assert done.stdout.strip() == place.images()[tag_of(place)]
     assert "by somebody else" in done.stderr
 
 
@@ -259,20 +254,20 @@ def test_a_push_that_lost_the_race_is_as_good(work: Workplace):
         (["--no-push", "1.0"], 2, "when the image is pushed"),
     ],
 )
-def test_wrong_arguments_are_named(place: Workplace, arguments: list[str], code: int, says: str):
-    done = place.build(*arguments)
+def test_wrong_arguments_are_named(bare: Workplace, arguments: list[str], code: int, says: str):
+    done = bare.build(*arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert says in done.stderr and "Traceback" not in done.stderr
 
 
-def test_what_is_missing_is_named(place: Workplace):
-    done = place.build(ECR_REPOSITORY="elsewhere")
-    assert done.returncode == 3 and "no ECR repository elsewhere in ap-south-1" in done.stderr
-    shutil.rmtree(place.tree / ".git")
-    done = place.build()
+def test_what_is_missing_is_named(bare: Workplace):
+    done = bare.build(ECR_REPOSITORY="elsewhere")
+    assert done.returncode == 3 and "No ECR repository elsewhere in ap-south-1" in done.stderr
+    shutil.rmtree(bare.tree / ".git")
+    done = bare.build()
     assert done.returncode == 3 and "no git repository" in done.stderr
 
 
-def test_help_has_examples_and_exit_codes(place: Workplace):
-    text = place.built("--help")
+def test_help_has_examples_and_exit_codes(bare: Workplace):
+    text = bare.built("--help")
     assert "Examples:" in text and "Exit codes: 0" in text
