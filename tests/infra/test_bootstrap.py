@@ -202,7 +202,7 @@ def test_it_says_when_there_are_no_credentials(account, tmp_path):
 
 
 def test_it_says_when_a_tool_is_missing(tmp_path):
-    for tool in ("bash", "dirname", "basename"):
+    for tool in ("bash", "dirname", "basename", "mktemp", "rm"):
         (tmp_path / tool).symlink_to(next(path for path in (Path("/bin") / tool, Path("/usr/bin") / tool) if path.exists()))
     result = subprocess.run(
         ["bash", Path(__file__).parents[2] / "scripts" / "bootstrap.sh"], env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60

@@ -133,7 +133,7 @@ def test_help_names_everything(stub):
 
 
 def test_it_says_when_terraform_is_missing(tmp_path):
-    for tool in ("bash", "dirname", "basename", "jq"):
+    for tool in ("bash", "dirname", "basename", "mktemp", "rm", "jq"):
         (tmp_path / tool).symlink_to(next(path for path in (Path("/bin") / tool, Path("/usr/bin") / tool) if path.exists()))
     result = subprocess.run(
         ["bash", ROOT / "scripts" / "infra.sh", "staging", "plan"], env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60
@@ -319,7 +319,9 @@ def test_nothing_else_destroys_production(stub, arguments, typed):
 
 
 def test_destroying_staging_asks_too_unless_told_not_to(stub):
-    assert stub.infra("staging", "destroy", typed="yes\n", STUB_PLAN=CHANGES).returncode == 5
+    result = stub.infra("staging", "destroy", typed="yes\n", STUB_PLAN=CHANGES)
+    assert result.returncode == 5
+    assert "image repository" in result.stderr, "nothing was said of what production loses"
     assert "apply" not in stub.commands()
     assert stub.infra("staging", "destroy", typed="staging\n", STUB_PLAN=CHANGES).returncode == 0
     assert stub.infra("staging", "destroy", "--yes", STUB_PLAN=CHANGES).returncode == 0
