@@ -9,6 +9,7 @@ locals {
 }
 
 resource "aws_ecs_cluster" "main" {
+  #checkov:skip=CKV_AWS_65:Container Insights are paid by the metric: container_insights switches them on
   name = local.cluster
 
   setting {

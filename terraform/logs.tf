@@ -1,10 +1,12 @@
 resource "aws_cloudwatch_log_group" "main" {
+  #checkov:skip=CKV_AWS_338:log_retention_days says how long; what must be kept is in the ledger, not in its log
   name              = local.log_group
   retention_in_days = var.log_retention_days
   kms_key_id        = local.key_arn
 }
 
 resource "aws_cloudwatch_log_group" "database" {
+  #checkov:skip=CKV_AWS_338:log_retention_days says how long; what must be kept is in the ledger, not in its log
   for_each = toset(["postgresql", "upgrade"])
 
   name              = "/aws/rds/instance/${local.database}/${each.key}"

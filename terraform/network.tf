@@ -2,6 +2,7 @@
 # nothing in the private subnets has a way out, except to the AWS services of endpoints.tf.
 
 data "aws_availability_zones" "available" {
+  #checkov:skip=CKV_AWS_394:The first zones by name are taken, so that a new one changes nothing
   state = "available"
 
   # Without local zones, which have to be opted into and lack most services.
@@ -24,10 +25,8 @@ locals {
   private_subnets = zipmap(local.zones, var.private_subnet_cidrs)
 }
 
-# Flow logs are left out: they cost by the gigabyte, and with security groups this narrow they would show load balancer
-# traffic that prop's access log has already.
-#checkov:skip=CKV2_AWS_11:Flow logs cost by the gigabyte; prop's access log has the same traffic
 resource "aws_vpc" "main" {
+  #checkov:skip=CKV2_AWS_11:Flow logs cost by the gigabyte, and would show what prop's access log has already
   cidr_block = var.vpc_cidr
   # Private names of the endpoints need both.
   enable_dns_support   = true
