@@ -65,7 +65,7 @@ jq -r '
     def money: . * 100 | round | tostring | if length < 3 then "0" * (3 - length) + . else . end | .[:-2] + "." + .[-2:];
     def left($width): . + " " * ($width - length);
     def right($width): " " * ($width - length) + .;
-    def amount: tostring | if test("\\.") then capture("(?<whole>[0-9]+)\\.(?<rest>[0-9]{1,2})") | "\(.whole).\(.rest)" else . end;
+    def amount: if . == floor then tostring else money end;
     def row: (.what | left(27)) + (.count | amount | right(6)) + " x "
         + (if .hours then "\(.hours | amount | right(6)) h x " else " " * 11 end) + (.usd_each | tostring | left(9))
         + (if .stand_in then "*" else " " end) + (.usd | money | right(8));
@@ -77,8 +77,7 @@ jq -r '
     (.total | sum("Total")),
     "",
     (.with_nat.total | sum("With one NAT gateway instead of endpoints")),
-    (.with_nat.total - .total | if . < 0 then "  endpoints cost \(-. | money) more; nothing in the private subnets has a way out"
-        else "  endpoints cost \(money) less, in one zone; nothing in the private subnets has a way out" end),
+    (.total - .with_nat.total | "  endpoints cost \(fabs | money) \(if . > 0 then "more" else "less" end), and nothing in the private subnets has a way out"),
     (.auto_stop | if .on then .saves | sum("Saved by auto-stop") else .saves | sum("Auto-stop, which is off, would save") end),
     "  tasks for \(.auto_stop.task_hours | amount) hours and the database for \(.auto_stop.database_hours | amount); load balancer and endpoints run on",
     "",

@@ -164,10 +164,12 @@ confirm() {
 }
 
 confirm_destruction() {
+    ! grep -Eq '^creates_account_resources *= *true' "$TERRAFORM_DIR/envs/$ENVIRONMENT.tfvars" ||
+        warn "$ENVIRONMENT made what the account has once (image repository, GitHub's identity provider, budget): others lose them too."
     if [ "$ENVIRONMENT" = production ]; then
         say "${RED}This removes everything in production$PLAIN: service, load balancer, network, database and its automated backups.
 Deletion protection must be off: set deletion_protection = false in envs/production.tfvars and apply that first, or this
-stops half-way. A final snapshot is made while protection is on only: take one before with scripts/db.sh."
+stops half-way. Without protection there is no final snapshot either: take one with scripts/db.sh first."
         confirm production 'There is no way back.'
     elif [ "$yes" = no ]; then
         confirm "$ENVIRONMENT" "Everything in $ENVIRONMENT goes, its database too."
@@ -182,8 +184,6 @@ make_plan() {
 }
 
 variables=(-var-file="envs/$ENVIRONMENT.tfvars")
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
 # Terraform's hints on what to run next are not ours.
 export TF_IN_AUTOMATION=yes
 [ "$command" != apply ] || [ -z "$file" ] || file=$(from_here "$file")
@@ -197,7 +197,7 @@ case $command in
         ;;
     apply)
         if [ -z "$file" ]; then
-            file=$scratch/plan
+            file=$WORK/plan
             make_plan -out="$file"
             [ "$outcome" = 2 ] || [ "$DRY_RUN" = yes ] || exit 0
         elif [ "$DRY_RUN" = no ]; then
@@ -213,10 +213,10 @@ case $command in
         terraform_in apply -input=false "$file"
         ;;
     destroy)
-        make_plan -destroy -out="$scratch/plan"
+        make_plan -destroy -out="$WORK/plan"
         [ "$outcome" = 2 ] || [ "$DRY_RUN" = yes ] || exit 0
         [ "$DRY_RUN" = yes ] || confirm_destruction
-        terraform_in apply -input=false "$scratch/plan"
+        terraform_in apply -input=false "$WORK/plan"
         ;;
     output)
         if [ "$json" = yes ]; then

@@ -20,7 +20,7 @@ high; medium, if not said) fails the scan, as it fails prop's gate; anything tha
 something fails it, too. What is known and put up with is in deny.toml, .trivyignore and .checkov.yaml, with the reason.
 
 Needs jq and trivy; files also cargo-deny and checkov, which are installed when they are missing (into CARGO_HOME and
-.venv/infra). PROP_URL and PROP_KEY are the ledger and a key with the scopes deploy and attest; without them nothing is told.
+.venv/checkov). PROP_URL and PROP_KEY are the ledger and a key with the scopes deploy and attest; without them nothing is told.
 
   --dry-run   print what would be told to prop, and tell nothing
   --help      this
@@ -90,10 +90,10 @@ scan_files() {
     trivy_scan files fs --scanners vuln,secret --skip-dirs target --skip-dirs .venv --skip-dirs '**/node_modules' --skip-dirs '**/.terraform' .
     local checkov=checkov
     if ! command -v checkov >/dev/null; then
-        checkov=.venv/infra/bin/checkov
+        checkov=.venv/checkov/bin/checkov
         [ -x "$checkov" ] || {
             step "Installing checkov"
-            python3 -m venv .venv/infra && .venv/infra/bin/pip install --quiet --disable-pip-version-check -r tests/infra/requirements.txt
+            python3 -m venv .venv/checkov && .venv/checkov/bin/pip install --quiet --disable-pip-version-check -r tests/checkov/requirements.txt
         } || die "$EXIT_PREFLIGHT" "checkov can't be installed."
     fi
     looked "checkov" "$checkov" --directory . --framework terraform dockerfile github_actions --skip-path target --skip-path .venv \
