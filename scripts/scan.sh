@@ -17,7 +17,7 @@ Usage: scripts/scan.sh files
 
 Reports are put into reports/: SARIF for GitHub, CycloneDX for the bill. A finding worse than SCAN_MAX_SEVERITY (low, medium,
 high; medium, if not said) fails the scan, as it fails prop's gate; anything that cargo-deny or checkov has against
-something fails it, too. What is known and put up with is in deny.toml, .trivyignore and .checkov.yaml, with the reason.
+something fails it, too. What is known and put up with is in deny.toml and .trivyignore, or beside the resource, with the reason.
 
 Needs jq and trivy; files also cargo-deny and checkov, which are installed when they are missing (into CARGO_HOME and
 .venv/checkov). PROP_URL and PROP_KEY are the ledger and a key with the scopes deploy and attest; without them nothing is told.
