@@ -7,6 +7,8 @@ readonly EXIT_FAILED=1 EXIT_USAGE=2 EXIT_PREFLIGHT=3
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 SCRIPT=$(basename "$0")
 DRY_RUN=no
+# Where the stack is described: a test works on a copy.
+: "${TERRAFORM_DIR:=$ROOT/terraform}"
 
 # What this run keeps to itself; gone when it ends.
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/prop.XXXXXX")
@@ -74,13 +76,18 @@ need() {
     [ ${#missing[@]} = 0 ] || die "$EXIT_PREFLIGHT" "This needs ${missing[*]}, which can't be found on PATH."
 }
 
-# change COMMAND...: runs what changes something; in a dry run, prints it instead.
+# change COMMAND...: runs what changes something; in a dry run, prints it instead, as it could be pasted.
 change() {
-    if [ "$DRY_RUN" = yes ]; then
-        printf '%swould run:%s %s\n' "$DIM" "$PLAIN" "$(printf '%q ' "$@")" >&2
-    else
+    if [ "$DRY_RUN" = no ]; then
         "$@"
+        return
     fi
+    local word line=
+    for word in "$@"; do
+        [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word=${word@Q}
+        line+=" $word"
+    done
+    say "${DIM}would run:$PLAIN$line"
 }
 
 # use_environment NAME: sets the names of everything in an environment. production has the plain ones; every other gets
@@ -88,7 +95,7 @@ change() {
 use_environment() {
     ENVIRONMENT=${1:-}
     [ -n "$ENVIRONMENT" ] || misused "Which environment?"
-    [ -f "$ROOT/terraform/envs/$ENVIRONMENT.tfvars" ] ||
+    [ -f "$TERRAFORM_DIR/envs/$ENVIRONMENT.tfvars" ] ||
         misused "There is no environment '$ENVIRONMENT'; there are: $(environments)."
     local suffix=
     [ "$ENVIRONMENT" = production ] || suffix=-$ENVIRONMENT
@@ -107,7 +114,7 @@ use_environment() {
 # The environments there are, by their files.
 environments() {
     local file names=
-    for file in "$ROOT"/terraform/envs/*.tfvars; do
+    for file in "$TERRAFORM_DIR"/envs/*.tfvars; do
         names+=", $(basename "$file" .tfvars)"
     done
     echo "${names#, }"
