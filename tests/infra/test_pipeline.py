@@ -154,7 +154,8 @@ def balancer_handler(account: Account, ledger: Prop) -> type[BaseHTTPRequestHand
             except urllib.error.HTTPError as error:
                 status, kind, data = error.code, error.headers["Content-Type"], error.read()
             if self.path == "/version":
-                data = json.dumps(json.loads(data) | {"image_digest": account.live_digest()}).encode()
+                digest = account.live_digest()
+                data = json.dumps(json.loads(data) | {"image_digest": digest, "git_sha": OLD_SHA if digest == OLD else SHA}).encode()
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
