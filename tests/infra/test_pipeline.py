@@ -133,11 +133,13 @@ def python_path() -> str:
 
 
 def make_ready_ledger(ledger: Prop) -> dict[str, str]:
-    """The gate as setup-ledger.sh makes it, with 1.4.1 live in both environments; the pipeline's keys."""
+    """The gate as setup-ledger.sh makes it, with 1.4.1, scanned, live in both environments; the pipeline's keys."""
     for environment in ("staging", "production"):
         old = {"service": "prop", "environment": environment, "version": "1.4.1", "image_digest": OLD, "git_sha": OLD_SHA}
         made = ledger.post("/v1/deployments", old | {"create_missing": True, "observed": True})
         ledger.post(f"/v1/deployments/{made['id']}/transitions", {"to": "succeeded", "observed": True})
+    status, _ = ledger.request("PUT", f"/v1/releases/{made['release_id']}/scan", {"tool": "trivy 0.72"})
+    assert status == 200
     ready = script("setup-ledger.sh", "--keys", PROP_URL=ledger.url, PROP_KEY=ledger.key)
     assert ready.returncode == 0, ready.stderr
     return dict(line.removeprefix("export ").split("=", 1) for line in ready.stdout.splitlines())
