@@ -367,7 +367,26 @@ pub fn advance(
     let verb = if to == State::Running { "started" } else { to.as_str() };
     let payload = json!({"from": from, "to": to, "reason": reason, "at": at, "ungated": deployment.ungated});
     events::record(db, actor, &deployment.about(), verb, payload)?;
+    if from == State::Running {
+        log_outcome(&deployment);
+    }
     Ok(deployment)
+}
+
+/// A line for each deployment that ran and ended, for dashboards that count log lines. It is written before the
+/// transaction is kept: one that is then lost leaves a line too many, never one too few.
+fn log_outcome(deployment: &Deployment) {
+    log::info!(
+        target: "deployment",
+        id:serde = deployment.id,
+        service = deployment.service.as_str(),
+        environment = deployment.environment.as_str(),
+        version = deployment.version.as_str(),
+        kind = deployment.kind.as_str(),
+        state = deployment.state.as_str(),
+        ungated = deployment.ungated;
+        "ended"
+    );
 }
 
 /// The deployments of a release that await approval in an environment.
