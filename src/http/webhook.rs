@@ -78,7 +78,7 @@ fn is_signed(secret: &Secret, body: &[u8], signature: &[u8]) -> bool {
 }
 
 fn from_hex(digits: &str) -> Option<Vec<u8>> {
-    let is_hex = digits.len() % 2 == 0 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_hex = digits.len().is_multiple_of(2) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_hex.then(|| (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16)).collect::<Result<_, _>>().ok())?
 }
 

@@ -375,7 +375,7 @@ pub fn advance(
 
 /// A line for each deployment that ran and ended, for dashboards that count log lines. It is written before the
 /// transaction is kept: one that is then lost leaves a line too many, never one too few.
-fn log_outcome(deployment: &Deployment) {
+pub fn log_outcome(deployment: &Deployment) {
     log::info!(
         target: "deployment",
         id:serde = deployment.id,

@@ -14,7 +14,7 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::reply::Reply;
-use crate::ledger::deployments::{Deployment, DeploymentWithDecision, advance, awaiting, expire, find, live_in, running_in};
+use crate::ledger::deployments::{Deployment, DeploymentWithDecision, advance, awaiting, expire, find, live_in, log_outcome, running_in};
 use crate::ledger::environments::Environment;
 use crate::ledger::gate::{self, Ruling};
 use crate::ledger::ids::DeploymentId;
@@ -218,6 +218,9 @@ pub fn correct(db: &mut Db, actor: &Actor, mut deployment: Deployment, seen: Cou
         let from = if starts { State::Running } else { from };
         let payload = json!({"from": from, "to": to, "reason": reason, "at": finished_at, "ungated": ungated});
         events::record(db, actor, &about, to.as_str(), payload)?;
+        if started_at.is_some() && !from.is_finished() {
+            log_outcome(&deployment);
+        }
     }
     if !moves && !starts {
         events::record(db, actor, &about, "corrected", json!({"started_at": started_at, "finished_at": finished_at}))?;

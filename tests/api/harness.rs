@@ -254,7 +254,6 @@ impl TestApp {
 
 /// Every table of the ledger.
 pub const TABLES: [&str; 13] = [
-    "deliveries",
     "keys",
     "services",
     "environments",
@@ -267,6 +266,7 @@ pub const TABLES: [&str; 13] = [
     "incident_deployments",
     "events",
     "idempotency_keys",
+    "deliveries",
 ];
 
 /// A deployment to record that creates what is missing, of a release that names its image.

@@ -65,7 +65,7 @@ fn deliver_as(app: &TestApp, id: &str, event: &str, body: &[u8]) -> Answer {
 
 /// Sends a payload as GitHub does, as a fresh delivery; returns what came of it.
 #[track_caller]
-fn deliver(app: &TestApp, event: &str, payload: &Value) -> Value {
+pub fn deliver(app: &TestApp, event: &str, payload: &Value) -> Value {
     deliver_as(app, &fresh(), event, payload.to_string().as_bytes()).expect(202)
 }
 
@@ -262,7 +262,7 @@ fn deliveries_are_listed_and_read(app: &TestApp) {
     let only_of = |query: &str| app.all(&format!("/v1/deliveries?{query}"));
     assert_eq!(only_of("event=ping").len(), 1);
     assert_eq!(only_of("outcome=applied").len(), 2);
-    assert_eq!(only_of(&format!("deployment_id={}", last["deployment_id"].as_str().unwrap())), [last.clone()]);
+    assert_eq!(only_of(&format!("deployment_id={}", last["deployment_id"].as_str().unwrap())), std::slice::from_ref(&last));
     app.get("/v1/deliveries?outcome=lost").expect_problem(400, "invalid_query");
     app.get("/v1/deliveries/unknown").expect_problem(404, "not_found");
 
