@@ -136,6 +136,10 @@ contract() {
 
 infra() {
     build_tools && python_suite infra 'Terraform and the scripts' || return
+    if ! need jq jq; then
+        lacking jq 'Terraform and the scripts'
+        return
+    fi
     step 'prop, which these tests run' cargo build --locked --quiet
     step 'Terraform and the scripts, against a stand-in for AWS' .venv/infra/bin/pytest tests/infra
 }
