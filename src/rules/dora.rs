@@ -13,8 +13,9 @@ use crate::rules::lifecycle::{Kind, State};
 mod figures;
 
 pub use figures::{
-    Bucket, ChangeFailRate, ChangeLeadTime, Counted, Delivery, DeploymentFrequency, DeploymentReworkRate, Evidence, FailedDeployment,
-    FailedDeploymentRecoveryTime, LeadTimeBases, LeadTimeBasis, LeftOut, Measures, Omission, Recovery, RecoveryBasis, Step,
+    Bucket, ChangeFailRate, ChangeLeadTime, Counted, DeliveringDeployment, DeploymentFrequency, DeploymentReworkRate, Evidence,
+    FailedDeployment, FailedDeploymentRecoveryTime, LeadTimeBases, LeadTimeBasis, LeftOut, Measures, Omission, Recovery, RecoveryBasis,
+    Step,
 };
 use figures::{Division, Omissions, newest, percentile, ratio};
 
@@ -220,7 +221,7 @@ pub fn measure(deployments: &[Deployment], incidents: &[Incident], question: Que
             basis,
             left_out: lead_time_omissions.list(),
             deployments: newest(&deliveries, named, |(deployment, known)| {
-                Some(Delivery {
+                Some(DeliveringDeployment {
                     deployment: deployment.counted.clone(),
                     basis: if deployment.commits.is_empty() { LeadTimeBasis::Release } else { LeadTimeBasis::Commits },
                     n: known.lead_times.len(),
