@@ -148,12 +148,12 @@ contract() {
 
 infra() {
     build_tools && python_suite infra 'Terraform and the scripts' || return
-    need buildah buildah || lacking buildah 'the image'
-    need runc runc || lacking runc 'the image, running'
     if ! need jq jq; then
         lacking jq 'Terraform and the scripts'
         return
     fi
+    need buildah buildah || lacking buildah 'the image'
+    need runc runc || lacking runc 'the image, running'
     step 'prop, which these tests run' cargo build --locked --quiet
     step 'Terraform and the scripts, against a stand-in for AWS' .venv/infra/bin/pytest tests/infra
 }

@@ -7,6 +7,7 @@ mod bad_input;
 mod conventions;
 mod deployments;
 mod document;
+mod dora;
 mod events;
 mod expiry;
 mod freezes;
@@ -20,6 +21,7 @@ mod places;
 mod releases;
 mod sequences;
 mod walkthrough;
+mod webhooks;
 
 /// Makes two tests of each function that takes a [`harness::TestApp`]: `sqlite::name` and `postgres::name`.
 #[macro_export]

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -70,6 +71,34 @@ def test_images_from_elsewhere_are_pinned():
     assert len(foreign) == 3
     for name in foreign:
         assert re.search(r":[\w.-]+@sha256:[0-9a-f]{64}$", name), f"{name} is not pinned by tag and digest"
+
+
+def test_the_build_has_every_file_that_the_source_includes():
+    # .dockerignore lets in what it names. A file that is missing would be found by the release build only, minutes later.
+    let_in = [ROOT / line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert all(path.exists() for path in let_in)
+    wanted = [ROOT / target["path"] for kind in ("bin", "lib") for target in targets(kind)]
+    for source in [ROOT / "build.rs", *ROOT.glob("src/**/*.rs")]:
+        wanted += [source.parent / path for path in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', source.read_text())]
+        wanted += [ROOT / path for path in re.findall(r'embed_migrations!\("([^"]+)"', source.read_text())]
+    assert ROOT / "migrations/postgres" in wanted
+    for path in wanted:
+        assert any(path.resolve().is_relative_to(place) for place in let_in), f".dockerignore keeps {path} out"
+
+
+def test_the_empty_crate_has_every_target():
+    # cargo wants the file of each target that Cargo.toml names, also to build the dependencies only.
+    dockerfile = DOCKERFILE.read_text()
+    assert targets("test")
+    for kind in ("test", "bench", "example"):
+        for target in targets(kind):
+            assert target["path"] in dockerfile, f"the Dockerfile's empty crate lacks {target['path']}"
+
+
+def targets(kind: str) -> list[dict[str, str]]:
+    """What Cargo.toml names of this kind, as [[test]]."""
+    named = tomllib.loads((ROOT / "Cargo.toml").read_text()).get(kind, [])
+    return named if isinstance(named, list) else [named]
 
 
 @needs_containers
