@@ -215,7 +215,7 @@ migrate() {
     [ "$MIGRATE_FIRST" = yes ] || return 0
     step "Migrating the database, with the new image"
     PHASE=migrating
-    if run_once "$NEW" '["migrate"]' "$TIMEOUT" && [ "$TASK_EXIT" = 0 ]; then
+    if run_once "$NEW" '["migrate"]' "$TIMEOUT" >&2 && [ "$TASK_EXIT" = 0 ]; then
         [ "$DRY_RUN" = yes ] || done_with "Migrated."
         return
     fi
@@ -229,9 +229,9 @@ roll_out() {
     step "Rolling out revision $(revision "$NEW")"
     PHASE=rolling
     update_service "$NEW" ${arguments[@]+"${arguments[@]}"} || {
-        PHASE=recorded
+        WHY=$(aws_said) PHASE=recorded
         deregister "$NEW"
-        fail "$EXIT_PREFLIGHT" "The service can't be updated. $(aws_said) It runs on as it was."
+        fail "$EXIT_PREFLIGHT" "The service can't be updated. $WHY It runs on as it was."
     }
 }
 
