@@ -14,13 +14,12 @@ NOBODY = 65534
 HOST = "localhost"
 
 
-def directory_of_initdb() -> Path:
-    """Where PostgreSQL's programs are; Debian keeps them off PATH."""
-    if found := shutil.which("initdb"):
-        return Path(found).parent
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
-    assert found, "there is no initdb; Debian has it in the package postgresql"
-    return Path(found[-1]).parent
+def program(name: str) -> str:
+    """One of PostgreSQL's; Debian keeps most of them off PATH."""
+    found = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"))
+    path = found[-1] if found else shutil.which(name)
+    assert path, f"there is no {name}; Debian has it in the package postgresql"
+    return path
 
 
 def as_nobody(*command: str | Path) -> list[str | Path]:
@@ -30,8 +29,8 @@ def as_nobody(*command: str | Path) -> list[str | Path]:
     return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", *command]
 
 
-def run(*command: str | Path) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+def run(*command: str | Path, **variables: str) -> None:
+    done = subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
 
 
@@ -50,14 +49,13 @@ def certificates(directory: Path) -> None:
 @contextmanager
 def tls_postgres(directory: Path, user: str, password: str, database: str) -> Iterator[int]:
     """Its port on HOST. `directory` is new, and everybody may read it; ca.pem in it is what clients check with."""
-    programs = directory_of_initdb()
     certificates(directory)
     (directory / "password").write_text(password)
     if os.getuid() == 0:
         for path in [directory, *directory.iterdir()]:
             os.chown(path, NOBODY, NOBODY)
     port, data = free_port(), directory / "data"
-    run(*as_nobody(programs / "initdb", "-D", data, "-U", user, "-A", "scram-sha-256", f"--pwfile={directory / 'password'}",
+    run(*as_nobody(program("initdb"), "-D", data, "-U", user, "-A", "scram-sha-256", f"--pwfile={directory / 'password'}",
                    "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"))
     # As rds.force_ssl has it: no connection without TLS.
     (data / "pg_hba.conf").write_text("hostssl all all 127.0.0.1/32 scram-sha-256\nhostssl all all ::1/128 scram-sha-256\n")
@@ -65,12 +63,10 @@ def tls_postgres(directory: Path, user: str, password: str, database: str) -> It
         f"-k {directory} -p {port} -c listen_addresses={HOST} -c fsync=off -c ssl=on "
         f"-c ssl_cert_file={directory}/server.pem -c ssl_key_file={directory}/server.key"
     )
-    run(*as_nobody(programs / "pg_ctl", "-D", data, "-l", directory / "log", "-w", "start", "-o", options))
+    run(*as_nobody(program("pg_ctl"), "-D", data, "-l", directory / "log", "-w", "start", "-o", options))
     try:
-        create = as_nobody(programs / "psql", f"host={HOST} port={port} user={user} dbname=postgres sslmode=verify-full sslrootcert={directory}/ca.pem",
-                           "-c", f"CREATE DATABASE {database}")
-        done = subprocess.run(create, env={**os.environ, "PGPASSWORD": password}, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        server = f"host={HOST} port={port} user={user} dbname=postgres sslmode=verify-full sslrootcert={directory}/ca.pem"
+        run(program("psql"), server, "-c", f"CREATE DATABASE {database}", PGPASSWORD=password)
         yield port
     finally:
-        subprocess.run(as_nobody(programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"), capture_output=True)
+        subprocess.run(as_nobody(program("pg_ctl"), "-D", data, "-m", "immediate", "stop"), capture_output=True)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 import zipfile
+from fnmatch import fnmatch
 from typing import Any
 
 import pytest
@@ -17,9 +18,19 @@ from stack import ACCOUNT, BOOTSTRAP_KEY, PASSWORD, REGION, Stack
 BUCKET, TABLE, STATE = "prop-terraform-state", "prop-terraform-locks", "staging/terraform.tfstate"
 LOCK = f"{BUCKET}/{STATE}"
 
-# What the stand-in forgets or makes up, so that a second plan would set it again. Anything else is a failure: on AWS there
-# is none.
-KNOWN_DRIFT: dict[str, dict[str, str]] = {}
+# What the stand-in forgets, so that a second plan would set it again: by address and attribute. Anything else is a failure.
+KNOWN_DRIFT = {
+    "aws_db_instance.main": {
+        "performance_insights_enabled": "moto keeps no Performance Insights",
+        "performance_insights_retention_period": "moto keeps no Performance Insights",
+    },
+    "aws_db_parameter_group.main": {"parameter": "moto takes parameters and lists none"},
+    "aws_ecs_service.main": {
+        "availability_zone_rebalancing": "moto does not keep it",
+        "health_check_grace_period_seconds": "moto does not keep it",
+    },
+    "aws_vpc_security_group_*_rule.*": {"description": "moto loses the description of a rule that refers to a group or list"},
+}
 
 OUTPUTS = """
     alb_url region cluster_name service_name task_family container_name container_port repository_name repository_url
@@ -36,9 +47,14 @@ def changes(plan: dict[str, Any]) -> dict[str, list[str]]:
         before, after, actions = change["change"]["before"] or {}, change["change"]["after"] or {}, change["change"]["actions"]
         if change["mode"] == "managed" and actions != ["no-op"]:
             differing = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-            if actions != ["update"] or not differing <= KNOWN_DRIFT.get(change["address"], {}).keys():
+            if actions != ["update"] or not differing <= known_drift(change["address"]):
                 found[change["address"]] = actions
     return found
+
+
+def known_drift(address: str) -> set[str]:
+    """The attributes of a resource that the stand-in forgets."""
+    return {attribute for pattern, reasons in KNOWN_DRIFT.items() if fnmatch(address, pattern) for attribute in reasons}
 
 
 def test_scripts_find_what_they_need_in_the_outputs(stack):
@@ -53,7 +69,7 @@ def test_scripts_find_what_they_need_in_the_outputs(stack):
 def test_the_service_waits_for_a_first_image(stack):
     outputs = stack.outputs
     (service,) = stack.client("ecs").describe_services(cluster=outputs["cluster_name"], services=[outputs["service_name"]])["services"]
-    assert (service["status"], service["desiredCount"], service["runningCount"]) == ("ACTIVE", 0, 0)
+    assert (service["status"], service["desiredCount"]) == ("ACTIVE", 0)
     task = stack.client("ecs").describe_task_definition(taskDefinition=outputs["task_family"])["taskDefinition"]
     assert task["containerDefinitions"][0]["image"] == f"{outputs['repository_url']}:none"
 
@@ -134,8 +150,9 @@ def test_the_secrets_have_arrived(stack):
 def test_a_second_plan_has_nothing_to_do(stack):
     plan = stack.plan("second.tfplan")
     assert changes(plan) == {}
-    differing = {change["address"] for change in plan["resource_changes"] if change["change"]["actions"] not in (["no-op"], ["read"])}
-    assert differing == KNOWN_DRIFT.keys(), "the list of known drift has an entry too many"
+    drifting = [change["address"] for change in plan["resource_changes"] if change["change"]["actions"] == ["update"]]
+    for pattern in KNOWN_DRIFT:
+        assert any(fnmatch(address, pattern) for address in drifting), f"{pattern} does not drift any more"
 
 
 def test_a_second_run_is_refused_while_one_has_the_lock(stack):
