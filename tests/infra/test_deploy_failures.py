@@ -491,7 +491,7 @@ def test_a_service_that_was_never_started_is_started(scenario: Scenario, app: st
     scenario.write(state)
     ended = deploy(scenario, app)
     assert ended.code == 0, ended
-    assert scenario.options("ecs update-service")[0]["desired-count"] == "1"
+    assert scenario.options("ecs update-service")[0]["desired-count"] == "2"
 
 
 def test_a_first_deployment_that_fails_leaves_nothing_running(scenario: Scenario, app: str) -> None:
@@ -516,7 +516,7 @@ def test_a_stopped_environment_is_refused_or_woken(scenario: Scenario, app: str)
     ended = deploy(scenario, app, "staging", "1.4.2", "--wake")
     assert ended.code == 0, ended
     assert scenario.calls(changing=True) == ["rds start-db-instance", *CHANGES]
-    assert scenario.options("ecs update-service")[0]["desired-count"] == "1"
+    assert scenario.options("ecs update-service")[0]["desired-count"] == "2"
     assert scenario.read()["database"] == "available"
 
 
