@@ -36,7 +36,7 @@ OUTPUTS = """
     alb_url region cluster_name service_name task_family container_name container_port repository_name repository_url
     database_identifier database_endpoint database_secret_arn database_subnet_group database_parameter_group
     database_security_group_id private_subnet_ids task_security_group_id log_group_name dashboard_url deploy_role_arn
-    execution_role_arn task_role_arn alarms_topic_arn
+    plan_role_arn execution_role_arn task_role_arn alarms_topic_arn
 """.split()
 
 
