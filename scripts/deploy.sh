@@ -229,9 +229,9 @@ roll_out() {
     step "Rolling out revision $(revision "$NEW")"
     PHASE=rolling
     update_service "$NEW" ${arguments[@]+"${arguments[@]}"} || {
-        PHASE=recorded
+        WHY=$(aws_said) PHASE=recorded
         deregister "$NEW"
-        fail "$EXIT_PREFLIGHT" "The service can't be updated. $(aws_said) It runs on as it was."
+        fail "$EXIT_PREFLIGHT" "The service can't be updated. $WHY It runs on as it was."
     }
 }
 
