@@ -152,7 +152,8 @@ class Stack:
         done = subprocess.run(
             command, cwd=ROOT, env={**self.env, **variables}, stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
-        assert not succeeds or done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+        said = f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+        assert not succeeds or done.returncode == 0, f"{command} ended with {done.returncode}:\n{said}"
         return done
 
     def infra(self, command: str, *arguments: str | Path, succeeds: bool = True, **variables: str) -> subprocess.CompletedProcess:

@@ -88,7 +88,8 @@ def test_who_talks_to_whom(plan):
         ("ingress", "database"): {"tasks": {5432}},
         ("ingress", "endpoints"): {"tasks": {443}},
     }
-    assert all(rule["description"] for direction in ("ingress", "egress") for rule in plan.all(f"aws_vpc_security_group_{direction}_rule").values())
+    for direction in ("ingress", "egress"):
+        assert all(rule["description"] for rule in plan.all(f"aws_vpc_security_group_{direction}_rule").values())
 
 
 def test_the_endpoints_are_exactly_what_a_task_needs(plan):
@@ -239,7 +240,7 @@ def test_images_are_scanned_and_never_overwritten(staging_plan):
 
 def test_staging_sleeps_and_production_does_not(plan, environment):
     schedules = plan.all("aws_scheduler_schedule").values()
-    targets = sorted(schedule["target"][0]["arn"].rsplit(":", 2)[1] + ":" + schedule["target"][0]["arn"].rsplit(":", 1)[1] for schedule in schedules)
+    targets = sorted(schedule["target"][0]["arn"].partition(":aws-sdk:")[2] for schedule in schedules)
     expected = ["ecs:updateService", "ecs:updateService", "rds:startDBInstance", "rds:stopDBInstance"]
     assert targets == (expected if environment == "staging" else [])
     assert all(schedule["schedule_expression_timezone"] == "Asia/Kolkata" for schedule in schedules)

@@ -110,8 +110,8 @@ def test_it_refuses_a_database_whose_authority_is_another(running, program, plac
     other = place / "other"
     other.mkdir()
     local_postgres.certificates(other)
-    settings = here | {"PROP_DATABASE__CA_FILE": str(other / "ca.pem"), "PROP_DATABASE__CONNECT_WAIT_SECONDS": "0", "PORT": str(free_port())}
-    done = subprocess.run(program, env=settings, cwd=place / "work", capture_output=True, text=True, timeout=60)
+    changed = {"PROP_DATABASE__CA_FILE": str(other / "ca.pem"), "PROP_DATABASE__CONNECT_WAIT_SECONDS": "0", "PORT": str(free_port())}
+    done = subprocess.run(program, env=here | changed, cwd=place / "work", capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "certificate verify failed" in done.stderr
 
 
@@ -146,7 +146,8 @@ def matches(pattern: str, line: dict[str, Any]) -> bool:
     return all(line.get(field) == value for field, value in wanted)
 
 
-def test_the_container_can_change_nothing(container):
+def test_the_container_can_change_nothing_and_has_time_to_drain(container):
     assert container["readonlyRootFilesystem"] is True and container["user"] == "65532:65532"
     assert container["linuxParameters"]["capabilities"]["drop"] == ["ALL"] and not container.get("privileged")
-    assert int(container["environment"][[v["name"] for v in container["environment"]].index("PROP_HTTP__SHUTDOWN_SECONDS")]["value"]) < container["stopTimeout"]
+    variables = {variable["name"]: variable["value"] for variable in container["environment"]}
+    assert int(variables["PROP_HTTP__SHUTDOWN_SECONDS"]) < container["stopTimeout"]
