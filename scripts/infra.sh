@@ -189,6 +189,10 @@ make_plan() {
 variables=(-var-file="envs/$ENVIRONMENT.tfvars")
 # Terraform's hints on what to run next are not ours.
 export TF_IN_AUTOMATION=yes
+# Nor does it look whether anybody sees its colours.
+if [ ! -t 1 ] || [ -n "${NO_COLOR:-}" ]; then
+    export TF_CLI_ARGS="${TF_CLI_ARGS:-} -no-color"
+fi
 [ "$command" != apply ] || [ -z "$file" ] || file=$(from_here "$file")
 initialise
 
