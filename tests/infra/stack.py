@@ -17,6 +17,7 @@ from typing import Any
 import boto3
 import pytest
 
+from postgres import free_port
 from prop import ROOT, generate_key
 
 TERRAFORM = ROOT / "terraform"
@@ -36,13 +37,6 @@ provider "aws" {
   skip_metadata_api_check     = true
 }
 """
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @contextmanager
