@@ -46,6 +46,13 @@ def test_production_comes_after_staging_and_its_environment() -> None:
     assert not any("continue-on-error" in step for _, step in STEPS)
 
 
+def test_no_other_job_waits_for_a_reviewer_or_gets_an_environment_s_secrets() -> None:
+    found = {name: environment(name) for name in JOBS if environment(name)}
+    assert found == {
+        "build": "staging", "deploy-staging": "staging", "rejection": "staging", "deploy-production": "production", "redeploy": "${{ inputs.environment }}"
+    }  # fmt: skip
+
+
 def test_the_approval_is_mirrored_before_anything_starts() -> None:
     commands = [step["run"] for step in JOBS["deploy-production"]["steps"] if "run" in step]
     assert commands[0].startswith("./scripts/record-approval.sh production")
