@@ -23,25 +23,62 @@ find_service() {
 # of_service FILTER: what jq finds in it.
 of_service() { jq -r "$1" <<<"$SERVICE"; }
 
+# least_tasks: how many tasks a started service has: what the autoscaling wants at least.
+least_tasks() {
+    local answer
+    answer=$(call application-autoscaling describe-scalable-targets --service-namespace ecs \
+        --resource-ids "service/$ECS_CLUSTER/$ECS_SERVICE") || answer='{}'
+    jq -r '.ScalableTargets[0].MinCapacity // 1 | if . < 1 then 1 else . end' <<<"$answer"
+}
+
 # --- Images
 
-# resolve_image TAG_OR_DIGEST: sets DIGEST, IMAGE (by digest), TAGS, and GIT_SHA if a tag says it. Fails when it is not there.
+# resolve_image TAG_OR_DIGEST: sets DIGEST, IMAGE (by digest), TAGS, and GIT_SHA if that can be known. Fails when it is not there.
 resolve_image() {
     local id="imageTag=$1" answer repository
     [[ $1 != sha256:* ]] || id="imageDigest=$1"
     answer=$(call ecr describe-images --repository-name "$ECR_REPOSITORY" --image-ids "$id") || return 1
     DIGEST=$(jq -r '.imageDetails[0].imageDigest' <<<"$answer")
     TAGS=$(jq -r '.imageDetails[0].imageTags // [] | join(" ")' <<<"$answer")
-    GIT_SHA=$(jq -r 'first(.imageDetails[0].imageTags // [] | .[] | ltrimstr("sha-") | select(test("^[0-9a-f]{40}$"))) // ""' <<<"$answer")
     repository=$(call ecr describe-repositories --repository-names "$ECR_REPOSITORY") || return 1
     IMAGE=$(jq -r '.repositories[0].repositoryUri' <<<"$repository")@$DIGEST
+    GIT_SHA=$(revision_label) || GIT_SHA=$(commit_in_tags) || GIT_SHA=''
+}
+
+# revision_label: the commit that the image says it was built from (org.opencontainers.image.revision, in its configuration).
+revision_label() {
+    local manifest digest=$DIGEST url
+    manifest=$(manifest_of "$digest") || return 1
+    digest=$(jq -r 'first(.manifests[]? | select(.platform.os == "linux").digest) // ""' <<<"$manifest")
+    [ -z "$digest" ] || manifest=$(manifest_of "$digest") || return 1
+    url=$(call ecr get-download-url-for-layer --repository-name "$ECR_REPOSITORY" --layer-digest "$(jq -r .config.digest <<<"$manifest")" |
+        jq -er .downloadUrl) || return 1
+    curl -sSf --max-time 10 "$url" 2>/dev/null |
+        jq -er '.config.Labels["org.opencontainers.image.revision"] | select(test("^[0-9a-f]{40}$"))' 2>/dev/null
+}
+
+manifest_of() {
+    call ecr batch-get-image --repository-name "$ECR_REPOSITORY" --image-ids imageDigest="$1" | jq -er '.images[0].imageManifest'
+}
+
+# commit_in_tags: the same, from the tag that build.sh gives each image (0.1.0-7fd1a60b01f9), where the commit is at hand.
+commit_in_tags() {
+    [[ $TAGS =~ -([0-9a-f]{12})( |$) ]] && git -C "$ROOT" rev-parse --verify --quiet "${BASH_REMATCH[1]}^{commit}"
 }
 
 # no_image: whether the last call failed because there is no such image.
 no_image() { grep -q 'ImageNotFoundException' "$WORK/aws-said"; }
 
-# version_of TAGS: the tag that names a version: not a commit, nor `latest`.
-version_of() { tr ' ' '\n' <<<"$1" | grep -Ev '^(sha-)?[0-9a-f]{7,40}$|^latest$|^$' | head -n 1; }
+# version_of TAGS: the tag that names a version, rather than a commit too; if there is none, the first.
+version_of() {
+    local tag
+    for tag in $1; do
+        [[ $tag =~ -[0-9a-f]{12}$ ]] || break
+        tag=''
+    done
+    [ -n "${tag:-}" ] || tag=${1%% *}
+    echo "$tag"
+}
 
 # digest_in TASK_DEFINITION_JSON: the digest of its image, if it names one.
 digest_in() {

@@ -364,12 +364,24 @@ def test_force_needs_the_scope(scenario: Scenario, app: str, ledger: Prop) -> No
     assert scenario.calls(changing=True) == []
 
 
-def test_a_missing_approval_is_said(scenario: Scenario, app: str, ledger: Prop) -> None:
+def test_a_missing_approval_is_said_and_given(scenario: Scenario, app: str, ledger: Prop) -> None:
     ledger.post("/v1/environments", {"slug": "production", "tier": "production", "required_approvals": 1})
-    state = scenario.read()
     ended = deploy(scenario, app, "production", "1.4.2", ledger=ledger)
-    assert state["family"] == "prop-backend-staging"
-    assert ended.code == 3, ended  # this account has no production
+    assert ended.code == 4, ended
+    assert "production requires 1 approval; release 1.4.2 lacks 1." in ended.err
+    assert scenario.calls(changing=True) == []
+    approval = {"service": "prop", "version": "1.4.2", "environment": "production", "decision": "approved"}
+    ledger.post("/v1/approvals", approval, key=ledger.new_key("alice", "approve", "read"))
+    key = ledger.new_key("pipeline", "read", "deploy")
+    ended = run(scenario, "deploy.sh", "production", "1.4.2", APP_URL=app, PROP_URL=ledger.url, PROP_KEY=key)
+    assert ended.code == 0, ended
+    assert place(ledger, "production")["live"]["version"] == "1.4.2"
+
+
+def test_an_environment_that_the_ledger_does_not_know_becomes_known(scenario: Scenario, app: str, ledger: Prop) -> None:
+    ended = deploy(scenario, app, "production", "1.4.2", ledger=ledger)
+    assert ended.code == 0, ended
+    assert place(ledger, "production")["live"]["version"] == "1.4.2"
 
 
 def test_a_key_that_is_not_known_is_no_ledger_that_is_away(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -467,10 +479,12 @@ def test_a_spool_never_says_that_an_older_release_is_live(scenario: Scenario, ap
     freeze(ledger)
     ended = deploy(scenario, app, ledger=ledger)
     assert ended.code == 4, ended
-    assert "Something else went live there since." in ended.err
-    assert place(ledger)["live"]["version"] == "1.4.3"
-    assert scenario.spool.with_suffix(".jsonl.refused").exists()
-    assert not scenario.spool.exists() or not scenario.spool.read_text()
+    now = place(ledger)
+    assert now["live"]["version"] == "1.4.3"
+    late = next(deployment for deployment in now["latest"] if deployment["version"] == "1.4.2")
+    assert late["state"] == "cancelled"
+    assert "told when 1.4.3 was live already" in late["reason"]
+    assert not scenario.spool.exists()
 
 
 def test_require_ledger_is_strict(scenario: Scenario, app: str) -> None:
@@ -491,7 +505,7 @@ def test_a_service_that_was_never_started_is_started(scenario: Scenario, app: st
     scenario.write(state)
     ended = deploy(scenario, app)
     assert ended.code == 0, ended
-    assert scenario.options("ecs update-service")[0]["desired-count"] == "1"
+    assert scenario.options("ecs update-service")[0]["desired-count"] == "2"
 
 
 def test_a_first_deployment_that_fails_leaves_nothing_running(scenario: Scenario, app: str) -> None:
@@ -516,7 +530,7 @@ def test_a_stopped_environment_is_refused_or_woken(scenario: Scenario, app: str)
     ended = deploy(scenario, app, "staging", "1.4.2", "--wake")
     assert ended.code == 0, ended
     assert scenario.calls(changing=True) == ["rds start-db-instance", *CHANGES]
-    assert scenario.options("ecs update-service")[0]["desired-count"] == "1"
+    assert scenario.options("ecs update-service")[0]["desired-count"] == "2"
     assert scenario.read()["database"] == "available"
 
 
