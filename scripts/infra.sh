@@ -118,6 +118,9 @@ initialise() {
     local backend=(-backend-config="envs/$ENVIRONMENT.s3.tfbackend")
     [ -z "${STATE_BUCKET:-}" ] || backend+=(-backend-config="bucket=$STATE_BUCKET")
     [ -z "${LOCK_TABLE:-}" ] || backend+=(-backend-config="dynamodb_table=$LOCK_TABLE")
+    # The role that pull requests plan with may read there.
+    [ -z "${STATE_BUCKET:-}" ] || export TF_VAR_state_bucket=$STATE_BUCKET
+    [ -z "${LOCK_TABLE:-}" ] || export TF_VAR_lock_table=$LOCK_TABLE
     [ -z "${STATE_REGION:-}" ] || backend+=(-backend-config="region=$STATE_REGION")
     terraform_in init -input=false -reconfigure "${backend[@]}" >&2
 }
@@ -186,6 +189,10 @@ make_plan() {
 variables=(-var-file="envs/$ENVIRONMENT.tfvars")
 # Terraform's hints on what to run next are not ours.
 export TF_IN_AUTOMATION=yes
+# Nor does it look whether anybody sees its colours.
+if [ ! -t 1 ] || [ -n "${NO_COLOR:-}" ]; then
+    export TF_CLI_ARGS="${TF_CLI_ARGS:-} -no-color"
+fi
 [ "$command" != apply ] || [ -z "$file" ] || file=$(from_here "$file")
 initialise
 

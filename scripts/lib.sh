@@ -90,6 +90,13 @@ change() {
     say "${DIM}would run:$PLAIN$line"
 }
 
+# use_account: sets the names of what the environments of an account share.
+use_account() {
+    export AWS_REGION=${AWS_REGION:-ap-south-1} AWS_PAGER=
+    export AWS_DEFAULT_REGION=$AWS_REGION
+    : "${ECR_REPOSITORY:=prop-backend}"
+}
+
 # use_environment NAME: sets the names of everything in an environment. production has the plain ones; every other gets
 # its own name behind. Each is a default that a variable of that name overrides; Terraform builds the same (locals.tf).
 use_environment() {
@@ -99,13 +106,11 @@ use_environment() {
         misused "There is no environment '$ENVIRONMENT'; there are: $(environments)."
     local suffix=
     [ "$ENVIRONMENT" = production ] || suffix=-$ENVIRONMENT
-    export AWS_REGION=${AWS_REGION:-ap-south-1} AWS_PAGER=
-    export AWS_DEFAULT_REGION=$AWS_REGION
+    use_account
     : "${ECS_CLUSTER:=prop-ecs-cluster$suffix}"
     : "${CONTAINER_NAME:=prop}"
     : "${ECS_SERVICE:=prop-backend-service$suffix}"
     : "${TASK_FAMILY:=prop-backend$suffix}"
-    : "${ECR_REPOSITORY:=prop-backend}"
     : "${DB_INSTANCE:=prop-db$suffix}"
     : "${LOG_GROUP:=/ecs/prop-backend$suffix}"
     : "${LOAD_BALANCER:=prop-alb$suffix}"

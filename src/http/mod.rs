@@ -12,3 +12,4 @@ pub mod page; // pages of a list, and their cursors
 pub mod problem; // errors as RFC 9457 problem details
 pub mod reply; // answers: JSON, conditional, compressed when large
 pub mod telemetry; // request ids, the access log, security headers
+pub mod webhook; // what a webhook sends: read, and its signature checked

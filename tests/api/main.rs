@@ -20,6 +20,7 @@ mod places;
 mod releases;
 mod sequences;
 mod walkthrough;
+mod webhooks;
 
 /// Makes two tests of each function that takes a [`harness::TestApp`]: `sqlite::name` and `postgres::name`.
 #[macro_export]

@@ -11,6 +11,7 @@ import moto.applicationautoscaling.urls
 import moto.budgets.urls
 from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
 from moto.budgets.responses import BudgetsResponse
+from moto.rds.models import DBInstance
 from moto.s3.models import FakeBucket
 from moto.server import main
 
@@ -74,10 +75,20 @@ def get_permission(self: FakeBucket, action: str, resource: str) -> Any:
         self.policy = policy
 
 
+def initialise_database(self: DBInstance, *arguments: Any, **settings: Any) -> None:
+    """As moto does it, and keeps Performance Insights: an update of them would take minutes at every apply."""
+    initialise(self, *arguments, **settings)
+    self.enable_performance_insights = settings.get("enable_performance_insights", False)
+    self.performance_insights_retention_period = settings.get("performance_insights_retention_period")
+
+
 unconditional_permission = FakeBucket.get_permission
+initialise = DBInstance.__init__
 
 if __name__ == "__main__":
     FakeBucket.get_permission = get_permission
+    DBInstance.__init__ = initialise_database
+    DBInstance.performance_insights_enabled = property(lambda self: self.enable_performance_insights)
     moto.applicationautoscaling.urls.url_paths["{0}/$"] = AutoScaling.dispatch
     moto.budgets.urls.url_paths["{0}/$"] = Budgets.dispatch
     main(["-H", "127.0.0.1", "-p", sys.argv[1]])

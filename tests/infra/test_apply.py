@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 import zipfile
+from fnmatch import fnmatch
 from typing import Any
 
 import pytest
@@ -17,15 +18,21 @@ from stack import ACCOUNT, BOOTSTRAP_KEY, PASSWORD, REGION, Stack
 BUCKET, TABLE, STATE = "prop-terraform-state", "prop-terraform-locks", "staging/terraform.tfstate"
 LOCK = f"{BUCKET}/{STATE}"
 
-# What the stand-in forgets or makes up, so that a second plan would set it again. Anything else is a failure: on AWS there
-# is none.
-KNOWN_DRIFT: dict[str, dict[str, str]] = {}
+# What the stand-in forgets, so that a second plan would set it again: by address and attribute. Anything else is a failure.
+KNOWN_DRIFT = {
+    "aws_db_parameter_group.main": {"parameter": "moto takes parameters and lists none"},
+    "aws_ecs_service.main": {
+        "availability_zone_rebalancing": "moto does not keep it",
+        "health_check_grace_period_seconds": "moto does not keep it",
+    },
+    "aws_vpc_security_group_*_rule.*": {"description": "moto loses the description of a rule that refers to a group or list"},
+}
 
 OUTPUTS = """
     alb_url region cluster_name service_name task_family container_name container_port repository_name repository_url
     database_identifier database_endpoint database_secret_arn database_subnet_group database_parameter_group
     database_security_group_id private_subnet_ids task_security_group_id log_group_name dashboard_url deploy_role_arn
-    execution_role_arn task_role_arn alarms_topic_arn
+    plan_role_arn execution_role_arn task_role_arn alarms_topic_arn
 """.split()
 
 
@@ -36,9 +43,14 @@ def changes(plan: dict[str, Any]) -> dict[str, list[str]]:
         before, after, actions = change["change"]["before"] or {}, change["change"]["after"] or {}, change["change"]["actions"]
         if change["mode"] == "managed" and actions != ["no-op"]:
             differing = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-            if actions != ["update"] or not differing <= KNOWN_DRIFT.get(change["address"], {}).keys():
+            if actions != ["update"] or not differing <= known_drift(change["address"]):
                 found[change["address"]] = actions
     return found
+
+
+def known_drift(address: str) -> set[str]:
+    """The attributes of a resource that the stand-in forgets."""
+    return {attribute for pattern, reasons in KNOWN_DRIFT.items() if fnmatch(address, pattern) for attribute in reasons}
 
 
 def test_scripts_find_what_they_need_in_the_outputs(stack):
@@ -53,7 +65,7 @@ def test_scripts_find_what_they_need_in_the_outputs(stack):
 def test_the_service_waits_for_a_first_image(stack):
     outputs = stack.outputs
     (service,) = stack.client("ecs").describe_services(cluster=outputs["cluster_name"], services=[outputs["service_name"]])["services"]
-    assert (service["status"], service["desiredCount"], service["runningCount"]) == ("ACTIVE", 0, 0)
+    assert (service["status"], service["desiredCount"]) == ("ACTIVE", 0)
     task = stack.client("ecs").describe_task_definition(taskDefinition=outputs["task_family"])["taskDefinition"]
     assert task["containerDefinitions"][0]["image"] == f"{outputs['repository_url']}:none"
 
@@ -82,9 +94,11 @@ def test_the_dashboard_shows_metrics_of_what_is_there(stack):
     body = json.loads(state["aws_cloudwatch_dashboard.main"]["dashboard_body"])
     metrics = [metric for widget in body["widgets"] if widget["type"] == "metric" for metric in widget["properties"]["metrics"]]
     names = {(metric[0], metric[1]) for metric in metrics}
-    assert {"RequestCount", "TargetResponseTime", "HTTPCode_Target_5XX_Count", "HTTPCode_Target_4XX_Count", "HealthyHostCount",
-            "CPUUtilization", "MemoryUtilization", "DatabaseConnections", "FreeStorageSpace", "deployments_failed"} <= {name for _, name in names}
-    filters = [values["metric_transformation"][0] for address, values in state.items() if address.startswith("aws_cloudwatch_log_metric_filter")]
+    assert {name for _, name in names} >= {
+        "RequestCount", "TargetResponseTime", "HTTPCode_Target_5XX_Count", "HTTPCode_Target_4XX_Count", "HealthyHostCount",
+        "CPUUtilization", "MemoryUtilization", "DatabaseConnections", "FreeStorageSpace", "deployments_failed",
+    }
+    filters = [values["metric_transformation"][0] for address, values in state.items() if "log_metric_filter" in address]
     assert {(one["namespace"], one["name"]) for one in filters} == {(space, name) for space, name in names if space == "prop-staging"}
     load_balancer, targets = state["aws_lb.main"]["arn_suffix"], state["aws_lb_target_group.tasks"]["arn_suffix"]
     known = {load_balancer, targets, "prop-ecs-cluster-staging", "prop-backend-service-staging", "prop-db-staging"}
@@ -134,8 +148,9 @@ def test_the_secrets_have_arrived(stack):
 def test_a_second_plan_has_nothing_to_do(stack):
     plan = stack.plan("second.tfplan")
     assert changes(plan) == {}
-    differing = {change["address"] for change in plan["resource_changes"] if change["change"]["actions"] not in (["no-op"], ["read"])}
-    assert differing == KNOWN_DRIFT.keys(), "the list of known drift has an entry too many"
+    drifting = [change["address"] for change in plan["resource_changes"] if change["change"]["actions"] == ["update"]]
+    for pattern in KNOWN_DRIFT:
+        assert any(fnmatch(address, pattern) for address in drifting), f"{pattern} does not drift any more"
 
 
 def test_a_second_run_is_refused_while_one_has_the_lock(stack):
@@ -187,25 +202,36 @@ def test_each_lock_is_enough_to_refuse(stack, where):
         dynamodb.delete_item(TableName=TABLE, Key={"LockID": {"S": LOCK}})
 
 
+def test_new_secrets_would_reach_database_and_secrets_in_one_apply(stack):
+    plan = stack.plan("secrets.tfplan", "--", "-var", "secrets_version=2")
+    assert changes(plan) == {
+        "aws_db_instance.main": ["update"],
+        "aws_secretsmanager_secret_version.database": ["delete", "create"],
+        "aws_secretsmanager_secret_version.bootstrap_key": ["delete", "create"],
+    }
+
+
+def test_a_pull_request_can_plan_from_the_recorded_state(stack):
+    plan = stack.plan("recorded.tfplan", "--", "-refresh=false", "-lock=false", "-var", "min_tasks=2")
+    assert changes(plan) == {
+        "aws_appautoscaling_target.tasks": ["update"], 'aws_scheduler_schedule.main["start-tasks"]': ["update"],
+    }
+
+
 @pytest.mark.last
 def test_a_changed_variable_changes_what_it_means_and_leaves_the_service_alone(stack):
     ecs, outputs = stack.client("ecs"), stack.outputs
     (before,) = ecs.describe_services(cluster=outputs["cluster_name"], services=[outputs["service_name"]])["services"]
     revision = stack.state()["aws_ecs_task_definition.main"]["arn"]
-    plan = stack.plan("change.tfplan", "--", "-var", "min_tasks=2", "-var", "task_memory=1024", "-var", "secrets_version=2")
-    expected = {
+    plan = stack.plan("change.tfplan", "--", "-var", "min_tasks=2", "-var", "task_memory=1024")
+    assert changes(plan) == {
         "aws_appautoscaling_target.tasks": ["update"],
-        "aws_scheduler_schedule.main[\"start-tasks\"]": ["update"],
+        'aws_scheduler_schedule.main["start-tasks"]': ["update"],
         "aws_ecs_task_definition.main": ["delete", "create"],
-        "aws_db_instance.main": ["update"],
-        "aws_secretsmanager_secret_version.database": ["delete", "create"],
-        "aws_secretsmanager_secret_version.bootstrap_key": ["delete", "create"],
     }
-    assert changes(plan) == expected
-    changed = "another-password-0123456789"
-    stack.infra("apply", stack.directory / "change.tfplan", TF_VAR_database_password=changed)
+    stack.apply("change.tfplan")
 
-    (target,) = stack.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="ecs")["ScalableTargets"]
+    (target,) = ecs_targets(stack)
     assert (target["MinCapacity"], target["MaxCapacity"]) == (2, 4)
     newest = ecs.describe_task_definition(taskDefinition=outputs["task_family"])["taskDefinition"]
     assert newest["memory"] == "1024" and newest["taskDefinitionArn"] != revision
@@ -213,8 +239,11 @@ def test_a_changed_variable_changes_what_it_means_and_leaves_the_service_alone(s
     assert ecs.describe_task_definition(taskDefinition=revision)["taskDefinition"]["status"] == "ACTIVE"
     (after,) = ecs.describe_services(cluster=outputs["cluster_name"], services=[outputs["service_name"]])["services"]
     assert [after[name] for name in ("taskDefinition", "desiredCount")] == [before[name] for name in ("taskDefinition", "desiredCount")]
-    secret = stack.client("secretsmanager").get_secret_value(SecretId="prop/database-staging")["SecretString"]
-    assert json.loads(secret)["password"] == changed
+
+
+def ecs_targets(stack: Stack) -> list[dict[str, Any]]:
+    """What the autoscaling may do to the service."""
+    return stack.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="ecs")["ScalableTargets"]
 
 
 @pytest.mark.last

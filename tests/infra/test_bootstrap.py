@@ -1,19 +1,16 @@
 """scripts/bootstrap.sh with the real AWS CLI, against moto."""
 
 import json
-import os
-import socket
 import subprocess
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
-from scripts import TOOLS, run
+from scripts import run
+from stack import REGION, stand_in
 
-REGION = "ap-south-1"
 TLS_ONLY = "TLSOnly"
 
 
@@ -44,27 +41,11 @@ class Account:
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory) -> Iterator[Account]:
-    """An account in a moto of its own: here accounts are kept apart, as AWS keeps them and moto by default doesn't."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("moto") / "log"
-    with log.open("wb") as file:
-        environment = {**os.environ, "MOTO_S3_ALLOW_CROSSACCOUNT_ACCESS": "false"}
-        process = subprocess.Popen([TOOLS / "moto_server", "-p", str(port)], env=environment, stdout=file, stderr=file)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-                time.sleep(0.2)
-        yield Account(f"http://127.0.0.1:{port}")
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+    """An account in a stand-in of its own: here accounts are kept apart, as AWS keeps them and moto by default doesn't."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOTO_S3_ALLOW_CROSSACCOUNT_ACCESS", "false")
+        with stand_in(tmp_path_factory.mktemp("moto") / "log") as url:
+            yield Account(url)
 
 
 @pytest.fixture
@@ -149,8 +130,6 @@ def test_a_second_run_keeps_what_is_there_and_puts_settings_right(account, names
     assert all(account.s3.get_public_access_block(**bucket)["PublicAccessBlockConfiguration"].values())
     assert account.dynamodb.describe_table(TableName=names["LOCK_TABLE"])["Table"]["DeletionProtectionEnabled"] is True
     assert account.dynamodb.scan(TableName=names["LOCK_TABLE"])["Count"] == 1
-    # moto does not look at a policy's conditions, and so denies everything while this one is there.
-    account.s3.delete_bucket_policy(**bucket)
     assert account.s3.get_object(**bucket, Key="staging/terraform.tfstate")["Body"].read() == b"a state"
 
 

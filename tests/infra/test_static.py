@@ -1,6 +1,7 @@
 """What can be said of terraform/ without applying it."""
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -25,7 +26,7 @@ def copy(work) -> Path:
 
 def terraform(directory: Path, *arguments: str) -> subprocess.CompletedProcess:
     """Terraform, which reaches nothing and is given nothing."""
-    environment = {"TF_CLI_CONFIG_FILE": str(cli_config(directory)), "PATH": "/usr/local/bin:/usr/bin:/bin", "CHECKPOINT_DISABLE": "true"}
+    environment = {"TF_CLI_CONFIG_FILE": str(cli_config(directory)), "PATH": os.environ["PATH"], "CHECKPOINT_DISABLE": "true"}
     return subprocess.run(["terraform", f"-chdir={directory}", *arguments], env=environment, capture_output=True, text=True)
 
 
@@ -43,8 +44,8 @@ def test_it_is_flat_and_complete():
     assert not blocks("module")
 
 
-def test_it_is_formatted():
-    done = terraform(TERRAFORM, "fmt", "-check", "-recursive", "-diff")
+def test_it_is_formatted(copy):
+    done = terraform(copy, "fmt", "-check", "-recursive", "-diff")
     assert done.returncode == 0, done.stdout
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
-import local_postgres
+from postgres import free_port, running_postgres
 from prop import BINARY, Prop, wait_until_ready
-from stack import Stack, free_port
+from stack import Stack
 
 
 @pytest.fixture(scope="module")
@@ -66,15 +67,16 @@ def program(place: Path, container: dict[str, Any]) -> list[str | Path]:
 @pytest.fixture(scope="module")
 def running(place: Path, program: list, environment: dict[str, str]) -> Iterator[tuple[Prop, dict[str, str], Path]]:
     """prop with that environment, where only the database's place and authority, and the port, are of this machine."""
-    database, user = environment["PROP_DATABASE__NAME"], environment["PROP_DATABASE__USER"]
-    (place / "postgres").mkdir()
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    server = {"certificate": certificate.cert_chain_pems[0].bytes(), "key": certificate.private_key_pem.bytes()}
     (place / "work").mkdir(mode=0o555)
-    with local_postgres.tls_postgres(place / "postgres", user, environment["PROP_DATABASE__PASSWORD"], database) as port:
+    with running_postgres(**server, password=environment["PROP_DATABASE__PASSWORD"]) as port:
         here = environment | {
             "PORT": str(free_port()),
-            "PROP_DATABASE__HOST": local_postgres.HOST,
+            "PROP_DATABASE__HOST": "localhost",
             "PROP_DATABASE__PORT": str(port),
-            "PROP_DATABASE__CA_FILE": str(place / "postgres" / "ca.pem"),
+            "PROP_DATABASE__CA_FILE": written(place / "ca.pem", authority),
         }
         output = place / "output"
         with output.open("wb") as file:
@@ -84,6 +86,13 @@ def running(place: Path, program: list, environment: dict[str, str]) -> Iterator
         finally:
             process.terminate()
             process.wait(timeout=60)
+
+
+def written(path: Path, authority: trustme.CA) -> str:
+    """The file that an authority's certificate is in now."""
+    path.write_bytes(authority.cert_pem.bytes())
+    path.chmod(0o644)
+    return str(path)
 
 
 def test_it_is_ready(running):
@@ -107,11 +116,9 @@ def test_its_health_check_says_when_nothing_listens(running, container, program)
 
 def test_it_refuses_a_database_whose_authority_is_another(running, program, place):
     _, here, _ = running
-    other = place / "other"
-    other.mkdir()
-    local_postgres.certificates(other)
-    settings = here | {"PROP_DATABASE__CA_FILE": str(other / "ca.pem"), "PROP_DATABASE__CONNECT_WAIT_SECONDS": "0", "PORT": str(free_port())}
-    done = subprocess.run(program, env=settings, cwd=place / "work", capture_output=True, text=True, timeout=60)
+    other = written(place / "other.pem", trustme.CA())
+    changed = {"PROP_DATABASE__CA_FILE": other, "PROP_DATABASE__CONNECT_WAIT_SECONDS": "0", "PORT": str(free_port())}
+    done = subprocess.run(program, env=here | changed, cwd=place / "work", capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "certificate verify failed" in done.stderr
 
 
@@ -146,7 +153,8 @@ def matches(pattern: str, line: dict[str, Any]) -> bool:
     return all(line.get(field) == value for field, value in wanted)
 
 
-def test_the_container_can_change_nothing(container):
+def test_the_container_can_change_nothing_and_has_time_to_drain(container):
     assert container["readonlyRootFilesystem"] is True and container["user"] == "65532:65532"
     assert container["linuxParameters"]["capabilities"]["drop"] == ["ALL"] and not container.get("privileged")
-    assert int(container["environment"][[v["name"] for v in container["environment"]].index("PROP_HTTP__SHUTDOWN_SECONDS")]["value"]) < container["stopTimeout"]
+    variables = {variable["name"]: variable["value"] for variable in container["environment"]}
+    assert int(variables["PROP_HTTP__SHUTDOWN_SECONDS"]) < container["stopTimeout"]
