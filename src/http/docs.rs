@@ -48,6 +48,7 @@ const SIGNATURE: &str = "signature";
         (name = "approvals", description = "What people say about a release"),
         (name = "freezes", description = "When nothing goes where"),
         (name = "incidents", description = "What is wrong, what caused it, what mended it"),
+        (name = "metrics", description = "How well delivery goes: DORA's five measures"),
         (name = "events", description = "The history of everything, append-only"),
         (name = "keys", description = "Who may do what"),
         (name = "webhooks", description = "What GitHub tells by itself"),
