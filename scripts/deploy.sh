@@ -215,7 +215,7 @@ migrate() {
     [ "$MIGRATE_FIRST" = yes ] || return 0
     step "Migrating the database, with the new image"
     PHASE=migrating
-    if run_once "$NEW" '["migrate"]' "$TIMEOUT" && [ "$TASK_EXIT" = 0 ]; then
+    if run_once "$NEW" '["migrate"]' "$TIMEOUT" >&2 && [ "$TASK_EXIT" = 0 ]; then
         [ "$DRY_RUN" = yes ] || done_with "Migrated."
         return
     fi

@@ -264,10 +264,11 @@ use_log_stream_of() {
 
 # --- One-off tasks
 
-# run_once TASK_DEFINITION_ARN COMMAND_JSON SECONDS: runs a task with the network of the service, and prints what it writes.
+# run_once TASK_DEFINITION_ARN COMMAND_JSON SECONDS: runs a task with the network of the service, and prints what it writes to
+# standard output.
 # Sets TASK, TASK_EXIT (empty when it never ran) and WHY. Fails when it can't be started or does not end in time.
 run_once() {
-    local arn=$1 command=$2 network platform answer state started=$SECONDS token='' page line
+    local arn=$1 command=$2 network platform answer state started=$SECONDS token=''
     network=$(of_service '.networkConfiguration | tojson') platform=$(of_service '.platformVersion // "LATEST"')
     TASK='' TASK_EXIT=''
     answer=$(alter ecs run-task --cluster "$ECS_CLUSTER" --task-definition "$arn" --launch-type FARGATE --platform-version "$platform" \
@@ -289,14 +290,11 @@ run_once() {
     while :; do
         if answer=$(call ecs describe-tasks --cluster "$ECS_CLUSTER" --tasks "$TASK"); then
             state=$(jq -r '.tasks[0].lastStatus' <<<"$answer")
-            if page=$(task_log "$TASK" --start-from-head ${token:+--next-token "$token"}); then
-                token=$(jq -r '.nextForwardToken' <<<"$page")
-                while IFS= read -r line; do
-                    no_progress
-                    say "$line"
-                done < <(jq -r '.events[].message' <<<"$page")
-            fi
+            print_new_lines
             if [ "$state" = STOPPED ]; then
+                # The last lines come a little later than the end.
+                sleep "$POLL_SECONDS"
+                print_new_lines
                 no_progress
                 TASK_EXIT=$(jq -r --arg name "$CONTAINER_NAME" '.tasks[0].containers[] | select(.name == $name).exitCode // ""' <<<"$answer")
                 WHY=$(reasons_of "$(jq -c '.tasks' <<<"$answer")" | head -n 1)
@@ -311,6 +309,17 @@ run_once() {
         fi
         sleep "$POLL_SECONDS"
     done
+}
+
+# print_new_lines: what TASK has written since `token`, which it moves on.
+print_new_lines() {
+    local page line
+    page=$(task_log "$TASK" --start-from-head ${token:+--next-token "$token"}) || return 0
+    token=$(jq -r '.nextForwardToken' <<<"$page")
+    while IFS= read -r line; do
+        no_progress
+        printf '%s\n' "$line"
+    done < <(jq -r '.events[].message' <<<"$page")
 }
 
 # --- From outside

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from prop import Prop, running_prop
 from stack import Stack, stand_in
+from stub_aws import OLD, OLD_SHA, Scenario, outside
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -80,3 +82,29 @@ def production(work: Path, stack: Stack) -> Stack:
 def production_plan(production: Stack) -> dict[str, Any]:
     """What applying production to that account would do."""
     return production.plan("first.tfplan")
+
+
+# --- The stub `aws`
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Scenario:
+    return Scenario(tmp_path)
+
+
+@pytest.fixture
+def app(scenario: Scenario) -> Iterator[str]:
+    with outside(scenario) as url:
+        yield url
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Prop]:
+    """A ledger in which 1.4.1 is live in staging."""
+    directory = tmp_path / "ledger"
+    directory.mkdir()
+    with running_prop(directory) as prop:
+        release = {"service": "prop", "environment": "staging", "version": "1.4.1", "image_digest": OLD, "git_sha": OLD_SHA, "create_missing": True}
+        old = prop.post("/v1/deployments", release | {"start": True})
+        prop.post(f"/v1/deployments/{old['id']}/transitions", {"to": "succeeded"})
+        yield prop

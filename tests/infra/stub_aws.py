@@ -6,15 +6,18 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from prop import Prop
+
 ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).parent / "stub"
-READING = ("describe", "list", "get", "batch-get")
+READING = ("describe", "list", "get", "batch-get", "filter")
 
 OLD, NEW, OTHER = (f"sha256:{digit * 64}" for digit in "abc")
 OLD_SHA, NEW_SHA = "1" * 40, "2" * 40
@@ -172,3 +175,23 @@ class Run:
 
 def run(scenario: Scenario, script: str, *arguments: str, **variables: str) -> Run:
     return Run(start(scenario, script, *arguments, **variables))
+
+
+def settings(app: str, ledger: Prop | None) -> dict[str, str]:
+    return {"APP_URL": app} | ({"PROP_URL": ledger.url, "PROP_KEY": ledger.key} if ledger else {})
+
+
+def place(ledger: Prop, environment: str = "staging") -> dict:
+    return ledger.get(f"/v1/services/prop/environments/{environment}")
+
+
+def told(place_or_list: list[dict]) -> list[tuple[str, str]]:
+    """Version and state of deployments, the oldest first."""
+    return [(deployment["version"], deployment["state"]) for deployment in reversed(place_or_list)]
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come so far"
+        time.sleep(0.02)

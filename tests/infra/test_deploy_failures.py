@@ -1,58 +1,21 @@
 """deploy.sh in all the ways in which a deployment goes wrong: with a stub `aws`, since moto knows none of them. The ledger is a real prop."""
 
+import json
 import signal
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 from typing import Any
 
 import pytest
-from prop import Prop, running_prop
-from stub_aws import NEW, NEW_SHA, OLD, OLD_SHA, OTHER, Run, Scenario, outside, run, serving, start
+from prop import Prop
+from stub_aws import NEW, NEW_SHA, OLD, OTHER, Run, Scenario, place, run, serving, settings, start, told, wait_for
 
 CHANGES = ["ecs register-task-definition", "ecs update-service"]
 CANT_PULL = "CannotPullContainerError: pull image manifest has been retried 7 time(s): failed to resolve ref"
 
 
-@pytest.fixture
-def scenario(tmp_path: Path) -> Scenario:
-    return Scenario(tmp_path)
-
-
-@pytest.fixture
-def app(scenario: Scenario) -> Iterator[str]:
-    with outside(scenario) as url:
-        yield url
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Prop]:
-    """A ledger in which 1.4.1 is live in staging."""
-    directory = tmp_path / "ledger"
-    directory.mkdir()
-    with running_prop(directory) as prop:
-        release = {"service": "prop", "environment": "staging", "version": "1.4.1", "image_digest": OLD, "git_sha": OLD_SHA, "create_missing": True}
-        old = prop.post("/v1/deployments", release | {"start": True})
-        prop.post(f"/v1/deployments/{old['id']}/transitions", {"to": "succeeded"})
-        yield prop
-
-
 def deploy(scenario: Scenario, app: str, *arguments: str, ledger: Prop | None = None, **variables: str) -> Run:
     return run(scenario, "deploy.sh", *(arguments or ("staging", "1.4.2")), **settings(app, ledger), **variables)
-
-
-def settings(app: str, ledger: Prop | None) -> dict[str, str]:
-    return {"APP_URL": app} | ({"PROP_URL": ledger.url, "PROP_KEY": ledger.key} if ledger else {})
-
-
-def place(ledger: Prop, environment: str = "staging") -> dict:
-    return ledger.get(f"/v1/services/prop/environments/{environment}")
-
-
-def told(place_or_list: list[dict]) -> list[tuple[str, str]]:
-    """Version and state of deployments, the oldest first."""
-    return [(deployment["version"], deployment["state"]) for deployment in reversed(place_or_list)]
 
 
 def test_a_deployment_is_by_digest_and_recorded(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -457,8 +420,7 @@ def test_a_ledger_that_goes_away_in_between(scenario: Scenario, app: str, ledger
 
 
 def forward(ledger: Prop, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-    import json
-
+    
     status, answer = ledger.request(method, path, json.loads(body) if body else None)
     return status, json.dumps(answer).encode()
 
@@ -543,13 +505,6 @@ def interrupt(scenario: Scenario, app: str, ledger: Prop | None, until: str, *ar
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     return Run(process)
-
-
-def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come so far"
-        time.sleep(0.02)
 
 
 def test_ctrl_c_during_the_rollout_and_how_to_go_on(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -640,8 +595,7 @@ def test_slack_is_told_in_one_line_and_fails_nothing(scenario: Scenario, app: st
 
     class Slack(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            import json
-
+            
             heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
             self.send_response(200)
             self.end_headers()
