@@ -23,7 +23,7 @@ use crate::http::context::State;
 use crate::http::docs::{self, Published};
 use crate::http::metrics::Metrics;
 use crate::http::telemetry::observe;
-use crate::http::{extract, health, idempotency};
+use crate::http::{extract, health, idempotency, pages};
 use crate::ledger::{self, keys};
 
 /// Why prop did not start, as a sentence.
@@ -62,6 +62,7 @@ impl Application {
             http: settings.http.clone(),
             docs: Published::new(document),
             image_digest: settings.image_digest,
+            public_read: settings.public_read,
             draining: AtomicBool::new(false),
         });
         let (http, shared) = (settings.http, state.clone());
@@ -128,6 +129,7 @@ fn app(state: web::Data<State>) -> App<impl Service> {
         .configure(docs::routes)
         .into_app()
         .configure(docs::swagger_ui)
+        .configure(pages::routes)
         .default_service(web::to(docs::nowhere))
         .wrap(Condition::new(uses_cors, cors))
         .wrap(from_fn(observe))

@@ -1,6 +1,6 @@
 //! What the ledger keeps: one file per resource, with its rows, queries, request and response types, handlers, routes.
 //!
-//! The files call each other in one direction: status, places, approvals, freezes, incidents -> deployments -> gate ->
+//! The files call each other in one direction: status, places -> approvals, freezes, incidents -> deployments -> gate ->
 //! releases -> services, environments -> events, values.
 
 use diesel::QueryResult;
