@@ -33,12 +33,8 @@ const ASSETS: [(&str, &str, &str); 12] = [
     ("dora.js", SCRIPT, include_str!("pages/dora.js")),
 ];
 
-const PAGES: [&str; 4] = [
-    "/",
-    "/deployments/{id:[0-9a-f-]{36}}",
-    "/services/{service:[a-z0-9-]{1,63}}/environments/{environment:[a-z0-9-]{1,63}}",
-    "/dora",
-];
+const PAGES: [&str; 4] =
+    ["/", "/deployments/{id:[0-9a-f-]{36}}", "/services/{service:[a-z0-9-]{1,63}}/environments/{environment:[a-z0-9-]{1,63}}", "/dora"];
 
 /// The routes of the pages. They are not part of the API, and not in its document.
 pub fn routes(config: &mut web::ServiceConfig) {
@@ -100,7 +96,10 @@ fn site() -> &'static Site {
         let all: String = ASSETS.iter().map(|(_, _, text)| *text).collect();
         let version = format!("{:08x}", crc32fast::hash(all.as_bytes()));
         Site {
-            page: File::new("text/html; charset=utf-8", &include_str!("pages/page.html").replace("{assets}", &format!("/assets/{version}"))),
+            page: File::new(
+                "text/html; charset=utf-8",
+                &include_str!("pages/page.html").replace("{assets}", &format!("/assets/{version}")),
+            ),
             assets: ASSETS.iter().map(|(name, media_type, text)| (*name, File::new(media_type, text))).collect(),
             version,
         }

@@ -8,6 +8,17 @@ const LEFT = 40
 const BOTTOM = 20
 const TOP = 8
 const WIDEST = 26
+// Between panels, and inside of them: as in the style sheet.
+const GAP = 16
+const PADDING = 20
+
+/** How wide a picture may be in panels that stand side by side, each at least `narrowest` wide. */
+export function chartWidth(main, narrowest, most = Infinity) {
+  const style = getComputedStyle(main)
+  const room = main.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight)
+  const columns = Math.max(1, Math.min(most, Math.floor((room + GAP) / (narrowest + GAP))))
+  return Math.max(240, Math.floor((room - GAP * (columns - 1)) / columns) - 2 * PADDING - 2)
+}
 
 /** The next number up that reads well: 1, 2, 5, 10, 20, ... */
 function ceiling(most) {

@@ -6,20 +6,23 @@ import { command, commit, deploymentLink, facts, forgeOf, panel, placePath, scan
 import { at, count, kindChip, lasting, plain, since, stateChip, ungatedChip } from './words.js'
 
 export const EVERY_MS = 10_000
+const WAITING = ['awaiting_approval', 'approved']
 export const title = ({ deployment: { service, version, environment } }) => `${service} ${version} to ${environment}`
 
 export async function load([id], get) {
   const deployment = await get(`/v1/deployments/${id}`)
   const { service, environment, release_id, previous_id } = deployment
-  const [release, about, events, approvals, place, previous] = await Promise.all([
+  const waits = WAITING.includes(deployment.state)
+  const [release, about, events, approvals, place, previous, decision] = await Promise.all([
     get(`/v1/releases/${release_id}`),
     get(`/v1/services/${service}`),
     get(address(`/v1/deployments/${id}/events`, { limit: 100 })),
     get(address('/v1/approvals', { release_id, environment, limit: 100 })),
     get(`/v1${placePath(service, environment)}`),
     previous_id && getIfAny(`/v1/deployments/${previous_id}`),
+    waits && get(address('/v1/gate', { service, environment, version: deployment.version, requested_by: deployment.requested_by })),
   ])
-  return { deployment, release, about, events: events.items.toReversed(), approvals: approvals.items, place, previous }
+  return { deployment, release, about, events: events.items.toReversed(), approvals: approvals.items, place, previous, reasons: waits ? decision.reasons : null }
 }
 
 export function show(main, data) {
@@ -32,7 +35,7 @@ export function show(main, data) {
       h('div.chips', {}, stateChip(deployment.state), kindChip(deployment.kind), ungatedChip(deployment))),
     deployment.reason && h('p.reason', {}, deployment.reason),
     h('div.columns', {},
-      h('div', {}, panel('Timeline', timeline(data)), panel('Gate', gate(deployment)), panel('Approvals', approvals(data))),
+      h('div', {}, panel('Timeline', timeline(data)), panel('Gate', gate(data)), panel('Approvals', approvals(data))),
       h('div', {}, panel('Release', releaseFacts(data)), panel('Scan', scanParts(data.release.scan)), panel('Commits', commits(data)),
         panel('Rolling back', rollback(data)))),
     panel('History', history(data.events)))
@@ -73,20 +76,24 @@ function timeline({ deployment, events }) {
       deployment.expires_at && h('p.meta', {}, 'until ', at(deployment.expires_at), ' at most'))))
 }
 
-function gate({ decision, ungated, environment }) {
+function gate({ deployment: { decision, ungated, environment }, reasons: now }) {
   if (!decision) return h('p', {}, 'Nothing is known of a decision.')
   const { allowed, reasons, evaluated_at, facts: known = {} } = decision
   const step = known.step === 'create' ? 'be recorded' : 'start'
   return [
+    now && h('p', {}, now.length ? [chip('waiting', 'not yet'), ' What keeps it from starting now:'] : [chip('live', 'yes'), ' Nothing keeps it from starting now.']),
+    now && reasonList(now),
     h('p', {}, allowed ? chip('live', 'yes') : chip('bad', 'no'), ' ',
       ungated ? 'It started although the gate said no.' : `The gate ${allowed ? 'lets' : 'does not let'} it ${step}.`,
       ' ', h('span.meta', {}, 'Asked ', since(evaluated_at, true), '.')),
-    reasons.length > 0 && h('ul.reasons', {}, reasons.map(reason => h('li', {}, icon('bad'), h('span', {}, reason.detail,
-      reason.until && [' Until ', at(reason.until), '.'])))),
+    reasonList(reasons),
     h('ul.reasons', {}, sentences(known, environment, new Set(reasons.map(reason => reason.code))).map(([kind, text]) =>
       h(`li.${kind}`, {}, icon(kind), h('span', {}, text)))),
   ]
 }
+
+const reasonList = reasons => reasons.length > 0 && h('ul.reasons', {}, reasons.map(reason =>
+  h('li', {}, icon('bad'), h('span', {}, reason.detail, reason.until && [' Until ', at(reason.until), '.']))))
 
 /** What the gate went by, where it is no reason already. */
 function sentences({ policy, release, freezes = [], incidents = [], opinions = [], is_rollback: isRollback }, environment, codes) {

@@ -41,7 +41,7 @@ export function outside(url, ...children) {
 
 const PATHS = {
   live: 'M3 8.5 6.5 12 13 4.5',
-  running: 'M13.5 8A5.5 5.5 0 1 1 10 2.9M10 .8v3h3',
+  running: 'M13.5 8A5.5 5.5 0 1 1 8 2.5',
   waiting: 'M8 2a6 6 0 1 1 0 12A6 6 0 0 1 8 2ZM8 4.8V8l2.2 1.6',
   approved: 'M4.5 2.5v11l8-5.5-8-5.5Z',
   frozen: 'M8 1.5v13M2.4 4.8l11.2 6.4M13.6 4.8 2.4 11.2M6 2.5l2 1.6 2-1.6M6 13.5l2-1.6 2 1.6',

@@ -1,12 +1,13 @@
 // The five measures of delivery, over a window by choice.
 
 import { at as address, now } from './api.js'
-import { bars, days, dots, legend } from './charts.js'
+import { bars, chartWidth, days, dots, legend } from './charts.js'
 import { h, put } from './dom.js'
 import { deploymentLink } from './parts.js'
 import { at, count, dayOf, kindChip, lasting, plain } from './words.js'
 
 export const EVERY_MS = 60_000
+export const DRAWS = true
 const WINDOWS = [['7', 'a week'], ['30', '30 days'], ['90', '90 days'], ['365', 'a year']]
 const DAY_MS = 86_400_000
 
@@ -30,7 +31,7 @@ export async function load(_, get) {
 }
 
 export function show(main, { measures, services }, _, refresh) {
-  const width = Math.max(280, Math.min(560, main.clientWidth - 72))
+  const width = chartWidth(main, 23 * 16)
   const { service, days } = asked()
   const choose = (name, options, chosen) => h('select', { name, id: name, change: event => go(event.target.form, refresh) },
     options.map(([value, words]) => h('option', { value, selected: value === chosen }, words)))
@@ -107,7 +108,7 @@ function measurePanel({ field, name, means, figure, more, picture, row }, measur
     h('p.figure', {}, said ?? '–', said === null && h('span.hidden', {}, 'nothing to measure')),
     h('p.meta', {}, said === null && !found.open ? 'Nothing to measure in this time.' : more(found)),
     draw(name, picture(), measures, width),
-    h('p.hint', {}, means, found.left_out.length > 0 && ` Left out: ${found.left_out.map(({ reason, n }) => `${n} ${plain(reason)}`).join(', ')}.`),
+    h('p.hint', {}, means, found.left_out.length > 0 && ` Left out: ${found.left_out.map(({ reason, n }) => `${plain(reason)} (${n})`).join(', ')}.`),
     found.deployments.length > 0 && h('details', {}, h('summary', {}, 'The deployments behind it'),
       h('ul.behind-it', {}, found.deployments.map(deployment => h('li', {},
         deploymentLink(deployment, `${deployment.service} ${deployment.version}`), ' ', h('span.meta', {}, at(deployment.finished_at)), ' ',

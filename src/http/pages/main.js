@@ -95,7 +95,8 @@ function signIn(problem) {
   fresh.textContent = ''
   document.title = 'Sign in · prop'
   main.setAttribute('data-asks', '')
-  const why = had && h('p.wrong', { id: 'why', role: 'alert' }, problem.message)
+  const why = had && h('p.wrong', { id: 'why', role: 'alert' },
+    problem.code === 'invalid_key' ? 'This key is not known. Was all of it pasted?' : problem.message)
   const field = h('input', {
     id: 'key', type: 'password', autocomplete: 'off', spellcheck: 'false', required: true, placeholder: 'prop_…',
     'aria-describedby': had ? 'why kept' : 'kept', 'aria-invalid': had ? 'true' : null,
@@ -137,6 +138,11 @@ document.addEventListener('visibilitychange', () => {
   else if (!main.hasAttribute('data-asks')) refresh()
 })
 window.addEventListener('online', () => !main.hasAttribute('data-asks') && refresh())
+let drawing = null
+window.addEventListener('resize', () => {
+  clearTimeout(drawing)
+  if (page.DRAWS && shown) drawing = setTimeout(() => page.show(main, shown, parts, refresh), 200)
+})
 for (const link of document.querySelectorAll('nav a')) {
   if (link.getAttribute('href') === location.pathname) link.setAttribute('aria-current', 'page')
 }

@@ -1,14 +1,15 @@
 // A place: one service in one environment, and how it went there.
 
 import { at as address } from './api.js'
-import { bars, days, dots, legend } from './charts.js'
+import { bars, chartWidth, days, dots, legend } from './charts.js'
 import { chip, h, put } from './dom.js'
 import { deploymentLink, deploymentTable, duration, panel, placePath, trail } from './parts.js'
 import { at, count, kindChip, lasting, since, state, ungatedChip } from './words.js'
 
 export const EVERY_MS = 15_000
+export const DRAWS = true
 const DAY_MS = 86_400_000
-const FAILED = ['failed', 'rolled_back', 'rejected']
+const FAILED = ['failed', 'cancelled', 'rolled_back']
 
 export const title = ({ about }, [, environment]) => `${about.name} in ${environment}`
 
@@ -23,7 +24,7 @@ export async function load([service, environment], get) {
 }
 
 export function show(main, { place, about, deployments, hasMore, incidents }, [service, environment]) {
-  const width = Math.max(280, Math.min(560, main.clientWidth - 72))
+  const width = chartWidth(main, 28 * 16, 2)
   put(main, 
     trail(h('a', { href: '/' }, 'Board'), h('a', { href: address('/dora', { service }) }, about.name), environment),
     h('div.headline', {}, h('h1', {}, about.name, ' ', h('span.to', {}, 'in '), environment)),
@@ -48,9 +49,10 @@ function card(heading, deployment, when) {
 }
 
 /** How often: deployments by day, or by week when they go further back. */
-function cadence(deployments, width) {
+function cadence(all, width) {
+  const deployments = all.filter(deployment => deployment.started_at)
   if (!deployments.length) return h('p', {}, 'Nothing was deployed here yet.')
-  const times = deployments.map(deployment => Date.parse(deployment.requested_at))
+  const times = deployments.map(deployment => Date.parse(deployment.started_at))
   const [first, last] = [Math.min(...times), Date.now()]
   const step = last - first > 35 * DAY_MS ? 7 * DAY_MS : DAY_MS
   const from = Math.floor(first / DAY_MS) * DAY_MS
@@ -66,7 +68,7 @@ function cadence(deployments, width) {
   const end = new Date(from + items.length * step - 1)
   return [
     bars({ width, items, ends: days(new Date(from), end), label: `Deployments per ${step === DAY_MS ? 'day' : 'week'}; ${deployments.length} in all` }),
-    legend([['live', 'went well'], ['rollback', 'rollback'], ['bad', 'failed or rolled back']]),
+    legend([['live', 'went well'], ['rollback', 'rollback'], ['bad', 'failed, cancelled or rolled back']]),
   ]
 }
 
