@@ -20,7 +20,7 @@ use crate::ledger::events::{self, About, Entity};
 use crate::ledger::ids::{ApprovalId, DeploymentId, ReleaseId};
 use crate::ledger::releases::{self, Release};
 use crate::ledger::values::{Line, Prose, Slug, Url, Version, text};
-use crate::ledger::{deployments, services};
+use crate::ledger::{deployments, services, transitions};
 use crate::text_enum;
 
 /// The routes of this file.
@@ -188,7 +188,7 @@ fn say(db: &mut Db, actor: &Actor, new: NewApproval) -> Result<(Approval, bool),
     diesel::insert_into(approvals::table).values(&approval).execute(db)?;
     let about = About { entity: Entity::Approval, id: &approval.id, service: Some(&release.service), environment: Some(&environment.slug) };
     events::record(db, actor, &about, approval.decision.as_str(), &approval)?;
-    deployments::hear(db, actor, &release, &environment, approval.decision == Verdict::Approved)?;
+    transitions::hear(db, actor, &release, &environment, approval.decision == Verdict::Approved)?;
     Ok((approval, true))
 }
 

@@ -1,7 +1,7 @@
 //! What the ledger keeps: one file per resource, with its rows, queries, request and response types, handlers, routes.
 //!
-//! The files call each other in one direction: status, places -> approvals, freezes, incidents -> deployments -> gate ->
-//! releases -> services, environments -> events, values.
+//! The files call each other in one direction: status, places -> approvals, freezes, incidents, requests -> transitions ->
+//! deployments -> gate -> releases -> services, environments -> events, values.
 
 use diesel::QueryResult;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
@@ -20,8 +20,10 @@ pub mod incidents;
 pub mod keys;
 pub mod places;
 pub mod releases;
+pub mod requests;
 pub mod services;
 pub mod status;
+pub mod transitions;
 pub mod values;
 
 /// Every route below `/v1`, in the order of the document.
@@ -32,7 +34,9 @@ pub fn routes(config: &mut ServiceConfig) {
         .configure(services::routes)
         .configure(environments::routes)
         .configure(releases::routes)
+        .configure(requests::routes)
         .configure(deployments::routes)
+        .configure(transitions::routes)
         .configure(gate::routes)
         .configure(approvals::routes)
         .configure(freezes::routes)

@@ -53,6 +53,10 @@ fn each_request_is_one_line_of_json_without_a_secret() {
     of("unmatched", 404);
     assert_eq!(of("/livez", 200)["key_id"], Value::Null);
 
+    let outcomes: Vec<_> = lines.iter().filter(|line| line["target"] == "deployment").collect();
+    let [outcome] = outcomes[..] else { panic!("one line for the deployment that ended: {}", ended.stderr) };
+    assert_eq!((&outcome["id"], &outcome["state"], &outcome["version"]), (&json!(id), &json!("succeeded"), &json!("1.0.0")));
+
     // `end` has checked the bootstrap key; and nothing of what clients sent is logged either.
     for secret in [&reader, "in-the-query", "a text from the client", "Bearer"] {
         assert!(!ended.stderr.contains(secret) && !ended.stdout.contains(secret), "{secret}: {}", ended.stderr);

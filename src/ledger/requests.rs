@@ -1,0 +1,242 @@
+//! Recording deployments: a release asks to go into an environment, and the gate decides.
+
+use actix_web::post;
+use diesel::prelude::*;
+use serde::Deserialize;
+use serde_json::json;
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use crate::db::Db;
+use crate::db::schema::deployments;
+use crate::db::types::{Json, Timestamp};
+use crate::error::{Code, Error};
+use crate::http::context::{Actor, Ctx, Deploy};
+use crate::http::extract::Body;
+use crate::http::reply::Reply;
+use crate::ledger::deployments::{Deployment, DeploymentWithDecision, Role, find_external, link, live_in, previous_good};
+use crate::ledger::environments::{self, Environment};
+use crate::ledger::gate::{self, Asked, Ruling};
+use crate::ledger::ids::{DeploymentId, IncidentId};
+use crate::ledger::releases::{self, NewRelease};
+use crate::ledger::transitions::{cancel_running, observed_at};
+use crate::ledger::values::{Digest, GitSha, Line, Prose, Slug, Url, Version, text};
+use crate::ledger::{events, or_conflict, services};
+use crate::rules::gate::Step;
+use crate::rules::lifecycle::{Kind, State};
+
+/// The routes of this file.
+pub fn routes(config: &mut ServiceConfig) {
+    config.service(create);
+}
+
+/// A deployment to record.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "service": "checkout", "environment": "staging", "version": "1.4.2", "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
+    "start": true, "create_missing": true
+}))]
+pub struct NewDeployment {
+    /// What to deploy.
+    service: Slug,
+    /// Where to.
+    environment: Slug,
+    /// Which release; the previous good one of the place, if not said and `rollback` is set.
+    version: Option<Version>,
+    /// Go back to what was live there before.
+    #[serde(default)]
+    rollback: bool,
+    /// The release's commit: checked against the recorded release, added to it, or recorded with it.
+    git_sha: Option<GitSha>,
+    /// The release's image: likewise.
+    image_digest: Option<Digest>,
+    /// Who asked for it; the key's name, if not said.
+    requested_by: Option<Line>,
+    /// What kind of client tells of it; `api`, if not said.
+    source: Option<Slug>,
+    /// Its name in that source. The same one again answers 200 with the deployment it names.
+    external_id: Option<Line>,
+    /// The pipeline run that does it.
+    run_url: Option<Url>,
+    /// Not planned: to mend something.
+    #[serde(default)]
+    unplanned: bool,
+    /// Why.
+    reason: Option<Prose>,
+    /// Start at once: it is `running` afterwards, or nothing was recorded.
+    #[serde(default)]
+    start: bool,
+    /// The open incident that this is the fix of.
+    fixes: Option<IncidentId>,
+    /// It happens anyway, whatever the gate says: it is recorded, and flagged `ungated` when the gate says no. What runs in
+    /// the place, as far as prop knows, is taken for cancelled.
+    #[serde(default)]
+    observed: bool,
+    /// When it started, if that was observed; now, if not said. The history tells when it was recorded.
+    at: Option<Timestamp>,
+    /// Create the service, the environment and the release if they do not exist.
+    #[serde(default)]
+    create_missing: bool,
+}
+
+/// Record a deployment
+///
+/// It is `approved` afterwards, or `awaiting_approval` where approvals are required and missing, or `running` when it was
+/// to start at once.
+#[utoipa::path(tag = "deployments", operation_id = "create_deployment", security(("key" = ["deploy"])), request_body = NewDeployment,
+    responses((status = 201, body = DeploymentWithDecision, headers(("Location" = String), ("ETag" = String))),
+        (status = 200, description = "It was recorded before, under this `source` and `external_id`.", body = DeploymentWithDecision, headers(("ETag" = String))),
+        (status = 404, description = "The service, environment or release does not exist, and `create_missing` was not set.")))]
+#[post("/deployments")]
+async fn create(ctx: Ctx<Deploy>, body: Body<NewDeployment>) -> Result<Reply, Error> {
+    ctx.post(move |db, actor| {
+        let (found, is_new) = request(db, actor, body.0)?;
+        let reply = if is_new { Reply::created(found.deployment.path(), &found)? } else { Reply::ok(&found)? };
+        Ok(reply.at_revision(found.deployment.revision))
+    })
+    .await
+}
+
+/// Records a deployment and says whether it is new. In the place's lock, so that nothing changes between decision and act;
+/// and everything is decided before anything is written, so that a refusal leaves nothing but its record.
+fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(DeploymentWithDecision, bool), Error> {
+    let has_service = services::lock(db, &new.service)?;
+    let actor = &actor.afresh();
+    let at = observed_at(new.observed, new.at, actor.now)?;
+    if !has_service && !new.create_missing {
+        return Err(Error::not_found("service", &new.service));
+    }
+    let source = new.source.as_deref().unwrap_or("api");
+    if let Some(known) = find_external(db, source, new.external_id.as_deref())? {
+        return the_same(known, &new).map(|known| (known, false));
+    }
+    let version = match &new.version {
+        Some(version) => version.clone(),
+        None if new.rollback => rollback_target(db, &new.service, &new.environment)?,
+        None => return Err(Error::field(Code::MissingField, "/version", "is missing; only a rollback finds its version itself")),
+    };
+    let seen = gate::look(db, &new.service, &new.environment, &version)?;
+    let environment = match &seen.environment {
+        Some(environment) => environment.clone(),
+        None if new.create_missing => Environment::named(&new.environment, actor.now),
+        None => return Err(Error::not_found("environment", &new.environment)),
+    };
+    let release = NewRelease::named(&new.service, &version, new.git_sha.clone(), new.image_digest.clone());
+    let candidate = match &seen.release {
+        Some(known) => {
+            releases::check_same(known, &release)?;
+            gate::Candidate::of(known).with_digest(new.image_digest.as_deref())
+        }
+        None if new.create_missing => gate::Candidate::unrecorded(&version, new.image_digest.as_deref()),
+        None => return Err(Error::not_found(&format!("release of {} with version", new.service), &version)),
+    };
+
+    let unplanned = new.unplanned || new.fixes.is_some();
+    let kind = seen.kind(unplanned);
+    if new.rollback && !seen.is_way_back() {
+        return Err(Error::field(
+            Code::InvalidValue,
+            "/version",
+            "is nothing to roll back to: it was not live there before, or was rolled back itself",
+        ));
+    }
+    let id = DeploymentId::new();
+    let requested_by = new.requested_by.map_or_else(|| actor.name.clone(), Into::into);
+    let starts = new.start || new.observed;
+    let step = if starts { Step::Start } else { Step::Create };
+    let asked =
+        Asked { step, requested_by: &requested_by, recorded_by: Some(&actor.name), unplanned, deployment: Some(id), fixes: new.fixes };
+    let facts = gate::facts(db, &seen, &environment, &candidate, &asked, actor.now)?;
+    if new.fixes.is_some() && !facts.incidents.iter().any(|incident| incident.is_fixed_by_this) {
+        return Err(Error::field(Code::InvalidValue, "/fixes", "is no open incident of this service and environment"));
+    }
+    let ruling = Ruling::on(facts, actor.now);
+    if !ruling.decision.allowed && !new.observed {
+        return Err(gate::refuse(db, actor, &new.service, None, &ruling)?);
+    }
+
+    if !has_service {
+        services::ensure(db, actor, &new.service)?;
+    }
+    if seen.environment.is_none() {
+        environments::ensure(db, actor, &environment)?;
+    }
+    let release = releases::ensure(db, actor, release, seen.release.as_ref())?;
+    let live = seen.live_id();
+    let deployment = Deployment {
+        id,
+        service: release.service,
+        environment: environment.slug.clone(),
+        release_id: release.id,
+        version: release.version,
+        git_sha: release.git_sha,
+        image_digest: release.image_digest,
+        state: match (starts, ruling.is_approved()) {
+            (true, _) => State::Running,
+            (false, true) => State::Approved,
+            (false, false) => State::AwaitingApproval,
+        },
+        kind,
+        unplanned: new.unplanned,
+        requested_by,
+        source: source.to_owned(),
+        external_id: text(new.external_id),
+        run_url: text(new.run_url),
+        reason: text(new.reason),
+        previous_id: live,
+        rollback_of: live.filter(|_| kind == Kind::Rollback),
+        requested_at: at,
+        started_at: starts.then_some(at),
+        finished_at: None,
+        revision: 1,
+        ungated: !ruling.decision.allowed,
+        expires_at: (!starts).then(|| actor.now.plus(environment.approval_ttl())),
+        recorded_by: Some(actor.name.clone()),
+    };
+    if starts {
+        cancel_running(db, actor, &deployment, seen.running())?;
+    }
+    let recorded = DeploymentWithDecision { deployment, decision: Some(Json(ruling.document()?)) };
+    let inserted = diesel::insert_into(deployments::table).values(&recorded).execute(db);
+    or_conflict(inserted, || Error::new(Code::ExternalIdTaken, "Somebody else just recorded it. Ask again."))?;
+    gate::take_overrides(db, id, &new.service, &ruling.facts, actor.now)?;
+    if starts {
+        gate::use_approvals(db, id, &ruling.facts)?;
+    }
+    if let Some(incident) = new.fixes {
+        link(db, incident, id, Role::FixedBy)?;
+    }
+    events::record(db, actor, &recorded.deployment.about(), "requested", &recorded.deployment)?;
+    if starts {
+        let payload =
+            json!({"from": State::Approved, "to": State::Running, "reason": null, "at": at, "ungated": recorded.deployment.ungated});
+        events::record(db, actor, &recorded.deployment.about(), "started", payload)?;
+    }
+    Ok((recorded, true))
+}
+
+/// The deployment that a source names again, if it means the same one.
+fn the_same(known: DeploymentWithDecision, new: &NewDeployment) -> Result<DeploymentWithDecision, Error> {
+    let Deployment { id, service, environment, version, .. } = &known.deployment;
+    let is_same = *service == *new.service && *environment == *new.environment && new.version.as_ref().is_none_or(|new| **new == **version);
+    if is_same {
+        return Ok(known);
+    }
+    let detail = format!("It is deployment {id} of {service} {version} to {environment}.");
+    Err(Error::new(Code::ExternalIdTaken, detail).with("deployment_id", id))
+}
+
+/// The version that a rollback of a place goes back to.
+fn rollback_target(db: &mut Db, service: &str, environment: &str) -> Result<Version, Error> {
+    let live = live_in(db, service, environment)?;
+    let previous = match &live {
+        Some(live) => previous_good(db, live)?,
+        None => None,
+    };
+    let previous = previous.ok_or_else(|| {
+        let detail = format!("No other release of {service} was live in {environment} before.");
+        Error::new(Code::NothingToRollBackTo, detail)
+    })?;
+    previous.version.parse().map_err(Error::internal)
+}

@@ -1,0 +1,166 @@
+//! The moves of a deployment, and what follows from them: for it, and for what else is in its place.
+
+use actix_web::{post, web};
+use diesel::prelude::*;
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use crate::db::Db;
+use crate::db::schema::deployments;
+use crate::db::types::{Json, Timestamp};
+use crate::error::{Code, Error};
+use crate::http::context::{Actor, Ctx, Deploy};
+use crate::http::extract::Body;
+use crate::http::reply::Reply;
+use crate::ledger::deployments::{Deployment, DeploymentWithDecision, advance, awaiting, expire, find, live_in};
+use crate::ledger::environments::Environment;
+use crate::ledger::gate::{self, Ruling};
+use crate::ledger::ids::DeploymentId;
+use crate::ledger::releases::Release;
+use crate::ledger::services;
+use crate::ledger::values::{Prose, text};
+use crate::rules::lifecycle::{self, By, Kind, Move, State};
+
+/// The routes of this file.
+pub fn routes(config: &mut ServiceConfig) {
+    config.service(make_transition);
+}
+
+/// A move to make.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"to": "succeeded"}))]
+pub struct Transition {
+    /// `running`, `succeeded`, `failed` or `cancelled`; every other state is a consequence of something else.
+    to: State,
+    /// Why.
+    reason: Option<Prose>,
+    /// It happened anyway, whatever the gate says: a start is recorded, and flagged `ungated` when the gate says no.
+    #[serde(default)]
+    observed: bool,
+    /// When it happened, if it was observed; now, if not said. The history tells when it was recorded.
+    at: Option<Timestamp>,
+}
+
+/// Move a deployment
+///
+/// The state it is in already changes nothing. A move it does not have answers 409, with the state it is in and its moves.
+#[utoipa::path(tag = "deployments", operation_id = "move_deployment", security(("key" = ["deploy"])), request_body = Transition,
+    params(("id" = DeploymentId, Path, description = "The deployment.")), responses((status = 200, body = DeploymentWithDecision, headers(("ETag" = String)))))]
+#[post("/deployments/{id}/transitions")]
+async fn make_transition(ctx: Ctx<Deploy>, id: web::Path<DeploymentId>, body: Body<Transition>) -> Result<Reply, Error> {
+    ctx.post(move |db, actor| {
+        let found = transition(db, actor, *id, body.0)?;
+        Ok(Reply::ok(&found)?.at_revision(found.deployment.revision))
+    })
+    .await
+}
+
+/// When something happened: what was observed may be told later, what prop decides happens now.
+pub fn observed_at(observed: bool, at: Option<Timestamp>, now: Timestamp) -> Result<Timestamp, Error> {
+    match at {
+        None => Ok(now),
+        Some(_) if !observed => Err(Error::field(Code::InvalidValue, "/at", "is for what was observed; all else happens now")),
+        Some(at) if at > now => Err(Error::field(Code::InvalidValue, "/at", "is in the future")),
+        Some(at) => Ok(at),
+    }
+}
+
+/// Moves a deployment as a caller asked.
+pub fn transition(db: &mut Db, actor: &Actor, id: DeploymentId, asked: Transition) -> Result<DeploymentWithDecision, Error> {
+    // Which service it belongs to never changes; everything else is read under the lock.
+    let service: Option<String> = deployments::table.find(id).select(deployments::service).first(db).optional()?;
+    services::lock(db, &service.ok_or_else(|| Error::not_found("deployment", id))?)?;
+    let actor = &actor.afresh();
+    let at = observed_at(asked.observed, asked.at, actor.now)?;
+    let found = find(db, id)?;
+    let state_before = found.deployment.state;
+    let deployment = expire(db, found.deployment, actor.now)?;
+    let has_expired = deployment.state != state_before;
+    // Whether it lacks approvals is for the gate to say, and why; with them it makes both moves at once.
+    let is_start = asked.to == State::Running && deployment.state == State::AwaitingApproval;
+    let from = if is_start { State::Approved } else { deployment.state };
+    let deployment = match lifecycle::decide(from, asked.to, By::Caller) {
+        Move::None => deployment,
+        Move::To(State::Running) => start(db, actor, deployment, &asked, at)?,
+        Move::To(to) => {
+            if to == State::Succeeded {
+                retire_live(db, actor, &deployment, at)?;
+            }
+            advance(db, actor, deployment, to, at, text(asked.reason))?
+        }
+        Move::Refused(moves) => {
+            let words: Vec<_> = moves.iter().map(|state| state.as_str()).collect();
+            let words = if words.is_empty() { "none".to_owned() } else { words.join(", ") };
+            let detail = format!("The deployment is {}; from there it has these moves: {words}.", deployment.state);
+            let refusal = Error::new(Code::InvalidTransition, detail).with("state", deployment.state).with("moves", moves);
+            return Err(if has_expired { refusal.recorded() } else { refusal });
+        }
+    };
+    find(db, deployment.id)
+}
+
+/// Starts a deployment, if the gate lets it or it was observed.
+fn start(db: &mut Db, actor: &Actor, mut deployment: Deployment, asked: &Transition, at: Timestamp) -> Result<Deployment, Error> {
+    let seen = gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
+    let (Some(environment), Some(release)) = (&seen.environment, &seen.release) else {
+        return Err(Error::internal(format!("deployment {} has no environment or release", deployment.id)));
+    };
+    let facts = gate::facts(db, &seen, environment, &gate::Candidate::of(release), &deployment.asks_to_start(), actor.now)?;
+    let ruling = Ruling::on(facts, actor.now);
+    if !ruling.decision.allowed && !asked.observed {
+        return Err(gate::refuse(db, actor, &deployment.service, Some(deployment.id), &ruling)?);
+    }
+    if deployment.state == State::AwaitingApproval {
+        deployment = advance(db, actor, deployment, State::Approved, at, None)?;
+    }
+    cancel_running(db, actor, &deployment, seen.running())?;
+    gate::take_overrides(db, deployment.id, &deployment.service, &ruling.facts, actor.now)?;
+    gate::use_approvals(db, deployment.id, &ruling.facts)?;
+    // The place may have changed since it was requested.
+    deployment.kind = seen.kind(deployment.unplanned || ruling.facts.incidents.iter().any(|incident| incident.is_fixed_by_this));
+    deployment.previous_id = seen.live_id();
+    deployment.rollback_of = seen.live_id().filter(|_| deployment.kind == Kind::Rollback);
+    deployment.ungated = !ruling.decision.allowed;
+    diesel::update(deployments::table.find(deployment.id)).set(deployments::decision.eq(Json(ruling.document()?))).execute(db)?;
+    advance(db, actor, deployment, State::Running, at, text(asked.reason.clone()))
+}
+
+/// What prop took for running in the place of an observed deployment can't be: there is one at a time.
+pub fn cancel_running(db: &mut Db, actor: &Actor, observed: &Deployment, running: Option<DeploymentId>) -> Result<(), Error> {
+    let Some(running) = running else { return Ok(()) };
+    let running = find(db, running)?.deployment;
+    let reason = format!("deployment {} was observed to run in its place", observed.id);
+    advance(db, actor, running, State::Cancelled, actor.now, Some(reason))?;
+    Ok(())
+}
+
+/// What was live until now is superseded, or rolled back if that is what the success was for.
+fn retire_live(db: &mut Db, actor: &Actor, successor: &Deployment, at: Timestamp) -> Result<(), Error> {
+    let Some(live) = live_in(db, &successor.service, &successor.environment)? else { return Ok(()) };
+    let state = if successor.rollback_of == Some(live.id) { State::RolledBack } else { State::Superseded };
+    advance(db, actor, live, state, at, None)?;
+    Ok(())
+}
+
+/// Lets the deployments that wait for what somebody just said move on. In the service's lock.
+pub fn hear(db: &mut Db, actor: &Actor, release: &Release, environment: &Environment, approved: bool) -> Result<(), Error> {
+    for deployment in awaiting(db, release.id, &environment.slug)? {
+        let mut deployment = expire(db, deployment, actor.now)?;
+        if deployment.state != State::AwaitingApproval {
+            continue;
+        }
+        if !approved {
+            advance(db, actor, deployment, State::Rejected, actor.now, None)?;
+            continue;
+        }
+        let seen = gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
+        let facts = gate::facts(db, &seen, environment, &gate::Candidate::of(release), &deployment.asks_to_start(), actor.now)?;
+        if Ruling::on(facts, actor.now).is_approved() {
+            deployment.expires_at = Some(actor.now.plus(environment.approval_ttl()));
+            advance(db, actor, deployment, State::Approved, actor.now, None)?;
+        }
+    }
+    Ok(())
+}
