@@ -46,6 +46,7 @@ codes! {
     MalformedJson = 400 "malformed_json" "The body is not JSON",
     InvalidQuery = 400 "invalid_query" "A query parameter is unknown, repeated or malformed",
     InvalidLimit = 400 "invalid_limit" "The page size is out of range",
+    InvalidWindow = 400 "invalid_window" "The time to be measured is empty or too long",
     InvalidCursor = 400 "invalid_cursor" "The cursor is not one that a list handed out",
     InvalidIdempotencyKey = 400 "invalid_idempotency_key" "The idempotency key is malformed",
     InvalidIfMatch = 400 "invalid_if_match" "The If-Match header is malformed",

@@ -182,4 +182,4 @@ tables! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(services, environments, releases, deployments);
+diesel::allow_tables_to_appear_in_same_query!(services, environments, releases, deployments, incidents, incident_deployments);

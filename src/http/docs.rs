@@ -46,6 +46,7 @@ const KEY: &str = "key";
         (name = "approvals", description = "What people say about a release"),
         (name = "freezes", description = "When nothing goes where"),
         (name = "incidents", description = "What is wrong, what caused it, what mended it"),
+        (name = "metrics", description = "How well delivery goes: DORA's five measures"),
         (name = "events", description = "The history of everything, append-only"),
         (name = "keys", description = "Who may do what"),
         (name = "operations", description = "The process itself: health, version, metrics")

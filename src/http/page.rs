@@ -36,7 +36,8 @@ pub struct Limit(u8);
 impl Limit {
     const LARGEST: u8 = 100;
 
-    fn rows(self) -> usize {
+    /// How many items a page has at most.
+    pub fn rows(self) -> usize {
         usize::from(self.0)
     }
 

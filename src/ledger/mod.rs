@@ -1,7 +1,7 @@
 //! What the ledger keeps: one file per resource, with its rows, queries, request and response types, handlers, routes.
 //!
-//! The files call each other in one direction: status, places -> approvals, freezes, incidents, requests -> transitions ->
-//! deployments -> gate -> releases -> services, environments -> events, values.
+//! The files call each other in one direction: status, places -> approvals, freezes, incidents, dora, requests ->
+//! transitions -> deployments -> gate -> releases -> services, environments -> events, values.
 
 use diesel::QueryResult;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
@@ -11,6 +11,7 @@ use crate::error::Error;
 
 pub mod approvals;
 pub mod deployments;
+pub mod dora;
 pub mod environments;
 pub mod events;
 pub mod freezes;
@@ -41,6 +42,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .configure(approvals::routes)
         .configure(freezes::routes)
         .configure(incidents::routes)
+        .configure(dora::routes)
         .configure(events::routes)
         .configure(keys::routes);
 }

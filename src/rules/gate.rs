@@ -187,11 +187,13 @@ pub struct Reason {
     pub missing: Option<i32>,
 }
 
-fn micros<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+/// An instant as every answer writes it: with six decimals.
+pub(super) fn micros<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{at:.6}"))
 }
 
-fn micros_if_any<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+/// The same, where there may be none.
+pub(super) fn micros_if_any<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
     match at {
         Some(at) => micros(at, serializer),
         None => serializer.serialize_none(),

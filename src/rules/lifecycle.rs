@@ -104,6 +104,11 @@ impl State {
     pub const fn is_finished(self) -> bool {
         !matches!(self, State::Requested | State::AwaitingApproval | State::Approved | State::Running)
     }
+
+    /// It is live, or was.
+    pub const fn went_live(self) -> bool {
+        matches!(self, State::Succeeded | State::Superseded | State::RolledBack)
+    }
 }
 
 /// What is known about the place when a deployment's kind is derived.

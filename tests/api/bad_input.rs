@@ -420,6 +420,14 @@ fn a_bad_query_is_refused(app: &TestApp) {
         ("/v1/incidents?open=1", "open"),
         ("/v1/incidents?service=a%00", "service"),
         ("/v1/incidents?environment=Staging", "environment"),
+        ("/v1/metrics/dora?service=Checkout", "service"),
+        ("/v1/metrics/dora?environment=", "environment"),
+        ("/v1/metrics/dora?tier=live", "tier"),
+        ("/v1/metrics/dora?tier=production&environment=staging", "tier"),
+        ("/v1/metrics/dora?since=2026-02-03", "since"),
+        ("/v1/metrics/dora?until=now", "until"),
+        ("/v1/metrics/dora?bucket=month", "bucket"),
+        ("/v1/metrics/dora?cursor=W10", "cursor"),
         ("/v1/gate?environment=staging&version=1", "service"),
         ("/v1/gate?service=checkout&version=1", "environment"),
         ("/v1/gate?service=checkout&environment=staging", "version"),
@@ -443,6 +451,9 @@ fn a_bad_query_is_refused(app: &TestApp) {
         }
         for (path, name) in own {
             check(path.to_owned(), "invalid_query", name);
+        }
+        for limit in ["0", "101", "+5"] {
+            check(format!("/v1/metrics/dora?limit={limit}"), "invalid_limit", "limit");
         }
         for (query, name) in [("max_severity=worst", "max_severity"), ("report_url=report", "report_url"), ("severity=low", "severity")] {
             let problem = app.put(&format!("{scan}?{query}"), json!({"tool": "trivy"})).expect_problem(400, "invalid_query");

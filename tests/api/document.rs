@@ -105,12 +105,13 @@ fn misfits(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<Str
     let found = match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
         Value::Number(_) => "integer",
         Value::String(_) => "string",
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     };
-    let allows = |kind: &Value| kind == found;
+    let allows = |kind: &Value| kind == found || (kind == "number" && found == "integer");
     let types = &schema["type"];
     if !types.is_null() && !types.as_array().map_or_else(|| allows(types), |types| types.iter().any(allows)) {
         wrong.push(format!("{at}: {value} is not of type {types}"));

@@ -304,7 +304,7 @@ fn an_observed_start_is_flagged_too(app: &TestApp) {
 }
 
 /// How many statements a GET takes: the least of a few times, since prop also notes the use of keys and tidies up.
-fn cost(app: &TestApp, path: &str) -> u64 {
+pub fn cost(app: &TestApp, path: &str) -> u64 {
     let statements = || {
         let metrics = app.get("/metrics").text;
         let line = metrics.lines().find_map(|line| line.strip_prefix("prop_database_statements_total ")).unwrap();

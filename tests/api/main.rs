@@ -7,6 +7,7 @@ mod bad_input;
 mod conventions;
 mod deployments;
 mod document;
+mod dora;
 mod events;
 mod expiry;
 mod freezes;

@@ -160,16 +160,19 @@ const post = (path, body) => command(`curl -sS ${location.origin}${path} \\
   -d '${JSON.stringify(body)}'`)
 
 function rollback({ deployment, place }) {
-  const { service, environment, version } = deployment
+  const { service, environment, version, source } = deployment
+  // What deploy.sh told of, rollback.sh takes back.
+  const script = (...more) => ['script', 'github-actions'].includes(source) && [
+    command(`./scripts/rollback.sh ${[environment, ...more].join(' ')} --service ${service}`), h('p.hint', {}, 'That does it all. By hand:')]
   const ask = body => post('/v1/deployments', { service, environment, ...body, rollback: true, start: true })
   const tell = h('p.hint', {}, 'That records the rollback and asks the gate, which lets it pass freezes and incidents. Deploy the version it answers with, then tell prop that it succeeded.')
   if (deployment.state === 'succeeded') {
     return place.previous
-      ? [h('p', {}, 'Back to ', deploymentLink(place.previous), ', the last other release that was good here:'), ask({}), tell]
+      ? [h('p', {}, 'Back to ', deploymentLink(place.previous), ', the last other release that was good here:'), script(), ask({}), tell]
       : h('p', {}, 'No other release was live here before: there is nothing to go back to.')
   }
   if (deployment.state === 'superseded' && place.live?.release_id !== deployment.release_id) {
-    return [h('p', {}, 'To this release, from ', place.live && deploymentLink(place.live), ' which is live now:'), ask({ version }), tell]
+    return [h('p', {}, 'To this release, from ', place.live && deploymentLink(place.live), ' which is live now:'), script(version), ask({ version }), tell]
   }
   if (deployment.state === 'running') {
     return [h('p', {}, place.live ? ['It is not live yet; ', deploymentLink(place.live), ' is. To give it up:'] : 'It is not live yet. To give it up:'),

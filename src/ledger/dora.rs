@@ -1,0 +1,280 @@
+//! DORA's five measures, from what the ledger knows.
+
+use actix_web::get;
+use diesel::prelude::*;
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use crate::db::schema::{deployments, environments, incident_deployments, incidents, releases};
+use crate::db::types::{Json, Timestamp};
+use crate::db::{Db, MultiBackend};
+use crate::error::{Code, Error};
+use crate::http::context::{Ctx, Read};
+use crate::http::extract::Query;
+use crate::http::page::Limit;
+use crate::http::reply::Reply;
+use crate::ledger::deployments::Role;
+use crate::ledger::environments::Tier;
+use crate::ledger::ids::{DeploymentId, IncidentId};
+use crate::ledger::services;
+use crate::ledger::values::Slug;
+use crate::rules::dora::{self, Commit, Counted, Fix, Incident, Measures, Step, Window};
+use crate::rules::lifecycle::{Kind, State};
+
+/// The routes of this file.
+pub fn routes(config: &mut ServiceConfig) {
+    config.service(show);
+}
+
+/// The window that is measured when none is said.
+const DEFAULT: SignedDuration = SignedDuration::from_hours(90 * 24);
+
+/// What is measured.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields, default)]
+pub struct Question {
+    /// Deployments of this service; of all, if not said.
+    #[param(inline)]
+    service: Option<Slug>,
+    /// Deployments into this environment.
+    #[param(inline)]
+    environment: Option<Slug>,
+    /// Deployments into the environments of this tier, if no environment is said; `production`, if neither is.
+    #[param(inline)]
+    tier: Option<Tier>,
+    /// Finished at this time or later; 90 days before `until`, if not said. At most 366 days before it.
+    since: Option<Timestamp>,
+    /// Finished before this time; now, if not said or later.
+    until: Option<Timestamp>,
+    /// What the series is made of; days up to 35 of them, else weeks, if not said.
+    #[param(inline)]
+    bucket: Option<Step>,
+    /// How many deployments each measure names at most.
+    #[param(inline)]
+    limit: Limit,
+}
+
+/// The measures of a window.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(example = json!({
+    "service": "checkout", "environments": ["production"], "since": "2026-02-02T00:00:00.000000Z", "until": "2026-02-04T00:00:00.000000Z",
+    "deployment_frequency": {"per_day": 1.0, "n": 2, "left_out": [{"reason": "rollback", "n": 1}], "deployments": [
+        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production", "version": "1.4.2",
+            "kind": "normal", "finished_at": "2026-02-03T04:07:00.000000Z"},
+        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e40", "service": "checkout", "environment": "production", "version": "1.4.1",
+            "kind": "normal", "finished_at": "2026-02-02T10:00:00.000000Z"}]},
+    "change_lead_time": {"p50_seconds": 4020, "p90_seconds": 4020, "n": 1, "basis": {"commits": 0, "release": 1},
+        "left_out": [{"reason": "no_commit_time", "n": 1}], "deployments": [
+        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production", "version": "1.4.2",
+            "kind": "normal", "finished_at": "2026-02-03T04:07:00.000000Z", "basis": "release", "n": 1, "p50_seconds": 4020}]},
+    "change_fail_rate": {"rate": 0.5, "failed": 1, "n": 2, "left_out": [{"reason": "rollback", "n": 1}], "deployments": [
+        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production", "version": "1.4.2",
+            "kind": "normal", "finished_at": "2026-02-03T04:07:00.000000Z", "because": ["incident", "rolled_back"],
+            "incidents": ["019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e46"]}]},
+    "failed_deployment_recovery_time": {"p50_seconds": 3600, "p90_seconds": 3600, "n": 1, "open": 0, "left_out": [], "deployments": [
+        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production", "version": "1.4.2",
+            "kind": "normal", "finished_at": "2026-02-03T04:07:00.000000Z", "seconds": 3600, "recovered_at": "2026-02-03T05:07:00.000000Z",
+            "basis": "fix", "fixed_by": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e47"}]},
+    "deployment_rework_rate": {"rate": 0.333, "hotfixes": 0, "rollbacks": 1, "n": 3, "left_out": [], "deployments": [
+        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e47", "service": "checkout", "environment": "production", "version": "1.4.1",
+            "kind": "rollback", "finished_at": "2026-02-03T05:07:00.000000Z"}]},
+    "series": {"bucket": "day", "buckets": [
+        {"from": "2026-02-02T00:00:00.000000Z", "until": "2026-02-03T00:00:00.000000Z", "deployments": 1, "failed": 0, "went_live": 1,
+            "rework": 0, "lead_time_p50_seconds": null, "recovery_p50_seconds": null},
+        {"from": "2026-02-03T00:00:00.000000Z", "until": "2026-02-04T00:00:00.000000Z", "deployments": 1, "failed": 1, "went_live": 2,
+            "rework": 1, "lead_time_p50_seconds": 4020, "recovery_p50_seconds": 3600}]}
+}))]
+pub struct DoraMeasures {
+    /// The service that was measured; `null` for all.
+    service: Option<String>,
+    /// The environments that were measured.
+    environments: Vec<String>,
+    /// From this time.
+    since: Timestamp,
+    /// To before this one.
+    until: Timestamp,
+    #[serde(flatten)]
+    measures: Measures,
+}
+
+/// Measure software delivery
+///
+/// DORA's five measures of what finished in a half-open window of time: each with how many it is of (`n`), what was left out and
+/// why, and the newest deployments behind it. For more of them than `limit`, ask for one service or a shorter window.
+/// `docs/dora.md` defines every figure.
+#[utoipa::path(tag = "metrics", operation_id = "get_dora_metrics", security(("key" = ["read"])), params(Question),
+    responses((status = 200, body = DoraMeasures, headers(("ETag" = String))),
+        (status = 404, description = "The service or the environment does not exist.")))]
+#[get("/metrics/dora")]
+async fn show(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
+    let question = query.0;
+    let measures = ctx.read(move |db| measure(db, &question)).await?;
+    Ok(Reply::ok(&measures)?.tagged())
+}
+
+impl Question {
+    fn window(&self, now: Timestamp) -> Result<Window, Error> {
+        if self.environment.is_some() && self.tier.is_some() {
+            return Err(Error::field(Code::InvalidQuery, "tier", "is given beside an environment; one of them is enough"));
+        }
+        let until = self.until.map_or(now, |until| until.min(now));
+        let since = self.since.unwrap_or_else(|| until.plus(-DEFAULT));
+        let invalid = |pointer, detail| Err(Error::field(Code::InvalidWindow, pointer, detail));
+        if since >= until {
+            return invalid("since", "is not before the end of the window, which is `until`, and now at the latest");
+        }
+        if until.since(since) > dora::LONGEST {
+            return invalid("since", "is more than 366 days before the end of the window");
+        }
+        Ok(Window { since: since.into(), until: until.into() })
+    }
+}
+
+/// Three queries whatever the size of the history: the environments, what finished in them in the window and around it, and the
+/// incidents that this caused. One more to tell a service without deployments from none.
+pub fn measure(db: &mut Db, question: &Question) -> Result<DoraMeasures, Error> {
+    let window = question.window(Timestamp::now())?;
+    let environments = environments_of(db, question)?;
+    let seen = Seen { service: question.service.as_ref().map(ToString::to_string), environments, window };
+    let finished = seen.deployments(db)?;
+    if let (Some(service), true) = (&seen.service, finished.is_empty()) {
+        services::find(db, service)?;
+    }
+    let incidents = seen.incidents(db)?;
+    let measures = dora::measure(&finished, &incidents, dora::Question { window, step: question.bucket, named: question.limit.rows() });
+    let Seen { service, environments, window: Window { since, until } } = seen;
+    Ok(DoraMeasures { service, environments, since: since.into(), until: until.into(), measures })
+}
+
+fn environments_of(db: &mut Db, question: &Question) -> Result<Vec<String>, Error> {
+    let mut query = environments::table.select(environments::slug).order(environments::slug).into_boxed::<MultiBackend>();
+    query = match &question.environment {
+        Some(environment) => query.filter(environments::slug.eq(environment.to_string())),
+        None => query.filter(environments::tier.eq(question.tier.unwrap_or(Tier::Production))),
+    };
+    let found: Vec<String> = query.load(db)?;
+    match &question.environment {
+        Some(environment) if found.is_empty() => Err(Error::not_found("environment", environment)),
+        _ => Ok(found),
+    }
+}
+
+/// What is looked at.
+struct Seen {
+    service: Option<String>,
+    environments: Vec<String>,
+    window: Window,
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = deployments)]
+struct Finished {
+    id: DeploymentId,
+    service: String,
+    environment: String,
+    version: String,
+    state: State,
+    kind: Kind,
+    finished_at: Option<Timestamp>,
+}
+
+/// What a release delivers: its list of commits, and its own.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = releases)]
+struct Delivers {
+    commits: Option<Json<Vec<Commit>>>,
+    git_sha: Option<String>,
+    committed_at: Option<Timestamp>,
+}
+
+/// A deployment that caused or mended an incident.
+type Linked = (IncidentId, Option<Timestamp>, Role, DeploymentId, State, Option<Timestamp>);
+
+impl Seen {
+    fn since(&self) -> Timestamp {
+        Timestamp::from(self.window.since).plus(-dora::AROUND)
+    }
+
+    fn until(&self) -> Timestamp {
+        Timestamp::from(self.window.until).plus(dora::AROUND)
+    }
+
+    /// What finished, in the order of time. What was delivered is asked only of what can have been the first to deliver it.
+    fn deployments(&self, db: &mut Db) -> Result<Vec<dora::Deployment>, Error> {
+        let is_change = deployments::kind.eq(Kind::Normal.word()).or(deployments::kind.eq(Kind::Hotfix.word()));
+        let mut query = deployments::table
+            .left_join(releases::table.on(releases::id.eq(deployments::release_id).and(is_change)))
+            .filter(deployments::environment.eq_any(&self.environments))
+            .filter(deployments::finished_at.ge(self.since()))
+            .filter(deployments::finished_at.lt(self.until()))
+            .select((Finished::as_select(), Option::<Delivers>::as_select()))
+            .order((deployments::finished_at, deployments::id))
+            .into_boxed::<MultiBackend>();
+        if let Some(service) = &self.service {
+            query = query.filter(deployments::service.eq(service));
+        }
+        let rows: Vec<(Finished, Option<Delivers>)> = query.load(db)?;
+        let deployment = |(finished, delivers): (Finished, Option<Delivers>)| {
+            let Finished { id, service, environment, version, state, kind, finished_at } = finished;
+            let finished_at = finished_at?.into();
+            let counted = Counted { id: id.to_string(), service, environment, version, kind, finished_at };
+            let (commits, git_sha, committed_at) = match delivers {
+                Some(delivers) => (delivers.commits, delivers.git_sha, delivers.committed_at),
+                None => (None, None, None),
+            };
+            let commits = commits.map_or_else(Vec::new, |commits| commits.0);
+            Some(dora::Deployment { counted, state, commits, git_sha, committed_at: committed_at.map(Into::into) })
+        };
+        Ok(rows.into_iter().filter_map(deployment).collect())
+    }
+
+    /// The incidents that any of it caused, with all that caused or mended them.
+    fn incidents(&self, db: &mut Db) -> Result<Vec<Incident>, Error> {
+        let causes = diesel::alias!(incident_deployments as causes);
+        let culprits = diesel::alias!(deployments as culprits);
+        let mut query = culprits
+            .inner_join(
+                causes.on(causes
+                    .field(incident_deployments::deployment_id)
+                    .eq(culprits.field(deployments::id))
+                    .and(causes.field(incident_deployments::role).eq(Role::CausedBy.word()))),
+            )
+            .inner_join(incidents::table.on(incidents::id.eq(causes.field(incident_deployments::incident_id))))
+            .inner_join(incident_deployments::table.on(incident_deployments::incident_id.eq(incidents::id)))
+            .inner_join(deployments::table.on(deployments::id.eq(incident_deployments::deployment_id)))
+            .filter(culprits.field(deployments::environment).eq_any(&self.environments))
+            .filter(culprits.field(deployments::finished_at).ge(self.since()))
+            .filter(culprits.field(deployments::finished_at).lt(self.until()))
+            .select((
+                incidents::id,
+                incidents::resolved_at,
+                incident_deployments::role,
+                deployments::id,
+                deployments::state,
+                deployments::finished_at,
+            ))
+            .distinct()
+            .into_boxed::<MultiBackend>();
+        if let Some(service) = &self.service {
+            query = query.filter(culprits.field(deployments::service).eq(service));
+        }
+        let linked: Vec<Linked> = query.load(db)?;
+        let mut found = BTreeMap::new();
+        for (id, resolved_at, role, deployment, state, finished_at) in linked {
+            let new = || Incident { id: id.to_string(), resolved_at: resolved_at.map(Into::into), caused_by: vec![], fixed_by: vec![] };
+            let incident = found.entry(id).or_insert_with(new);
+            match (role, finished_at) {
+                (Role::CausedBy, _) => incident.caused_by.push(deployment.to_string()),
+                (Role::FixedBy, Some(at)) if state.went_live() => {
+                    incident.fixed_by.push(Fix { id: deployment.to_string(), finished_at: at.into() });
+                }
+                (Role::FixedBy, _) => {}
+            }
+        }
+        Ok(found.into_values().collect())
+    }
+}

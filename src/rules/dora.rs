@@ -1,0 +1,778 @@
+//! DORA's five measures of software delivery: what counts, what is left out and why, and the figures.
+//!
+//! The measures are DORA's (<https://dora.dev/guides/dora-metrics/>); how each of them follows from what a ledger knows is told
+//! in `docs/dora.md`. Given are the deployments that finished in a window and some time around it, and the incidents linked to
+//! them; nothing else is looked at.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
+
+use crate::rules::lifecycle::{Kind, State};
+
+mod figures;
+
+pub use figures::{
+    Bucket, ChangeFailRate, ChangeLeadTime, Counted, Delivery, DeploymentFrequency, DeploymentReworkRate, Evidence, FailedDeployment,
+    FailedDeploymentRecoveryTime, LeadTimeBases, LeadTimeBasis, LeftOut, Measures, Omission, Recovery, RecoveryBasis, Step,
+};
+use figures::{Division, Omissions, newest, percentile, ratio};
+
+/// How far around a window to look: before it for what was delivered already, after it for what turned out to have failed.
+pub const AROUND: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// The longest window.
+pub const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
+
+/// A stretch of time: half-open, so that windows that meet share nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// From this instant.
+    pub since: Timestamp,
+    /// To before this one.
+    pub until: Timestamp,
+}
+
+impl Window {
+    /// Whether an instant is in it.
+    fn holds(&self, at: Timestamp) -> bool {
+        self.since <= at && at < self.until
+    }
+
+    fn length(&self) -> SignedDuration {
+        self.until.duration_since(self.since)
+    }
+}
+
+/// A commit that a release delivers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Commit {
+    /// Its id.
+    pub sha: String,
+    /// When it was made.
+    pub committed_at: Timestamp,
+    /// Whether it only joins others.
+    #[serde(default)]
+    pub is_merge: bool,
+}
+
+/// A deployment that finished, and what its release delivers.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    /// Which.
+    pub counted: Counted,
+    /// Where it is now.
+    pub state: State,
+    /// The commits of its release, if they were told.
+    pub commits: Vec<Commit>,
+    /// The commit that its release was built from.
+    pub git_sha: Option<String>,
+    /// When that was made.
+    pub committed_at: Option<Timestamp>,
+}
+
+impl Deployment {
+    /// Whether it brought something new: it went live, and is neither a redeploy nor a rollback.
+    fn is_change(&self) -> bool {
+        self.state.went_live() && matches!(self.counted.kind, Kind::Normal | Kind::Hotfix)
+    }
+
+    fn is_rework(&self) -> bool {
+        self.state.went_live() && matches!(self.counted.kind, Kind::Rollback | Kind::Hotfix)
+    }
+
+    /// Why it is no change.
+    fn left_out(&self) -> LeftOut {
+        match (self.state, self.counted.kind) {
+            (State::Failed, _) => LeftOut::Failed,
+            (State::Rejected, _) => LeftOut::Rejected,
+            (State::Expired, _) => LeftOut::Expired,
+            (_, Kind::Redeploy) if self.state.went_live() => LeftOut::Redeploy,
+            (_, Kind::Rollback) if self.state.went_live() => LeftOut::Rollback,
+            _ => LeftOut::Cancelled,
+        }
+    }
+}
+
+/// A deployment that is linked to an incident as its fix, and went live.
+#[derive(Debug, Clone)]
+pub struct Fix {
+    /// Its identifier.
+    pub id: String,
+    /// When it went live.
+    pub finished_at: Timestamp,
+}
+
+/// An incident that some of the deployments caused.
+#[derive(Debug, Clone)]
+pub struct Incident {
+    /// Its identifier.
+    pub id: String,
+    /// When it was over.
+    pub resolved_at: Option<Timestamp>,
+    /// The deployments that caused it.
+    pub caused_by: Vec<String>,
+    /// The deployments that mended it.
+    pub fixed_by: Vec<Fix>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    /// The time in question.
+    pub window: Window,
+    /// What to divide it into.
+    pub step: Option<Step>,
+    /// How many deployments each measure names at most: the newest.
+    pub named: usize,
+}
+
+/// What is known of a deployment beyond itself.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    /// The rollback that went back past it.
+    rolled_back_by: Option<usize>,
+    /// The hotfix that came next.
+    hotfixed_by: Option<usize>,
+    /// The incidents that it caused.
+    incidents: Vec<usize>,
+    /// The lead times of the commits that it was the first to deliver, sorted.
+    lead_times: Vec<i64>,
+}
+
+/// Measures a window. `deployments` are those that finished from [`AROUND`] before it to [`AROUND`] after it, in that order.
+pub fn measure(deployments: &[Deployment], incidents: &[Incident], question: Question) -> Measures {
+    let window = question.window;
+    let mut known = judge(deployments, incidents);
+    let lead_time_omissions = deliver(deployments, window, &mut known);
+
+    let mut series = Division::of(window, question.step);
+    let (mut frequency, mut fail_rate, mut rework_rate) = (Omissions::default(), Omissions::default(), Omissions::default());
+    let mut recovery_omissions = Omissions::default();
+    let (mut changes, mut deliveries, mut failures, mut recoveries, mut rework) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut judged, mut live, mut open) = (0, 0, 0);
+    let (mut lead_times, mut recovery_times, mut basis) = (Vec::new(), Vec::new(), LeadTimeBases::default());
+
+    for (deployment, known) in deployments.iter().zip(&known).filter(|(deployment, _)| window.holds(deployment.counted.finished_at)) {
+        let bucket = series.at(deployment.counted.finished_at);
+        if deployment.state.went_live() {
+            live += 1;
+            bucket.bucket.went_live += 1;
+        } else {
+            rework_rate.add(deployment.left_out());
+        }
+        if deployment.is_rework() {
+            bucket.bucket.rework += 1;
+            rework.push(&deployment.counted);
+        }
+        if deployment.is_change() {
+            bucket.bucket.deployments += 1;
+            changes.push(&deployment.counted);
+        } else {
+            frequency.add(deployment.left_out());
+        }
+        if !known.lead_times.is_empty() {
+            bucket.lead_times.extend(&known.lead_times);
+            lead_times.extend(&known.lead_times);
+            let from = if deployment.commits.is_empty() { &mut basis.release } else { &mut basis.commits };
+            *from += known.lead_times.len();
+            deliveries.push((deployment, known));
+        }
+        if !deployment.is_change() && known.incidents.is_empty() {
+            fail_rate.add(deployment.left_out());
+            continue;
+        }
+        judged += 1;
+        let because = known.evidence(deployment);
+        if because.is_empty() {
+            continue;
+        }
+        bucket.bucket.failed += 1;
+        let end = known.end(deployment, deployments, incidents);
+        match &end {
+            End::Recovered { seconds, .. } => {
+                bucket.recovery_times.push(*seconds);
+                recovery_times.push(*seconds);
+            }
+            End::Open => open += 1,
+            End::LeftOut(reason) => recovery_omissions.add(*reason),
+        }
+        failures.push((deployment, known, because));
+        recoveries.push((deployment, end));
+    }
+
+    lead_times.sort_unstable();
+    recovery_times.sort_unstable();
+    let named = question.named;
+    let days = window.length().as_secs_f64() / SignedDuration::from_hours(24).as_secs_f64();
+    let hotfixes = rework.iter().filter(|counted| counted.kind == Kind::Hotfix).count();
+    Measures {
+        deployment_frequency: DeploymentFrequency {
+            per_day: if days > 0.0 { changes.len() as f64 / days } else { 0.0 },
+            n: changes.len(),
+            left_out: frequency.list(),
+            deployments: newest(&changes, named, |counted| Some((*counted).clone())),
+        },
+        change_lead_time: ChangeLeadTime {
+            p50_seconds: percentile(&lead_times, 50),
+            p90_seconds: percentile(&lead_times, 90),
+            n: lead_times.len(),
+            basis,
+            left_out: lead_time_omissions.list(),
+            deployments: newest(&deliveries, named, |(deployment, known)| {
+                Some(Delivery {
+                    deployment: deployment.counted.clone(),
+                    basis: if deployment.commits.is_empty() { LeadTimeBasis::Release } else { LeadTimeBasis::Commits },
+                    n: known.lead_times.len(),
+                    p50_seconds: percentile(&known.lead_times, 50)?,
+                })
+            }),
+        },
+        change_fail_rate: ChangeFailRate {
+            rate: ratio(failures.len(), judged),
+            failed: failures.len(),
+            n: judged,
+            left_out: fail_rate.list(),
+            deployments: newest(&failures, named, |(deployment, known, because)| {
+                Some(FailedDeployment {
+                    deployment: deployment.counted.clone(),
+                    because: because.clone(),
+                    incidents: known.incidents.iter().map(|incident| incidents[*incident].id.clone()).collect(),
+                })
+            }),
+        },
+        failed_deployment_recovery_time: FailedDeploymentRecoveryTime {
+            p50_seconds: percentile(&recovery_times, 50),
+            p90_seconds: percentile(&recovery_times, 90),
+            n: recovery_times.len(),
+            open,
+            left_out: recovery_omissions.list(),
+            deployments: newest(&recoveries, named, |(deployment, end)| end.of(deployment)),
+        },
+        deployment_rework_rate: DeploymentReworkRate {
+            rate: ratio(rework.len(), live),
+            hotfixes,
+            rollbacks: rework.len() - hotfixes,
+            n: live,
+            left_out: rework_rate.list(),
+            deployments: newest(&rework, named, |counted| Some((*counted).clone())),
+        },
+        series: series.done(),
+    }
+}
+
+/// The line of what was live in a place.
+#[derive(Default)]
+struct Line<'a> {
+    /// The latest that is no redeploy: what a hotfix mends.
+    latest: Option<usize>,
+    /// Those that no rollback went back past.
+    standing: Vec<usize>,
+    /// When each release was last live.
+    last: HashMap<&'a str, usize>,
+}
+
+/// Finds out what failed.
+///
+/// A rollback goes back past everything that went live since its release was last live: V1, V2, V3, V1 says that neither V2 nor V3
+/// was any good. A hotfix mends what was live before it, unless it is linked to an incident of which the cause is known: then it
+/// mends that.
+fn judge(deployments: &[Deployment], incidents: &[Incident]) -> Vec<Known> {
+    let mut known = vec![Known::default(); deployments.len()];
+    let places: HashMap<&str, usize> = deployments.iter().enumerate().map(|(i, d)| (d.counted.id.as_str(), i)).collect();
+    let mut mends_a_known_cause = HashSet::new();
+    for (i, incident) in incidents.iter().enumerate() {
+        for cause in incident.caused_by.iter().filter_map(|id| places.get(id.as_str())) {
+            known[*cause].incidents.push(i);
+        }
+        if !incident.caused_by.is_empty() {
+            mends_a_known_cause.extend(incident.fixed_by.iter().map(|fix| fix.id.as_str()));
+        }
+    }
+
+    let mut lines: HashMap<(&str, &str), Line> = HashMap::new();
+    for (i, deployment) in deployments.iter().enumerate().filter(|(_, deployment)| deployment.state.went_live()) {
+        let Counted { id, service, environment, version, kind, .. } = &deployment.counted;
+        let line = lines.entry((service, environment)).or_default();
+        match kind {
+            Kind::Rollback => {
+                let target = line.last.get(version.as_str()).copied();
+                while let Some(top) = line.standing.pop_if(|top| target.is_none_or(|target| *top > target)) {
+                    known[top].rolled_back_by = Some(i);
+                }
+            }
+            Kind::Hotfix if !mends_a_known_cause.contains(id.as_str()) => {
+                if let Some(mended) = line.latest.filter(|latest| deployments[*latest].is_change()) {
+                    known[mended].hotfixed_by = Some(i);
+                }
+            }
+            _ => {}
+        }
+        if *kind != Kind::Redeploy {
+            line.latest = Some(i);
+        }
+        line.standing.push(i);
+        line.last.insert(version, i);
+    }
+    known
+}
+
+/// Notes the lead time of each commit with the deployment that first delivered it, and returns what was left out.
+fn deliver(deployments: &[Deployment], window: Window, known: &mut [Known]) -> Omissions {
+    let mut omissions = Omissions::default();
+    let mut delivered: HashSet<(&str, &str)> = HashSet::new();
+    for (deployment, known) in deployments.iter().zip(known).filter(|(deployment, _)| deployment.is_change()) {
+        let Counted { service, version, finished_at, .. } = &deployment.counted;
+        let is_asked_for = window.holds(*finished_at);
+        let of_release = deployment.committed_at.filter(|_| deployment.commits.is_empty());
+        let sha = deployment.git_sha.as_deref().unwrap_or(version);
+        let commits = deployment.commits.iter().map(|commit| (commit.sha.as_str(), commit.committed_at, commit.is_merge));
+        for (sha, committed_at, is_merge) in commits.chain(of_release.map(|at| (sha, at, false))) {
+            let is_first = delivered.insert((service, sha));
+            if !is_asked_for {
+                continue;
+            }
+            match (is_merge, is_first) {
+                (true, _) => omissions.add(LeftOut::MergeCommit),
+                (_, false) => omissions.add(LeftOut::DeliveredBefore),
+                _ if committed_at > *finished_at => omissions.add(LeftOut::CommittedAfter),
+                _ => known.lead_times.push(finished_at.duration_since(committed_at).as_secs()),
+            }
+        }
+        if is_asked_for && deployment.commits.is_empty() && of_release.is_none() {
+            omissions.add(LeftOut::NoCommitTime);
+        }
+        known.lead_times.sort_unstable();
+    }
+    omissions
+}
+
+/// How a failure ended.
+#[derive(Debug, Clone, PartialEq)]
+enum End {
+    /// It was mended.
+    Recovered { at: Timestamp, seconds: i64, fixed_by: Option<String> },
+    /// It goes on.
+    Open,
+    /// It can't be told.
+    LeftOut(LeftOut),
+}
+
+impl End {
+    fn of(&self, deployment: &Deployment) -> Option<Recovery> {
+        let deployment = deployment.counted.clone();
+        match self {
+            End::Recovered { at, seconds, fixed_by } => Some(Recovery {
+                deployment,
+                seconds: Some(*seconds),
+                recovered_at: Some(*at),
+                basis: Some(if fixed_by.is_some() { RecoveryBasis::Fix } else { RecoveryBasis::Incident }),
+                fixed_by: fixed_by.clone(),
+            }),
+            End::Open => Some(Recovery { deployment, seconds: None, recovered_at: None, basis: None, fixed_by: None }),
+            End::LeftOut(_) => None,
+        }
+    }
+}
+
+impl Known {
+    fn evidence(&self, deployment: &Deployment) -> Vec<Evidence> {
+        let shown = [
+            (Evidence::Incident, !self.incidents.is_empty()),
+            (Evidence::RolledBack, self.rolled_back_by.is_some() || deployment.state == State::RolledBack),
+            (Evidence::Hotfixed, self.hotfixed_by.is_some()),
+        ];
+        shown.into_iter().filter(|(_, is_shown)| *is_shown).map(|(evidence, _)| evidence).collect()
+    }
+
+    /// When a failure was over. What caused no incident is over with the first fix that went live. An incident that goes on says
+    /// that no fix was enough; one that is over was mended by the last fix that went live until its end, or else by its end.
+    fn end(&self, deployment: &Deployment, deployments: &[Deployment], incidents: &[Incident]) -> End {
+        let failed_at = deployment.counted.finished_at;
+        let next = [self.rolled_back_by, self.hotfixed_by].into_iter().flatten().map(|fix| &deployments[fix].counted);
+        let next: Vec<_> = next.map(|fix| (fix.finished_at, fix.id.as_str())).collect();
+        let end = if self.incidents.is_empty() {
+            match next.into_iter().min() {
+                Some((at, fix)) => (at, Some(fix)),
+                None => return End::LeftOut(LeftOut::FixUnknown),
+            }
+        } else {
+            let mut ends = Vec::new();
+            for incident in self.incidents.iter().map(|incident| &incidents[*incident]) {
+                let Some(over_at) = incident.resolved_at else { return End::Open };
+                let linked = incident.fixed_by.iter().map(|fix| (fix.finished_at, fix.id.as_str()));
+                let fix = linked.chain(next.iter().copied()).filter(|(at, _)| failed_at <= *at && *at <= over_at).max();
+                ends.push(fix.map_or((over_at, None), |(at, fix)| (at, Some(fix))));
+            }
+            match ends.into_iter().max() {
+                Some(end) => end,
+                None => return End::Open,
+            }
+        };
+        let (at, fixed_by) = end;
+        if at < failed_at {
+            return End::LeftOut(LeftOut::OverBefore);
+        }
+        End::Recovered { at, seconds: at.duration_since(failed_at).as_secs(), fixed_by: fixed_by.map(str::to_owned) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::lifecycle::{Place, kind};
+    use Evidence::{Hotfixed, RolledBack};
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    /// An hour of the first day of the window.
+    fn hour(n: i64) -> Timestamp {
+        at("2026-03-02T00:00:00Z") + SignedDuration::from_hours(n)
+    }
+
+    const HOUR: i64 = 3600;
+
+    fn march() -> Question {
+        let window = Window { since: at("2026-03-01T00:00:00Z"), until: at("2026-04-01T00:00:00Z") };
+        Question { window, step: None, named: 100 }
+    }
+
+    fn deployment(id: &str, version: &str, kind: Kind, state: State, finished_at: Timestamp) -> Deployment {
+        let (id, version) = (id.to_owned(), version.to_owned());
+        let counted = Counted { id, service: "checkout".into(), environment: "production".into(), version, kind, finished_at };
+        Deployment { counted, state, commits: vec![], git_sha: None, committed_at: None }
+    }
+
+    /// What happened in a place, an hour apart: versions, with `h` for what was not planned and `f` for a rollout that failed.
+    /// Kinds and states are those that the ledger gives; the identifiers are the positions.
+    fn place(story: &str) -> Vec<Deployment> {
+        let mut told: Vec<Deployment> = Vec::new();
+        let mut live: Option<usize> = None;
+        for (i, word) in story.split(' ').enumerate() {
+            let version = word.trim_end_matches(['h', 'f']);
+            let is = |deployment: &Deployment| deployment.counted.version == version && deployment.state.went_live();
+            let kind = kind(Place {
+                is_live: live.is_some_and(|live| is(&told[live])),
+                was_live: told.iter().any(is),
+                unplanned: word.ends_with('h'),
+            });
+            let failed = word.ends_with('f');
+            if let Some(live) = live.filter(|_| !failed) {
+                told[live].state = if kind == Kind::Rollback { State::RolledBack } else { State::Superseded };
+            }
+            let state = if failed { State::Failed } else { State::Succeeded };
+            told.push(deployment(&i.to_string(), version, kind, state, hour(i as i64)));
+            live = if failed { live } else { Some(i) };
+        }
+        told
+    }
+
+    fn ids<'a>(counted: impl IntoIterator<Item = &'a Counted>) -> Vec<&'a str> {
+        counted.into_iter().map(|counted| counted.id.as_str()).collect()
+    }
+
+    fn failed(measures: &Measures) -> Vec<(&str, &[Evidence])> {
+        let failed = measures.change_fail_rate.deployments.iter().rev();
+        failed.map(|failed| (failed.deployment.id.as_str(), &*failed.because)).collect()
+    }
+
+    /// Of each failed deployment: how many hours it took, and what ended it; neither while it is open.
+    fn ends(measures: &Measures) -> Vec<(&str, Option<i64>, Option<&str>)> {
+        let ends = measures.failed_deployment_recovery_time.deployments.iter().rev();
+        ends.map(|end| (end.deployment.id.as_str(), end.seconds.map(|seconds| seconds / HOUR), end.fixed_by.as_deref())).collect()
+    }
+
+    fn omitted(omissions: &[Omission]) -> Vec<(LeftOut, usize)> {
+        omissions.iter().map(|omission| (omission.reason, omission.n)).collect()
+    }
+
+    #[test]
+    fn what_failed_follows_from_what_came_after() {
+        // What happened; how many changes; which failed, and why; hotfixes, rollbacks, and how many went live.
+        type Case<'a> = (&'a str, usize, &'a [(&'a str, &'a [Evidence])], (usize, usize, usize));
+        let cases: &[Case] = &[
+            ("1", 1, &[], (0, 0, 1)),
+            ("1 2", 2, &[], (0, 0, 2)),
+            ("1 1", 1, &[], (0, 0, 2)),
+            ("1 1h", 1, &[], (0, 0, 2)),
+            ("1 2 1", 2, &[("1", &[RolledBack])], (0, 1, 3)),
+            ("1 2 3 1", 3, &[("1", &[RolledBack]), ("2", &[RolledBack])], (0, 1, 4)),
+            ("1 2 3 2", 3, &[("2", &[RolledBack])], (0, 1, 4)),
+            ("1 2 3 2 1", 3, &[("1", &[RolledBack]), ("2", &[RolledBack])], (0, 2, 5)),
+            ("1 2 3 2 4", 4, &[("2", &[RolledBack])], (0, 1, 5)),
+            // A redeploy is no change of its own, and neither hides the one before it nor fails in its stead.
+            ("1 2 2 1", 2, &[("1", &[RolledBack])], (0, 1, 4)),
+            ("1 2 2 3h", 3, &[("1", &[Hotfixed])], (1, 0, 4)),
+            ("1 1 2 1", 2, &[("2", &[RolledBack])], (0, 1, 4)),
+            // Forward again to what was rolled back: the ledger calls it a rollback; it fails no change.
+            ("1 2 1 2", 2, &[("1", &[RolledBack])], (0, 2, 4)),
+            // Not planned, but back to what was live: a rollback.
+            ("1 2 1h", 2, &[("1", &[RolledBack])], (0, 1, 3)),
+            ("1 2h", 2, &[("0", &[Hotfixed])], (1, 0, 2)),
+            ("1 2 3h", 3, &[("1", &[Hotfixed])], (1, 0, 3)),
+            ("1 2 3 4h", 4, &[("2", &[Hotfixed])], (1, 0, 4)),
+            ("1 2h 3h", 3, &[("0", &[Hotfixed]), ("1", &[Hotfixed])], (2, 0, 3)),
+            ("1 2 3h 1", 3, &[("1", &[RolledBack, Hotfixed]), ("2", &[RolledBack])], (1, 1, 4)),
+            // What was rolled back to is not what the hotfix mends.
+            ("1 2 1 3h", 3, &[("1", &[RolledBack])], (1, 1, 4)),
+            ("1h", 1, &[], (1, 0, 1)),
+            // A rollout that failed never was live.
+            ("1 2f", 1, &[], (0, 0, 1)),
+            ("1 2f 3h", 2, &[("0", &[Hotfixed])], (1, 0, 2)),
+            ("1 2 1f 3", 3, &[], (0, 0, 3)),
+        ];
+        for (story, changes, expected, (hotfixes, rollbacks, live)) in cases {
+            let measures = measure(&place(story), &[], march());
+            assert_eq!(failed(&measures), *expected, "{story}");
+            assert_eq!((measures.change_fail_rate.failed, measures.change_fail_rate.n), (expected.len(), *changes), "{story}");
+            assert_eq!(measures.deployment_frequency.n, *changes, "{story}");
+            let rework = &measures.deployment_rework_rate;
+            assert_eq!((rework.hotfixes, rework.rollbacks, rework.n), (*hotfixes, *rollbacks, *live), "{story}");
+            assert_eq!(rework.rate, Some((hotfixes + rollbacks) as f64 / *live as f64), "{story}");
+            assert_eq!(measures.change_fail_rate.rate, Some(expected.len() as f64 / *changes as f64), "{story}");
+        }
+    }
+
+    #[test]
+    fn places_do_not_mix() {
+        let mut told = place("1 2 1");
+        for (i, deployment) in told.iter_mut().enumerate() {
+            deployment.counted.environment = ["eu", "us"][i % 2].into();
+        }
+        // The rollback in eu finds nothing between; the change in us is rolled back, as its state says.
+        told[1].state = State::Superseded;
+        assert_eq!(failed(&measure(&told, &[], march())), []);
+        told[1].state = State::RolledBack;
+        let measures = measure(&told, &[], march());
+        assert_eq!(failed(&measures), [("1", &[RolledBack][..])]);
+        // Too late to be looked for, so that its end can't be told.
+        assert_eq!(ends(&measures), []);
+        assert_eq!(omitted(&measures.failed_deployment_recovery_time.left_out), [(LeftOut::FixUnknown, 1)]);
+    }
+
+    #[test]
+    fn nothing_gives_no_figures() {
+        for deployments in [vec![], place("1f")] {
+            let measures = measure(&deployments, &[], march());
+            assert_eq!((measures.deployment_frequency.n, measures.deployment_frequency.per_day), (0, 0.0));
+            let (lead, recovery) = (&measures.change_lead_time, &measures.failed_deployment_recovery_time);
+            assert_eq!((lead.n, lead.p50_seconds, lead.p90_seconds), (0, None, None));
+            assert_eq!((measures.change_fail_rate.rate, measures.change_fail_rate.n), (None, 0));
+            assert_eq!((recovery.n, recovery.open, recovery.p50_seconds, recovery.p90_seconds), (0, 0, None, None));
+            assert_eq!((measures.deployment_rework_rate.rate, measures.deployment_rework_rate.n), (None, 0));
+            assert_eq!(measures.series.buckets.len(), 31);
+        }
+        assert_eq!(measure(&place("1 2"), &[], march()).change_fail_rate.rate, Some(0.0), "none failed, of some");
+    }
+
+    #[test]
+    fn everything_that_finished_counts_or_is_left_out_for_a_reason() {
+        let mut told = place("1 1 2 1 3f 4f 5f 6f 7h");
+        for (i, state) in [(5, State::Cancelled), (6, State::Rejected), (7, State::Expired)] {
+            told[i].state = state;
+        }
+        let measures = measure(&told, &[], march());
+        let never_live = [(LeftOut::Failed, 1), (LeftOut::Cancelled, 1), (LeftOut::Rejected, 1), (LeftOut::Expired, 1)];
+        let no_change: Vec<_> = [(LeftOut::Redeploy, 1), (LeftOut::Rollback, 1)].into_iter().chain(never_live).collect();
+        assert_eq!(omitted(&measures.deployment_frequency.left_out), no_change);
+        assert_eq!(omitted(&measures.change_fail_rate.left_out), no_change);
+        assert_eq!(omitted(&measures.deployment_rework_rate.left_out), never_live);
+        assert_eq!(ids(&measures.deployment_frequency.deployments), ["8", "2", "0"], "the newest first");
+        assert_eq!(ids(&measures.deployment_rework_rate.deployments), ["8", "3"]);
+        let fewer = measure(&told, &[], Question { named: 1, ..march() });
+        assert_eq!((ids(&fewer.deployment_frequency.deployments), fewer.deployment_frequency.n), (vec!["8"], 3));
+        assert_eq!(fewer.deployment_frequency.per_day, 3.0 / 31.0);
+    }
+
+    #[test]
+    fn the_window_is_half_open_and_judged_by_what_is_around_it() {
+        let mut told = place("1 2 3 2 4");
+        let window = |since: i64, until: i64| Question { window: Window { since: hour(since), until: hour(until) }, ..march() };
+        let of = |told: &[Deployment], since, until| {
+            let measures = measure(told, &[], window(since, until));
+            (measures.deployment_frequency.n, measures.change_fail_rate.failed, measures.deployment_rework_rate.rollbacks)
+        };
+        assert_eq!(of(&told, 0, 5), (4, 1, 1));
+        assert_eq!(of(&told, 0, 2), (2, 0, 0));
+        // It is counted where it went live, whenever it turned out to have failed.
+        assert_eq!(of(&told, 2, 3), (1, 1, 0));
+        assert_eq!(of(&told, 3, 4), (0, 0, 1));
+        assert_eq!(of(&told, 4, 5), (1, 0, 0));
+        told[2].counted.finished_at -= SignedDuration::from_micros(1);
+        assert_eq!(of(&told, 2, 3), (0, 0, 0));
+        assert_eq!(of(&told, 0, 2), (3, 1, 0));
+        let measures = measure(&told, &[], window(0, 2));
+        assert_eq!(ends(&measures), [("2", Some(1), Some("3"))], "mended after the window");
+        // Back to a release that went live before all that is known.
+        let back = &place("1 2 3 1")[1..];
+        assert_eq!(failed(&measure(back, &[], march())), [("1", &[RolledBack][..]), ("2", &[RolledBack][..])]);
+    }
+
+    fn incident(caused_by: &[usize], fixed_by: &[usize], resolved_at: Option<i64>) -> Incident {
+        let fix = |i: &usize| Fix { id: i.to_string(), finished_at: hour(*i as i64) };
+        Incident {
+            id: format!("incident of {caused_by:?}"),
+            resolved_at: resolved_at.map(hour),
+            caused_by: caused_by.iter().map(ToString::to_string).collect(),
+            fixed_by: fixed_by.iter().map(fix).collect(),
+        }
+    }
+
+    #[test]
+    fn a_failure_lasts_until_its_fix_or_the_end_of_its_incident() {
+        type Case<'a> = (&'a str, &'a str, &'a [Incident], &'a [(&'a str, Option<i64>, Option<&'a str>)]);
+        let cases: &[Case] = &[
+            ("the rollback", "1 2 1", &[], &[("1", Some(1), Some("2"))]),
+            ("the rollback past both", "1 2 3 1", &[], &[("1", Some(2), Some("3")), ("2", Some(1), Some("3"))]),
+            ("the hotfix", "1 2 3h", &[], &[("1", Some(1), Some("2"))]),
+            ("the first of them", "1 2 3h 1", &[], &[("1", Some(1), Some("2")), ("2", Some(1), Some("3"))]),
+            ("the end of the incident", "1 2", &[incident(&[1], &[], Some(4))], &[("1", Some(3), None)]),
+            ("an incident that goes on", "1 2", &[incident(&[1], &[], None)], &[("1", None, None)]),
+            ("one that goes on in spite of a fix", "1 2 1", &[incident(&[1], &[2], None)], &[("1", None, None)]),
+            ("the fix, not the paperwork", "1 2 1", &[incident(&[1], &[2], Some(9))], &[("1", Some(1), Some("2"))]),
+            ("a rollback that nobody linked", "1 2 1", &[incident(&[1], &[], Some(9))], &[("1", Some(1), Some("2"))]),
+            ("the end before a late fix", "1 2 3 4", &[incident(&[1], &[3], Some(2))], &[("1", Some(1), None)]),
+            ("a fix at the very end", "1 2 3", &[incident(&[1], &[2], Some(2))], &[("1", Some(1), Some("2"))]),
+            ("the fix that was enough", "1 2 3 4", &[incident(&[1], &[2, 3], Some(5))], &[("1", Some(2), Some("3"))]),
+            ("the last of two", "1 2", &[incident(&[1], &[], Some(3)), incident(&[1], &[], Some(5))], &[("1", Some(4), None)]),
+            ("one of two goes on", "1 2", &[incident(&[1], &[], Some(3)), incident(&[1], &[], None)], &[("1", None, None)]),
+            ("two that caused it", "1 2", &[incident(&[0, 1], &[], Some(3))], &[("0", Some(3), None), ("1", Some(2), None)]),
+            // Linked to an incident of which the cause is known, a hotfix mends that, and not what happens to be before it.
+            ("a fix of another", "1 2 3 4h", &[incident(&[1], &[3], Some(5))], &[("1", Some(2), Some("3"))]),
+            ("the cause is not known", "1 2 3h", &[incident(&[], &[2], Some(5))], &[("1", Some(1), Some("2"))]),
+            ("whoever mended something before", "1 2 3", &[incident(&[2], &[1], Some(4))], &[("2", Some(2), None)]),
+        ];
+        for (name, story, incidents, expected) in cases {
+            let measures = measure(&place(story), incidents, march());
+            assert_eq!(ends(&measures), *expected, "{name}");
+            let recovery = &measures.failed_deployment_recovery_time;
+            let open = expected.iter().filter(|(_, hours, _)| hours.is_none()).count();
+            assert_eq!((recovery.open, recovery.n), (open, expected.len() - open), "{name}");
+            assert_eq!(measures.change_fail_rate.failed, expected.len(), "{name}");
+        }
+        let measures = measure(&place("1 2"), &[incident(&[1], &[], Some(0))], march());
+        assert_eq!((measures.change_fail_rate.failed, measures.failed_deployment_recovery_time.n), (1, 0));
+        assert_eq!(omitted(&measures.failed_deployment_recovery_time.left_out), [(LeftOut::OverBefore, 1)]);
+    }
+
+    #[test]
+    fn an_incident_counts_once_and_whatever_caused_it() {
+        let twice = [incident(&[1], &[], Some(4)), incident(&[1], &[], Some(5))];
+        let measures = measure(&place("1 2"), &twice, march());
+        assert_eq!((measures.change_fail_rate.failed, measures.change_fail_rate.n), (1, 2));
+        assert_eq!(measures.change_fail_rate.deployments[0].incidents.len(), 2);
+        // Neither a rollout that failed nor a redeploy nor a rollback is a change, but somebody says that it broke something.
+        for (story, cause) in [("1 2f", 1), ("1 1", 1), ("1 2 1", 2)] {
+            let told = place(story);
+            let before = measure(&told, &[], march());
+            let after = measure(&told, &[incident(&[cause], &[], Some(4))], march());
+            assert_eq!(after.change_fail_rate.failed, before.change_fail_rate.failed + 1, "{story}");
+            assert_eq!(after.change_fail_rate.n, before.change_fail_rate.n + 1, "{story}");
+            assert_eq!(after.change_fail_rate.left_out, [], "{story}");
+            assert_eq!(after.deployment_frequency, before.deployment_frequency, "{story}");
+            assert_eq!(after.deployment_rework_rate, before.deployment_rework_rate, "{story}");
+        }
+    }
+
+    fn commit(sha: &str, hours: i64) -> Commit {
+        Commit { sha: sha.into(), committed_at: hour(hours), is_merge: false }
+    }
+
+    #[test]
+    fn a_commit_counts_where_it_is_first_delivered() {
+        let mut told = place("1 2 3 2 4 5 6f 7 8");
+        told[0].commits = vec![commit("a", -2), commit("b", -1)];
+        told[1].commits = vec![commit("b", -1), commit("c", -3), Commit { is_merge: true, ..commit("m", 0) }];
+        // A commit of its own counts only where there is no list, and when it is new.
+        told[2].committed_at = Some(hour(-8));
+        told[2].git_sha = Some("d".into());
+        (told[0].committed_at, told[0].git_sha) = (Some(hour(-99)), Some("z".into()));
+        told[3].commits = vec![commit("e", 0)];
+        told[4].committed_at = Some(hour(-8));
+        told[4].git_sha = Some("c".into());
+        told[6].commits = vec![commit("f", 0)];
+        told[7].commits = vec![commit("f", 0), commit("g", 8)];
+        told[8].committed_at = Some(hour(8));
+        let lead = measure(&told, &[], march()).change_lead_time;
+        let delivered: Vec<_> = lead.deployments.iter().map(|d| (d.deployment.id.as_str(), d.basis, d.n, d.p50_seconds / HOUR)).collect();
+        let expected = [
+            ("8", LeadTimeBasis::Release, 1, 0),
+            ("7", LeadTimeBasis::Commits, 1, 7),
+            ("2", LeadTimeBasis::Release, 1, 10),
+            ("1", LeadTimeBasis::Commits, 1, 4),
+            ("0", LeadTimeBasis::Commits, 2, 1),
+        ];
+        assert_eq!(delivered, expected);
+        assert_eq!((lead.n, lead.basis), (6, LeadTimeBases { commits: 4, release: 2 }));
+        // 0, 1, 2, 4, 7, 10 hours.
+        assert_eq!((lead.p50_seconds, lead.p90_seconds), (Some(2 * HOUR), Some(10 * HOUR)));
+        let expected = [(LeftOut::MergeCommit, 1), (LeftOut::DeliveredBefore, 2), (LeftOut::NoCommitTime, 1), (LeftOut::CommittedAfter, 1)];
+        assert_eq!(omitted(&lead.left_out), expected);
+
+        // What was delivered before the window is not delivered again in it.
+        let window = Window { since: hour(1), until: hour(2) };
+        let lead = measure(&told, &[], Question { window, ..march() }).change_lead_time;
+        assert_eq!((lead.n, omitted(&lead.left_out)), (1, vec![(LeftOut::MergeCommit, 1), (LeftOut::DeliveredBefore, 1)]));
+
+        // The same commit in another place of the service is delivered already; in another service it is new.
+        for (environment, service, n) in [("us", "checkout", 2), ("production", "billing", 4)] {
+            let mut told = place("1 2");
+            (told[1].counted.environment, told[1].counted.service) = (environment.into(), service.into());
+            told.iter_mut().for_each(|deployment| deployment.commits = vec![commit("a", -2), commit("b", -1)]);
+            assert_eq!(measure(&told, &[], march()).change_lead_time.n, n, "{service} in {environment}");
+        }
+    }
+
+    #[test]
+    fn a_percentile_is_the_nearest_rank() {
+        let cases: &[(&[i64], Option<i64>, Option<i64>)] = &[
+            (&[], None, None),
+            (&[7], Some(7), Some(7)),
+            (&[1, 9], Some(1), Some(9)),
+            (&[1, 2, 3], Some(2), Some(3)),
+            (&[1, 2, 3, 4], Some(2), Some(4)),
+            (&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10], Some(5), Some(9)),
+            (&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], Some(6), Some(10)),
+        ];
+        for (values, median, ninetieth) in cases {
+            assert_eq!((percentile(values, 50), percentile(values, 90)), (*median, *ninetieth), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_series_covers_its_window_in_days_or_weeks() {
+        let cut = |since: &str, until: &str, step| -> (Step, Vec<String>) {
+            let window = Window { since: at(since), until: at(until) };
+            let series = measure(&[], &[], Question { window, step, named: 1 }).series;
+            let mut edges: Vec<_> = series.buckets.iter().map(|bucket| bucket.from.to_string()).collect();
+            edges.extend(series.buckets.last().map(|bucket| bucket.until.to_string()));
+            assert!(series.buckets.windows(2).all(|pair| pair[0].until == pair[1].from));
+            (series.bucket, edges)
+        };
+        let days = ["2026-03-01T12:00:00Z", "2026-03-02T00:00:00Z", "2026-03-03T00:00:00Z", "2026-03-03T06:00:00Z"];
+        assert_eq!(cut(days[0], days[3], None), (Step::Day, days.map(str::to_owned).to_vec()));
+        // 2026-03-02 is a Monday.
+        let weeks = ["2026-03-01T12:00:00Z", "2026-03-02T00:00:00Z", "2026-03-09T00:00:00Z"];
+        assert_eq!(cut(weeks[0], weeks[2], Some(Step::Week)), (Step::Week, weeks.map(str::to_owned).to_vec()));
+        assert_eq!(cut("1969-12-31T00:00:00Z", "1970-01-02T00:00:00Z", None).1.len(), 3);
+        assert_eq!(cut("2026-01-01T00:00:00Z", "2026-02-05T00:00:00Z", None).0, Step::Day);
+        let (step, edges) = cut("2026-01-01T00:00:00Z", "2026-02-05T00:00:00.000001Z", None);
+        assert_eq!((step, edges.len()), (Step::Week, 7));
+        assert_eq!(cut("2025-01-01T00:00:00Z", "2026-01-02T00:00:00Z", Some(Step::Day)).1.len(), 367);
+
+        let mut told = place("1 2 1 3h");
+        told[1].commits = vec![commit("a", -5), commit("b", -1), commit("c", 0)];
+        told[3].counted.finished_at = hour(24);
+        told[3].committed_at = Some(hour(23));
+        let series = measure(&told, &[], march()).series;
+        let [monday, tuesday] = [1, 2].map(|day: usize| &series.buckets[day]);
+        let figures = |bucket: &Bucket| (bucket.deployments, bucket.failed, bucket.went_live, bucket.rework);
+        assert_eq!((figures(monday), figures(tuesday)), ((2, 1, 3, 1), (1, 0, 1, 1)));
+        assert_eq!((monday.lead_time_p50_seconds, monday.recovery_p50_seconds), (Some(2 * HOUR), Some(HOUR)));
+        assert_eq!((tuesday.lead_time_p50_seconds, tuesday.recovery_p50_seconds), (Some(HOUR), None));
+        let other: usize = series.buckets.iter().map(|bucket| bucket.went_live).sum();
+        assert_eq!(other, 4, "nothing elsewhere");
+    }
+}
