@@ -6,6 +6,7 @@ use actix_web::dev::ResourceDef;
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, get, web};
+use flate2::Compression;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use utoipa::openapi::header::HeaderBuilder;
@@ -264,7 +265,7 @@ impl Published {
             let document = (self.make)();
             let json = document.to_json().unwrap_or_default().into_bytes();
             let methods = document.paths.paths.iter().map(|(path, item)| (ResourceDef::new(path.as_str()), allow(item))).collect();
-            Made { compressed: gzip(&json).unwrap_or_default(), json, methods }
+            Made { compressed: gzip(&json, Compression::default()).unwrap_or_default(), json, methods }
         })
     }
 }

@@ -3,6 +3,7 @@
 
 use actix_web::http::header::{self, EntityTag, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
+use flate2::Compression;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
@@ -60,7 +61,7 @@ struct File {
 impl File {
     fn new(media_type: &'static str, text: &str) -> Self {
         let plain = text.as_bytes().to_vec();
-        Self { media_type, compressed: gzip(&plain).unwrap_or_default(), etag: conditional::of_bytes(&plain), plain }
+        Self { media_type, compressed: gzip(&plain, Compression::best()).unwrap_or_default(), etag: conditional::of_bytes(&plain), plain }
     }
 
     fn answer(&self, request: &HttpRequest, keep: &'static str) -> HttpResponse {

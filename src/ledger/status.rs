@@ -32,7 +32,7 @@ pub fn routes(config: &mut ServiceConfig) {
 /// Every service in every environment.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
-    "environments": [{"slug": "production", "name": "Production", "tier": "production"}],
+    "environments": [{"slug": "production", "name": "Production", "tier": "production", "require_scan": true}],
     "services": [{"slug": "checkout", "name": "Checkout", "owner": "payments", "places": [{
         "environment": "production",
         "live": {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2",
@@ -57,6 +57,8 @@ struct Column {
     slug: String,
     name: String,
     tier: Tier,
+    /// Whether it asks for a scan of what goes there.
+    require_scan: bool,
 }
 
 /// A service, and the places where something of it is or will be.

@@ -102,12 +102,12 @@ function makeRow(service, environments, text, known) {
   const head = h('th', { scope: 'row', role: 'rowheader' },
     h('a.service', { href: address('/dora', { service: service.slug }), title: 'How it is delivered' }, service.name),
     slugOf(service.name, service.slug),
-    service.owner && h('span.owner', {}, service.owner))
+    service.owner && [' ', h('span.owner', {}, service.owner)])
   return { element: h('tr', { role: 'row' }, head, cells), text, places: texts, words: wordsOf(service) }
 }
 
 /** A slug says nothing new beside a name that differs from it only in case. */
-const slugOf = (name, slug) => name.toLowerCase() !== slug && h('code.slug', {}, slug)
+const slugOf = (name, slug) => name.toLowerCase() !== slug && [' ', h('code.slug', {}, slug)]
 
 function wordsOf({ slug, name, owner, places }) {
   const words = [slug, name, owner]
@@ -125,18 +125,19 @@ const emptyCell = environment =>
   h('td.empty', { role: 'cell' }, h('span.where', {}, environment.name), h('span', { 'aria-hidden': 'true' }, '–'), h('span.hidden', {}, 'nothing'))
 
 function placeCell(service, environment, { live, running, waiting, frozen, incident, behind }) {
+  const isUnscanned = environment.require_scan && live?.scan === 'missing'
   const history = `/services/${service.slug}/environments/${environment.slug}`
   return h('td', { role: 'cell' },
     h('span.where', {}, environment.name),
     h('a.history', { href: history, title: 'History', 'aria-label': `History of ${service.name} in ${environment.name}` }, icon('history')),
     live ? versionOf(live) : h('p.none', {}, 'nothing live'),
-    (incident || frozen || behind || (live && (live.ungated || live.kind !== 'normal' || live.scan !== 'passed'))) && h('div.chips', {},
+    (incident || frozen || behind || (live && (live.ungated || live.kind !== 'normal' || live.scan === 'failed' || isUnscanned))) && h('div.chips', {},
       incident && chip('incident', `${incident.severity} incident: ${incident.title}`),
       frozen && chip('frozen', 'frozen', frozen.until && [' until ', at(frozen.until)], `: ${frozen.reason}`),
       behind && h('span.chip.behind', { title: `${behind.environment} has ${behind.version}` }, icon('behind'),
         h('span', {}, `${count(behind.releases, 'release')}, `, since(behind.since), ` behind ${behind.environment}`)),
       live?.scan === 'failed' && chip('scan', 'scan failed'),
-      live?.scan === 'missing' && chip('unscanned', 'not scanned'),
+      isUnscanned && chip('unscanned', 'not scanned'),
       live && kindChip(live.kind),
       live && ungatedChip(live)),
     running && nextOf(running),
@@ -151,7 +152,8 @@ function versionOf(live) {
       h('span.tip', { id: `image-${live.id}`, role: 'tooltip' },
         h('span', {}, 'image ', h('code', {}, live.image_digest ?? 'unknown')), ' ',
         h('span', {}, 'commit ', h('code', {}, live.git_sha ?? 'unknown')))),
-    h('p.meta', {}, sha && [h('code', {}, sha), ' · '], since(live.since), h('span.hidden', {}, ' ago, by'), ' · ', live.requested_by),
+    h('p.meta', {}, sha && [h('code', {}, sha), ' · '], h('span.hidden', {}, 'for '), since(live.since), ' · ', h('span.hidden', {}, 'by '), live.requested_by,
+      live.scan === 'passed' && [' ', h('span.scanned', { title: 'scan passed' }, icon('scanned'), h('span.hidden', {}, ' scan passed'))]),
   ]
 }
 

@@ -65,7 +65,7 @@ function timeline({ deployment, events }) {
     const toldAfter = Date.parse(event.at) - Date.parse(happenedAt(event))
     const who = event.action === 'deployment.requested' ? deployment.requested_by : event.actor
     return h(`li.${kind}`, {}, h('span.dot', {}, icon(kind)),
-      h('div', {}, h('b', {}, words), ` by ${who}`, before >= 1000 && h('span.after', {}, `after ${lasting(before)}`),
+      h('div', {}, h('b', {}, words), ` by ${who}`, before >= 1000 && [' ', h('span.after', {}, `after ${lasting(before)}`)],
         h('p.meta', {}, at(happenedAt(event)), event.actor !== who && `, told by ${event.actor}`,
           toldAfter > 60_000 && `, recorded ${lasting(toldAfter)} later`)))
   })
