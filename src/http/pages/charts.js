@@ -1,7 +1,7 @@
 // Small pictures of numbers, in SVG. Colours come from the style sheet, by class.
 
 import { h, s } from './dom.js'
-import { dayOf } from './words.js'
+import { dayOf, lasting } from './words.js'
 
 const HEIGHT = 132
 const LEFT = 40
@@ -20,15 +20,17 @@ export function chartWidth(main, narrowest, most = Infinity) {
   return Math.max(240, Math.floor((room - GAP * (columns - 1)) / columns) - 2 * PADDING - 2)
 }
 
-/** The next number up that reads well: 1, 2, 5, 10, 20, ... */
+/** The next number up that reads well, as does its half. */
 function ceiling(most) {
   const unit = 10 ** Math.floor(Math.log10(most))
-  return [1, 2, 5, 10].map(step => step * unit).find(step => step >= most) ?? 10 * unit
+  return [1, 2, 4, 6, 8, 10].map(step => step * unit).find(step => step >= most)
 }
 
-/** A frame with a scale: {svg, x(fraction), y(value)}. */
-function frame(width, most, label, say, ends) {
-  const top = ceiling(Math.max(most, 1e-9))
+// Lengths of time that read well, in minutes: to 20 s, 2 min, ..., a day, ..., 128 days.
+const LENGTHS = [1 / 3, 2, 4, 10, 20, 30, 60, 120, 240, 480, 720, 1440, 2880, 5760, 11520, 23040, 46080, 92160, 184320]
+
+/** A frame with a scale up to `top`: {svg, x(fraction), y(value)}. */
+function frame(width, top, label, say, ends) {
   const y = value => HEIGHT - BOTTOM - (value / top) * (HEIGHT - BOTTOM - TOP)
   const x = fraction => LEFT + fraction * (width - LEFT - 4)
   const lines = [0, top / 2, top].filter(value => say(value) !== null).map(value => [
@@ -42,11 +44,12 @@ function frame(width, most, label, say, ends) {
 }
 
 const whole = value => (Number.isInteger(value) ? String(value) : null)
+const length = minutes => lasting(minutes * 60_000)
 
 /** Bars of stacked counts: items of {label, parts: [[class, n], ...]}. */
-export function bars({ width, label, items, ends, say = whole }) {
+export function bars({ width, label, items, ends }) {
   const most = Math.max(1, ...items.map(item => item.parts.reduce((sum, [, n]) => sum + n, 0)))
-  const { svg, x, y } = frame(width, most, label, say, ends)
+  const { svg, x, y } = frame(width, ceiling(most), label, whole, ends)
   const step = 1 / items.length
   const room = (width - LEFT - 4) / items.length
   const wide = Math.min(WIDEST, room - Math.min(2, room / 4))
@@ -64,10 +67,10 @@ export function bars({ width, label, items, ends, say = whole }) {
   return svg
 }
 
-/** Points over time: items of {at (0 to 1), value, kind, label}; `line` is drawn across, as the median. */
-export function dots({ width, label, items, ends, say, line, joined = false }) {
-  const most = Math.max(...items.map(item => item.value), line ?? 0)
-  const { svg, x, y } = frame(width, most, label, say, ends)
+/** Lengths of time, in minutes, over time: items of {at (0 to 1), value, kind, label}; `line` is drawn across, as the median. */
+export function dots({ width, label, items, ends, line, joined = false }) {
+  const most = Math.max(...items.map(item => item.value))
+  const { svg, x, y } = frame(width, LENGTHS.find(length => length >= most) ?? ceiling(most), label, length, ends)
   if (line !== null && line !== undefined) svg.append(s('line.median', { x1: LEFT, x2: width - 4, y1: y(line), y2: y(line) }))
   if (joined && items.length > 1) {
     svg.append(s('polyline.path', { points: items.map(item => `${x(item.at).toFixed(1)},${y(item.value).toFixed(1)}`).join(' ') }))

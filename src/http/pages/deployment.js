@@ -84,7 +84,7 @@ function gate({ deployment: { decision, ungated, environment }, reasons: now }) 
     now && h('p', {}, now.length ? [chip('waiting', 'not yet'), ' What keeps it from starting now:'] : [chip('live', 'yes'), ' Nothing keeps it from starting now.']),
     now && reasonList(now),
     h('p', {}, allowed ? chip('live', 'yes') : chip('bad', 'no'), ' ',
-      ungated ? 'It started although the gate said no.' : `The gate ${allowed ? 'lets' : 'does not let'} it ${step}.`,
+      ungated ? 'It started although the gate said no.' : `The gate ${allowed ? 'let' : 'did not let'} it ${step}.`,
       ' ', h('span.meta', {}, 'Asked ', since(evaluated_at, true), '.')),
     reasonList(reasons),
     h('ul.reasons', {}, sentences(known, environment, new Set(reasons.map(reason => reason.code))).map(([kind, text]) =>

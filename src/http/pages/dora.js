@@ -126,8 +126,8 @@ function draw(name, { parts, kinds, value }, { series, since, until }, width) {
   }
   const n = series.buckets.length
   const items = series.buckets.flatMap((bucket, i) => value(bucket) === null ? [] : [{
-    at: (i + 0.5) / n, value: value(bucket) / 3600, kind: 'live', label: `${dayOf(bucket.from)}: ${span(value(bucket))}`,
+    at: (i + 0.5) / n, value: value(bucket) / 60, kind: 'live', label: `${dayOf(bucket.from)}: ${span(value(bucket))}`,
   }])
   if (!items.length) return null
-  return dots({ width, items, ends, joined: true, say: hours => lasting(hours * 3_600_000), label: `${name}, the median by ${series.bucket}` })
+  return dots({ width, items, ends, joined: true, label: `${name}, the median by ${series.bucket}` })
 }

@@ -87,7 +87,7 @@ function durations(deployments, width) {
     label: `${deployment.version}: ${lasting(duration(deployment))}, ${state(deployment.state)[1]}`,
   }))
   return [
-    dots({ width, items, line: median / 60_000, say: value => lasting(value * 60_000), ends: days(new Date(first), new Date(last)),
+    dots({ width, items, line: median / 60_000, ends: days(new Date(first), new Date(last)),
       label: `How long ${count(timed.length, 'deployment')} took; half of them at most ${lasting(median)}` }),
     h('p.meta', {}, `Half of them took at most ${lasting(median)}, the shortest ${lasting(sorted[0])}, the longest ${lasting(sorted.at(-1))}.`),
   ]
