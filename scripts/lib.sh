@@ -7,6 +7,12 @@ readonly EXIT_FAILED=1 EXIT_USAGE=2 EXIT_PREFLIGHT=3
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 SCRIPT=$(basename "$0")
 DRY_RUN=no
+# Where the stack is described: a test works on a copy.
+: "${TERRAFORM_DIR:=$ROOT/terraform}"
+
+# What this run keeps to itself; gone when it ends.
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/prop.XXXXXX")
+trap 'rm -rf "$WORK"' EXIT
 
 if [ -t 2 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then
     BOLD=$'\033[1m' DIM=$'\033[2m' RED=$'\033[31m' GREEN=$'\033[32m' YELLOW=$'\033[33m' PLAIN=$'\033[0m'
@@ -19,14 +25,41 @@ say() { printf '%s\n' "$*" >&2; }
 step() { say "$BOLD==>$PLAIN $*"; }
 done_with() { say "${GREEN}ok$PLAIN  $*"; }
 warn() { say "${YELLOW}warning:$PLAIN $*"; }
+note() { say "    $DIM$*$PLAIN"; }
 
-# die [CODE] SENTENCE: ends the script; 1 unless another code is given.
+# progress TEXT: one line that is written over by the next, on a terminal; elsewhere a line whenever it says something new.
+# no_progress clears it.
+PROGRESS=''
+progress() {
+    if [ -t 2 ]; then
+        printf '\r\033[K    %s%s%s' "$DIM" "$*" "$PLAIN" >&2
+    elif [ "$PROGRESS" != "${*#* }" ]; then
+        note "$*"
+    fi
+    PROGRESS=${*#* } # without the time in front, which is always new
+}
+no_progress() {
+    [ -z "$PROGRESS" ] || [ ! -t 2 ] || printf '\r\033[K' >&2
+    PROGRESS=''
+}
+
+# minutes SECONDS: as 2:05.
+minutes() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
+
+# now: RFC 3339, in UTC.
+now() { jq -nr 'now | todate'; }
+
+# die [CODE] SENTENCE: ends the script; 1 unless another code is given. What it said is left in DIED.
+DIED=''
 die() {
     local code=$EXIT_FAILED
     if [[ ${1:-} =~ ^[0-9]+$ ]]; then
         code=$1
         shift
     fi
+    no_progress
+    # shellcheck disable=SC2034 # for traps
+    DIED=$*
     say "$RED$SCRIPT:$PLAIN $*"
     exit "$code"
 }
@@ -43,13 +76,25 @@ need() {
     [ ${#missing[@]} = 0 ] || die "$EXIT_PREFLIGHT" "This needs ${missing[*]}, which can't be found on PATH."
 }
 
-# change COMMAND...: runs what changes something; in a dry run, prints it instead.
+# change COMMAND...: runs what changes something; in a dry run, prints it instead, as it could be pasted.
 change() {
-    if [ "$DRY_RUN" = yes ]; then
-        printf '%swould run:%s %s\n' "$DIM" "$PLAIN" "$(printf '%q ' "$@")" >&2
-    else
+    if [ "$DRY_RUN" = no ]; then
         "$@"
+        return
     fi
+    local word line=
+    for word in "$@"; do
+        [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word=${word@Q}
+        line+=" $word"
+    done
+    say "${DIM}would run:$PLAIN$line"
+}
+
+# use_account: sets the names of what the environments of an account share.
+use_account() {
+    export AWS_REGION=${AWS_REGION:-ap-south-1} AWS_PAGER=
+    export AWS_DEFAULT_REGION=$AWS_REGION
+    : "${ECR_REPOSITORY:=prop-backend}"
 }
 
 # use_environment NAME: sets the names of everything in an environment. production has the plain ones; every other gets
@@ -57,16 +102,15 @@ change() {
 use_environment() {
     ENVIRONMENT=${1:-}
     [ -n "$ENVIRONMENT" ] || misused "Which environment?"
-    [ -f "$ROOT/terraform/envs/$ENVIRONMENT.tfvars" ] ||
+    [ -f "$TERRAFORM_DIR/envs/$ENVIRONMENT.tfvars" ] ||
         misused "There is no environment '$ENVIRONMENT'; there are: $(environments)."
     local suffix=
     [ "$ENVIRONMENT" = production ] || suffix=-$ENVIRONMENT
-    export AWS_REGION=${AWS_REGION:-ap-south-1} AWS_PAGER=
-    export AWS_DEFAULT_REGION=$AWS_REGION
+    use_account
     : "${ECS_CLUSTER:=prop-ecs-cluster$suffix}"
+    : "${CONTAINER_NAME:=prop}"
     : "${ECS_SERVICE:=prop-backend-service$suffix}"
     : "${TASK_FAMILY:=prop-backend$suffix}"
-    : "${ECR_REPOSITORY:=prop-backend}"
     : "${DB_INSTANCE:=prop-db$suffix}"
     : "${LOG_GROUP:=/ecs/prop-backend$suffix}"
     : "${LOAD_BALANCER:=prop-alb$suffix}"
@@ -75,7 +119,7 @@ use_environment() {
 # The environments there are, by their files.
 environments() {
     local file names=
-    for file in "$ROOT"/terraform/envs/*.tfvars; do
+    for file in "$TERRAFORM_DIR"/envs/*.tfvars; do
         names+=", $(basename "$file" .tfvars)"
     done
     echo "${names#, }"

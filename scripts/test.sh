@@ -11,7 +11,7 @@ Usage: scripts/test.sh [PART]...
 
 Runs the tests of the given parts; of every part when none is given.
 
-  lint     formatting and lints: cargo fmt, cargo clippy, shellcheck, shfmt
+  lint     formatting and lints: cargo fmt, cargo clippy, shellcheck, shfmt, hadolint
   app      cargo test; the API suite once more through PgBouncer; the API against its document
   infra    Terraform and the scripts, against a stand-in for AWS
   browser  the pages, in Chromium
@@ -97,6 +97,9 @@ lint() {
     else
         lacking shfmt 'the formatting of shell scripts'
     fi
+    if python_suite lint 'the Dockerfile'; then
+        step 'hadolint' .venv/lint/bin/hadolint docker/Dockerfile
+    fi
 }
 
 app() {
@@ -136,6 +139,12 @@ contract() {
 
 infra() {
     build_tools && python_suite infra 'Terraform and the scripts' || return
+    if ! need jq jq; then
+        lacking jq 'Terraform and the scripts'
+        return
+    fi
+    need buildah buildah || lacking buildah 'the image'
+    need runc runc || lacking runc 'the image, running'
     step 'prop, which these tests run' cargo build --locked --quiet
     step 'Terraform and the scripts, against a stand-in for AWS' .venv/infra/bin/pytest tests/infra
 }

@@ -24,7 +24,7 @@ use crate::http::docs::{self, Published};
 use crate::http::metrics::Metrics;
 use crate::http::telemetry::observe;
 use crate::http::{extract, health, idempotency, pages};
-use crate::ledger::{self, keys};
+use crate::ledger::{self, deliveries, keys};
 
 /// Why prop did not start, as a sentence.
 #[derive(Debug)]
@@ -61,6 +61,7 @@ impl Application {
             metrics: Metrics::new().map_err(|e| StartError(format!("metrics: {e}")))?,
             http: settings.http.clone(),
             docs: Published::new(document),
+            webhook_secret: settings.webhook_secret,
             image_digest: settings.image_digest,
             public_read: settings.public_read,
             draining: AtomicBool::new(false),
@@ -125,6 +126,7 @@ fn app(state: web::Data<State>) -> App<impl Service> {
         .app_data(extract::path_config())
         .into_utoipa_app()
         .service(scope::scope("/v1").configure(ledger::routes).wrap(from_fn(authenticate)))
+        .configure(deliveries::receiver)
         .configure(health::routes)
         .configure(docs::routes)
         .into_app()
@@ -141,6 +143,7 @@ pub fn document() -> OpenApi {
         .into_utoipa_app()
         .openapi(docs::frame())
         .service(scope::scope("/v1").configure(ledger::routes))
+        .configure(deliveries::receiver)
         .configure(health::routes)
         .configure(docs::routes)
         .split_for_parts();

@@ -33,8 +33,27 @@ pub struct Settings {
     pub http: Http,
     /// Where the ledger is kept, and how it is reached.
     pub database: Database,
+    /// What GitHub's webhooks are signed with; without it, none is taken.
+    pub webhook_secret: Option<Secret>,
     /// What is logged, and how.
     pub log: Log,
+}
+
+/// A text that is never shown.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("...")
+    }
 }
 
 /// What kind of start this is.
@@ -146,6 +165,8 @@ struct Raw {
     public_read: bool,
     http: RawHttp,
     database: RawDatabase,
+    #[serde(default)]
+    github: RawGitHub,
     log: RawLog,
 }
 
@@ -178,6 +199,12 @@ struct RawDatabase {
     prepared_statements: bool,
     connect_wait_seconds: i64,
     slow_statement_ms: i64,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGitHub {
+    webhook_secret: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -227,6 +254,7 @@ impl Raw {
             public_read: self.public_read,
             http: self.http.check(environment)?,
             database: self.database.check()?,
+            webhook_secret: self.github.check()?,
             log: self.log.check(environment)?,
         })
     }
@@ -307,6 +335,17 @@ impl RawDatabase {
             parts.push(("sslrootcert", file));
         }
         Ok(Target::from_parts(parts))
+    }
+}
+
+impl RawGitHub {
+    fn check(self) -> Result<Option<Secret>, SettingError> {
+        let Some(secret) = self.webhook_secret else { return Ok(None) };
+        let length = secret.chars().count() as i64;
+        if !(16..=200).contains(&length) {
+            return Err(SettingError::new("github.webhook_secret", format!("has {length} characters; allowed are 16 to 200")));
+        }
+        Ok(Some(Secret(secret)))
     }
 }
 
@@ -486,7 +525,8 @@ mod tests {
     fn a_secret_is_never_shown() {
         let host = ("PROP_DATABASE__HOST", "db");
         let password = ("PROP_DATABASE__PASSWORD", "s3cret-words");
-        let cases: [&[(&str, &str)]; 6] = [
+        let cases: [&[(&str, &str)]; 7] = [
+            &[("PROP_GITHUB__WEBHOOK_SECRET", "s3cret-words")],
             &[("PROP_BOOTSTRAP_KEY", "prop_s3cret-words")],
             &[("DATABASE_URL", "mysql://u:s3cret-words@h/n")],
             &[("DATABASE_URL", "u:s3cret-words@h/n")],
@@ -507,10 +547,16 @@ mod tests {
             assert!(line.contains("line 2") || line.contains("bootstrap_key"), "{line}");
         }
         let token = Token::generate().unwrap();
-        let settings = read(&[("PROP_BOOTSTRAP_KEY", token.reveal()), ("DATABASE_URL", "postgres://u:s3cret-words@h/n")]).unwrap();
+        let settings = read(&[
+            ("PROP_BOOTSTRAP_KEY", token.reveal()),
+            ("DATABASE_URL", "postgres://u:s3cret-words@h/n"),
+            ("PROP_GITHUB__WEBHOOK_SECRET", "s3cret-words-of-a-webhook"),
+        ])
+        .unwrap();
         let shown = format!("{settings:?}");
         assert!(!shown.contains("s3cret") && !shown.contains(&token.reveal()[12..]), "{shown}");
         assert_eq!(settings.bootstrap_key.unwrap().reveal(), token.reveal());
+        assert_eq!(settings.webhook_secret.unwrap().reveal(), "s3cret-words-of-a-webhook");
     }
 
     #[test]
@@ -571,11 +617,11 @@ mod tests {
     fn the_example_documents_every_setting_and_nothing_else() {
         // serde tells which fields there are when it meets an unknown one.
         let mut known = Vec::new();
-        for section in ["", "http.", "database.", "log."] {
+        for section in ["", "http.", "database.", "github.", "log."] {
             let name = format!("PROP_{}UNKNOWN", section.to_uppercase().replace('.', "__"));
             let line = refused(read(&[(name.as_str(), "1")]));
             let fields = line.split("expected").nth(1).unwrap_or_else(|| panic!("{line}")).split('`').skip(1).step_by(2);
-            let fields = fields.filter(|field| !(section.is_empty() && ["http", "database", "log"].contains(field)));
+            let fields = fields.filter(|field| !(section.is_empty() && ["http", "database", "github", "log"].contains(field)));
             known.extend(fields.map(|field| format!("{section}{field}")));
         }
         let mut documented: Vec<_> = documented().into_iter().map(|(name, ..)| name).collect();
@@ -597,6 +643,7 @@ mod tests {
         for (name, value, _) in &commented {
             let value = match name.as_str() {
                 "bootstrap_key" => format!("{:?}", token.reveal()),
+                "github.webhook_secret" => format!("{:?}", "a".repeat(16)),
                 "database.ca_file" => format!("{ca:?}"),
                 _ => value.clone(),
             };

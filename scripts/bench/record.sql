@@ -21,7 +21,7 @@ SELECT 'freeze' AS fact, CAST(f.id AS text) AS id, f.reason AS words, '' AS appr
     UNION ALL
     SELECT 'opinion', CAST(a.id AS text), a.decision, a.approver, false, a.decision = 'approved', a.created_at, a.expires_at, CAST(NULL AS jsonb)
     FROM approvals a
-    WHERE a.release_id = (('01999999-0000-7000-9000-' || lpad(to_hex(:v * 200 + :s), 12, '0'))::uuid) AND a.environment = ('environment-' || :e) AND a.consumed_by IS NULL AND a.image_digest IS NOT DISTINCT FROM ('sha256' || chr(58) || repeat('0f', 32))
+    WHERE a.release_id = (('01999999-0000-7000-9000-' || lpad(to_hex(:v * 200 + :s), 12, '0'))::uuid) AND a.environment = ('environment-' || :e) AND (a.consumed_by IS NULL OR a.consumed_by = (gen_random_uuid())) AND a.image_digest IS NOT DISTINCT FROM ('sha256' || chr(58) || repeat('0f', 32))
     ORDER BY 7, 2;
 INSERT INTO "deployments" ("id", "service", "environment", "release_id", "version", "git_sha", "image_digest", "state", "kind", "unplanned", "requested_by", "source", "external_id", "run_url", "reason", "previous_id", "rollback_of", "requested_at", "started_at", "finished_at", "revision", "ungated", "expires_at", "recorded_by", "decision")
 VALUES ((lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0') || '7000' || substr(gen_random_uuid()::text, 20))::uuid, 'service-' || :s, 'environment-' || :e, ('01999999-0000-7000-9000-' || lpad(to_hex(:v * 200 + :s), 12, '0'))::uuid, '1.' || :v || '.0', repeat('0f', 32), 'sha256' || chr(58) || repeat('0f', 32), 'approved', 'normal', false, 'bench', 'api', NULL, NULL, NULL, NULL, NULL, clock_timestamp(), NULL, NULL, 1, false, clock_timestamp() + interval '72 hours', 'bench',

@@ -180,6 +180,19 @@ tables! {
         body -> Text,
         expires_at -> Instant,
     }
+
+    deliveries (id) {
+        id -> Text,
+        event -> Text,
+        action -> Nullable<Text>,
+        repository -> Nullable<Text>,
+        subject -> Nullable<Text>,
+        outcome -> Text,
+        detail -> Text,
+        deployment_id -> Nullable<Identifier>,
+        body -> Text,
+        received_at -> Instant,
+    }
 }
 
 diesel::allow_tables_to_appear_in_same_query!(services, environments, releases, deployments, incidents, incident_deployments);

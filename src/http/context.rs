@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use crate::config::Secret;
 use crate::db::Db;
 use crate::db::pool::Database;
 use crate::db::types::Timestamp;
@@ -30,6 +31,8 @@ pub struct State {
     pub http: crate::config::Http,
     /// The OpenAPI document.
     pub docs: Published,
+    /// What webhooks are signed with, if any are taken.
+    pub webhook_secret: Option<Secret>,
     /// The image that this process runs in, if it was told.
     pub image_digest: Option<String>,
     /// Reading needs no key.

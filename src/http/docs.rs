@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::Schema;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{self, ContentBuilder, ObjectBuilder, Ref, RefOr, Required, Response, ResponseBuilder, schema};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
@@ -23,8 +23,10 @@ use crate::http::context::State;
 use crate::http::problem::{MEDIA_TYPE, Problem};
 use crate::http::reply::{gunzip, gzip, takes_gzip};
 
-/// The name of the security scheme.
+/// The name of the security scheme of everything below `/v1`.
 const KEY: &str = "key";
+/// And of webhooks.
+const SIGNATURE: &str = "signature";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -50,6 +52,7 @@ const KEY: &str = "key";
         (name = "metrics", description = "How well delivery goes: DORA's five measures"),
         (name = "events", description = "The history of everything, append-only"),
         (name = "keys", description = "Who may do what"),
+        (name = "webhooks", description = "What GitHub tells by itself"),
         (name = "operations", description = "The process itself: health, version, metrics")
     )
 )]
@@ -67,6 +70,9 @@ pub fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
     let components = document.components.get_or_insert_default();
     let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("A key of prop: `prop_` and 36 characters.")).build();
     components.add_security_scheme(KEY, SecurityScheme::Http(scheme));
+    let signature = "`sha256=` and the HMAC-SHA256 of the body, in hexadecimal, as GitHub makes it.";
+    let signature = ApiKey::Header(ApiKeyValue::with_description("X-Hub-Signature-256", signature));
+    components.add_security_scheme(SIGNATURE, SecurityScheme::ApiKey(signature));
     components.schemas.insert("Problem".into(), Problem::schema());
     components.schemas.insert("FieldError".into(), FieldError::schema());
     let asked = named_in_requests(&document);
@@ -153,7 +159,8 @@ fn complete_operation(path: &str, method: &Method, operation: &mut Operation) {
     let has_query = parameters(operation).any(|p| p.parameter_in == ParameterIn::Query);
     let has_body = operation.request_body.is_some();
     let is_conditional = has_etag(operation);
-    let is_idempotent_post = *method == Method::POST && has_body && !operation.tags.iter().flatten().any(|tag| tag == "keys");
+    let is_signed = path.starts_with("/webhooks/");
+    let is_idempotent_post = *method == Method::POST && has_body && !is_signed && !operation.tags.iter().flatten().any(|tag| tag == "keys");
 
     let mut failures = vec![500, 503];
     if is_keyed {
@@ -166,7 +173,10 @@ fn complete_operation(path: &str, method: &Method, operation: &mut Operation) {
         failures.push(404);
     }
     if has_body {
-        failures.extend([408, 413, 415, 422]);
+        failures.extend([408, 413, 415]);
+    }
+    if has_body && !is_signed {
+        failures.push(422);
     }
     let parameters = operation.parameters.get_or_insert_default();
     if is_idempotent_post {

@@ -38,7 +38,8 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     }
 }
 
-async fn read(request: &HttpRequest, payload: Payload) -> Result<web::Bytes, Error> {
+/// The body, which must call itself JSON and be no larger than allowed.
+pub async fn read(request: &HttpRequest, payload: Payload) -> Result<web::Bytes, Error> {
     if request.content_type() != "application/json" {
         return Err(Error::new(Code::UnsupportedMediaType, "Send JSON with `Content-Type: application/json`."));
     }

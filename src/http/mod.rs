@@ -13,3 +13,4 @@ pub mod pages; // what people look at: the board and its siblings
 pub mod problem; // errors as RFC 9457 problem details
 pub mod reply; // answers: JSON, conditional, compressed when large
 pub mod telemetry; // request ids, the access log, security headers
+pub mod webhook; // what a webhook sends: read, and its signature checked

@@ -172,8 +172,24 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Approval>, Error> {
     Ok(Page::of(rows, filter.limit, |approval: &Approval| (approval.created_at, approval.id)))
 }
 
+impl NewApproval {
+    /// A review that was given on GitHub.
+    pub fn of_review(
+        service: &Slug,
+        version: Version,
+        environment: Slug,
+        decision: Verdict,
+        comment: Option<Prose>,
+        by: Line,
+        run: Url,
+    ) -> Self {
+        let (source, approver, run_url) = (Some(Source::GitHub), Some(by), Some(run));
+        Self { service: service.clone(), version, environment, decision, comment, source, approver, run_url, review_id: None }
+    }
+}
+
 /// Records what somebody said, and lets the deployments that wait for it move on.
-fn say(db: &mut Db, actor: &Actor, new: NewApproval) -> Result<(Approval, bool), Error> {
+pub fn say(db: &mut Db, actor: &Actor, new: NewApproval) -> Result<(Approval, bool), Error> {
     if !services::lock(db, &new.service)? {
         return Err(Error::not_found("service", &new.service));
     }

@@ -22,6 +22,7 @@ use crate::ledger::ids::{DeploymentId, IncidentId, ReleaseId};
 use crate::ledger::services;
 use crate::ledger::values::Slug;
 use crate::rules::gate::Step;
+use crate::rules::github;
 use crate::rules::lifecycle::{self, By, Kind, Move, State};
 use crate::{each_backend, text_enum};
 
@@ -29,6 +30,12 @@ use crate::{each_backend, text_enum};
 pub fn routes(config: &mut ServiceConfig) {
     config.service(list).service(show).service(list_events);
 }
+
+/// The source of what webhooks tell.
+pub const GITHUB: &str = "github";
+
+/// Among so many of a place's latest deployments one is looked for that belongs to a run.
+const LATEST: i64 = 20;
 
 /// A release on its way into an environment, or there, or gone from there.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
@@ -290,15 +297,31 @@ pub fn expire(db: &mut Db, deployment: Deployment, now: Timestamp) -> Result<Dep
     advance(db, &prop, deployment, State::Expired, now, None)
 }
 
+/// The deployment that a source names so.
 pub fn find_external(db: &mut Db, source: &str, external_id: Option<&str>) -> Result<Option<DeploymentWithDecision>, Error> {
     let Some(external_id) = external_id else { return Ok(None) };
     let named = deployments::table.filter(deployments::source.eq(source)).filter(deployments::external_id.eq(external_id));
     Ok(named.select(DeploymentWithDecision::as_select()).first(db).optional()?)
 }
 
+/// What is live in a place.
 pub fn live_in(db: &mut Db, service: &str, environment: &str) -> QueryResult<Option<Deployment>> {
     let here = deployments::table.filter(deployments::service.eq(service)).filter(deployments::environment.eq(environment));
     here.filter(deployments::state.eq(State::Succeeded.word())).select(Deployment::as_select()).first(db).optional()
+}
+
+/// The deployments of a run in a place, among its latest; the newest first.
+pub fn of_run(db: &mut Db, service: &str, environment: &str, run: &str) -> QueryResult<Vec<Deployment>> {
+    let here = deployments::table.filter(deployments::service.eq(service)).filter(deployments::environment.eq(environment));
+    let latest: Vec<Deployment> =
+        here.select(Deployment::as_select()).order((deployments::requested_at.desc(), deployments::id.desc())).limit(LATEST).load(db)?;
+    Ok(latest.into_iter().filter(|known| known.run_url.as_deref().and_then(github::run_of) == Some(run)).collect())
+}
+
+/// What runs in a place.
+pub fn running_in(db: &mut Db, service: &str, environment: &str) -> QueryResult<Option<Deployment>> {
+    let here = deployments::table.filter(deployments::service.eq(service)).filter(deployments::environment.eq(environment));
+    here.filter(deployments::state.eq(State::Running.word())).select(Deployment::as_select()).first(db).optional()
 }
 
 /// The latest other release that was live in the place of `live` until another success took over.
@@ -352,7 +375,7 @@ pub fn advance(
 
 /// A line for each deployment that ran and ended, for dashboards that count log lines. It is written before the
 /// transaction is kept: one that is then lost leaves a line too many, never one too few.
-fn log_outcome(deployment: &Deployment) {
+pub fn log_outcome(deployment: &Deployment) {
     log::info!(
         target: "deployment",
         id:serde = deployment.id,

@@ -135,7 +135,7 @@ impl Question {
 }
 
 /// Three queries whatever the size of the history: the environments, what finished in them in the window and around it, and the
-/// incidents that this caused. One more to tell a service without deployments from none.
+/// incidents linked to it. One more to tell a service without deployments from none.
 pub fn measure(db: &mut Db, question: &Question) -> Result<DoraMeasures, Error> {
     let window = question.window(Timestamp::now())?;
     let environments = environments_of(db, question)?;
@@ -232,23 +232,18 @@ impl Seen {
         Ok(rows.into_iter().filter_map(deployment).collect())
     }
 
-    /// The incidents that any of it caused, with all that caused or mended them.
+    /// The incidents that any of it caused or mended, each with all that caused or mended it.
     fn incidents(&self, db: &mut Db) -> Result<Vec<Incident>, Error> {
-        let causes = diesel::alias!(incident_deployments as causes);
-        let culprits = diesel::alias!(deployments as culprits);
-        let mut query = culprits
-            .inner_join(
-                causes.on(causes
-                    .field(incident_deployments::deployment_id)
-                    .eq(culprits.field(deployments::id))
-                    .and(causes.field(incident_deployments::role).eq(Role::CausedBy.word()))),
-            )
-            .inner_join(incidents::table.on(incidents::id.eq(causes.field(incident_deployments::incident_id))))
+        let finished = diesel::alias!(deployments as finished);
+        let links = diesel::alias!(incident_deployments as links);
+        let mut query = finished
+            .inner_join(links.on(links.field(incident_deployments::deployment_id).eq(finished.field(deployments::id))))
+            .inner_join(incidents::table.on(incidents::id.eq(links.field(incident_deployments::incident_id))))
             .inner_join(incident_deployments::table.on(incident_deployments::incident_id.eq(incidents::id)))
             .inner_join(deployments::table.on(deployments::id.eq(incident_deployments::deployment_id)))
-            .filter(culprits.field(deployments::environment).eq_any(&self.environments))
-            .filter(culprits.field(deployments::finished_at).ge(self.since()))
-            .filter(culprits.field(deployments::finished_at).lt(self.until()))
+            .filter(finished.field(deployments::environment).eq_any(&self.environments))
+            .filter(finished.field(deployments::finished_at).ge(self.since()))
+            .filter(finished.field(deployments::finished_at).lt(self.until()))
             .select((
                 incidents::id,
                 incidents::resolved_at,
@@ -260,7 +255,7 @@ impl Seen {
             .distinct()
             .into_boxed::<MultiBackend>();
         if let Some(service) = &self.service {
-            query = query.filter(culprits.field(deployments::service).eq(service));
+            query = query.filter(finished.field(deployments::service).eq(service));
         }
         let linked: Vec<Linked> = query.load(db)?;
         let mut found = BTreeMap::new();

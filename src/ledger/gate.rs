@@ -302,7 +302,7 @@ const HOLDS: &str = "
     UNION ALL
     SELECT 'opinion', CAST(a.id AS text), a.decision, a.approver, false, a.decision = 'approved', a.created_at, a.expires_at, CAST(NULL AS jsonb)
     FROM approvals a
-    WHERE a.release_id = $7 AND a.environment = $2 AND a.consumed_by IS NULL AND a.image_digest IS NOT DISTINCT FROM $8
+    WHERE a.release_id = $7 AND a.environment = $2 AND (a.consumed_by IS NULL OR a.consumed_by = $5) AND a.image_digest IS NOT DISTINCT FROM $8
     ORDER BY 7, 2";
 
 /// Gathers everything that the rule needs to know beyond what was seen: one query.
@@ -341,7 +341,8 @@ pub fn facts(
             },
             succeeded_before_at: seen.succeeded_before_at.map(Into::into),
         },
-        running: seen.running.map(|id| id.to_string()),
+        // A deployment does not stand in its own way.
+        running: seen.running.filter(|id| asked.deployment != Some(*id)).map(|id| id.to_string()),
         freezes: Vec::new(),
         incidents: Vec::new(),
         opinions: Vec::new(),

@@ -1,7 +1,7 @@
 //! What the ledger keeps: one file per resource, with its rows, queries, request and response types, handlers, routes.
 //!
-//! The files call each other in one direction: status, places -> approvals, freezes, incidents, dora, requests ->
-//! transitions -> deployments -> gate -> releases -> services, environments -> events, values.
+//! The files call each other in one direction: deliveries -> github -> requests, approvals -> transitions; status, places ->
+//! freezes, incidents, dora -> deployments; transitions -> deployments -> gate -> releases -> services, environments -> events, values.
 
 use diesel::QueryResult;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
@@ -10,12 +10,14 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::error::Error;
 
 pub mod approvals;
+pub mod deliveries;
 pub mod deployments;
 pub mod dora;
 pub mod environments;
 pub mod events;
 pub mod freezes;
 pub mod gate;
+pub mod github;
 pub mod ids;
 pub mod incidents;
 pub mod keys;
@@ -44,7 +46,8 @@ pub fn routes(config: &mut ServiceConfig) {
         .configure(incidents::routes)
         .configure(dora::routes)
         .configure(events::routes)
-        .configure(keys::routes);
+        .configure(keys::routes)
+        .configure(deliveries::routes);
 }
 
 /// Turns a violated unique index into the caller's own error.

@@ -312,7 +312,7 @@ async fn create(ctx: Ctx<Deploy>, body: Body<NewRelease>) -> Result<Reply, Error
             if !body.0.create_missing {
                 return Err(Error::not_found("service", service));
             }
-            services::ensure(db, actor, service)?;
+            services::ensure(db, actor, service, None)?;
         }
         let (recorded, is_new) = record(db, actor, body.0)?;
         let release = &recorded.release;
@@ -382,6 +382,12 @@ pub fn find_version(db: &mut Db, service: &str, version: &str) -> Result<Release
     let of_version = releases::table.filter(releases::service.eq(service)).filter(releases::version.eq(version));
     let found = of_version.select(Release::as_select()).first(db).optional()?;
     found.ok_or_else(|| Error::not_found(&format!("release of {service} with version"), version))
+}
+
+/// The latest release of a service that was built from this commit.
+pub fn find_commit(db: &mut Db, service: &str, git_sha: &str) -> QueryResult<Option<Release>> {
+    let of_commit = releases::table.filter(releases::service.eq(service)).filter(releases::git_sha.eq(git_sha));
+    of_commit.select(Release::as_select()).order((releases::created_at.desc(), releases::id.desc())).first(db).optional()
 }
 
 /// The release that a deployment is of: `known`, with what the deployment adds to it, or a new one.

@@ -14,7 +14,9 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::reply::Reply;
-use crate::ledger::deployments::{Deployment, DeploymentWithDecision, Role, find_external, link, live_in, previous_good};
+use crate::ledger::deployments::{
+    Deployment, DeploymentWithDecision, GITHUB, Role, advance, find_external, link, live_in, of_run, previous_good,
+};
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::gate::{self, Asked, Ruling};
 use crate::ledger::ids::{DeploymentId, IncidentId};
@@ -23,6 +25,7 @@ use crate::ledger::transitions::{cancel_running, observed_at};
 use crate::ledger::values::{Digest, GitSha, Line, Prose, Slug, Url, Version, text};
 use crate::ledger::{events, or_conflict, services};
 use crate::rules::gate::Step;
+use crate::rules::github;
 use crate::rules::lifecycle::{Kind, State};
 
 /// The routes of this file.
@@ -39,45 +42,45 @@ pub fn routes(config: &mut ServiceConfig) {
 }))]
 pub struct NewDeployment {
     /// What to deploy.
-    service: Slug,
+    pub service: Slug,
     /// Where to.
-    environment: Slug,
+    pub environment: Slug,
     /// Which release; the previous good one of the place, if not said and `rollback` is set.
-    version: Option<Version>,
+    pub version: Option<Version>,
     /// Go back to what was live there before.
     #[serde(default)]
-    rollback: bool,
+    pub rollback: bool,
     /// The release's commit: checked against the recorded release, added to it, or recorded with it.
-    git_sha: Option<GitSha>,
+    pub git_sha: Option<GitSha>,
     /// The release's image: likewise.
-    image_digest: Option<Digest>,
+    pub image_digest: Option<Digest>,
     /// Who asked for it; the key's name, if not said.
-    requested_by: Option<Line>,
+    pub requested_by: Option<Line>,
     /// What kind of client tells of it; `api`, if not said.
-    source: Option<Slug>,
+    pub source: Option<Slug>,
     /// Its name in that source. The same one again answers 200 with the deployment it names.
-    external_id: Option<Line>,
+    pub external_id: Option<Line>,
     /// The pipeline run that does it.
-    run_url: Option<Url>,
+    pub run_url: Option<Url>,
     /// Not planned: to mend something.
     #[serde(default)]
-    unplanned: bool,
+    pub unplanned: bool,
     /// Why.
-    reason: Option<Prose>,
+    pub reason: Option<Prose>,
     /// Start at once: it is `running` afterwards, or nothing was recorded.
     #[serde(default)]
-    start: bool,
+    pub start: bool,
     /// The open incident that this is the fix of.
-    fixes: Option<IncidentId>,
+    pub fixes: Option<IncidentId>,
     /// It happens anyway, whatever the gate says: it is recorded, and flagged `ungated` when the gate says no. What runs in
     /// the place, as far as prop knows, is taken for cancelled.
     #[serde(default)]
-    observed: bool,
+    pub observed: bool,
     /// When it started, if that was observed; now, if not said. The history tells when it was recorded.
-    at: Option<Timestamp>,
+    pub at: Option<Timestamp>,
     /// Create the service, the environment and the release if they do not exist.
     #[serde(default)]
-    create_missing: bool,
+    pub create_missing: bool,
 }
 
 /// Record a deployment
@@ -86,7 +89,7 @@ pub struct NewDeployment {
 /// to start at once.
 #[utoipa::path(tag = "deployments", operation_id = "create_deployment", security(("key" = ["deploy"])), request_body = NewDeployment,
     responses((status = 201, body = DeploymentWithDecision, headers(("Location" = String), ("ETag" = String))),
-        (status = 200, description = "It was recorded before, under this `source` and `external_id`.", body = DeploymentWithDecision, headers(("ETag" = String))),
+        (status = 200, description = "It was recorded before, under this `source` and `external_id`; or its run was told by a webhook, and it is that deployment.", body = DeploymentWithDecision, headers(("ETag" = String))),
         (status = 404, description = "The service, environment or release does not exist, and `create_missing` was not set.")))]
 #[post("/deployments")]
 async fn create(ctx: Ctx<Deploy>, body: Body<NewDeployment>) -> Result<Reply, Error> {
@@ -98,12 +101,23 @@ async fn create(ctx: Ctx<Deploy>, body: Body<NewDeployment>) -> Result<Reply, Er
     .await
 }
 
-/// Records a deployment and says whether it is new. In the place's lock, so that nothing changes between decision and act;
-/// and everything is decided before anything is written, so that a refusal leaves nothing but its record.
+/// Records a deployment that somebody asks for, and says whether it is new.
 fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(DeploymentWithDecision, bool), Error> {
+    record(db, actor, new, false)
+}
+
+/// Records a deployment as its witness told it. One that was observed is `requested` afterwards: `transitions::correct` brings
+/// it to where it was seen, in the same transaction.
+pub fn witness(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<Deployment, Error> {
+    Ok(record(db, actor, new, true)?.0.deployment)
+}
+
+/// In the place's lock, so that nothing changes between decision and act; and everything is decided before anything is
+/// written, so that a refusal leaves nothing but its record.
+fn record(db: &mut Db, actor: &Actor, new: NewDeployment, is_witnessed: bool) -> Result<(DeploymentWithDecision, bool), Error> {
     let has_service = services::lock(db, &new.service)?;
     let actor = &actor.afresh();
-    let at = observed_at(new.observed, new.at, actor.now)?;
+    let at = if is_witnessed { new.at.unwrap_or(actor.now) } else { observed_at(new.observed, new.at, actor.now)? };
     if !has_service && !new.create_missing {
         return Err(Error::not_found("service", &new.service));
     }
@@ -141,7 +155,8 @@ fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(Deployment
             "is nothing to roll back to: it was not live there before, or was rolled back itself",
         ));
     }
-    let id = DeploymentId::new();
+    let known = find_witnessed(db, &new)?;
+    let id = known.as_ref().map_or_else(DeploymentId::new, |known| known.id);
     let requested_by = new.requested_by.map_or_else(|| actor.name.clone(), Into::into);
     let starts = new.start || new.observed;
     let step = if starts { Step::Start } else { Step::Create };
@@ -153,11 +168,14 @@ fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(Deployment
     }
     let ruling = Ruling::on(facts, actor.now);
     if !ruling.decision.allowed && !new.observed {
+        if let Some(known) = known {
+            withdraw(db, actor, known, source)?;
+        }
         return Err(gate::refuse(db, actor, &new.service, None, &ruling)?);
     }
 
     if !has_service {
-        services::ensure(db, actor, &new.service)?;
+        services::ensure(db, actor, &new.service, None)?;
     }
     if seen.environment.is_none() {
         environments::ensure(db, actor, &environment)?;
@@ -173,6 +191,7 @@ fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(Deployment
         git_sha: release.git_sha,
         image_digest: release.image_digest,
         state: match (starts, ruling.is_approved()) {
+            (true, _) if is_witnessed => State::Requested,
             (true, _) => State::Running,
             (false, true) => State::Approved,
             (false, false) => State::AwaitingApproval,
@@ -186,20 +205,25 @@ fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(Deployment
         reason: text(new.reason),
         previous_id: live,
         rollback_of: live.filter(|_| kind == Kind::Rollback),
-        requested_at: at,
-        started_at: starts.then_some(at),
+        requested_at: known.as_ref().map_or(at, |known| known.requested_at),
+        started_at: (starts && !is_witnessed).then_some(at),
         finished_at: None,
-        revision: 1,
+        revision: known.as_ref().map_or(1, |known| known.revision + 1),
         ungated: !ruling.decision.allowed,
         expires_at: (!starts).then(|| actor.now.plus(environment.approval_ttl())),
         recorded_by: Some(actor.name.clone()),
     };
-    if starts {
-        cancel_running(db, actor, &deployment, seen.running())?;
+    if starts && !is_witnessed {
+        cancel_running(db, actor, &deployment, seen.running().filter(|running| *running != id))?;
     }
     let recorded = DeploymentWithDecision { deployment, decision: Some(Json(ruling.document()?)) };
-    let inserted = diesel::insert_into(deployments::table).values(&recorded).execute(db);
-    or_conflict(inserted, || Error::new(Code::ExternalIdTaken, "Somebody else just recorded it. Ask again."))?;
+    let written = match known {
+        Some(_) => diesel::update(deployments::table.find(id))
+            .set((&recorded.deployment, deployments::decision.eq(&recorded.decision)))
+            .execute(db),
+        None => diesel::insert_into(deployments::table).values(&recorded).execute(db),
+    };
+    or_conflict(written, || Error::new(Code::ExternalIdTaken, "Somebody else just recorded it. Ask again."))?;
     gate::take_overrides(db, id, &new.service, &ruling.facts, actor.now)?;
     if starts {
         gate::use_approvals(db, id, &ruling.facts)?;
@@ -207,13 +231,34 @@ fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(Deployment
     if let Some(incident) = new.fixes {
         link(db, incident, id, Role::FixedBy)?;
     }
-    events::record(db, actor, &recorded.deployment.about(), "requested", &recorded.deployment)?;
-    if starts {
+    let is_new = known.is_none();
+    let verb = if is_new { "requested" } else { "adopted" };
+    events::record(db, actor, &recorded.deployment.about(), verb, &recorded.deployment)?;
+    if starts && !is_witnessed && known.is_none_or(|known| known.state != State::Running) {
         let payload =
             json!({"from": State::Approved, "to": State::Running, "reason": null, "at": at, "ungated": recorded.deployment.ungated});
         events::record(db, actor, &recorded.deployment.about(), "started", payload)?;
     }
-    Ok((recorded, true))
+    Ok((recorded, is_new))
+}
+
+/// The deployment that a webhook told of before, for what now says itself that it deploys: the same run, on its way to the
+/// same place. One rollout is one deployment, and who does it knows it best.
+fn find_witnessed(db: &mut Db, new: &NewDeployment) -> QueryResult<Option<Deployment>> {
+    let Some(run) = new.run_url.as_deref().and_then(github::run_of) else { return Ok(None) };
+    if new.source.as_deref() == Some(GITHUB) {
+        return Ok(None);
+    }
+    let same_run = of_run(db, &new.service, &new.environment, run)?.into_iter();
+    Ok(same_run.filter(|known| known.source == GITHUB).find(|known| !known.state.is_finished()))
+}
+
+/// The gate held back what a webhook took for running already: its run had begun, no more. It is over before it started, and
+/// what becomes of the run says nothing about it.
+fn withdraw(db: &mut Db, actor: &Actor, known: Deployment, source: &str) -> Result<(), Error> {
+    let held_back = Deployment { source: source.to_owned(), external_id: None, ungated: false, started_at: None, ..known };
+    advance(db, actor, held_back, State::Cancelled, actor.now, Some("the gate held it back".into()))?;
+    Ok(())
 }
 
 /// The deployment that a source names again, if it means the same one.

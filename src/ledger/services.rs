@@ -206,10 +206,18 @@ pub fn lock(db: &mut Db, slug: &str) -> QueryResult<bool> {
     }
 }
 
+/// Every service whose repository is known, with its address.
+pub fn repositories(db: &mut Db) -> QueryResult<Vec<(String, String)>> {
+    services::table
+        .filter(services::repository_url.is_not_null())
+        .select((services::slug, services::repository_url.assume_not_null()))
+        .order(services::slug)
+        .load(db)
+}
+
 /// Makes sure that the service exists, and locks it. One that somebody else recorded in the meantime stays as it is.
-pub fn ensure(db: &mut Db, actor: &Actor, slug: &Slug) -> Result<(), Error> {
-    let service =
-        Service::new(NewService { slug: slug.clone(), name: None, description: None, owner: None, repository_url: None }, actor.now);
+pub fn ensure(db: &mut Db, actor: &Actor, slug: &Slug, repository_url: Option<Url>) -> Result<(), Error> {
+    let service = Service::new(NewService { slug: slug.clone(), name: None, description: None, owner: None, repository_url }, actor.now);
     let inserted = each_backend!(db, |c| diesel::insert_into(services::table).values(&service).on_conflict_do_nothing().execute(c))?;
     if inserted == 1 {
         events::record(db, actor, &service.about(), "created", &service)?;

@@ -3,6 +3,7 @@
 use actix_web::{post, web};
 use diesel::prelude::*;
 use serde::Deserialize;
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -13,13 +14,13 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::reply::Reply;
-use crate::ledger::deployments::{Deployment, DeploymentWithDecision, advance, awaiting, expire, find, live_in};
+use crate::ledger::deployments::{Deployment, DeploymentWithDecision, advance, awaiting, expire, find, live_in, log_outcome, running_in};
 use crate::ledger::environments::Environment;
 use crate::ledger::gate::{self, Ruling};
 use crate::ledger::ids::DeploymentId;
 use crate::ledger::releases::Release;
-use crate::ledger::services;
 use crate::ledger::values::{Prose, text};
+use crate::ledger::{events, services};
 use crate::rules::lifecycle::{self, By, Kind, Move, State};
 
 /// The routes of this file.
@@ -33,14 +34,14 @@ pub fn routes(config: &mut ServiceConfig) {
 #[schema(example = json!({"to": "succeeded"}))]
 pub struct Transition {
     /// `running`, `succeeded`, `failed` or `cancelled`; every other state is a consequence of something else.
-    to: State,
+    pub to: State,
     /// Why.
-    reason: Option<Prose>,
+    pub reason: Option<Prose>,
     /// It happened anyway, whatever the gate says: a start is recorded, and flagged `ungated` when the gate says no.
     #[serde(default)]
-    observed: bool,
+    pub observed: bool,
     /// When it happened, if it was observed; now, if not said. The history tells when it was recorded.
-    at: Option<Timestamp>,
+    pub at: Option<Timestamp>,
 }
 
 /// Move a deployment
@@ -102,20 +103,26 @@ pub fn transition(db: &mut Db, actor: &Actor, id: DeploymentId, asked: Transitio
 }
 
 /// Starts a deployment, if the gate lets it or it was observed.
-fn start(db: &mut Db, actor: &Actor, mut deployment: Deployment, asked: &Transition, at: Timestamp) -> Result<Deployment, Error> {
+fn start(db: &mut Db, actor: &Actor, deployment: Deployment, asked: &Transition, at: Timestamp) -> Result<Deployment, Error> {
+    let (mut deployment, running) = judge(db, actor, deployment, asked.observed)?;
+    if deployment.state == State::AwaitingApproval {
+        deployment = advance(db, actor, deployment, State::Approved, at, None)?;
+    }
+    cancel_running(db, actor, &deployment, running)?;
+    advance(db, actor, deployment, State::Running, at, text(asked.reason.clone()))
+}
+
+/// Lets the gate decide on a start, and settles what the start uses up. Returns what runs in the place, too.
+fn judge(db: &mut Db, actor: &Actor, mut deployment: Deployment, was_observed: bool) -> Result<(Deployment, Option<DeploymentId>), Error> {
     let seen = gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
     let (Some(environment), Some(release)) = (&seen.environment, &seen.release) else {
         return Err(Error::internal(format!("deployment {} has no environment or release", deployment.id)));
     };
     let facts = gate::facts(db, &seen, environment, &gate::Candidate::of(release), &deployment.asks_to_start(), actor.now)?;
     let ruling = Ruling::on(facts, actor.now);
-    if !ruling.decision.allowed && !asked.observed {
+    if !ruling.decision.allowed && !was_observed {
         return Err(gate::refuse(db, actor, &deployment.service, Some(deployment.id), &ruling)?);
     }
-    if deployment.state == State::AwaitingApproval {
-        deployment = advance(db, actor, deployment, State::Approved, at, None)?;
-    }
-    cancel_running(db, actor, &deployment, seen.running())?;
     gate::take_overrides(db, deployment.id, &deployment.service, &ruling.facts, actor.now)?;
     gate::use_approvals(db, deployment.id, &ruling.facts)?;
     // The place may have changed since it was requested.
@@ -124,7 +131,7 @@ fn start(db: &mut Db, actor: &Actor, mut deployment: Deployment, asked: &Transit
     deployment.rollback_of = seen.live_id().filter(|_| deployment.kind == Kind::Rollback);
     deployment.ungated = !ruling.decision.allowed;
     diesel::update(deployments::table.find(deployment.id)).set(deployments::decision.eq(Json(ruling.document()?))).execute(db)?;
-    advance(db, actor, deployment, State::Running, at, text(asked.reason.clone()))
+    Ok((deployment, seen.running()))
 }
 
 /// What prop took for running in the place of an observed deployment can't be: there is one at a time.
@@ -142,6 +149,102 @@ fn retire_live(db: &mut Db, actor: &Actor, successor: &Deployment, at: Timestamp
     let state = if successor.rollback_of == Some(live.id) { State::RolledBack } else { State::Superseded };
     advance(db, actor, live, state, at, None)?;
     Ok(())
+}
+
+/// How a deployment went, as far as a witness can tell.
+pub struct Course {
+    /// `running`, or what came of it.
+    pub state: State,
+    /// When it started, if it did.
+    pub started_at: Option<Timestamp>,
+    /// When it ended, if it has.
+    pub finished_at: Option<Timestamp>,
+    /// What was said to it.
+    pub reason: Option<String>,
+}
+
+/// Brings a deployment to where a witness saw it, whatever prop took it for, and says whether that changed anything. Told
+/// late, it moves nothing that has happened in its place since. In the service's lock.
+pub fn correct(db: &mut Db, actor: &Actor, mut deployment: Deployment, seen: Course) -> Result<(Deployment, bool), Error> {
+    let Course { state: mut to, started_at, mut finished_at, mut reason } = seen;
+    let running = running_in(db, &deployment.service, &deployment.environment)?.filter(|running| running.id != deployment.id);
+    let (was_overtaken, ran_after) = match &running {
+        Some(running) => (running.started_at > started_at, started_at.is_some() && running.started_at <= started_at),
+        None => (false, false),
+    };
+    if let Some(running) = running.as_ref().filter(|_| was_overtaken && to == State::Running) {
+        (to, finished_at) = (State::Cancelled, running.started_at);
+        reason = Some(format!("deployment {} has started in its place since", running.id));
+    }
+    let live = live_in(db, &deployment.service, &deployment.environment)?.filter(|live| live.id != deployment.id);
+    if to == State::Succeeded && live.is_some_and(|live| live.finished_at > finished_at) {
+        to = State::Superseded;
+    }
+    let from = deployment.state;
+    let moves = match lifecycle::decide(from, to, By::Witness) {
+        Move::To(_) => true,
+        Move::None => false,
+        Move::Refused(_) => return Ok((deployment, false)),
+    };
+    let started_at = started_at.or(deployment.started_at);
+    if !moves && deployment.started_at == started_at && deployment.finished_at == finished_at {
+        return Ok((deployment, false));
+    }
+
+    let starts = deployment.started_at.is_none() && started_at.is_some();
+    if starts && from != State::Requested {
+        deployment = judge(db, actor, deployment, true)?.0;
+    }
+    if let Some(running) = running.filter(|_| ran_after) {
+        cancel_running(db, actor, &deployment, Some(running.id))?;
+    }
+    if moves && to == State::Succeeded {
+        retire_live(db, actor, &deployment)?;
+    }
+    (deployment.state, deployment.started_at, deployment.finished_at) = (to, started_at, finished_at);
+    deployment.revision += 1;
+    deployment.expires_at = None;
+    if moves && to != State::Superseded {
+        deployment.reason = reason.clone();
+    }
+    diesel::update(deployments::table.find(deployment.id)).set(&deployment).execute(db)?;
+    let about = deployment.about();
+    let ungated = deployment.ungated;
+    if starts || moves && to == State::Running {
+        let payload = json!({"from": from, "to": State::Running, "reason": null, "at": started_at, "ungated": ungated});
+        events::record(db, actor, &about, "started", payload)?;
+    }
+    if moves && to != State::Running {
+        let from = if starts { State::Running } else { from };
+        let payload = json!({"from": from, "to": to, "reason": reason, "at": finished_at, "ungated": ungated});
+        events::record(db, actor, &about, to.as_str(), payload)?;
+        if started_at.is_some() && !from.is_finished() {
+            log_outcome(&deployment);
+        }
+    }
+    if !moves && !starts {
+        events::record(db, actor, &about, "corrected", json!({"started_at": started_at, "finished_at": finished_at}))?;
+    }
+    if from == State::Succeeded && to == State::Failed {
+        give_back(db, actor, &deployment)?;
+    }
+    Ok((deployment, true))
+}
+
+/// What was live before one that failed after all still is.
+fn give_back(db: &mut Db, actor: &Actor, failed: &Deployment) -> Result<(), Error> {
+    let Some(previous) = failed.previous_id else { return Ok(()) };
+    let mut previous = find(db, previous)?.deployment;
+    let from = previous.state;
+    if !matches!(from, State::Superseded | State::RolledBack) || live_in(db, &failed.service, &failed.environment)?.is_some() {
+        return Ok(());
+    }
+    previous.state = State::Succeeded;
+    previous.revision += 1;
+    diesel::update(deployments::table.find(previous.id)).set(&previous).execute(db)?;
+    let reason = format!("deployment {} failed after all", failed.id);
+    let payload = json!({"from": from, "to": previous.state, "reason": reason, "at": actor.now, "ungated": previous.ungated});
+    events::record(db, actor, &previous.about(), previous.state.as_str(), payload)
 }
 
 /// Lets the deployments that wait for what somebody just said move on. In the service's lock.

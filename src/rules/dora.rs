@@ -13,8 +13,9 @@ use crate::rules::lifecycle::{Kind, State};
 mod figures;
 
 pub use figures::{
-    Bucket, ChangeFailRate, ChangeLeadTime, Counted, Delivery, DeploymentFrequency, DeploymentReworkRate, Evidence, FailedDeployment,
-    FailedDeploymentRecoveryTime, LeadTimeBases, LeadTimeBasis, LeftOut, Measures, Omission, Recovery, RecoveryBasis, Step,
+    Bucket, ChangeFailRate, ChangeLeadTime, Counted, DeliveringDeployment, DeploymentFrequency, DeploymentReworkRate, Evidence,
+    FailedDeployment, FailedDeploymentRecoveryTime, LeadTimeBases, LeadTimeBasis, LeftOut, Measures, Omission, Recovery, RecoveryBasis,
+    Step,
 };
 use figures::{Division, Omissions, newest, percentile, ratio};
 
@@ -103,7 +104,7 @@ pub struct Fix {
     pub finished_at: Timestamp,
 }
 
-/// An incident that some of the deployments caused.
+/// An incident that some of the deployments caused or mended.
 #[derive(Debug, Clone)]
 pub struct Incident {
     /// Its identifier.
@@ -208,7 +209,7 @@ pub fn measure(deployments: &[Deployment], incidents: &[Incident], question: Que
     let hotfixes = rework.iter().filter(|counted| counted.kind == Kind::Hotfix).count();
     Measures {
         deployment_frequency: DeploymentFrequency {
-            per_day: if days > 0.0 { changes.len() as f64 / days } else { 0.0 },
+            per_day: changes.len() as f64 / days,
             n: changes.len(),
             left_out: frequency.list(),
             deployments: newest(&changes, named, |counted| Some((*counted).clone())),
@@ -220,7 +221,7 @@ pub fn measure(deployments: &[Deployment], incidents: &[Incident], question: Que
             basis,
             left_out: lead_time_omissions.list(),
             deployments: newest(&deliveries, named, |(deployment, known)| {
-                Some(Delivery {
+                Some(DeliveringDeployment {
                     deployment: deployment.counted.clone(),
                     basis: if deployment.commits.is_empty() { LeadTimeBasis::Release } else { LeadTimeBasis::Commits },
                     n: known.lead_times.len(),
@@ -622,6 +623,7 @@ mod tests {
 
     #[test]
     fn a_failure_lasts_until_its_fix_or_the_end_of_its_incident() {
+        let older = Incident { caused_by: vec!["older than all".into()], ..incident(&[], &[2], Some(5)) };
         type Case<'a> = (&'a str, &'a str, &'a [Incident], &'a [(&'a str, Option<i64>, Option<&'a str>)]);
         let cases: &[Case] = &[
             ("the rollback", "1 2 1", &[], &[("1", Some(1), Some("2"))]),
@@ -642,6 +644,7 @@ mod tests {
             // Linked to an incident of which the cause is known, a hotfix mends that, and not what happens to be before it.
             ("a fix of another", "1 2 3 4h", &[incident(&[1], &[3], Some(5))], &[("1", Some(2), Some("3"))]),
             ("the cause is not known", "1 2 3h", &[incident(&[], &[2], Some(5))], &[("1", Some(1), Some("2"))]),
+            ("a fix of something older", "1 2 3h", &[older], &[]),
             ("whoever mended something before", "1 2 3", &[incident(&[2], &[1], Some(4))], &[("2", Some(2), None)]),
         ];
         for (name, story, incidents, expected) in cases {

@@ -59,6 +59,8 @@ pub enum By {
     Caller,
     /// prop itself, as the consequence of something else: an approval, a later success, the passing of time.
     Ledger,
+    /// Somebody who saw it happen, and may tell it late, in any order, and against what prop had decided.
+    Witness,
 }
 
 /// The moves that `by` may make from a state.
@@ -69,7 +71,12 @@ pub const fn moves(from: State, by: By) -> &'static [State] {
         (AwaitingApproval, By::Ledger) => &[Approved, Rejected, Cancelled, Expired],
         (Approved, By::Ledger) => &[Running, Cancelled, Expired],
         (Succeeded, By::Ledger) => &[Superseded, RolledBack],
+        (Running, By::Witness) => &[Succeeded, Failed, Cancelled, Superseded],
         (Running, _) => &[Succeeded, Failed, Cancelled],
+        (Requested | AwaitingApproval | Approved | Rejected | Expired | Failed | Cancelled, By::Witness) => {
+            &[Running, Succeeded, Failed, Cancelled, Superseded]
+        }
+        (Succeeded, By::Witness) => &[Failed, Superseded],
         (AwaitingApproval, By::Caller) => &[Cancelled],
         (Approved, By::Caller) => &[Running, Cancelled],
         _ => &[],
@@ -177,6 +184,19 @@ mod tests {
         }
         assert_eq!(decide(Succeeded, RolledBack, By::Caller), Move::Refused(&[]));
         assert_eq!(decide(AwaitingApproval, Approved, By::Caller), Move::Refused(&[Cancelled]));
+    }
+
+    #[test]
+    fn a_witness_corrects_everything_but_what_a_later_success_has_settled() {
+        for from in State::ALL {
+            let corrected = moves(*from, By::Witness);
+            assert_eq!(corrected.is_empty(), matches!(from, Superseded | RolledBack), "{from}");
+            assert!(corrected.iter().all(|to| matches!(to, Running | Succeeded | Failed | Cancelled | Superseded)), "{from}");
+            for to in moves(*from, By::Caller) {
+                assert!(corrected.contains(to), "{from} -> {to}");
+            }
+        }
+        assert_eq!(decide(Succeeded, Running, By::Witness), Move::Refused(&[Failed, Superseded]));
     }
 
     #[test]

@@ -204,6 +204,7 @@ fn lists(app: &TestApp) -> Vec<String> {
     }
     app.go_live("service-4", "environment-4", "2");
     for n in 0..5 {
+        crate::webhooks::deliver(app, "ping", &json!({}));
         let (service, environment) = (format!("service-{n}"), format!("environment-{n}"));
         troubles(app, &service, &environment);
         let approval = json!({"service": service, "environment": environment, "version": "1", "decision": "approved"});

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 
 crate::on_both_databases! {
     a_month_is_what_was_counted_by_hand
+    a_hotfix_mends_what_it_is_linked_to
     a_window_is_half_open
     the_last_ninety_days_are_measured_unless_told_otherwise
     a_window_that_can_not_be_measured_is_refused
@@ -175,6 +176,28 @@ fn a_month_is_what_was_counted_by_hand(app: &TestApp) {
     let by_week: Vec<_> = weekly["series"]["buckets"].as_array().unwrap().iter().map(|week| week["deployments"].clone()).collect();
     assert_eq!(by_week, [0, 2, 2, 1, 0, 1], "the first is two days long, the last one");
     assert_eq!(with(weekly, json!({"series": null})), with(march, json!({"series": null})));
+}
+
+fn a_hotfix_mends_what_it_is_linked_to(app: &TestApp) {
+    let first = live(app, "1", "2024-11-04T10:00:00Z");
+    live(app, "2", "2025-03-03T10:00:00Z");
+    let incident = incident(app, &first, "2025-03-03T11:00:00Z", None);
+    let fix = json!({"fixes": incident["id"]});
+    let fix = happened(app, "3", "2025-03-03T12:00:00Z", "succeeded", fix);
+    assert_eq!(fix["kind"], "hotfix");
+    // What broke months ago is not in March, and what was live before the fix is not to blame.
+    let march = dora(app, MARCH);
+    assert_eq!(figures(&march, "change_fail_rate"), json!({"rate": 0.0, "failed": 0, "n": 2, "left_out": []}));
+    assert_eq!(march["deployment_rework_rate"]["hotfixes"], 1);
+    // Where it broke, it failed; the incident goes on.
+    let november = dora(app, "since=2024-11-01T00:00:00Z&until=2024-12-01T00:00:00Z");
+    assert_eq!(named(&november, "change_fail_rate", "id"), [&first["id"]]);
+    assert_eq!(november["failed_deployment_recovery_time"]["open"], 1);
+    let path = format!("/v1/incidents/{}", incident["id"].as_str().unwrap());
+    app.patch(&path, json!({"resolved_at": "2025-03-03T15:00:00Z"}), &[]).expect(200);
+    let november = dora(app, "since=2024-11-01T00:00:00Z&until=2024-12-01T00:00:00Z");
+    assert_eq!(named(&november, "failed_deployment_recovery_time", "fixed_by"), [&fix["id"]]);
+    assert_eq!(named(&november, "failed_deployment_recovery_time", "recovered_at"), ["2025-03-03T12:00:00.000000Z"]);
 }
 
 fn a_window_is_half_open(app: &TestApp) {
@@ -425,7 +448,7 @@ fn what_is_older_is_not_read(app: &TestApp) {
             let plan = plan(&mut db, statement);
             assert!(plan.contains("deployments_finished"), "{statement}\n{plan}");
             // A table that is read from its beginning to its end.
-            let whole = ["Seq Scan on", "SCAN deployments", "SCAN culprits", "SCAN incident", "SCAN causes", "SCAN releases"];
+            let whole = ["Seq Scan on", "SCAN deployments", "SCAN finished", "SCAN incident", "SCAN links", "SCAN releases"];
             assert!(!whole.iter().any(|whole| plan.contains(whole)), "{statement}\n{plan}");
         }
     }

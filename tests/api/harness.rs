@@ -23,6 +23,9 @@ use ureq::http;
 /// An admin key that every test app knows from its start.
 pub const ADMIN: &str = "prop_AdminAdminAdminAdminAdminAdmin0wAoj7";
 
+/// What every test app wants webhooks to be signed with: the secret of GitHub's own example.
+pub const WEBHOOK_SECRET: &str = "It's a Secret to Everybody";
+
 /// A running prop.
 pub struct TestApp {
     /// Where it listens: `http://127.0.0.1:PORT`.
@@ -96,6 +99,7 @@ impl TestApp {
             ("PROP_HTTP__PORT", "0"),
             ("PROP_HTTP__WORKERS", "1"),
             ("PROP_BOOTSTRAP_KEY", ADMIN),
+            ("PROP_GITHUB__WEBHOOK_SECRET", WEBHOOK_SECRET),
         ];
         let mut variables: HashMap<String, String> = base.iter().chain(more).map(|(k, v)| (k.to_string(), v.to_string())).collect();
         if let Some((name, value)) = behind_pooler() {
@@ -249,7 +253,7 @@ impl TestApp {
 }
 
 /// Every table of the ledger.
-pub const TABLES: [&str; 12] = [
+pub const TABLES: [&str; 13] = [
     "keys",
     "services",
     "environments",
@@ -262,6 +266,7 @@ pub const TABLES: [&str; 12] = [
     "incident_deployments",
     "events",
     "idempotency_keys",
+    "deliveries",
 ];
 
 /// A deployment to record that creates what is missing, of a release that names its image.

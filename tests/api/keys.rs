@@ -40,6 +40,11 @@ fn every_operation_needs_its_scope(app: &TestApp) {
         for (method, operation) in item.as_object().unwrap() {
             let name = format!("{method} {path}");
             let any_of: Vec<_> = match operation.get("security") {
+                // A webhook brings a signature; no key stands for it.
+                Some(security) if security[0].get("signature").is_some() => {
+                    ask(app, method, path, Some(ADMIN), Some(&json!({}))).expect_problem(401, "invalid_signature");
+                    continue;
+                }
                 // Each alternative is one scope.
                 Some(security) => {
                     let scopes = |alternative: &Value| alternative["key"].as_array().unwrap().clone();

@@ -23,6 +23,7 @@ mod public_read;
 mod releases;
 mod sequences;
 mod walkthrough;
+mod webhooks;
 
 /// Makes two tests of each function that takes a [`harness::TestApp`]: `sqlite::name` and `postgres::name`.
 #[macro_export]

@@ -137,7 +137,7 @@ pub struct LeadTimeBases {
 
 /// A deployment that delivered commits.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
-pub struct Delivery {
+pub struct DeliveringDeployment {
     /// Which.
     #[serde(flatten)]
     pub deployment: Counted,
@@ -163,7 +163,7 @@ pub struct ChangeLeadTime {
     /// Commits that do not count; and deployments of whose commits nothing is known (`no_commit_time`).
     pub left_out: Vec<Omission>,
     /// The deployments that delivered them.
-    pub deployments: Vec<Delivery>,
+    pub deployments: Vec<DeliveringDeployment>,
 }
 
 /// A deployment that failed.

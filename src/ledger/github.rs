@@ -1,0 +1,316 @@
+//! What GitHub tells, in the ledger's terms: which service, place and release it means, which deployment it already is, and
+//! what that changes. docs/webhooks.md has the rules in words.
+
+use diesel::prelude::*;
+
+use crate::db::Db;
+use crate::db::schema::{deliveries, deployments};
+use crate::db::types::Timestamp;
+use crate::error::{Code, Error};
+use crate::http::context::Actor;
+use crate::ledger::approvals::{self, NewApproval, Verdict};
+use crate::ledger::deployments::{Deployment, GITHUB, find, find_external, of_run};
+use crate::ledger::environments::{self, Environment};
+use crate::ledger::ids::DeploymentId;
+use crate::ledger::releases::{self, NewRelease};
+use crate::ledger::requests::{self, NewDeployment};
+use crate::ledger::services;
+use crate::ledger::transitions::{self, Course, Transition};
+use crate::ledger::values::{GitSha, Line, Prose, Slug, Url, Version};
+use crate::rules::github::{self, Fact, Repository, Review, RunEnded, Standing};
+use crate::rules::lifecycle::State;
+
+/// What came of a fact.
+pub struct Applied {
+    /// Whether the ledger says something else than before.
+    pub is_change: bool,
+    /// In a sentence.
+    pub detail: String,
+    /// The deployment that it is about.
+    pub deployment: Option<DeploymentId>,
+}
+
+impl Applied {
+    fn changed(detail: impl Into<String>, deployment: Option<DeploymentId>) -> Self {
+        Self { is_change: true, detail: detail.into(), deployment }
+    }
+
+    fn unchanged(detail: impl Into<String>, deployment: Option<DeploymentId>) -> Self {
+        Self { is_change: false, detail: detail.into(), deployment }
+    }
+}
+
+/// Brings a fact into the ledger.
+pub fn apply(db: &mut Db, actor: &Actor, fact: &Fact) -> Result<Applied, Error> {
+    match fact {
+        Fact::Nothing(why) => Ok(Applied::unchanged(*why, None)),
+        Fact::Deployment(told) => deployment(db, actor, told),
+        Fact::Review(review) => self::review(db, actor, review),
+        Fact::RunEnded(run) => run_ended(db, actor, run),
+    }
+}
+
+/// By what all that is told of one GitHub deployment is found together.
+pub fn subject(fact: &Fact) -> Option<String> {
+    match fact {
+        Fact::Deployment(told) => Some(told.id.to_string()),
+        _ => None,
+    }
+}
+
+/// Locks the service first: what is told of one deployment at the same time is then seen one after the other.
+fn deployment(db: &mut Db, actor: &Actor, told: &github::Deployment) -> Result<Applied, Error> {
+    let service = service_of(db, actor, &told.repository, told.service.as_deref())?;
+    let actor = &actor.afresh();
+    let environment = environment_of(&told.environment)?;
+    let all = all_told(db, &told.id.to_string())?;
+    let standing = github::standing(&all);
+    if let Some(known) = find_known(db, &service, &environment, told, &standing)? {
+        return if known.source == GITHUB { own(db, actor, known, standing) } else { elsewhere(db, actor, &known, standing) };
+    }
+    if standing.state == Some(State::Cancelled) && standing.started_at.is_none() {
+        return Ok(Applied::unchanged("It was given up before it started, and was not recorded.", None));
+    }
+    let has_started = standing.state.is_some();
+    if !has_started && all.len() > 1 {
+        return Ok(Applied::unchanged("It has not started, and the gate held it back when it was told first.", None));
+    }
+    let new = new_deployment(db, service, environment, told, &standing, has_started)?;
+    let recorded = match requests::witness(db, actor, new) {
+        // Nothing has happened yet that the gate did not let through. What happens all the same will be told, and flagged.
+        Err(refusal) if refusal.code == Code::GateBlocked => return Ok(Applied::unchanged(refusal.to_string(), None)),
+        recorded => recorded?,
+    };
+    let id = recorded.id;
+    let recorded = if has_started { correct(db, actor, recorded, standing)?.0 } else { recorded };
+    Ok(Applied::changed(format!("Recorded: {}.", recorded.state), Some(id)))
+}
+
+/// A deployment that only GitHub tells of goes where GitHub says.
+fn own(db: &mut Db, actor: &Actor, known: Deployment, standing: Standing) -> Result<Applied, Error> {
+    let (id, before) = (known.id, known.state);
+    if known.run_url.is_none() && standing.run_url.is_some() {
+        diesel::update(deployments::table.find(id)).set(deployments::run_url.eq(&standing.run_url)).execute(db)?;
+    }
+    // GitHub fails the job that nobody let begin.
+    let never_ran = before == State::Rejected && standing.state == Some(State::Failed) && !standing.was_seen_running;
+    if standing.state.is_none() || never_ran {
+        return Ok(Applied::unchanged(format!("It is {before} here; this says no more."), Some(id)));
+    }
+    let known = find(db, id)?.deployment;
+    match correct(db, actor, known, standing)? {
+        (now, true) if now.state == before => Ok(Applied::changed(format!("Still {before}, with better times."), Some(id))),
+        (now, true) => Ok(Applied::changed(format!("From {before} to {}.", now.state), Some(id))),
+        (now, false) => Ok(Applied::unchanged(format!("It is {} already, or something newer is known.", now.state), Some(id))),
+    }
+}
+
+/// A deployment that its script tells of itself: GitHub only ends what the script left running.
+fn elsewhere(db: &mut Db, actor: &Actor, known: &Deployment, standing: Standing) -> Result<Applied, Error> {
+    let id = Some(known.id);
+    let ended = standing.state.filter(|state| matches!(state, State::Succeeded | State::Failed | State::Cancelled));
+    let at = standing.finished_at.map(Timestamp::from);
+    if let (State::Running, Some(to), true) = (known.state, ended, at >= known.started_at) {
+        end(db, actor, known.id, to, at, standing.reason)?;
+        return Ok(Applied::changed(format!("Its run ended without a word: {to}."), id));
+    }
+    Ok(Applied::unchanged(format!("It is the deployment that `{}` tells of, and {}.", known.source, known.state), id))
+}
+
+fn end(db: &mut Db, actor: &Actor, id: DeploymentId, to: State, at: Option<Timestamp>, reason: Option<String>) -> Result<(), Error> {
+    let at = at.map(|at| at.min(actor.now));
+    let reason = reason.and_then(|reason| reason.parse::<Prose>().ok());
+    transitions::transition(db, actor, id, Transition { to, reason, observed: true, at })?;
+    Ok(())
+}
+
+fn correct(db: &mut Db, actor: &Actor, known: Deployment, standing: Standing) -> Result<(Deployment, bool), Error> {
+    let Some(state) = standing.state else { return Ok((known, false)) };
+    let time = |at: Option<jiff::Timestamp>| at.map(|at| Timestamp::from(at).min(actor.now));
+    let course = Course { state, started_at: time(standing.started_at), finished_at: time(standing.finished_at), reason: standing.reason };
+    transitions::correct(db, actor, known, course)
+}
+
+/// Everything that was told of one GitHub deployment, this delivery included.
+fn all_told(db: &mut Db, subject: &str) -> Result<Vec<github::Deployment>, Error> {
+    let of_it = deliveries::table.filter(deliveries::subject.eq(subject)).order((deliveries::received_at, deliveries::id));
+    let kept: Vec<(String, String)> = of_it.select((deliveries::event, deliveries::body)).load(db)?;
+    let mut told = Vec::new();
+    for (event, body) in kept {
+        let payload = serde_json::from_str(&body).map_err(Error::internal)?;
+        if let Ok(Fact::Deployment(fact)) = github::read(&event, &payload) {
+            told.push(*fact);
+        }
+    }
+    Ok(told)
+}
+
+/// The deployment that this one is in the ledger: told by GitHub before, found to be the same before, or recorded by what
+/// deploys it. The last shows by the run, or, where no run is known, by the commit that is on its way there now.
+fn find_known(
+    db: &mut Db,
+    service: &Slug,
+    environment: &Slug,
+    told: &github::Deployment,
+    standing: &Standing,
+) -> Result<Option<Deployment>, Error> {
+    let subject = told.id.to_string();
+    if let Some(known) = find_external(db, GITHUB, Some(&subject))? {
+        return Ok(Some(known.deployment));
+    }
+    let linked = deliveries::table.filter(deliveries::subject.eq(&subject)).filter(deliveries::deployment_id.is_not_null());
+    let linked: Option<DeploymentId> = linked.select(deliveries::deployment_id.assume_not_null()).first(db).optional()?;
+    if let Some(id) = linked {
+        return Ok(Some(find(db, id)?.deployment));
+    }
+    let candidates = match standing.run_url.as_deref().and_then(github::run_of) {
+        Some(run) => of_run(db, service, environment, run)?,
+        None => {
+            let here = deployments::table.filter(deployments::service.eq(&**service)).filter(deployments::environment.eq(&**environment));
+            let on_its_way = deployments::state
+                .eq(State::Running.word())
+                .or(deployments::state.eq(State::Approved.word()))
+                .or(deployments::state.eq(State::AwaitingApproval.word()));
+            let of_commit = here.filter(on_its_way).filter(deployments::git_sha.eq(&told.sha));
+            of_commit.select(Deployment::as_select()).order(deployments::id.desc()).load(db)?
+        }
+    };
+    for candidate in candidates {
+        if candidate.source == GITHUB {
+            continue;
+        }
+        // A run that is done again is another deployment on GitHub, and here.
+        let of_another = deliveries::table
+            .filter(deliveries::deployment_id.eq(candidate.id))
+            .filter(deliveries::subject.ne(&subject))
+            .select(deliveries::id);
+        if of_another.first::<String>(db).optional()?.is_none() {
+            return Ok(Some(candidate));
+        }
+    }
+    Ok(None)
+}
+
+fn new_deployment(
+    db: &mut Db,
+    service: Slug,
+    environment: Slug,
+    told: &github::Deployment,
+    standing: &Standing,
+    has_started: bool,
+) -> Result<NewDeployment, Error> {
+    let (version, git_sha) = release_of(db, &service, &told.reference, &told.sha)?;
+    Ok(NewDeployment {
+        service,
+        environment,
+        version: Some(version),
+        rollback: false,
+        git_sha,
+        image_digest: None,
+        requested_by: told.creator.as_deref().and_then(|login| login.parse::<Line>().ok()),
+        source: GITHUB.parse::<Slug>().ok(),
+        external_id: told.id.to_string().parse::<Line>().ok(),
+        run_url: standing.run_url.as_deref().and_then(|url| url.parse::<Url>().ok()),
+        unplanned: false,
+        reason: standing.reason.as_deref().and_then(|reason| reason.parse::<Prose>().ok()),
+        start: false,
+        fixes: None,
+        observed: has_started,
+        at: Some(Timestamp::from(told.created_at).min(Timestamp::now())),
+        create_missing: true,
+    })
+}
+
+/// The service that a repository is: the one that names it as its own; else the one of its name. Missing, it is made. Where
+/// several have one repository, the deployment's payload says which.
+fn service_of(db: &mut Db, actor: &Actor, repository: &Repository, named: Option<&str>) -> Result<Slug, Error> {
+    let home = |url: &str| url.trim_end_matches('/').trim_end_matches(".git").to_ascii_lowercase();
+    let ours = home(&repository.html_url);
+    let (of_it, of_others): (Vec<_>, Vec<_>) = services::repositories(db)?.into_iter().partition(|(_, url)| home(url) == ours);
+    let of_it: Vec<_> = of_it.into_iter().map(|(slug, _)| slug).collect();
+    let is_taken = |slug: &str| of_others.iter().any(|(other, _)| other == slug);
+    let (short, long) = (github::slug(&repository.name), github::slug(&repository.full_name));
+    let slug = match (named, &of_it[..]) {
+        (Some(named), _) => named,
+        (None, [one]) => one,
+        (None, []) if is_taken(&short) => &long,
+        (None, []) => &short,
+        (None, several) if several.contains(&short) => &short,
+        (None, several) => {
+            let detail = format!("{} has the services {}; its deployment's payload must say which.", ours, several.join(", "));
+            return Err(Error::new(Code::InvalidValue, detail));
+        }
+    };
+    let slug: Slug = slug.parse().map_err(|is| Error::new(Code::InvalidSlug, format!("{slug:?} names no service: {is}.")))?;
+    if is_taken(&slug) {
+        return Err(Error::new(Code::AlreadyExists, format!("The service {slug} belongs to another repository than {ours}.")));
+    }
+    services::ensure(db, actor, &slug, repository.html_url.parse::<Url>().ok())?;
+    Ok(slug)
+}
+
+fn environment_of(name: &str) -> Result<Slug, Error> {
+    let slug = github::slug(name);
+    slug.parse().map_err(|is| Error::new(Code::InvalidSlug, format!("The environment {name:?} makes no slug: {is}.")))
+}
+
+/// The release that a commit is: the latest that was recorded with it, else one that is called by its tag or its digits.
+fn release_of(db: &mut Db, service: &Slug, reference: &str, sha: &str) -> Result<(Version, Option<GitSha>), Error> {
+    let git_sha = sha.parse::<GitSha>().ok();
+    let known = releases::find_commit(db, service, sha)?.map(|release| release.version);
+    let version = known.unwrap_or_else(|| github::version(reference, sha));
+    let version = version.parse().map_err(|is| Error::new(Code::InvalidVersion, format!("{version:?} is no version: {is}.")))?;
+    Ok((version, git_sha))
+}
+
+/// Mirrors what somebody said on GitHub, as `POST /v1/approvals` does it.
+fn review(db: &mut Db, actor: &Actor, review: &Review) -> Result<Applied, Error> {
+    let service = service_of(db, actor, &review.repository, None)?;
+    let actor = &actor.afresh();
+    let run = github::run_of(&review.run_url).unwrap_or(&review.run_url);
+    let (mut is_change, mut about) = (false, None);
+    for environment in &review.environments {
+        let environment = environment_of(environment)?;
+        let known = of_run(db, &service, &environment, run)?.into_iter().next();
+        about = about.or(known.as_ref().map(|known| known.id));
+        let version = match known {
+            Some(known) => known.version.parse().map_err(Error::internal)?,
+            None => {
+                let (version, git_sha) = release_of(db, &service, &review.reference, &review.sha)?;
+                environments::ensure(db, actor, &Environment::named(&environment, actor.now))?;
+                releases::ensure(db, actor, NewRelease::named(&service, &version, git_sha, None), None)?;
+                version
+            }
+        };
+        let verdict = if review.is_approved { Verdict::Approved } else { Verdict::Rejected };
+        let comment = review.comment.as_deref().and_then(|comment| comment.parse::<Prose>().ok());
+        let by = review.approver.parse().map_err(|is| Error::new(Code::InvalidText, format!("{:?}: {is}.", review.approver)))?;
+        let run_url = run.parse().map_err(|is| Error::new(Code::InvalidUrl, format!("{run:?}: {is}.")))?;
+        is_change |= approvals::say(db, actor, NewApproval::of_review(&service, version, environment, verdict, comment, by, run_url))?.1;
+    }
+    let places = review.environments.join(", ");
+    let said = if review.is_approved { "approved" } else { "rejected" };
+    let detail = format!("{} {said} it for {places}.", review.approver);
+    Ok(if is_change { Applied::changed(detail, about) } else { Applied::unchanged(detail, about) })
+}
+
+/// What still runs when its run has failed or was cancelled runs no more.
+fn run_ended(db: &mut Db, actor: &Actor, run: &RunEnded) -> Result<Applied, Error> {
+    let Some(to) = run.leaves else {
+        return Ok(Applied::unchanged(format!("The run ended: {}. Its deployments tell their own end.", run.conclusion), None));
+    };
+    let running = deployments::table.filter(deployments::state.eq(State::Running.word())).filter(deployments::run_url.is_not_null());
+    let running: Vec<Deployment> = running.select(Deployment::as_select()).order((deployments::service, deployments::id)).load(db)?;
+    let at = Timestamp::from(run.at);
+    // An earlier attempt of the run says nothing about what a later one has started.
+    let of_run = |known: &Deployment| known.run_url.as_deref().and_then(github::run_of) == Some(run.run_url.as_str());
+    let ended: Vec<_> = running.into_iter().filter(|known| of_run(known) && known.started_at <= Some(at)).collect();
+    for known in &ended {
+        end(db, actor, known.id, to, Some(at), Some(format!("its run ended: {}", run.conclusion)))?;
+    }
+    let about = ended.first().map(|known| known.id);
+    Ok(match ended.len() {
+        0 => Applied::unchanged(format!("The run ended: {}. Nothing of it was running.", run.conclusion), None),
+        n => Applied::changed(format!("The run ended: {}. {n} of its deployments ran still: {to}.", run.conclusion), about),
+    })
+}

@@ -1,0 +1,82 @@
+resource "aws_lb" "main" {
+  #checkov:skip=CKV2_AWS_76:The firewall is by variable, and has the rule set that it means: it can't see through the loop in waf.tf
+  name               = local.load_balancer
+  internal           = false
+  load_balancer_type = "application"
+  subnets            = [for subnet in aws_subnet.public : subnet.id]
+  security_groups    = [aws_security_group.load_balancer.id]
+
+  drop_invalid_header_fields = true
+  enable_deletion_protection = var.deletion_protection
+
+  dynamic "access_logs" {
+    for_each = var.access_log_bucket[*]
+
+    content {
+      enabled = true
+      bucket  = access_logs.value
+      prefix  = local.load_balancer
+    }
+  }
+}
+
+resource "aws_lb_target_group" "tasks" {
+  #checkov:skip=CKV_AWS_378:TLS ends at the load balancer; behind it, security groups let nobody else listen or speak
+  name_prefix = "prop-"
+  vpc_id      = aws_vpc.main.id
+  target_type = "ip"
+  protocol    = "HTTP"
+  port        = var.container_port
+
+  # Twice in a row, 10 s apart: a new task serves after 20 s.
+  health_check {
+    path                = "/readyz"
+    matcher             = "200"
+    interval            = 10
+    timeout             = 5
+    healthy_threshold   = 2
+    unhealthy_threshold = 3
+  }
+
+  # How long a leaving task still gets the answers of running requests out. As long as its own drain, local.drain_seconds.
+  deregistration_delay = local.drain_seconds
+
+  # A change of port makes a new one, which the listener takes before the old one goes.
+  lifecycle { create_before_destroy = true }
+}
+
+resource "aws_lb_listener" "http" {
+  load_balancer_arn = aws_lb.main.arn
+  protocol          = "HTTP"
+  port              = 80
+
+  default_action {
+    type             = var.certificate_arn == null ? "forward" : "redirect"
+    target_group_arn = var.certificate_arn == null ? aws_lb_target_group.tasks.arn : null
+
+    dynamic "redirect" {
+      for_each = var.certificate_arn[*]
+
+      content {
+        protocol    = "HTTPS"
+        port        = "443"
+        status_code = "HTTP_301"
+      }
+    }
+  }
+}
+
+resource "aws_lb_listener" "https" {
+  count = var.certificate_arn == null ? 0 : 1
+
+  load_balancer_arn = aws_lb.main.arn
+  protocol          = "HTTPS"
+  port              = 443
+  certificate_arn   = var.certificate_arn
+  ssl_policy        = "ELBSecurityPolicy-TLS13-1-2-2021-06"
+
+  default_action {
+    type             = "forward"
+    target_group_arn = aws_lb_target_group.tasks.arn
+  }
+}

@@ -1,0 +1,142 @@
+locals {
+  # A stopping task finishes its requests, and is killed only well after that.
+  drain_seconds = 20
+  stop_seconds  = 30
+
+  # On an empty account there is no image yet. Terraform's revisions name one that never exists, and no task of them runs:
+  # the service is made with none, and deploy.sh registers a copy of the newest revision with a real image.
+  no_image = "${local.repository_url}:none"
+}
+
+resource "aws_ecs_cluster" "main" {
+  #checkov:skip=CKV_AWS_65:Container Insights are paid by the metric: container_insights switches them on
+  name = local.cluster
+
+  setting {
+    name  = "containerInsights"
+    value = var.container_insights ? "enabled" : "disabled"
+  }
+}
+
+# Terraform owns what a task is; deploy.sh owns which image. A variable changed here makes a new revision, which the next
+# deployment takes up; older ones stay, to go back to.
+resource "aws_ecs_task_definition" "main" {
+  family                   = local.family
+  requires_compatibilities = ["FARGATE"]
+  network_mode             = "awsvpc"
+  cpu                      = var.task_cpu
+  memory                   = var.task_memory
+  execution_role_arn       = aws_iam_role.execution.arn
+  task_role_arn            = aws_iam_role.task.arn
+  skip_destroy             = true
+  track_latest             = false
+
+  runtime_platform {
+    operating_system_family = "LINUX"
+    cpu_architecture        = var.cpu_architecture
+  }
+
+  container_definitions = jsonencode([{
+    name      = local.container
+    image     = local.no_image
+    essential = true
+    cpu       = var.task_cpu
+    memory    = var.task_memory
+    user      = "65532:65532"
+
+    portMappings = [{ containerPort = var.container_port, hostPort = var.container_port, protocol = "tcp" }]
+
+    # Exactly what prop accepts: it refuses a setting it does not know.
+    environment = [
+      { name = "PORT", value = tostring(var.container_port) },
+      { name = "PROP_ENVIRONMENT", value = "production" },
+      { name = "PROP_HTTP__SHUTDOWN_SECONDS", value = tostring(local.drain_seconds) },
+      { name = "PROP_DATABASE__HOST", value = aws_db_instance.main.address },
+      { name = "PROP_DATABASE__PORT", value = tostring(aws_db_instance.main.port) },
+      { name = "PROP_DATABASE__NAME", value = local.database_name },
+      { name = "PROP_DATABASE__USER", value = local.database_user },
+      { name = "PROP_DATABASE__SSLMODE", value = "verify-full" },
+      { name = "PROP_DATABASE__CA_FILE", value = "/etc/prop/rds-ca.pem" },
+    ]
+    secrets = [
+      { name = "PROP_DATABASE__PASSWORD", valueFrom = "${aws_secretsmanager_secret.database.arn}:password::" },
+      { name = "PROP_BOOTSTRAP_KEY", valueFrom = aws_secretsmanager_secret.bootstrap_key.arn },
+    ]
+
+    healthCheck = { command = ["CMD", "/prop", "healthcheck"], interval = 10, timeout = 5, retries = 3, startPeriod = 30 }
+    stopTimeout = local.stop_seconds
+
+    # The agent of `execute-command` writes to the root file system, and needs an init process.
+    readonlyRootFilesystem = !var.execute_command
+    linuxParameters        = { initProcessEnabled = var.execute_command, capabilities = { drop = ["ALL"], add = [] } }
+
+    # A log that can't be written holds no request up; what does not fit the buffer is lost.
+    logConfiguration = {
+      logDriver = "awslogs"
+      options = {
+        awslogs-group         = aws_cloudwatch_log_group.main.name
+        awslogs-region        = var.region
+        awslogs-stream-prefix = "prop"
+        mode                  = "non-blocking"
+        max-buffer-size       = "4m"
+      }
+    }
+    mountPoints    = []
+    volumesFrom    = []
+    systemControls = []
+  }])
+}
+
+resource "aws_ecs_service" "main" {
+  name                   = local.service
+  cluster                = aws_ecs_cluster.main.id
+  task_definition        = aws_ecs_task_definition.main.arn
+  desired_count          = 0 # until the first deployment, which sets it to the autoscaling's least
+  launch_type            = "FARGATE"
+  platform_version       = "LATEST"
+  enable_execute_command = var.execute_command
+  propagate_tags         = "SERVICE"
+
+  # The new task serves before the old one goes, and one that does not come up, or raises an alarm, is taken back.
+  deployment_minimum_healthy_percent = 100
+  deployment_maximum_percent         = 200
+  health_check_grace_period_seconds  = 60
+
+  deployment_circuit_breaker {
+    enable   = true
+    rollback = true
+  }
+  alarms {
+    enable      = true
+    rollback    = true
+    alarm_names = [for name in local.rollback_alarms : aws_cloudwatch_metric_alarm.main[name].alarm_name]
+  }
+
+  network_configuration {
+    subnets          = [for subnet in aws_subnet.private : subnet.id]
+    security_groups  = [aws_security_group.tasks.id]
+    assign_public_ip = false
+  }
+
+  load_balancer {
+    target_group_arn = aws_lb_target_group.tasks.arn
+    container_name   = local.container
+    container_port   = var.container_port
+  }
+
+  lifecycle {
+    # deploy.sh's, and the autoscaling's.
+    ignore_changes = [task_definition, desired_count]
+  }
+
+  # A target group that no listener uses is refused; a task without a way to its image, secrets or logs would fail.
+  depends_on = [
+    aws_lb_listener.http,
+    aws_lb_listener.https,
+    aws_vpc_endpoint.interface,
+    aws_vpc_endpoint.s3,
+    aws_iam_role_policy.execution,
+    aws_secretsmanager_secret_version.database,
+    aws_secretsmanager_secret_version.bootstrap_key,
+  ]
+}

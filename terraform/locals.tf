@@ -1,0 +1,35 @@
+# Names, once: production has the plain ones, every other environment its own name behind. scripts/lib.sh says the same.
+locals {
+  production = var.environment == "production"
+  suffix     = local.production ? "" : "-${var.environment}"
+
+  cluster        = "prop-ecs-cluster${local.suffix}"
+  service        = "prop-backend-service${local.suffix}"
+  family         = "prop-backend${local.suffix}"
+  container      = "prop"
+  repository     = "prop-backend" # one per account: what staging ran is what production gets
+  database       = "prop-db${local.suffix}"
+  database_name  = "prop"
+  database_user  = "prop"
+  load_balancer  = "prop-alb${local.suffix}"
+  log_group      = "/ecs/prop-backend${local.suffix}"
+  execution_role = "prop-execution${local.suffix}"
+  task_role      = "prop-task${local.suffix}"
+  deploy_role    = "prop-deploy${local.suffix}"
+
+  account_id = data.aws_caller_identity.current.account_id
+  partition  = data.aws_partition.current.partition
+
+  # ARNs made of names, so that a plan shows whole policies before anything exists.
+  here                = "${var.region}:${local.account_id}"
+  cluster_arn         = "arn:${local.partition}:ecs:${local.here}:cluster/${local.cluster}"
+  service_arn         = "arn:${local.partition}:ecs:${local.here}:service/${local.cluster}/${local.service}"
+  family_arn          = "arn:${local.partition}:ecs:${local.here}:task-definition/${local.family}"
+  repository_arn      = "arn:${local.partition}:ecr:${local.here}:repository/${local.repository}"
+  repository_url      = "${local.account_id}.dkr.ecr.${var.region}.amazonaws.com/${local.repository}"
+  database_arn        = "arn:${local.partition}:rds:${local.here}:db:${local.database}"
+  log_group_arn       = "arn:${local.partition}:logs:${local.here}:log-group:${local.log_group}"
+  execution_role_arn  = "arn:${local.partition}:iam::${local.account_id}:role/${local.execution_role}"
+  task_role_arn       = "arn:${local.partition}:iam::${local.account_id}:role/${local.task_role}"
+  github_provider_arn = "arn:${local.partition}:iam::${local.account_id}:oidc-provider/token.actions.githubusercontent.com"
+}

@@ -1,0 +1,83 @@
+resource "aws_db_subnet_group" "main" {
+  name        = local.database
+  description = "The private subnets"
+  subnet_ids  = [for subnet in aws_subnet.private : subnet.id]
+}
+
+resource "aws_db_parameter_group" "main" {
+  # A new major version needs a new family, and so a new name beside the old one.
+  name_prefix = "${local.database}-"
+  description = "PostgreSQL ${var.postgres_version} for prop"
+  family      = "postgres${var.postgres_version}"
+
+  # No connection without TLS, whatever a client asks for.
+  parameter {
+    name  = "rds.force_ssl"
+    value = "1"
+  }
+  # Milliseconds: slower statements are in the log.
+  parameter {
+    name  = "log_min_duration_statement"
+    value = "500"
+  }
+
+  lifecycle { create_before_destroy = true }
+}
+
+# When this database was first made: two snapshots of one name can't be, so the last one carries it.
+resource "terraform_data" "database_made" {
+  input = formatdate("YYYYMMDDhhmmss", timestamp())
+
+  lifecycle { ignore_changes = [input] }
+}
+
+resource "aws_db_instance" "main" {
+  #checkov:skip=CKV_AWS_118:Enhanced monitoring is paid; Performance Insights and the alarms tell enough of one small instance
+  #checkov:skip=CKV_AWS_161:prop signs in with its password; an IAM token lasts 15 minutes, shorter than its connections
+  identifier     = local.database
+  engine         = "postgres"
+  engine_version = var.postgres_version
+  instance_class = var.database_class
+
+  db_name  = local.database_name
+  username = local.database_user
+  # Write-only. RDS's own managed password is not used: it changes every 7 days under running tasks.
+  password_wo         = var.database_password
+  password_wo_version = local.secrets_version
+
+  storage_type          = "gp3"
+  allocated_storage     = var.database_storage
+  max_allocated_storage = var.database_storage_ceiling
+  storage_encrypted     = true
+  kms_key_id            = local.key_arn
+
+  multi_az               = var.multi_az
+  db_subnet_group_name   = aws_db_subnet_group.main.name
+  vpc_security_group_ids = [aws_security_group.database.id]
+  publicly_accessible    = false
+  parameter_group_name   = aws_db_parameter_group.main.name
+  # The authority whose certificate prop checks, by its bundle in the image.
+  ca_cert_identifier = "rds-ca-rsa2048-g1"
+
+  # Point-in-time restore to any second of these days. Windows are UTC: night in India, and apart from each other.
+  backup_retention_period  = var.backup_days
+  backup_window            = "20:30-21:00"
+  maintenance_window       = "sun:21:30-sun:22:30"
+  copy_tags_to_snapshot    = true
+  delete_automated_backups = !var.deletion_protection
+
+  auto_minor_version_upgrade  = true
+  allow_major_version_upgrade = false
+
+  deletion_protection       = var.deletion_protection
+  skip_final_snapshot       = !var.deletion_protection
+  final_snapshot_identifier = var.deletion_protection ? "${local.database}-final-${terraform_data.database_made.output}" : null
+
+  performance_insights_enabled          = true
+  performance_insights_retention_period = 7 # days that cost nothing
+  performance_insights_kms_key_id       = local.key_arn
+  enabled_cloudwatch_logs_exports       = ["postgresql", "upgrade"]
+
+  # RDS would make them by itself, and keep them forever.
+  depends_on = [aws_cloudwatch_log_group.database]
+}

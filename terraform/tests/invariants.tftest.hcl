@@ -1,0 +1,247 @@
+# What the variables switch, planned without AWS. What holds in both environments as they are is in tests/infra.
+
+mock_provider "aws" {
+  mock_data "aws_availability_zones" {
+    defaults = { names = ["ap-south-1a", "ap-south-1b", "ap-south-1c"] }
+  }
+  mock_data "aws_caller_identity" {
+    defaults = { account_id = "123456789012" }
+  }
+  mock_data "aws_partition" {
+    defaults = { partition = "aws" }
+  }
+  mock_data "aws_vpc_endpoint_service" {
+    defaults = { availability_zones = ["ap-south-1a", "ap-south-1b", "ap-south-1c"], service_name = "com.amazonaws.ap-south-1.any" }
+  }
+  mock_resource "aws_db_instance" {
+    defaults        = { address = "db.internal", port = 5432 }
+    override_during = plan
+  }
+  mock_resource "aws_secretsmanager_secret" {
+    defaults        = { arn = "arn:aws:secretsmanager:ap-south-1:123456789012:secret:prop-AbCdEf" }
+    override_during = plan
+  }
+  mock_resource "aws_kms_key" {
+    defaults        = { arn = "arn:aws:kms:ap-south-1:123456789012:key/0f1e2d3c" }
+    override_during = plan
+  }
+}
+
+variables {
+  environment               = "staging"
+  creates_account_resources = true
+  multi_az                  = false
+  backup_days               = 7
+  deletion_protection       = false
+  log_retention_days        = 14
+  alarm_email               = "ops@example.org"
+  github_subject_prefix     = "repo:acme/prop"
+  database_password         = "0123456789abcdef"
+  bootstrap_key             = "prop_000000000000000000000000000000000000"
+}
+
+run "defaults_are_small_and_plain" {
+  command = plan
+
+  assert {
+    condition = (
+      aws_db_instance.main.instance_class == "db.t3.micro" && aws_db_instance.main.allocated_storage == 20 &&
+      aws_ecs_task_definition.main.cpu == "256" && aws_ecs_task_definition.main.memory == "512" &&
+      aws_appautoscaling_target.tasks.min_capacity == 1
+    )
+    error_message = "One small task, and a db.t3.micro with 20 GB, is what an environment has unless told otherwise."
+  }
+  assert {
+    condition = (
+      length(aws_wafv2_web_acl.main) + length(aws_kms_key.main) + length(aws_backup_vault.main) + length(aws_scheduler_schedule.main) == 0
+      && one(aws_ecs_cluster.main.setting).value == "disabled"
+    )
+    error_message = "What costs extra is off."
+  }
+  assert {
+    condition     = aws_ecs_service.main.desired_count == 0 && endswith(jsondecode(aws_ecs_task_definition.main.container_definitions)[0].image, ":none")
+    error_message = "No task is wanted before there is an image."
+  }
+  assert {
+    condition = { for variable in jsondecode(aws_ecs_task_definition.main.container_definitions)[0].environment : variable.name => variable.value } == {
+      PORT                        = "8080"
+      PROP_ENVIRONMENT            = "production"
+      PROP_HTTP__SHUTDOWN_SECONDS = "20"
+      PROP_DATABASE__HOST         = "db.internal"
+      PROP_DATABASE__PORT         = "5432"
+      PROP_DATABASE__NAME         = "prop"
+      PROP_DATABASE__USER         = "prop"
+      PROP_DATABASE__SSLMODE      = "verify-full"
+      PROP_DATABASE__CA_FILE      = "/etc/prop/rds-ca.pem"
+    }
+    error_message = "The task's environment is exactly what prop accepts."
+  }
+  assert {
+    condition = (
+      jsondecode(aws_ecs_task_definition.main.container_definitions)[0].stopTimeout > local.drain_seconds &&
+      tonumber(aws_lb_target_group.tasks.deregistration_delay) >= 15 && tonumber(aws_lb_target_group.tasks.deregistration_delay) <= 30
+    )
+    error_message = "A task has drained before it is killed."
+  }
+  assert {
+    condition     = aws_lb_listener.http.default_action[0].type == "forward" && length(aws_lb_listener.https) == 0
+    error_message = "Without a certificate HTTP serves."
+  }
+}
+
+run "production_has_the_plain_names" {
+  command = plan
+
+  variables {
+    environment               = "production"
+    creates_account_resources = false
+    certificate_arn           = "arn:aws:acm:ap-south-1:123456789012:certificate/0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
+    multi_az                  = true
+    deletion_protection       = true
+    endpoint_zones            = 2
+  }
+
+  assert {
+    condition = [
+      aws_ecs_cluster.main.name, aws_ecs_service.main.name, aws_ecs_task_definition.main.family, aws_db_instance.main.identifier,
+      aws_lb.main.name, aws_cloudwatch_log_group.main.name, aws_secretsmanager_secret.database.name, aws_iam_role.deploy[0].name,
+      ] == [
+      "prop-ecs-cluster", "prop-backend-service", "prop-backend", "prop-db",
+      "prop-alb", "/ecs/prop-backend", "prop/database", "prop-deploy",
+    ]
+    error_message = "Production's names have no suffix: the assignment and the scripts know them so."
+  }
+  assert {
+    condition     = length(aws_ecr_repository.main) + length(aws_iam_openid_connect_provider.github) + length(aws_budgets_budget.main) == 0
+    error_message = "What an account has once is looked up, not made again."
+  }
+  assert {
+    condition     = !strcontains(aws_iam_role_policy.deploy[0].policy, "ecr:PutImage")
+    error_message = "Images are pushed by the environment that makes the repository only."
+  }
+  assert {
+    condition     = aws_lb_listener.http.default_action[0].type == "redirect" && aws_lb_listener.https[0].ssl_policy == "ELBSecurityPolicy-TLS13-1-2-2021-06"
+    error_message = "With a certificate HTTP redirects."
+  }
+  assert {
+    condition     = toset([for rule in aws_vpc_security_group_ingress_rule.load_balancer_from_world : rule.from_port]) == toset([80, 443])
+    error_message = "With a certificate the load balancer is reached on 80 and 443."
+  }
+  assert {
+    condition     = alltrue([for endpoint in aws_vpc_endpoint.interface : endpoint.private_dns_enabled])
+    error_message = "Tasks find endpoints by the services' own names."
+  }
+  assert {
+    condition     = !aws_db_instance.main.skip_final_snapshot && aws_db_instance.main.deletion_protection && aws_lb.main.enable_deletion_protection
+    error_message = "deletion_protection keeps database and load balancer, and a last snapshot."
+  }
+}
+
+run "extras_can_be_switched_on" {
+  command = plan
+
+  variables {
+    waf                  = true
+    customer_managed_key = true
+    backup_vault         = true
+    auto_stop            = true
+    working_hours        = { start = 9, stop = 19, days = "MON-SAT", zone = "Europe/Berlin" }
+    container_insights   = true
+    execute_command      = true
+    access_log_bucket    = "acme-logs"
+    allowed_cidrs        = ["203.0.113.0/24", "198.51.100.0/24"]
+  }
+
+  assert {
+    condition     = length(aws_wafv2_web_acl_association.main) == 1
+    error_message = "waf puts the firewall before the load balancer."
+  }
+  assert {
+    condition = alltrue([for arn in concat(
+      [aws_db_instance.main.kms_key_id, aws_secretsmanager_secret.database.kms_key_id, aws_secretsmanager_secret.bootstrap_key.kms_key_id],
+      [aws_cloudwatch_log_group.main.kms_key_id, aws_sns_topic.alarms.kms_master_key_id, aws_backup_vault.main[0].kms_key_arn],
+      [one(aws_ecr_repository.main[0].encryption_configuration).kms_key, aws_db_instance.main.performance_insights_kms_key_id],
+    ) : arn == aws_kms_key.main[0].arn])
+    error_message = "customer_managed_key encrypts everything that can be."
+  }
+  assert {
+    condition     = strcontains(aws_iam_role_policy.execution.policy, "kms:Decrypt")
+    error_message = "With a key of our own, tasks can still read their secrets."
+  }
+  assert {
+    condition = { for name, schedule in aws_scheduler_schedule.main : name => "${schedule.schedule_expression} ${schedule.schedule_expression_timezone}" } == {
+      stop-tasks     = "cron(0 19 ? * * *) Europe/Berlin"
+      stop-database  = "cron(15 19 ? * * *) Europe/Berlin"
+      start-database = "cron(30 8 ? * MON-SAT *) Europe/Berlin"
+      start-tasks    = "cron(0 9 ? * MON-SAT *) Europe/Berlin"
+    }
+    error_message = "auto_stop stops every evening, and starts the database before the tasks on working days."
+  }
+  assert {
+    condition     = !aws_cloudwatch_metric_alarm.main["no-task"].actions_enabled && aws_cloudwatch_metric_alarm.main["server-errors"].actions_enabled
+    error_message = "Nobody is told every evening that no task runs."
+  }
+  assert {
+    condition     = contains(keys(aws_vpc_endpoint.interface), "ssmmessages") && !jsondecode(aws_ecs_task_definition.main.container_definitions)[0].readonlyRootFilesystem
+    error_message = "execute_command has the endpoint and the writable root that its agent needs."
+  }
+  assert {
+    condition     = length(aws_vpc_security_group_ingress_rule.load_balancer_from_world) == 2 && one(aws_lb.main.access_logs).bucket == "acme-logs"
+    error_message = "allowed_cidrs and access_log_bucket are the load balancer's."
+  }
+}
+
+run "an_endpoint_is_where_its_service_is" {
+  command = plan
+
+  variables {
+    endpoint_zones = 2
+  }
+  override_data {
+    target = data.aws_vpc_endpoint_service.interface["logs"]
+    values = { availability_zones = ["ap-south-1b", "ap-south-1c"] }
+  }
+
+  assert {
+    condition     = local.endpoint_zones["logs"] == ["ap-south-1b"] && local.endpoint_zones["ecr.api"] == ["ap-south-1a", "ap-south-1b"]
+    error_message = "An endpoint is asked for in zones only where its service is offered."
+  }
+}
+
+run "a_service_that_no_zone_offers_is_refused" {
+  command = plan
+
+  override_data {
+    target = data.aws_vpc_endpoint_service.interface["logs"]
+    values = { availability_zones = ["ap-south-1c"] }
+  }
+  expect_failures = [data.aws_vpc_endpoint_service.interface]
+}
+
+run "a_region_with_one_zone_is_refused" {
+  command = plan
+
+  override_data {
+    target = data.aws_availability_zones.available
+    values = { names = ["ap-south-1a"] }
+  }
+  expect_failures = [data.aws_availability_zones.available]
+}
+
+run "what_is_seldom_meant_is_said" {
+  command = plan
+
+  variables {
+    environment           = "production"
+    alarm_email           = null
+    github_subject_prefix = null
+    auto_stop             = true
+  }
+  expect_failures = [
+    check.keys_travel_encrypted,
+    check.alarms_reach_somebody,
+    check.production_is_kept,
+    check.one_zone_may_fail,
+    check.github_may_deploy,
+  ]
+}

@@ -1,0 +1,678 @@
+//! GitHub's webhooks: signed, kept once, and brought into the ledger whatever order they come in.
+
+use crate::harness::{ADMIN, Answer, TestApp, WEBHOOK_SECRET, new_deployment, together, with};
+use hmac::{Hmac, Mac};
+use prop::http::auth::hex;
+use serde_json::{Value, json};
+use sha2::Sha256;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+crate::on_both_databases! {
+    every_example_of_github_is_taken
+    a_signature_is_checked_before_anything_else
+    without_a_secret_nothing_is_taken
+    what_is_no_delivery_is_refused
+    a_delivery_is_done_once
+    a_delivery_that_comes_twice_at_once_is_done_once
+    deliveries_are_listed_and_read
+    an_unknown_event_is_kept_and_does_nothing
+    what_can_not_be_applied_is_kept_and_says_why
+    a_deployment_goes_where_github_says
+    any_order_ends_in_the_same_state
+    deliveries_that_come_together_are_put_in_order
+    a_late_success_does_not_replace_what_is_live
+    a_success_that_turns_out_to_be_none_gives_its_place_back
+    what_skipped_the_gate_is_flagged
+    a_waiting_deployment_moves_on_with_a_review
+    a_rejected_review_ends_what_waits
+    a_service_is_found_by_its_repository
+    a_rollout_that_its_script_recorded_is_not_recorded_twice
+    a_script_adopts_what_a_webhook_told_of_its_run
+    a_script_that_the_gate_holds_back_ends_what_its_webhook_began
+    the_end_of_a_run_ends_what_still_runs
+}
+
+const RUN: &str = "https://github.com/Codertocat/Hello-World/actions/runs/77";
+const SHA: &str = "f95f852bd8fca8fcc58a9a2d6c842781e32a215e";
+
+fn signature(secret: &str, body: &[u8]) -> String {
+    let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap().chain_update(body);
+    format!("sha256={}", hex(&mac.finalize().into_bytes()))
+}
+
+/// A name that no other delivery has.
+fn fresh() -> String {
+    static DELIVERIES: AtomicU32 = AtomicU32::new(0);
+    format!("72d3162e-cc78-11e3-81ab-{:012}", DELIVERIES.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Sends a body with these headers.
+#[track_caller]
+fn post(app: &TestApp, body: &[u8], headers: &[(&str, &str)]) -> Answer {
+    let mut request = app.request("POST", "/webhooks/github").header("Content-Type", "application/json");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    app.send(request.body(body.to_vec()).unwrap())
+}
+
+#[track_caller]
+fn deliver_as(app: &TestApp, id: &str, event: &str, body: &[u8]) -> Answer {
+    let signature = signature(WEBHOOK_SECRET, body);
+    post(app, body, &[("X-GitHub-Event", event), ("X-GitHub-Delivery", id), ("X-Hub-Signature-256", &signature)])
+}
+
+/// Sends a payload as GitHub does, as a fresh delivery; returns what came of it.
+#[track_caller]
+pub fn deliver(app: &TestApp, event: &str, payload: &Value) -> Value {
+    deliver_as(app, &fresh(), event, payload.to_string().as_bytes()).expect(202)
+}
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api/payloads")
+}
+
+fn example(path: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(examples().join(path)).unwrap()).unwrap()
+}
+
+/// `second` seconds into the time that these tests tell of: all in the past.
+fn at(second: u32) -> String {
+    format!("2026-02-03T04:{:02}:{:02}Z", second / 60, second % 60)
+}
+
+/// What GitHub tells of a deployment: with a status if `state` is not empty. Built upon its example.
+fn told(id: u64, environment: &str, state: &str, second: u32) -> (&'static str, Value) {
+    let mut payload = example("deployment_status/payload.json");
+    let deployment = &mut payload["deployment"];
+    (deployment["id"], deployment["environment"]) = (json!(id), json!(environment));
+    deployment["created_at"] = json!(at(0));
+    if state.is_empty() {
+        payload.as_object_mut().unwrap().remove("deployment_status");
+        return ("deployment", payload);
+    }
+    let status = &mut payload["deployment_status"];
+    (status["id"], status["state"], status["environment"]) = (json!(1000 + second), json!(state), json!(environment));
+    status["created_at"] = json!(at(second));
+    ("deployment_status", payload)
+}
+
+/// The same, of a workflow's run.
+fn told_of_run(id: u64, environment: &str, state: &str, second: u32) -> (&'static str, Value) {
+    let (event, mut payload) = told(id, environment, state, second);
+    payload["workflow_run"] = json!({"html_url": RUN, "id": 77});
+    (event, payload)
+}
+
+#[track_caller]
+fn send(app: &TestApp, (event, payload): (&str, Value)) -> Value {
+    deliver(app, event, &payload)
+}
+
+/// The only deployment of the ledger.
+#[track_caller]
+fn only(app: &TestApp) -> Value {
+    let mut all = app.all("/v1/deployments");
+    assert_eq!(all.len(), 1, "{all:?}");
+    all.remove(0)
+}
+
+#[track_caller]
+fn states(app: &TestApp) -> Vec<String> {
+    let mut all: Vec<_> = app.all("/v1/deployments").iter().map(|one| format!("{} {}", one["external_id"], one["state"])).collect();
+    all.sort();
+    all.into_iter().map(|line| line.replace('"', "")).collect()
+}
+
+fn every_example_of_github_is_taken(app: &TestApp) {
+    let mut taken = Vec::new();
+    for event in ["deployment", "deployment_status", "ping", "workflow_run"] {
+        let files = examples().join(event).read_dir().unwrap();
+        let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+        files.sort();
+        for file in files {
+            let body = std::fs::read(&file).unwrap();
+            let answer = deliver_as(app, &fresh(), event, &body).expect(202);
+            let is_kept = app.get(&format!("/v1/deliveries/{}", answer["id"].as_str().unwrap())).expect(200);
+            assert_eq!(is_kept["body"], String::from_utf8(body).unwrap(), "byte for byte");
+            assert_ne!(answer["outcome"], "failed", "{}: {answer}", file.display());
+            taken.push(format!("{event}: {}", answer["outcome"].as_str().unwrap()));
+        }
+    }
+    assert_eq!(taken.len(), 13);
+    assert_eq!(taken.iter().filter(|line| line.ends_with("ignored")).count(), 5, "{taken:?}");
+    let pages = "/v1/services/hello-world/environments/github-pages";
+    // The examples share one number, as the same deployment to two places can't: the first told one is the one.
+    assert_eq!(states(app), ["145988746 succeeded"]);
+    assert!(app.get(pages).status == 200 || app.get("/v1/services/hello-world/environments/production").status == 200);
+}
+
+fn a_signature_is_checked_before_anything_else(app: &TestApp) {
+    let vectors: Value = example("signature-vectors.json");
+    let vectors = vectors["vectors"].as_array().unwrap().iter().filter(|vector| vector["scheme"] == "github");
+    let mut checked = 0;
+    for vector in vectors {
+        let text = |field: &str| vector[field].as_str().unwrap();
+        assert_eq!(text("secret"), WEBHOOK_SECRET, "the apps of these tests have GitHub's own example for a secret");
+        assert_eq!(signature(text("secret"), text("payload").as_bytes()), text("expected"));
+        // Signed as it should be; only then it shows that it is no JSON.
+        let named = [("X-GitHub-Event", "ping"), ("X-GitHub-Delivery", "1"), (text("header"), text("expected"))];
+        post(app, text("payload").as_bytes(), &named).expect_problem(400, "malformed_json");
+        checked += 1;
+    }
+    assert_eq!(checked, 1);
+
+    let body = example("ping/payload.json").to_string();
+    let right = signature(WEBHOOK_SECRET, body.as_bytes());
+    let named = [("X-GitHub-Event", "ping"), ("X-GitHub-Delivery", "1")];
+    post(app, body.as_bytes(), &named).expect_problem(401, "invalid_signature");
+    let flipped = right.replace(|digit: char| digit == right.chars().last().unwrap(), "z");
+    let wrong = [
+        signature("another secret altogether", body.as_bytes()),
+        signature(WEBHOOK_SECRET, b"another body"),
+        right[..right.len() - 2].to_owned(),
+        right.replace("sha256=", "sha1="),
+        right.replace("sha256=", ""),
+        format!("{right}00"),
+        flipped,
+        "sha256=".into(),
+        "sha256=é".into(),
+    ];
+    for wrong in wrong {
+        let problem = post(app, body.as_bytes(), &[&named[..], &[("X-Hub-Signature-256", &wrong)]].concat());
+        let told = problem.expect_problem(401, "invalid_signature").to_string();
+        assert!(!told.contains(&right[7..]) && !told.contains(WEBHOOK_SECRET), "{told}");
+    }
+    post(app, format!("{body} ").as_bytes(), &[&named[..], &[("X-Hub-Signature-256", &right)]].concat())
+        .expect_problem(401, "invalid_signature");
+    // A key is none.
+    let request = app.request("POST", "/webhooks/github").header("Authorization", format!("Bearer {ADMIN}"));
+    let request = request.header("Content-Type", "application/json").body(body.clone().into_bytes()).unwrap();
+    app.send(request).expect_problem(401, "invalid_signature");
+    assert!(app.all("/v1/deliveries").is_empty());
+    let upper = format!("sha256={}", right[7..].to_uppercase());
+    for right in [&right, &upper] {
+        let answer = post(app, body.as_bytes(), &[&named[..], &[("X-Hub-Signature-256", right)]].concat());
+        assert!(answer.status == 202 || answer.status == 200, "{}", answer.text);
+    }
+}
+
+fn without_a_secret_nothing_is_taken(app: &TestApp) {
+    let without = TestApp::start(&app.database_url, &[("PROP_GITHUB__WEBHOOK_SECRET", "")]);
+    let body = example("ping/payload.json").to_string();
+    deliver_as(&without, "1", "ping", body.as_bytes()).expect_problem(403, "webhooks_off");
+    // Nor what an empty secret would have signed.
+    let signature = signature("", body.as_bytes());
+    let headers = [("X-GitHub-Event", "ping"), ("X-GitHub-Delivery", "1"), ("X-Hub-Signature-256", signature.as_str())];
+    post(&without, body.as_bytes(), &headers).expect_problem(403, "webhooks_off");
+    assert!(without.all("/v1/deliveries").is_empty());
+}
+
+fn what_is_no_delivery_is_refused(app: &TestApp) {
+    for (id, event) in [("", "ping"), ("1", ""), ("a b", "ping"), ("1", "ping/pong"), (&"x".repeat(101), "ping")] {
+        deliver_as(app, id, event, b"{}").expect_problem(400, "invalid_delivery");
+    }
+    for body in [&b"{"[..], b"", b"Hello", b"{\"a\": 1} 2", b"\xff", b"{\"a\": \"\0\"}"] {
+        deliver_as(app, &fresh(), "deployment", body).expect_problem(400, "malformed_json");
+    }
+    let signature = signature(WEBHOOK_SECRET, b"payload=%7B%7D");
+    let form = app.request("POST", "/webhooks/github").header("Content-Type", "application/x-www-form-urlencoded");
+    let form = form.header("X-Hub-Signature-256", signature).header("X-GitHub-Event", "ping").header("X-GitHub-Delivery", "1");
+    app.send(form.body(b"payload=%7B%7D".to_vec()).unwrap()).expect_problem(415, "unsupported_media_type");
+    let small = TestApp::start(&app.database_url, &[("PROP_HTTP__BODY_LIMIT_KIB", "4")]);
+    let payload = example("deployment/payload.json").to_string();
+    deliver_as(&small, &fresh(), "deployment", payload.as_bytes()).expect_problem(413, "body_too_large");
+    assert!(app.all("/v1/deliveries").is_empty() && app.all("/v1/deployments").is_empty());
+}
+
+fn a_delivery_is_done_once(app: &TestApp) {
+    let (event, payload) = told(1, "production", "success", 5);
+    let id = fresh();
+    let first = deliver_as(app, &id, event, payload.to_string().as_bytes()).expect(202);
+    let counts = app.counts();
+    assert_eq!(deliver_as(app, &id, event, payload.to_string().as_bytes()).expect(200), first);
+    // The name counts: GitHub sends the same body with it again.
+    assert_eq!(deliver_as(app, &id, "ping", b"{}").expect(200), first);
+    assert_eq!(app.counts(), counts);
+    // The same told under another name changes nothing either.
+    let again = deliver(app, event, &payload);
+    assert_eq!((&again["outcome"], &again["deployment_id"]), (&json!("unchanged"), &first["deployment_id"]));
+    assert_eq!(only(app)["revision"], app.get(&format!("/v1/deployments/{}", first["deployment_id"].as_str().unwrap())).json()["revision"]);
+}
+
+fn a_delivery_that_comes_twice_at_once_is_done_once(app: &TestApp) {
+    let (event, payload) = told(1, "production", "in_progress", 5);
+    let (id, body) = (fresh(), payload.to_string());
+    let answers = together(6, |_| deliver_as(&app.another(), &id, event, body.as_bytes()).status);
+    assert_eq!(answers.iter().filter(|status| **status == 202).count(), 1, "{answers:?}");
+    assert_eq!(answers.iter().filter(|status| **status == 200).count(), 5, "{answers:?}");
+    assert_eq!(app.all("/v1/deliveries").len(), 1);
+    assert_eq!(only(app)["state"], "running");
+}
+
+fn deliveries_are_listed_and_read(app: &TestApp) {
+    send(app, told(1, "production", "in_progress", 5));
+    deliver(app, "ping", &example("ping/payload.json"));
+    let last = send(app, told(2, "staging", "success", 5));
+    let listed = app.get("/v1/deliveries?limit=2").expect(200);
+    assert_eq!(listed["items"][0], last);
+    assert!(listed["items"][0].get("body").is_none() && listed["next"].is_string());
+    assert_eq!(app.all("/v1/deliveries").len(), 3);
+    let only_of = |query: &str| app.all(&format!("/v1/deliveries?{query}"));
+    assert_eq!(only_of("event=ping").len(), 1);
+    assert_eq!(only_of("outcome=applied").len(), 2);
+    assert_eq!(only_of(&format!("deployment_id={}", last["deployment_id"].as_str().unwrap())), std::slice::from_ref(&last));
+    app.get("/v1/deliveries?outcome=lost").expect_problem(400, "invalid_query");
+    app.get("/v1/deliveries/unknown").expect_problem(404, "not_found");
+
+    let path = format!("/v1/deliveries/{}", last["id"].as_str().unwrap());
+    let read = app.get(&path).expect(200);
+    assert!(read["body"].as_str().unwrap().contains("Codertocat"));
+    let operator = app.key("operator", &["operate", "read"]);
+    assert_eq!(app.call("GET", "/v1/deliveries", &operator, None, &[]).status, 200);
+    app.call("GET", &path, &operator, None, &[]).expect_problem(403, "missing_scope");
+    let reader = app.key("reader", &["read"]);
+    app.call("GET", "/v1/deliveries", &reader, None, &[]).expect_problem(403, "missing_scope");
+}
+
+fn an_unknown_event_is_kept_and_does_nothing(app: &TestApp) {
+    for event in ["push", "star", "an_event_to_come"] {
+        let answer = deliver(app, event, &json!({"action": "made", "sender": {"login": "someone"}}));
+        assert_eq!((&answer["outcome"], &answer["action"]), (&json!("ignored"), &json!("made")));
+    }
+    assert_eq!(deliver(app, "star", &json!([1, 2]))["outcome"], "ignored");
+    assert_eq!(app.all("/v1/deliveries").len(), 4);
+    assert!(app.all("/v1/services").is_empty() && app.all("/v1/deployments").is_empty());
+}
+
+fn what_can_not_be_applied_is_kept_and_says_why(app: &TestApp) {
+    let (event, whole) = told(1, "production", "success", 5);
+    let mut lacking = whole.clone();
+    lacking["deployment"].as_object_mut().unwrap().remove("created_at");
+    let mut nameless = whole.clone();
+    nameless["deployment"]["environment"] = json!("***");
+    for (payload, why) in [(lacking, "created_at"), (nameless, "***"), (json!({}), "repository")] {
+        let answer = deliver(app, event, &payload);
+        assert_eq!(answer["outcome"], "failed", "{answer}");
+        assert!(answer["detail"].as_str().unwrap().contains(why), "{answer}");
+        assert!(app.get(&format!("/v1/deliveries/{}", answer["id"].as_str().unwrap())).json()["body"].is_string());
+    }
+    assert!(app.all("/v1/services").is_empty() && app.all("/v1/events").iter().all(|event| event["entity"] == "key"));
+    assert_eq!(deliver(app, event, &whole)["outcome"], "applied");
+}
+
+fn a_deployment_goes_where_github_says(app: &TestApp) {
+    let answer = send(app, told(7, "Preview / EU", "", 0));
+    assert_eq!(answer["outcome"], "applied", "{answer}");
+    let made = only(app);
+    assert_eq!((&made["state"], &made["environment"], &made["service"]), (&json!("approved"), &json!("preview-eu"), &json!("hello-world")));
+    assert_eq!((&made["source"], &made["external_id"], &made["git_sha"]), (&json!("github"), &json!("7"), &json!(SHA)));
+    assert_eq!((&made["version"], &made["requested_by"]), (&json!("f95f852bd8fc"), &json!("Codertocat")));
+    let service = app.get("/v1/services/hello-world").expect(200);
+    assert_eq!(service["repository_url"], "https://github.com/Codertocat/Hello-World");
+    let steps = [
+        ("waiting", 1, "approved", "unchanged"),
+        ("queued", 2, "approved", "unchanged"),
+        ("in_progress", 3, "running", "applied"),
+        ("pending", 2, "running", "unchanged"),
+        ("success", 9, "succeeded", "applied"),
+        ("in_progress", 4, "succeeded", "unchanged"),
+        ("inactive", 20, "superseded", "applied"),
+        ("inactive", 21, "superseded", "unchanged"),
+    ];
+    for (state, second, expected, outcome) in steps {
+        let answer = send(app, told(7, "Preview / EU", state, second));
+        let now = only(app);
+        assert_eq!((&now["state"], &answer["outcome"]), (&json!(expected), &json!(outcome)), "{state}: {answer}");
+        assert_eq!(answer["deployment_id"], now["id"], "{state}: {answer}");
+    }
+    let ended = only(app);
+    for (field, second) in [("requested_at", 0), ("started_at", 3), ("finished_at", 9)] {
+        assert_eq!(ended[field], at(second).replace('Z', ".000000Z"), "{field}");
+    }
+    let events = app.all(&format!("/v1/deployments/{}/events", ended["id"].as_str().unwrap()));
+    let actions: Vec<_> = events.iter().rev().map(|event| event["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["deployment.requested", "deployment.started", "deployment.succeeded", "deployment.superseded"]);
+    assert!(events.iter().all(|event| event["actor"] == "github:Codertocat"), "{events:?}");
+}
+
+/// Numbers that look random: a xorshift generator.
+fn shuffle<T>(items: &mut [T], seed: &mut u64) {
+    for end in (1..items.len()).rev() {
+        *seed ^= *seed << 13;
+        *seed ^= *seed >> 7;
+        *seed ^= *seed << 17;
+        items.swap(end, (*seed >> 16) as usize % (end + 1));
+    }
+}
+
+/// What any order must leave alike: everything but identifiers and when prop was told.
+fn essence(deployment: &Value) -> Value {
+    let fields = ["service", "environment", "version", "git_sha", "state", "source", "run_url", "reason", "requested_at", "started_at"];
+    let mut kept: serde_json::Map<_, _> = fields.iter().map(|field| ((*field).to_owned(), deployment[*field].clone())).collect();
+    // What never started ends when prop hears of it.
+    kept.insert("finished_at".into(), deployment["finished_at"].clone());
+    Value::Object(kept)
+}
+
+fn any_order_ends_in_the_same_state(app: &TestApp) {
+    let histories: [&[&str]; 7] = [
+        &["", "waiting", "queued", "in_progress", "success"],
+        &["", "queued", "in_progress", "failure"],
+        &["in_progress", "error"],
+        &["", "in_progress", "failure", "queued", "in_progress", "success", "inactive"],
+        &["", "pending", "in_progress", "success", "failure"],
+        &["", "waiting", "in_progress", "inactive"],
+        &["success", "success"],
+    ];
+    let (mut seed, mut number) = (20_260_203, 100);
+    for history in histories {
+        let mut expected = None;
+        for round in 0..8 {
+            number += 1;
+            let (service, environment) = (format!("service-{number}"), "production");
+            let mut facts: Vec<_> = history
+                .iter()
+                .enumerate()
+                .map(|(second, state)| {
+                    let (event, mut payload) = told_of_run(number, environment, state, second as u32);
+                    payload["deployment"]["payload"] = json!({"service": service});
+                    (payload["repository"]["html_url"], payload["repository"]["name"]) =
+                        (json!(format!("https://github.com/a/{service}")), json!(service));
+                    (event, payload)
+                })
+                .collect();
+            if round > 0 {
+                shuffle(&mut facts, &mut seed);
+            }
+            let order: Vec<_> = facts.iter().map(|(_, payload)| payload["deployment_status"]["state"].clone()).collect();
+            // One of them comes again.
+            facts.push(facts[0].clone());
+            for fact in facts {
+                let answer = send(app, fact);
+                assert_ne!(answer["outcome"], "failed", "{order:?}: {answer}");
+            }
+            let all = app.all(&format!("/v1/deployments?service={service}"));
+            assert_eq!(all.len(), 1, "{order:?}");
+            let mut found = essence(&all[0]);
+            found["service"] = json!("service");
+            assert_eq!(*expected.get_or_insert_with(|| found.clone()), found, "{order:?}");
+        }
+        let ends = ["succeeded", "failed", "superseded", "cancelled"];
+        assert!(ends.contains(&expected.unwrap()["state"].as_str().unwrap()), "{history:?}");
+    }
+}
+
+fn deliveries_that_come_together_are_put_in_order(app: &TestApp) {
+    for round in 0..4 {
+        let states = ["", "waiting", "queued", "in_progress", "success"];
+        let answers = together(states.len(), |n| {
+            let (event, mut payload) = told(500 + round, "production", states[n], n as u32);
+            payload["repository"]["html_url"] = json!(format!("https://github.com/a/together-{round}"));
+            payload["repository"]["name"] = json!(format!("together-{round}"));
+            deliver_as(&app.another(), &fresh(), event, payload.to_string().as_bytes()).expect(202)
+        });
+        assert!(answers.iter().all(|answer| answer["outcome"] != "failed"), "{answers:?}");
+        let all = app.all(&format!("/v1/deployments?service=together-{round}"));
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert_eq!((&all[0]["state"], &all[0]["started_at"]), (&json!("succeeded"), &json!(at(3).replace('Z', ".000000Z"))));
+    }
+}
+
+fn a_late_success_does_not_replace_what_is_live(app: &TestApp) {
+    send(app, told(2, "production", "in_progress", 30));
+    // GitHub lost this one's deliveries, and somebody sends them again by hand.
+    send(app, told(1, "production", "in_progress", 10));
+    assert_eq!(states(app), ["1 cancelled", "2 running"]);
+    send(app, told(2, "production", "success", 40));
+    send(app, told(1, "production", "success", 20));
+    assert_eq!(states(app), ["1 superseded", "2 succeeded"]);
+    let place = app.get("/v1/services/hello-world/environments/production").expect(200);
+    assert_eq!(place["live"]["external_id"], "2");
+    // What starts later ends what was taken to run, and what succeeds later takes the place.
+    send(app, told(3, "production", "in_progress", 50));
+    send(app, told(4, "production", "in_progress", 60));
+    assert_eq!(states(app), ["1 superseded", "2 succeeded", "3 cancelled", "4 running"]);
+    send(app, told(4, "production", "success", 70));
+    assert_eq!(states(app), ["1 superseded", "2 superseded", "3 cancelled", "4 succeeded"]);
+}
+
+fn a_success_that_turns_out_to_be_none_gives_its_place_back(app: &TestApp) {
+    send(app, told(1, "production", "success", 10));
+    send(app, told(2, "production", "success", 20));
+    assert_eq!(states(app), ["1 superseded", "2 succeeded"]);
+    send(app, told(2, "production", "failure", 30));
+    assert_eq!(states(app), ["1 succeeded", "2 failed"]);
+}
+
+fn what_skipped_the_gate_is_flagged(app: &TestApp) {
+    app.post("/v1/environments", json!({"slug": "production", "tier": "production", "required_approvals": 1})).expect(201);
+    let waits = send(app, told(1, "production", "", 0));
+    assert_eq!(waits["outcome"], "unchanged", "without an image the gate refuses it: {waits}");
+    assert!(waits["detail"].as_str().unwrap().starts_with("gate_blocked"), "{waits}");
+    assert!(app.all("/v1/deployments").is_empty());
+    assert_eq!(app.all("/v1/events?action=gate.blocked").len(), 1);
+    send(app, told(1, "production", "queued", 1));
+    assert_eq!(app.all("/v1/events?action=gate.blocked").len(), 1, "once is enough");
+    send(app, told(1, "production", "in_progress", 2));
+    let running = app.get(&format!("/v1/deployments/{}", only(app)["id"].as_str().unwrap())).expect(200);
+    assert_eq!((&running["state"], &running["ungated"]), (&json!("running"), &json!(true)));
+    assert_eq!(running["decision"]["allowed"], false);
+    send(app, told(2, "staging", "success", 3));
+    let free = app.all("/v1/deployments?environment=staging");
+    assert_eq!((&free[0]["state"], &free[0]["ungated"]), (&json!("succeeded"), &json!(false)));
+}
+
+/// What GitHub tells of a review, after the schema of octokit/webhooks.
+fn review(action: &str, approver: &str) -> Value {
+    let payload = example("deployment_status/payload.json");
+    json!({
+        "action": action, "since": at(5), "comment": "Looks good.", "approver": {"login": approver}, "sender": {"login": approver},
+        "repository": payload["repository"],
+        "workflow_job_runs": [{"id": 1, "name": "deploy", "status": "waiting", "conclusion": null, "html_url": format!("{RUN}/job/1"),
+            "created_at": at(1), "updated_at": at(1), "environment": "staging"}],
+        "workflow_run": {"id": 77, "html_url": RUN, "head_branch": "master", "head_sha": SHA, "status": "waiting", "conclusion": null,
+            "created_at": at(0), "updated_at": at(1)}
+    })
+}
+
+fn guarded(app: &TestApp) {
+    app.post("/v1/environments", json!({"slug": "staging", "tier": "staging", "required_approvals": 1})).expect(201);
+}
+
+fn a_waiting_deployment_moves_on_with_a_review(app: &TestApp) {
+    guarded(app);
+    send(app, told_of_run(1, "staging", "waiting", 1));
+    assert_eq!(only(app)["state"], "awaiting_approval");
+    assert_eq!(deliver(app, "deployment_review", &review("requested", "bob"))["outcome"], "ignored");
+    let own = deliver(app, "deployment_review", &review("approved", "Codertocat"));
+    assert_eq!(own["outcome"], "failed", "{own}");
+    assert!(own["detail"].as_str().unwrap().starts_with("own_approval"), "{own}");
+    let given = deliver(app, "deployment_review", &review("approved", "bob"));
+    assert_eq!((&given["outcome"], &given["deployment_id"]), (&json!("applied"), &only(app)["id"]), "{given}");
+    assert_eq!(only(app)["state"], "approved");
+    // The same as the pipeline mirrors it.
+    let mirrored = json!({"service": "hello-world", "version": only(app)["version"], "environment": "staging", "decision": "approved",
+        "source": "github", "approver": "bob", "run_url": RUN});
+    let approval = app.post("/v1/approvals", mirrored).expect(200);
+    assert_eq!(
+        (&approval["approver"], &approval["comment"], &approval["recorded_by"]),
+        (&json!("bob"), &json!("Looks good."), &json!("github:bob"))
+    );
+    assert_eq!(deliver(app, "deployment_review", &review("approved", "bob"))["outcome"], "unchanged");
+    send(app, told_of_run(1, "staging", "in_progress", 7));
+    let running = only(app);
+    assert_eq!((&running["state"], &running["ungated"]), (&json!("running"), &json!(false)));
+    assert_eq!(app.all("/v1/approvals")[0]["consumed_by"], running["id"]);
+}
+
+fn a_rejected_review_ends_what_waits(app: &TestApp) {
+    guarded(app);
+    send(app, told_of_run(1, "staging", "waiting", 1));
+    assert_eq!(deliver(app, "deployment_review", &review("rejected", "bob"))["outcome"], "applied");
+    assert_eq!(only(app)["state"], "rejected");
+    // GitHub fails the job then: that is no failed rollout.
+    send(app, told_of_run(1, "staging", "failure", 9));
+    assert_eq!(only(app)["state"], "rejected");
+    // One that runs all the same is a fact.
+    send(app, told_of_run(1, "staging", "in_progress", 8));
+    assert_eq!((&only(app)["state"], &only(app)["ungated"]), (&json!("failed"), &json!(true)));
+    // A review may come first.
+    let app = &TestApp::start(&app.database_url, &[]);
+    let mut early = review("approved", "carol");
+    early["repository"]["name"] = json!("early");
+    early["repository"]["html_url"] = json!("https://github.com/a/early");
+    assert_eq!(deliver(app, "deployment_review", &early)["outcome"], "applied");
+    assert_eq!(app.all("/v1/releases?service=early")[0]["git_sha"], SHA);
+}
+
+fn a_service_is_found_by_its_repository(app: &TestApp) {
+    let home = "https://github.com/codertocat/hello-world.git";
+    app.post("/v1/services", json!({"slug": "greeter", "repository_url": home})).expect(201);
+    let release = json!({"service": "greeter", "version": "1.4.2", "git_sha": SHA});
+    app.post("/v1/releases", release).expect(201);
+    send(app, told(1, "production", "success", 5));
+    let live = only(app);
+    assert_eq!((&live["service"], &live["version"]), (&json!("greeter"), &json!("1.4.2")), "the release that has this commit");
+    // Two services of one repository: the deployment says which.
+    app.post("/v1/services", json!({"slug": "waver", "repository_url": "https://github.com/Codertocat/Hello-World"})).expect(201);
+    let (event, mut unclear) = told(2, "production", "success", 6);
+    let failed = deliver(app, event, &unclear);
+    assert_eq!(failed["outcome"], "failed");
+    assert!(failed["detail"].as_str().unwrap().contains("greeter, waver"), "{failed}");
+    unclear["deployment"]["payload"] = json!({"service": "waver"});
+    assert_eq!(deliver(app, event, &unclear)["outcome"], "applied");
+    assert_eq!(app.all("/v1/deployments?service=waver").len(), 1);
+    // Another repository of the same name is another service; and nobody takes a service that is another's.
+    let (event, mut theirs) = told(3, "production", "success", 7);
+    theirs["repository"]["html_url"] = json!("https://github.com/other/greeter");
+    (theirs["repository"]["name"], theirs["repository"]["full_name"]) = (json!("greeter"), json!("other/greeter"));
+    assert_eq!(deliver(app, event, &theirs)["outcome"], "applied");
+    assert_eq!(app.all("/v1/deployments?service=other-greeter").len(), 1);
+    theirs["deployment"]["id"] = json!(4);
+    theirs["deployment"]["payload"] = json!("{\"service\": \"waver\"}");
+    let refused = deliver(app, event, &theirs);
+    assert!(refused["detail"].as_str().unwrap().starts_with("already_exists"), "{refused}");
+}
+
+/// What a script asks for in a run.
+fn scripted(run: &str) -> Value {
+    with(
+        new_deployment("hello-world", "staging", "1.4.2"),
+        json!({"git_sha": SHA, "source": "script", "external_id": "77-1", "run_url": run, "start": true, "requested_by": "alice"}),
+    )
+}
+
+fn a_rollout_that_its_script_recorded_is_not_recorded_twice(app: &TestApp) {
+    let run = format!("{RUN}/attempts/1");
+    let mine = app.post("/v1/deployments", scripted(&run)).expect(201);
+    for (state, second) in [("", 0), ("queued", 1), ("in_progress", 2)] {
+        let answer = send(app, told_of_run(1, "staging", state, second));
+        assert_eq!((&answer["outcome"], &answer["deployment_id"]), (&json!("unchanged"), &mine["id"]), "{answer}");
+    }
+    app.transition(&mine, "succeeded").expect(200);
+    assert_eq!(send(app, told_of_run(1, "staging", "success", 5))["deployment_id"], mine["id"]);
+    // A later step of the job failed: what the script said of the rollout stands.
+    send(app, told_of_run(1, "staging", "failure", 6));
+    assert_eq!((&only(app)["state"], &only(app)["source"]), (&json!("succeeded"), &json!("script")));
+    // The run is done again: another deployment, there and here.
+    let again = app.post("/v1/deployments", with(scripted(&run), json!({"external_id": "77-2"}))).expect(201);
+    assert_eq!(send(app, told_of_run(2, "staging", "in_progress", 20))["deployment_id"], again["id"]);
+    // The script was cut off: GitHub knows how it ended.
+    let (event, mut ended) = told_of_run(2, "staging", "failure", 30);
+    ended["deployment_status"]["created_at"] = json!("2999-01-01T00:00:00Z");
+    ended["deployment_status"]["description"] = json!("The runner was lost.");
+    let answer = deliver(app, event, &ended);
+    assert_eq!(answer["outcome"], "applied", "{answer}");
+    let found = app.get(&format!("/v1/deployments/{}", again["id"].as_str().unwrap())).expect(200);
+    assert_eq!((&found["state"], &found["reason"]), (&json!("failed"), &json!("The runner was lost.")));
+    // Without a run, the commit that is on its way there now tells.
+    let other = json!({"external_id": "x", "run_url": null});
+    let third = app.post("/v1/deployments", with(scripted(&run), other)).expect(201);
+    assert_eq!(send(app, told(3, "staging", "in_progress", 40))["deployment_id"], third["id"]);
+    assert_eq!(app.all("/v1/deployments").len(), 3);
+}
+
+fn a_script_adopts_what_a_webhook_told_of_its_run(app: &TestApp) {
+    guarded(app);
+    send(app, told_of_run(1, "staging", "waiting", 1));
+    // The pipeline has recorded the release meanwhile, and mirrors the approval for it.
+    let release = json!({"service": "hello-world", "version": "1.4.2", "git_sha": SHA, "image_digest": crate::harness::image("1.4.2")});
+    app.post("/v1/releases", release).expect(201);
+    let mirrored = json!({"service": "hello-world", "version": "1.4.2", "environment": "staging", "decision": "approved",
+        "source": "github", "approver": "bob", "run_url": RUN});
+    app.post("/v1/approvals", mirrored).expect(201);
+    send(app, told_of_run(1, "staging", "in_progress", 2));
+    let told = only(app);
+    assert_eq!((&told["state"], &told["source"]), (&json!("running"), &json!("github")));
+
+    let answer = app.post("/v1/deployments", scripted(&format!("{RUN}/job/5"))).expect(200);
+    assert_eq!(answer["id"], told["id"], "one rollout is one deployment");
+    let adopted = only(app);
+    let said = ["source", "external_id", "version", "requested_by", "state"].map(|field| adopted[field].as_str().unwrap());
+    assert_eq!(said, ["script", "77-1", "1.4.2", "alice", "running"]);
+    assert_eq!((&adopted["ungated"], &answer["decision"]["allowed"]), (&json!(false), &json!(true)));
+    assert_eq!(app.all("/v1/approvals")[0]["consumed_by"], adopted["id"]);
+    // Sent again, it is the same.
+    assert_eq!(app.post("/v1/deployments", scripted(RUN)).expect(200)["id"], told["id"]);
+    assert_eq!(send(app, told_of_run(1, "staging", "in_progress", 3))["deployment_id"], told["id"]);
+    app.transition(&adopted, "succeeded").expect(200);
+    send(app, told_of_run(1, "staging", "success", 9));
+    assert_eq!(only(app)["state"], "succeeded");
+    let events = app.all(&format!("/v1/deployments/{}/events", told["id"].as_str().unwrap()));
+    let actions: Vec<_> = events.iter().rev().map(|event| event["action"].as_str().unwrap()).collect();
+    assert_eq!(
+        actions,
+        ["deployment.requested", "deployment.started", "deployment.adopted", "deployment.succeeded"],
+        "awaited, then told to run, then its script came"
+    );
+}
+
+fn a_script_that_the_gate_holds_back_ends_what_its_webhook_began(app: &TestApp) {
+    guarded(app);
+    send(app, told_of_run(1, "staging", "in_progress", 2));
+    assert_eq!(only(app)["ungated"], true, "nobody approved it");
+    let blocked = app.post("/v1/deployments", scripted(RUN)).expect_problem(409, "gate_blocked");
+    assert_eq!(blocked["reasons"][0]["code"], "approval_missing");
+    let held = only(app);
+    assert_eq!((&held["state"], &held["ungated"], &held["started_at"]), (&json!("cancelled"), &json!(false), &Value::Null));
+    // The job fails, since its script was refused: nothing was rolled out.
+    send(app, told_of_run(1, "staging", "failure", 9));
+    assert_eq!(only(app)["state"], "cancelled");
+    // Approved in the meantime, the script may try again.
+    let approval = json!({"service": "hello-world", "version": "1.4.2", "environment": "staging", "decision": "approved"});
+    app.post("/v1/releases", json!({"service": "hello-world", "version": "1.4.2", "image_digest": crate::harness::image("1.4.2")}))
+        .expect(201);
+    let bob = app.key("bob", &["read", "approve"]);
+    app.call("POST", "/v1/approvals", &bob, Some(&approval), &[]).expect(201);
+    let started = app.post("/v1/deployments", scripted(RUN)).expect(201);
+    assert_eq!(started["state"], "running");
+}
+
+fn the_end_of_a_run_ends_what_still_runs(app: &TestApp) {
+    let run = |conclusion: &str, updated: &str| {
+        let mut payload = example("workflow_run/completed.payload.json");
+        let run = &mut payload["workflow_run"];
+        (run["html_url"], run["conclusion"], run["updated_at"]) = (json!(RUN), json!(conclusion), json!(updated));
+        payload
+    };
+    let late = at(600);
+    send(app, told_of_run(1, "staging", "in_progress", 10));
+    let other = app.deploy("other", "staging", "1", true);
+    assert_eq!(deliver(app, "workflow_run", &run("success", &late))["outcome"], "unchanged");
+    // An earlier attempt of the run, told late.
+    assert_eq!(deliver(app, "workflow_run", &run("cancelled", &at(5)))["outcome"], "unchanged");
+    assert_eq!(app.all("/v1/deployments?state=running").len(), 2);
+    let ended = deliver(app, "workflow_run", &run("cancelled", &late));
+    assert_eq!(ended["outcome"], "applied", "{ended}");
+    let cancelled = app.all("/v1/deployments?service=hello-world").remove(0);
+    assert_eq!((&cancelled["state"], &cancelled["reason"]), (&json!("cancelled"), &json!("its run ended: cancelled")));
+    assert_eq!(app.all("/v1/deployments?state=running")[0]["id"], other["id"]);
+    // The deployment's own word comes later and knows better.
+    send(app, told_of_run(1, "staging", "success", 20));
+    assert_eq!(app.all("/v1/deployments?service=hello-world")[0]["state"], "succeeded");
+    send(app, told_of_run(2, "staging", "in_progress", 30));
+    assert_eq!(deliver(app, "workflow_run", &run("failure", &late))["outcome"], "applied");
+    assert_eq!(app.all("/v1/deployments?state=failed").len(), 1);
+}

@@ -1,0 +1,63 @@
+"""One stand-in for AWS for the session, and one staging environment applied to it, which takes minutes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stack import Stack, stand_in
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "last: takes the stack down, so it comes after everything that uses it")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for the session."""
+    return tmp_path_factory.mktemp("infra")
+
+
+@pytest.fixture(scope="session")
+def aws_url(work: Path) -> Iterator[str]:
+    """The stand-in's address."""
+    with stand_in(work / "moto.log") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def staging(work: Path, aws_url: str) -> Stack:
+    """Staging, described and initialised, with its state's bucket and lock table, but not applied."""
+    stack = Stack("staging", aws_url, work / "staging" / "terraform")
+    stack.run("scripts/bootstrap.sh")
+    return stack
+
+
+@pytest.fixture(scope="session")
+def staging_plan(staging: Stack) -> dict[str, Any]:
+    """What applying staging to an empty account would do."""
+    return staging.plan("first.tfplan")
+
+
+@pytest.fixture(scope="session")
+def stack(staging: Stack, staging_plan: dict[str, Any]) -> Stack:
+    """Staging, applied."""
+    staging.apply("first.tfplan")
+    return staging
+
+
+@pytest.fixture(scope="session")
+def production(work: Path, stack: Stack) -> Stack:
+    """Production, described but not applied, in the account that has staging."""
+    return Stack("production", stack.url, work / "production" / "terraform")
+
+
+@pytest.fixture(scope="session")
+def production_plan(production: Stack) -> dict[str, Any]:
+    """What applying production to that account would do."""
+    return production.plan("first.tfplan")

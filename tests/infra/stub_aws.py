@@ -1,0 +1,152 @@
+"""A scenario for the stub `aws` (stub/aws), the scripts run in it, and the service as it is seen from outside."""
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+STUB = Path(__file__).parent / "stub"
+READING = ("describe", "list", "get")
+
+OLD, NEW, OTHER = (f"sha256:{digit * 64}" for digit in "abc")
+OLD_SHA, NEW_SHA = "1" * 40, "2" * 40
+
+
+def definition(revision: int, digest: str | None, family: str) -> dict:
+    image = f"123456789012.dkr.ecr.ap-south-1.amazonaws.com/prop-backend{'@' + digest if digest else ':none'}"
+    container = {
+        "name": "prop", "image": image, "environment": [{"name": "PORT", "value": "8080"}],
+        "logConfiguration": {"logDriver": "awslogs", "options": {"awslogs-stream-prefix": "prop"}},
+    }  # fmt: skip
+    return {
+        "taskDefinitionArn": f"arn:aws:ecs:ap-south-1:123456789012:task-definition/{family}:{revision}", "revision": revision,
+        "status": "ACTIVE", "family": family, "containerDefinitions": [container], "requiresAttributes": [], "registeredBy": "x",
+    }  # fmt: skip
+
+
+class Scenario:
+    """An account in which 1.4.1 runs in staging, as revision 2, and 1.4.2 is in ECR."""
+
+    def __init__(self, directory: Path):
+        self.file = directory / "state.json"
+        self.spool = directory / "spool.jsonl"
+        family = "prop-backend-staging"
+        definitions = [definition(1, None, family), definition(2, OLD, family)]
+        live = definitions[-1]["taskDefinitionArn"]
+        deployment = {"id": "ecs-svc/1", "status": "PRIMARY", "taskDefinition": live, "rolloutState": "COMPLETED", "createdAt": "2026-02-01T00:00:00Z"}
+        service = {
+            "serviceName": "prop-backend-service-staging", "status": "ACTIVE", "taskDefinition": live, "desiredCount": 1, "runningCount": 1,
+            "deployments": [deployment], "events": [], "platformVersion": "LATEST", "loadBalancers": [{"targetGroupArn": "arn:tg"}],
+            "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-1"], "securityGroups": ["sg-1"]}},
+            "deploymentConfiguration": {"deploymentCircuitBreaker": {"enable": True, "rollback": True}},
+        }  # fmt: skip
+        images = [
+            {"digest": OLD, "tags": ["1.4.1", f"sha-{OLD_SHA}"]},
+            {"digest": NEW, "tags": ["1.4.2", f"sha-{NEW_SHA}"]},
+        ]
+        self.write({
+            "calls": [], "family": family, "definitions": definitions, "service": service, "images": images, "fates": [], "serial": 1,
+            "deny": [], "slow": {}, "stopped_tasks": [], "stopped_by": "", "one_off": None, "task_exit": 0, "log": [], "targets": ["healthy"],
+            "database": "available", "foreign": live, "retry": [], "lie": None,
+        })  # fmt: skip
+
+    def read(self) -> dict:
+        return json.loads(self.file.read_text())
+
+    def write(self, state: dict) -> None:
+        self.file.write_text(json.dumps(state))
+
+    def set(self, **changes: Any) -> None:
+        self.write(self.read() | changes)
+
+    def calls(self, *, changing: bool = False) -> list[str]:
+        """The operations that were called, in order."""
+        operations = [operation for operation, _ in self.read()["calls"]]
+        return [operation for operation in operations if not operation.split()[1].startswith(READING)] if changing else operations
+
+    def options(self, operation: str) -> list[dict]:
+        return [options for called, options in self.read()["calls"] if called == operation]
+
+    def live_digest(self) -> str | None:
+        """The image that the service runs: that of its last complete rollout."""
+        state = self.read()
+        complete = [one["taskDefinition"] for one in state["service"]["deployments"] if one["rolloutState"] == "COMPLETED"]
+        for one in state["definitions"]:
+            if one["taskDefinitionArn"] in complete:
+                image = one["containerDefinitions"][0]["image"]
+                return image.partition("@")[2] or None
+        return None
+
+
+@contextmanager
+def outside(scenario: Scenario) -> Iterator[str]:
+    """Plays the load balancer: /health, and /version as the live image tells it, or as the scenario lies."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            digest = scenario.read()["lie"] or scenario.live_digest()
+            version, sha = {OLD: ("1.4.1", OLD_SHA), NEW: ("1.4.2", NEW_SHA)}.get(digest or "", ("0", "0" * 40))
+            body = {"/health": {"status": "ok"}, "/version": {"version": version, "git_sha": sha, "image_digest": digest}}[self.path]
+            data = json.dumps(body).encode()
+            self.send_response(200 if digest != "down" else 503)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_args: Any) -> None:
+            pass
+
+    with serving(Handler) as url:
+        yield url
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def environment(scenario: Scenario, **more: str) -> dict[str, str]:
+    """What a script is run with: the stub before the real CLI, and nothing of this machine's own."""
+    return {
+        "PATH": f"{STUB}:{os.environ['PATH']}", "HOME": str(scenario.file.parent), "USER": "dana", "STUB_STATE": str(scenario.file),
+        "POLL_SECONDS": "0.05", "PROOF_SECONDS": "2", "PROP_SPOOL": str(scenario.spool), "TMPDIR": str(scenario.file.parent), **more,
+    }  # fmt: skip
+
+
+def start(scenario: Scenario, script: str, *arguments: str, **variables: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [ROOT / "scripts" / script, *arguments], env=environment(scenario, **variables), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=scenario.file.parent,
+    )  # fmt: skip
+
+
+class Run:
+    """A script that has ended."""
+
+    def __init__(self, process: subprocess.Popen):
+        self.out, self.err = process.communicate(timeout=90)
+        self.code = process.returncode
+
+    def __repr__(self) -> str:
+        return f"exit code {self.code}\n{self.out}\n{self.err}"
+
+    @property
+    def result(self) -> dict:
+        return json.loads(self.out)
+
+
+def run(scenario: Scenario, script: str, *arguments: str, **variables: str) -> Run:
+    return Run(start(scenario, script, *arguments, **variables))

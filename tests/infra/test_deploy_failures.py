@@ -1,0 +1,649 @@
+"""deploy.sh in all the ways in which a deployment goes wrong: with a stub `aws`, since moto knows none of them. The ledger is a real prop."""
+
+import signal
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prop import Prop, running_prop
+from stub_aws import NEW, NEW_SHA, OLD, OLD_SHA, OTHER, Run, Scenario, outside, run, serving, start
+
+CHANGES = ["ecs register-task-definition", "ecs update-service"]
+CANT_PULL = "CannotPullContainerError: pull image manifest has been retried 7 time(s): failed to resolve ref"
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Scenario:
+    return Scenario(tmp_path)
+
+
+@pytest.fixture
+def app(scenario: Scenario) -> Iterator[str]:
+    with outside(scenario) as url:
+        yield url
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Prop]:
+    """A ledger in which 1.4.1 is live in staging."""
+    directory = tmp_path / "ledger"
+    directory.mkdir()
+    with running_prop(directory) as prop:
+        release = {"service": "prop", "environment": "staging", "version": "1.4.1", "image_digest": OLD, "git_sha": OLD_SHA, "create_missing": True}
+        old = prop.post("/v1/deployments", release | {"start": True})
+        prop.post(f"/v1/deployments/{old['id']}/transitions", {"to": "succeeded"})
+        yield prop
+
+
+def deploy(scenario: Scenario, app: str, *arguments: str, ledger: Prop | None = None, **variables: str) -> Run:
+    return run(scenario, "deploy.sh", *(arguments or ("staging", "1.4.2")), **settings(app, ledger), **variables)
+
+
+def settings(app: str, ledger: Prop | None) -> dict[str, str]:
+    return {"APP_URL": app} | ({"PROP_URL": ledger.url, "PROP_KEY": ledger.key} if ledger else {})
+
+
+def place(ledger: Prop, environment: str = "staging") -> dict:
+    return ledger.get(f"/v1/services/prop/environments/{environment}")
+
+
+def told(place_or_list: list[dict]) -> list[tuple[str, str]]:
+    """Version and state of deployments, the oldest first."""
+    return [(deployment["version"], deployment["state"]) for deployment in reversed(place_or_list)]
+
+
+def test_a_deployment_is_by_digest_and_recorded(scenario: Scenario, app: str, ledger: Prop) -> None:
+    ended = deploy(scenario, app, "staging", "1.4.2", "--json", ledger=ledger)
+    assert ended.code == 0, ended
+    assert scenario.calls(changing=True) == CHANGES
+    registered = scenario.read()["definitions"][-1]
+    container = registered["containerDefinitions"][0]
+    assert container["image"] == f"123456789012.dkr.ecr.ap-south-1.amazonaws.com/prop-backend@{NEW}"
+    assert {"name": "PROP_IMAGE_DIGEST", "value": NEW} in container["environment"]
+    assert {"name": "PORT", "value": "8080"} in container["environment"]
+    assert scenario.options("ecs update-service")[0]["task-definition"] == registered["taskDefinitionArn"]
+    assert "desired-count" not in scenario.options("ecs update-service")[0]
+
+    result = ended.result
+    assert (result["outcome"], result["version"], result["image_digest"], result["git_sha"]) == ("succeeded", "1.4.2", NEW, NEW_SHA)
+    live = place(ledger)["live"]
+    assert live["id"] == result["ledger_deployment_id"]
+    assert (live["version"], live["image_digest"], live["git_sha"]) == ("1.4.2", NEW, NEW_SHA)
+    assert (live["requested_by"], live["source"], live["ungated"]) == ("dana", "script", False)
+
+
+def test_github_says_who_and_where(scenario: Scenario, app: str, ledger: Prop) -> None:
+    github = {
+        "GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "prop-ledger/prop",
+        "GITHUB_RUN_ID": "17", "GITHUB_RUN_ATTEMPT": "2", "GITHUB_ACTOR": "erin", "GITHUB_TRIGGERING_ACTOR": "frank",
+    }  # fmt: skip
+    assert deploy(scenario, app, ledger=ledger, **github).code == 0
+    live = place(ledger)["live"]
+    assert (live["requested_by"], live["run_url"]) == ("frank", "https://github.com/prop-ledger/prop/actions/runs/17")
+    assert live["source"] == "github-actions"
+    assert live["external_id"].startswith("prop-ledger/prop/17/2/staging/")
+
+
+def test_an_image_by_digest_is_called_by_its_tag(scenario: Scenario, app: str) -> None:
+    ended = deploy(scenario, app, "staging", NEW, "--json")
+    assert ended.code == 0, ended
+    assert ended.result["version"] == "1.4.2"
+
+
+@pytest.mark.parametrize("fate", ["breaker", "breaker_unseen"])
+def test_a_circuit_breaker_s_rollback_is_a_failure(scenario: Scenario, app: str, ledger: Prop, fate: str) -> None:
+    task = {"taskArn": "arn:aws:ecs:task/prop/t1", "stoppedReason": "Essential container in task exited", "startedAt": "2026-02-03T04:05:06Z",
+            "containers": [{"name": "prop", "exitCode": 2}]}  # fmt: skip
+    scenario.set(fates=[fate], stopped_tasks=[task], log=["prop: setting database.url is missing"])
+    ended = deploy(scenario, app, "staging", "1.4.2", "--json", ledger=ledger)
+    assert ended.code == 6, ended
+    # ECS goes back: only the way forward was ours, and the revision that is not good is out of the way.
+    assert scenario.calls(changing=True) == [*CHANGES, "ecs deregister-task-definition"]
+    assert scenario.live_digest() == OLD
+    assert "Exit code 2." in ended.err
+    assert "prop: setting database.url is missing" in ended.err
+    assert "Revision 2 is back." in ended.err
+    assert ended.result["outcome"] == "rolled_back"
+    now = place(ledger)
+    assert told(now["latest"]) == [("1.4.1", "succeeded"), ("1.4.2", "failed")]
+    assert now["live"]["version"] == "1.4.1"
+    assert "Exit code 2." in now["latest"][0]["reason"]
+
+
+def test_without_a_circuit_breaker_the_script_goes_back(scenario: Scenario, app: str) -> None:
+    service = scenario.read()["service"]
+    service["deploymentConfiguration"]["deploymentCircuitBreaker"]["rollback"] = False
+    scenario.set(fates=["failed"], service=service)
+    ended = deploy(scenario, app)
+    assert ended.code == 6, ended
+    assert scenario.calls(changing=True) == [*CHANGES, "ecs update-service", "ecs deregister-task-definition"]
+    assert scenario.live_digest() == OLD
+
+
+def test_tasks_that_cannot_pull_their_image(scenario: Scenario, app: str) -> None:
+    scenario.set(fates=["breaker"], stopped_tasks=[{"taskArn": "arn:aws:ecs:task/prop/t1", "stoppedReason": CANT_PULL, "containers": [{"name": "prop"}]}])
+    ended = deploy(scenario, app)
+    assert ended.code == 6, ended
+    assert "The image can't be pulled" in ended.err
+    assert CANT_PULL in ended.err
+
+
+def test_other_peoples_stopped_tasks_are_no_reason(scenario: Scenario, app: str) -> None:
+    old = {"taskArn": "arn:aws:ecs:task/prop/t0", "stoppedReason": "Scaling activity", "startedBy": "ecs-svc/1", "containers": []}
+    scenario.set(fates=["breaker"], stopped_tasks=[old])
+    ended = deploy(scenario, app)
+    assert ended.code == 6, ended
+    assert "Scaling activity" not in ended.err
+
+
+def test_a_rollout_that_takes_too_long_is_undone(scenario: Scenario, app: str, ledger: Prop) -> None:
+    scenario.set(fates=["stuck"])
+    ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "4", ledger=ledger)
+    assert ended.code == 8, ended
+    assert "not complete after 0:04" in ended.err
+    assert scenario.live_digest() == OLD
+    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+
+
+def test_what_cannot_be_undone_has_its_own_exit_code(scenario: Scenario, app: str, ledger: Prop) -> None:
+    scenario.set(fates=["stuck", "stuck"])
+    ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "1", ledger=ledger)
+    assert ended.code == 7, ended
+    assert "could not be undone" in ended.err
+    # The revision may be all there is: it stays.
+    assert "ecs deregister-task-definition" not in scenario.calls()
+    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+
+
+def test_the_old_version_still_answers(scenario: Scenario, app: str, ledger: Prop) -> None:
+    scenario.set(lie=OLD)
+    ended = deploy(scenario, app, ledger=ledger)
+    assert ended.code == 6, ended
+    assert "/version answers as 1.4.1" in ended.err
+    assert scenario.live_digest() == OLD
+    assert place(ledger)["live"]["version"] == "1.4.1"
+
+
+def test_the_service_does_not_answer(scenario: Scenario, app: str) -> None:
+    scenario.set(lie="down")
+    ended = deploy(scenario, app)
+    assert ended.code == 6, ended
+    assert "/health does not answer 200" in ended.err
+
+
+@pytest.mark.parametrize("targets", [["healthy", "unhealthy"], []])
+def test_targets_must_be_healthy(scenario: Scenario, app: str, targets: list[str]) -> None:
+    scenario.set(targets=targets)
+    ended = deploy(scenario, app)
+    assert ended.code == 6, ended
+    assert f"of {len(targets)} targets of the load balancer are healthy" in ended.err
+
+
+def test_draining_targets_do_not_count(scenario: Scenario, app: str) -> None:
+    scenario.set(targets=["healthy", "draining"])
+    assert deploy(scenario, app).code == 0
+
+
+def test_somebody_else_takes_over(scenario: Scenario, app: str, ledger: Prop) -> None:
+    scenario.set(fates=["replaced"], foreign="arn:aws:ecs:ap-south-1:123456789012:task-definition/prop-backend-staging:99")
+    ended = deploy(scenario, app, ledger=ledger)
+    assert ended.code == 7, ended
+    assert "took its place" in ended.err
+    assert scenario.calls(changing=True) == CHANGES
+
+
+def test_a_failed_migration_touches_no_service(scenario: Scenario, app: str, ledger: Prop) -> None:
+    scenario.set(task_exit=1, log=["prop: migration 0004 failed"])
+    ended = deploy(scenario, app, "staging", "1.4.2", "--migrate-first", ledger=ledger)
+    assert ended.code == 9, ended
+    assert scenario.calls(changing=True) == ["ecs register-task-definition", "ecs run-task", "ecs deregister-task-definition"]
+    assert "prop: migration 0004 failed" in ended.err
+    assert "The service was not touched." in ended.err
+    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+
+
+def test_a_migration_goes_first_with_the_new_image(scenario: Scenario, app: str) -> None:
+    ended = deploy(scenario, app, "staging", "1.4.2", "--migrate-first")
+    assert ended.code == 0, ended
+    assert scenario.calls(changing=True) == ["ecs register-task-definition", "ecs run-task", "ecs update-service"]
+    task = scenario.options("ecs run-task")[0]
+    assert task["task-definition"].endswith(":3")
+    assert '"command":["migrate"]' in task["overrides"]
+    assert "subnet-1" in task["network-configuration"]
+
+
+def test_a_migration_that_finds_no_place_to_run(scenario: Scenario, app: str) -> None:
+    scenario.set(task_exit="no capacity")
+    ended = deploy(scenario, app, "staging", "1.4.2", "--migrate-first")
+    assert ended.code == 9, ended
+    assert "RESOURCE:ENI" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [
+        ("sts get-caller-identity", 3), ("ecs describe-services", 3), ("ecr describe-images", 3), ("ecs describe-task-definition", 3),
+        ("ecs register-task-definition", 3), ("ecs update-service", 3),
+    ],
+)  # fmt: skip
+def test_access_denied_is_said_by_name(scenario: Scenario, app: str, ledger: Prop, operation: str, code: int) -> None:
+    scenario.set(deny=[operation])
+    ended = deploy(scenario, app, ledger=ledger)
+    assert ended.code == code, ended
+    service, verb = operation.split()
+    assert f"AWS denies {service}:{''.join(word.title() for word in verb.split('-'))}" in ended.err
+    assert scenario.live_digest() == OLD
+    # What the ledger was told is that it failed; what never began it was not told.
+    assert place(ledger)["running"] is None
+
+
+def test_a_role_that_may_not_look_at_databases_or_logs_can_deploy(scenario: Scenario, app: str) -> None:
+    scenario.set(deny=["rds describe-db-instances", "logs get-log-events"])
+    assert deploy(scenario, app).code == 0
+
+
+def test_aws_is_asked_again_when_it_throttles(scenario: Scenario, app: str) -> None:
+    deploy(scenario, app)
+    assert scenario.read()["retry"] == ["standard", "8"]
+
+
+def test_losing_sight_is_no_success(scenario: Scenario, app: str, ledger: Prop) -> None:
+    scenario.set(fates=["stuck"])
+    process = start(scenario, "deploy.sh", "staging", "1.4.2", **settings(app, ledger))
+    wait_for(lambda: "ecs update-service" in scenario.calls())
+    scenario.set(deny=["ecs describe-services"])
+    ended = Run(process)
+    assert ended.code == 7, ended
+    assert "can't be seen any more" in ended.err
+
+
+@pytest.mark.parametrize("wanted", ["1.4.9", OTHER])
+def test_an_image_that_is_not_there(scenario: Scenario, app: str, ledger: Prop, wanted: str) -> None:
+    ended = deploy(scenario, app, "staging", wanted, ledger=ledger)
+    assert ended.code == 3, ended
+    assert f"There is no image {wanted} in prop-backend" in ended.err
+    assert scenario.calls(changing=True) == []
+
+
+def test_a_service_that_is_not_there(scenario: Scenario, app: str) -> None:
+    scenario.set(service=None)
+    ended = deploy(scenario, app)
+    assert ended.code == 3, ended
+    assert "scripts/infra.sh staging apply" in ended.err
+
+
+def test_another_account_is_refused(scenario: Scenario, app: str) -> None:
+    ended = deploy(scenario, app, AWS_ACCOUNT_ID="999999999999")
+    assert ended.code == 3, ended
+    assert "are of account 123456789012" in ended.err
+
+
+# --- One at a time
+
+
+def test_a_second_deployment_is_refused_by_ecs(scenario: Scenario, app: str, ledger: Prop) -> None:
+    service = scenario.read()["service"]
+    service["deployments"][0] |= {"rolloutState": "IN_PROGRESS", "fate": "stuck", "age": 0}
+    scenario.set(service=service)
+    ended = deploy(scenario, app, "staging", "1.4.2", "--json", ledger=ledger)
+    assert ended.code == 5, ended
+    assert ended.result["outcome"] == "already_running"
+    assert scenario.calls(changing=True) == []
+    assert told(place(ledger)["latest"]) == [("1.4.1", "succeeded")]
+    # Unless it is told to take its place.
+    assert deploy(scenario, app, "staging", "1.4.2", "--take-over", ledger=ledger).code == 0
+
+
+def test_a_second_deployment_is_refused_by_the_ledger(scenario: Scenario, app: str, ledger: Prop) -> None:
+    other = ledger.post("/v1/deployments", {"service": "prop", "environment": "staging", "version": "1.4.1", "start": True})
+    ended = deploy(scenario, app, ledger=ledger)
+    assert ended.code == 5, ended
+    assert "Another deployment is running there." in ended.err
+    assert scenario.calls(changing=True) == []
+    assert place(ledger)["running"]["id"] == other["id"]
+    ended = deploy(scenario, app, "staging", "1.4.2", "--take-over", ledger=ledger)
+    assert ended.code == 0, ended
+    assert ledger.get(f"/v1/deployments/{other['id']}")["state"] == "cancelled"
+    assert place(ledger)["live"]["version"] == "1.4.2"
+
+
+def test_two_at_the_same_moment(scenario: Scenario, app: str, ledger: Prop) -> None:
+    scenario.set(slow={"ecs register-task-definition": 1})
+    processes = [start(scenario, "deploy.sh", "staging", "1.4.2", **settings(app, ledger)) for _ in range(2)]
+    assert sorted(Run(process).code for process in processes) == [0, 5]
+    assert scenario.calls(changing=True) == CHANGES
+
+
+# --- The gate
+
+
+def freeze(ledger: Prop, reason: str = "Quarter end") -> str:
+    return ledger.post("/v1/freezes", {"environment": "staging", "reason": reason, "allow_rollback": False})["id"]
+
+
+def test_the_gate_blocks(scenario: Scenario, app: str, ledger: Prop) -> None:
+    freeze(ledger)
+    ended = deploy(scenario, app, "staging", "1.4.2", "--json", ledger=ledger)
+    assert ended.code == 4, ended
+    assert "There is a freeze: Quarter end." in ended.err
+    assert ended.result["outcome"] == "blocked"
+    assert ended.result["reason"] == "There is a freeze: Quarter end."
+    assert scenario.calls(changing=True) == []
+    assert told(place(ledger)["latest"]) == [("1.4.1", "succeeded")]
+
+
+def test_an_override_lets_one_through(scenario: Scenario, app: str, ledger: Prop) -> None:
+    held = freeze(ledger)
+    ended = deploy(scenario, app, "staging", "1.4.2", "--force", "--reason", "Card payments are down.", ledger=ledger)
+    assert ended.code == 0, ended
+    live = place(ledger)["live"]
+    assert (live["version"], live["ungated"], live["reason"]) == ("1.4.2", False, None)
+    given = [event["payload"] for event in ledger.get("/v1/events?limit=100")["items"] if event["action"] == "freeze.overridden"]
+    assert [(one["freeze_id"], one["reason"]) for one in given] == [(held, "Card payments are down.")]
+    assert deploy(scenario, app, ledger=ledger).code == 4
+
+
+def test_force_passes_freezes_only(scenario: Scenario, app: str, ledger: Prop) -> None:
+    freeze(ledger)
+    ledger.post("/v1/incidents", {"service": "prop", "environment": "staging", "title": "It burns", "severity": "critical"})
+    ended = deploy(scenario, app, "staging", "1.4.2", "--force", "--reason", "I want to.", ledger=ledger)
+    assert ended.code == 4, ended
+    assert "It burns" in ended.err
+    assert not [event for event in ledger.get("/v1/events?limit=100")["items"] if event["action"] == "freeze.overridden"]
+
+
+def test_force_needs_the_scope(scenario: Scenario, app: str, ledger: Prop) -> None:
+    freeze(ledger)
+    key = ledger.new_key("pipeline", "read", "deploy")
+    ended = run(scenario, "deploy.sh", "staging", "1.4.2", "--force", "--reason", "x", APP_URL=app, PROP_URL=ledger.url, PROP_KEY=key)
+    assert ended.code == 4, ended
+    assert "could not be overridden" in ended.err
+    assert scenario.calls(changing=True) == []
+
+
+def test_a_missing_approval_is_said(scenario: Scenario, app: str, ledger: Prop) -> None:
+    ledger.post("/v1/environments", {"slug": "production", "tier": "production", "required_approvals": 1})
+    state = scenario.read()
+    ended = deploy(scenario, app, "production", "1.4.2", ledger=ledger)
+    assert state["family"] == "prop-backend-staging"
+    assert ended.code == 3, ended  # this account has no production
+
+
+def test_a_key_that_is_not_known_is_no_ledger_that_is_away(scenario: Scenario, app: str, ledger: Prop) -> None:
+    ended = run(scenario, "deploy.sh", "staging", "1.4.2", APP_URL=app, PROP_URL=ledger.url, PROP_KEY="prop_nonsense")
+    assert ended.code == 3, ended
+    assert "The ledger refuses this key" in ended.err
+    assert scenario.calls(changing=True) == []
+    assert "prop_nonsense" not in ended.err
+
+
+# --- A ledger that is away
+
+
+def test_a_ledger_that_is_away_stops_nothing_and_is_told_later(scenario: Scenario, app: str, ledger: Prop) -> None:
+    ended = run(scenario, "deploy.sh", "staging", "1.4.2", APP_URL=app, PROP_URL="http://127.0.0.1:9", PROP_KEY=ledger.key)
+    assert ended.code == 0, ended
+    assert "THE LEDGER CAN'T BE REACHED" in ended.err
+    assert len(scenario.spool.read_text().splitlines()) == 2
+    assert ledger.key not in scenario.spool.read_text()
+    assert told(place(ledger)["latest"]) == [("1.4.1", "succeeded")]
+
+    ended = deploy(scenario, app, "staging", "1.4.1", ledger=ledger)
+    assert ended.code == 0, ended
+    assert "Told the ledger what it had missed: 2 lines" in ended.err
+    assert not scenario.spool.exists()
+    now = place(ledger)
+    assert told(now["latest"]) == [("1.4.1", "rolled_back"), ("1.4.2", "rolled_back"), ("1.4.1", "succeeded")] or told(now["latest"]) == [
+        ("1.4.1", "superseded"), ("1.4.2", "rolled_back"), ("1.4.1", "succeeded")
+    ]  # fmt: skip
+    spooled = now["latest"][1]
+    assert spooled["started_at"] < spooled["finished_at"] < now["latest"][0]["started_at"]
+
+
+def test_a_failure_is_told_later_too(scenario: Scenario, app: str, ledger: Prop) -> None:
+    scenario.set(fates=["breaker"])
+    away = {"APP_URL": app, "PROP_URL": "http://127.0.0.1:9", "PROP_KEY": ledger.key}
+    assert run(scenario, "deploy.sh", "staging", "1.4.2", **away).code == 6
+    assert run(scenario, "deploy.sh", "staging", "1.4.2", **away).code == 0
+    assert len(scenario.spool.read_text().splitlines()) == 4
+    assert deploy(scenario, app, ledger=ledger).code == 0
+    assert told(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "failed"), ("1.4.2", "superseded"), ("1.4.2", "succeeded")]
+
+
+def test_a_ledger_that_goes_away_in_between(scenario: Scenario, app: str, ledger: Prop) -> None:
+    """The deployment was recorded, its end could not be: told later, it is the same deployment."""
+    target = {"url": ledger.url, "answers": True}
+
+    class Relay(BaseHTTPRequestHandler):
+        def relay(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if not target["answers"]:
+                status, answer = 503, b"<html>503 Service Temporarily Unavailable</html>"
+            else:
+                status, answer = forward(ledger, self.command, self.path, body)
+                target["answers"] = not (self.command == "POST" and self.path == "/v1/deployments")
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_GET = do_POST = relay
+
+        def log_message(self, *_args: Any) -> None:
+            pass
+
+    with serving(Relay) as url:
+        ended = run(scenario, "deploy.sh", "staging", "1.4.2", APP_URL=app, PROP_URL=url, PROP_KEY=ledger.key)
+    assert ended.code == 0, ended
+    assert place(ledger)["running"]["version"] == "1.4.2"
+    assert len(scenario.spool.read_text().splitlines()) == 1
+    assert deploy(scenario, app, ledger=ledger).code == 0
+    assert told(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "superseded"), ("1.4.2", "succeeded")]
+
+
+def forward(ledger: Prop, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+    import json
+
+    status, answer = ledger.request(method, path, json.loads(body) if body else None)
+    return status, json.dumps(answer).encode()
+
+
+def test_a_spool_never_cancels_what_runs_now(scenario: Scenario, app: str, ledger: Prop) -> None:
+    run(scenario, "deploy.sh", "staging", "1.4.2", APP_URL=app, PROP_URL="http://127.0.0.1:9", PROP_KEY=ledger.key)
+    other = ledger.post("/v1/deployments", {"service": "prop", "environment": "staging", "version": "1.4.1", "start": True})
+    ended = deploy(scenario, app, ledger=ledger)
+    assert ended.code == 5, ended
+    assert ledger.get(f"/v1/deployments/{other['id']}")["state"] == "running"
+    assert len(scenario.spool.read_text().splitlines()) == 2
+
+
+def test_a_spool_never_says_that_an_older_release_is_live(scenario: Scenario, app: str, ledger: Prop) -> None:
+    run(scenario, "deploy.sh", "staging", "1.4.2", APP_URL=app, PROP_URL="http://127.0.0.1:9", PROP_KEY=ledger.key)
+    newer = ledger.post("/v1/deployments", {"service": "prop", "environment": "staging", "version": "1.4.3", "create_missing": True, "start": True})
+    ledger.post(f"/v1/deployments/{newer['id']}/transitions", {"to": "succeeded"})
+    freeze(ledger)
+    ended = deploy(scenario, app, ledger=ledger)
+    assert ended.code == 4, ended
+    assert "Something else went live there since." in ended.err
+    assert place(ledger)["live"]["version"] == "1.4.3"
+    assert scenario.spool.with_suffix(".jsonl.refused").exists()
+    assert not scenario.spool.exists() or not scenario.spool.read_text()
+
+
+def test_require_ledger_is_strict(scenario: Scenario, app: str) -> None:
+    for variables in ({}, {"PROP_URL": "http://127.0.0.1:9", "PROP_KEY": "prop_x"}):
+        ended = run(scenario, "deploy.sh", "staging", "1.4.2", "--require-ledger", APP_URL=app, **variables)
+        assert ended.code == 3, ended
+    assert scenario.calls(changing=True) == []
+
+
+# --- Stopped environments
+
+
+def test_a_service_that_was_never_started_is_started(scenario: Scenario, app: str) -> None:
+    state = scenario.read()
+    first = state["definitions"][0]["taskDefinitionArn"]
+    state["service"] |= {"desiredCount": 0, "runningCount": 0, "taskDefinition": first}
+    state["service"]["deployments"][0]["taskDefinition"] = first
+    scenario.write(state)
+    ended = deploy(scenario, app)
+    assert ended.code == 0, ended
+    assert scenario.options("ecs update-service")[0]["desired-count"] == "1"
+
+
+def test_a_first_deployment_that_fails_leaves_nothing_running(scenario: Scenario, app: str) -> None:
+    state = scenario.read()
+    first = state["definitions"][0]["taskDefinitionArn"]
+    state["service"] |= {"desiredCount": 0, "runningCount": 0, "taskDefinition": first}
+    state["service"]["deployments"][0]["taskDefinition"] = first
+    scenario.write(state | {"lie": "down"})
+    ended = deploy(scenario, app)
+    assert ended.code == 6, ended
+    assert scenario.options("ecs update-service")[1]["desired-count"] == "0"
+
+
+def test_a_stopped_environment_is_refused_or_woken(scenario: Scenario, app: str) -> None:
+    state = scenario.read()
+    state["service"] |= {"desiredCount": 0, "runningCount": 0}
+    scenario.write(state | {"database": "stopped"})
+    ended = deploy(scenario, app)
+    assert ended.code == 3, ended
+    assert "staging is stopped" in ended.err
+    assert scenario.calls(changing=True) == []
+    ended = deploy(scenario, app, "staging", "1.4.2", "--wake")
+    assert ended.code == 0, ended
+    assert scenario.calls(changing=True) == ["rds start-db-instance", *CHANGES]
+    assert scenario.options("ecs update-service")[0]["desired-count"] == "1"
+    assert scenario.read()["database"] == "available"
+
+
+# --- Ctrl-C
+
+
+def interrupt(scenario: Scenario, app: str, ledger: Prop | None, until: str, *arguments: str) -> Run:
+    process = start(scenario, "deploy.sh", "staging", "1.4.2", *arguments, **settings(app, ledger))
+    wait_for(lambda: until in scenario.calls())
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    return Run(process)
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come so far"
+        time.sleep(0.02)
+
+
+def test_ctrl_c_during_the_rollout_and_how_to_go_on(scenario: Scenario, app: str, ledger: Prop) -> None:
+    scenario.set(fates=["stuck"])
+    ended = interrupt(scenario, app, ledger, "ecs update-service", "--json")
+    assert ended.code == 130, ended
+    assert ended.result["outcome"] == "interrupted"
+    assert "ECS was rolling out revision 3: it goes on" in ended.err
+    assert "scripts/deploy.sh staging 1.4.2 --resume" in ended.err
+    assert place(ledger)["running"]["version"] == "1.4.2"
+    assert scenario.calls(changing=True) == CHANGES
+
+    state = scenario.read()
+    state["service"]["deployments"][0] |= {"fate": "complete", "age": 0}
+    scenario.write(state)
+    ended = deploy(scenario, app, "staging", "1.4.2", "--resume", ledger=ledger)
+    assert ended.code == 0, ended
+    assert scenario.calls(changing=True) == CHANGES
+    assert told(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "succeeded")]
+
+
+def test_ctrl_c_before_the_service_is_touched(scenario: Scenario, app: str, ledger: Prop) -> None:
+    scenario.set(slow={"ecs register-task-definition": 1})
+    ended = interrupt(scenario, app, ledger, "ecs register-task-definition")
+    assert ended.code == 130, ended
+    assert "before the service was touched" in ended.err
+    assert "ecs update-service" not in scenario.calls()
+    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "cancelled")
+
+
+def test_resume_goes_back_when_the_rollout_fails(scenario: Scenario, app: str, ledger: Prop) -> None:
+    scenario.set(fates=["stuck"])
+    assert interrupt(scenario, app, ledger, "ecs update-service").code == 130
+    ended = deploy(scenario, app, "staging", "1.4.2", "--resume", "--timeout", "4", ledger=ledger)
+    assert ended.code == 8, ended
+    assert scenario.live_digest() == OLD
+    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+
+
+def test_resume_of_what_is_not_rolling(scenario: Scenario, app: str) -> None:
+    ended = deploy(scenario, app, "staging", "1.4.2", "--resume")
+    assert ended.code == 3, ended
+    assert "not rolling out 1.4.2" in ended.err
+
+
+# --- Dry runs, arguments, Slack
+
+
+@pytest.mark.parametrize("arguments", [(), ("--migrate-first",), ("--force", "--reason", "why")])
+def test_a_dry_run_changes_nothing(scenario: Scenario, app: str, ledger: Prop, arguments: tuple[str, ...]) -> None:
+    freeze(ledger) if "--force" in arguments else None
+    events = ledger.get("/v1/events?limit=100")
+    ended = deploy(scenario, app, "staging", "1.4.2", "--dry-run", *arguments, ledger=ledger)
+    assert ended.code == 0, ended
+    assert scenario.calls(changing=True) == []
+    assert ledger.get("/v1/events?limit=100") == events
+    for call in ("aws ecs register-task-definition", "aws ecs update-service", f"POST {ledger.url}/v1/releases", f"POST {ledger.url}/v1/deployments"):
+        assert call in ended.err, ended
+
+
+def test_a_dry_run_wakes_nothing(scenario: Scenario, app: str) -> None:
+    state = scenario.read()
+    state["service"] |= {"desiredCount": 0, "runningCount": 0}
+    scenario.write(state | {"database": "stopped"})
+    ended = deploy(scenario, app, "staging", "1.4.2", "--wake", "--dry-run")
+    assert ended.code == 0, ended
+    assert "aws rds start-db-instance" in ended.err
+    assert scenario.calls(changing=True) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (), ("staging",), ("nowhere", "1.4.2"), ("staging", "1.4.2", "more"), ("staging", "1.4.2", "--nonsense"), ("staging", "-"),
+        ("staging", "a b"), ("staging", "sha256:abc"), ("staging", "1.4.2", "--force"), ("staging", "1.4.2", "--reason"),
+        ("staging", "1.4.2", "--timeout", "soon"), ("staging", "1.4.2", "--resume", "--take-over"), ("../staging", "1.4.2"),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_is_said(scenario: Scenario, app: str, arguments: tuple[str, ...]) -> None:
+    ended = run(scenario, "deploy.sh", *arguments, APP_URL=app)
+    assert ended.code == 2, ended
+    assert "See deploy.sh --help." in ended.err
+    assert scenario.calls() == []
+
+
+def test_slack_is_told_in_one_line_and_fails_nothing(scenario: Scenario, app: str) -> None:
+    heard: list[str] = []
+
+    class Slack(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            import json
+
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_args: Any) -> None:
+            pass
+
+    with serving(Slack) as url:
+        assert deploy(scenario, app, SLACK_WEBHOOK_URL=f"{url}/hook/secret").code == 0
+        scenario.set(lie=OLD)
+        assert deploy(scenario, app, SLACK_WEBHOOK_URL=f"{url}/hook/secret").code == 6
+    assert len(heard) == 2
+    assert ":white_check_mark: *prop 1.4.2* is live in *staging* · dana" in heard[0]
+    assert "what ran before is back, in *staging*" in heard[1]
+    scenario.set(lie=None)
+    ended = deploy(scenario, app, SLACK_WEBHOOK_URL=f"{url}/hook/secret")
+    assert ended.code == 0, ended
+    assert "Slack was not told" in ended.err
+    assert "hook/secret" not in ended.err
