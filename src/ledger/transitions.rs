@@ -199,7 +199,7 @@ pub fn correct(db: &mut Db, actor: &Actor, mut deployment: Deployment, seen: Cou
         cancel_running(db, actor, &deployment, Some(running.id))?;
     }
     if moves && to == State::Succeeded {
-        retire_live(db, actor, &deployment)?;
+        retire_live(db, actor, &deployment, finished_at.unwrap_or(actor.now))?;
     }
     (deployment.state, deployment.started_at, deployment.finished_at) = (to, started_at, finished_at);
     deployment.revision += 1;
