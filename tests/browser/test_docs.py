@@ -31,9 +31,9 @@ def test_it_authorizes_records_a_deployment_and_reads_it_back(prop, reader):
     assert (status, problem["code"]) == ("401", "unauthenticated")
 
     page.get_by_role("button", name="Authorize").first.click()
-    dialog = page.locator(".auth-container")
-    dialog.get_by_role("textbox").fill(prop.key)
-    dialog.get_by_role("button", name=re.compile("Apply|Authorize")).click()
+    bearer = page.locator(".auth-container").filter(has=page.get_by_role("textbox", name="auth-bearer-value"))
+    bearer.get_by_role("textbox").fill(prop.key)
+    bearer.get_by_role("button", name=re.compile("Apply|Authorize")).click()
     page.get_by_role("button", name="Close").last.click()
 
     # The example of the document is what is sent: it works as it is.
