@@ -169,7 +169,7 @@ infra() {
 
 browser() {
     build_tools && python_suite browser 'the pages in a browser' || return
-    if ! need chromium chromium; then
+    if ! need chromium chromium fonts-dejavu-core; then
         lacking chromium 'the pages in a browser'
         return
     fi
