@@ -29,6 +29,7 @@ Options:
   --require-ledger    refuse when prop can't be reached, instead of going ahead and telling it later
   --take-over         go ahead although another deployment is running, which prop then takes for cancelled
   --resume            watch the rollout that an interrupted run has left, and finish it
+  --rollback          it leaves what is not good: afterwards nothing goes back to that (rollback.sh says so)
   --release VERSION   the version's name in prop, when its image is named by digest and no tag tells
   --service NAME      the service's name in prop (prop)
   --timeout SECONDS   how long a rollout may take (900)
@@ -62,7 +63,7 @@ END
 # --- What is asked
 
 WANTED='' RELEASE='' TIMEOUT=900
-MIGRATE_FIRST=no WAKE=no FORCE=no REASON='' REQUIRE_LEDGER=no TAKE_OVER=no RESUME=no JSON=no
+MIGRATE_FIRST=no WAKE=no FORCE=no REASON='' REQUIRE_LEDGER=no TAKE_OVER=no RESUME=no ROLLBACK=no JSON=no
 
 read_arguments() {
     local words=()
@@ -78,6 +79,7 @@ read_arguments() {
             --require-ledger) REQUIRE_LEDGER=yes ;;
             --take-over) TAKE_OVER=yes ;;
             --resume) RESUME=yes ;;
+            --rollback) ROLLBACK=yes ;;
             --dry-run) DRY_RUN=yes ;;
             --json) JSON=yes ;;
             --reason | --release | --service | --timeout)
@@ -127,7 +129,7 @@ preflight() {
 
     step "$BOLD$LEDGER_SERVICE $VERSION$PLAIN to $BOLD$ENVIRONMENT$PLAIN$([ "$DRY_RUN" = no ] || echo ', as a dry run')"
     note "image    $IMAGE"
-    note "tags     ${TAGS:-none}"
+    note "         tags: ${TAGS:-none}; commit: ${GIT_SHA:-not known}"
     note "account  $ACCOUNT in $AWS_REGION, as $IDENTITY"
     note "service  $ECS_SERVICE: revision $(revision "$PREVIOUS"), $(of_service .runningCount) of $DESIRED tasks running"
     note "answers  $URL$([ "$INSECURE" = no ] || echo ' (certificate not checked: APP_URL names the host that it is for)')"
@@ -137,7 +139,7 @@ preflight() {
 name_version() {
     VERSION=$RELEASE
     [ -n "$VERSION" ] || [[ $WANTED == sha256:* ]] || VERSION=$WANTED
-    [ -n "$VERSION" ] || VERSION=$(version_of "$TAGS") || VERSION=${TAGS%% *}
+    [ -n "$VERSION" ] || VERSION=$(version_of "$TAGS")
     [ -n "$VERSION" ] || die "$EXIT_PREFLIGHT" "That image has no tag. --release VERSION says what it is called."
 }
 
@@ -213,7 +215,7 @@ migrate() {
     [ "$MIGRATE_FIRST" = yes ] || return 0
     step "Migrating the database, with the new image"
     PHASE=migrating
-    if run_once "$NEW" '["migrate"]' "$TIMEOUT" && [ "$TASK_EXIT" = 0 ]; then
+    if run_once "$NEW" '["migrate"]' "$TIMEOUT" >&2 && [ "$TASK_EXIT" = 0 ]; then
         [ "$DRY_RUN" = yes ] || done_with "Migrated."
         return
     fi
@@ -223,13 +225,13 @@ migrate() {
 
 roll_out() {
     local arguments=()
-    [ "$STARTING" = no ] || arguments=(--desired-count "${DESIRED_COUNT:-1}")
+    [ "$STARTING" = no ] || arguments=(--desired-count "$(least_tasks)")
     step "Rolling out revision $(revision "$NEW")"
     PHASE=rolling
     update_service "$NEW" ${arguments[@]+"${arguments[@]}"} || {
-        PHASE=recorded
+        WHY=$(aws_said) PHASE=recorded
         deregister "$NEW"
-        fail "$EXIT_PREFLIGHT" "The service can't be updated. $(aws_said) It runs on as it was."
+        fail "$EXIT_PREFLIGHT" "The service can't be updated. $WHY It runs on as it was."
     }
 }
 
@@ -287,7 +289,7 @@ go_back() {
     fi
     step "Going back to revision $(revision "$PREVIOUS")"
     # A moment passes between the circuit breaker's verdict and its way back.
-    if [ "$(of_service '.deploymentConfiguration.deploymentCircuitBreaker.rollback // false')" = true ]; then
+    if [ "$(of_service '.deploymentConfiguration | .deploymentCircuitBreaker.rollback or .alarms.rollback')" = true ]; then
         while [ "$(of_service '.deployments[] | select(.status == "PRIMARY") | "\(.id) \(.rolloutState)"')" = "$ROLLOUT FAILED" ] &&
             [ $((SECONDS - waited)) -lt "$PROOF_SECONDS" ]; do
             sleep "$POLL_SECONDS"
@@ -445,6 +447,7 @@ main() {
     watch
     RECORDING=no
     finish_recording succeeded ''
+    [ "$ROLLBACK" = no ] || deregister "$PREVIOUS"
     done_with "$BOLD$LEDGER_SERVICE $VERSION is live in $ENVIRONMENT$PLAIN, after $(minutes $SECONDS)."
 }
 

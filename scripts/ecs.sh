@@ -23,25 +23,62 @@ find_service() {
 # of_service FILTER: what jq finds in it.
 of_service() { jq -r "$1" <<<"$SERVICE"; }
 
+# least_tasks: how many tasks a started service has: what the autoscaling wants at least.
+least_tasks() {
+    local answer
+    answer=$(call application-autoscaling describe-scalable-targets --service-namespace ecs \
+        --resource-ids "service/$ECS_CLUSTER/$ECS_SERVICE") || answer='{}'
+    jq -r '.ScalableTargets[0].MinCapacity // 1 | if . < 1 then 1 else . end' <<<"$answer"
+}
+
 # --- Images
 
-# resolve_image TAG_OR_DIGEST: sets DIGEST, IMAGE (by digest), TAGS, and GIT_SHA if a tag says it. Fails when it is not there.
+# resolve_image TAG_OR_DIGEST: sets DIGEST, IMAGE (by digest), TAGS, and GIT_SHA if that can be known. Fails when it is not there.
 resolve_image() {
     local id="imageTag=$1" answer repository
     [[ $1 != sha256:* ]] || id="imageDigest=$1"
     answer=$(call ecr describe-images --repository-name "$ECR_REPOSITORY" --image-ids "$id") || return 1
     DIGEST=$(jq -r '.imageDetails[0].imageDigest' <<<"$answer")
     TAGS=$(jq -r '.imageDetails[0].imageTags // [] | join(" ")' <<<"$answer")
-    GIT_SHA=$(jq -r 'first(.imageDetails[0].imageTags // [] | .[] | ltrimstr("sha-") | select(test("^[0-9a-f]{40}$"))) // ""' <<<"$answer")
     repository=$(call ecr describe-repositories --repository-names "$ECR_REPOSITORY") || return 1
     IMAGE=$(jq -r '.repositories[0].repositoryUri' <<<"$repository")@$DIGEST
+    GIT_SHA=$(revision_label) || GIT_SHA=$(commit_in_tags) || GIT_SHA=''
+}
+
+# revision_label: the commit that the image says it was built from (org.opencontainers.image.revision, in its configuration).
+revision_label() {
+    local manifest digest=$DIGEST url
+    manifest=$(manifest_of "$digest") || return 1
+    digest=$(jq -r 'first(.manifests[]? | select(.platform.os == "linux").digest) // ""' <<<"$manifest")
+    [ -z "$digest" ] || manifest=$(manifest_of "$digest") || return 1
+    url=$(call ecr get-download-url-for-layer --repository-name "$ECR_REPOSITORY" --layer-digest "$(jq -r .config.digest <<<"$manifest")" |
+        jq -er .downloadUrl) || return 1
+    curl -sSf --max-time 10 "$url" 2>/dev/null |
+        jq -er '.config.Labels["org.opencontainers.image.revision"] | select(test("^[0-9a-f]{40}$"))' 2>/dev/null
+}
+
+manifest_of() {
+    call ecr batch-get-image --repository-name "$ECR_REPOSITORY" --image-ids imageDigest="$1" | jq -er '.images[0].imageManifest'
+}
+
+# commit_in_tags: the same, from the tag that build.sh gives each image (0.1.0-7fd1a60b01f9), where the commit is at hand.
+commit_in_tags() {
+    [[ $TAGS =~ -([0-9a-f]{12})( |$) ]] && git -C "$ROOT" rev-parse --verify --quiet "${BASH_REMATCH[1]}^{commit}"
 }
 
 # no_image: whether the last call failed because there is no such image.
 no_image() { grep -q 'ImageNotFoundException' "$WORK/aws-said"; }
 
-# version_of TAGS: the tag that names a version: not a commit, nor `latest`.
-version_of() { tr ' ' '\n' <<<"$1" | grep -Ev '^(sha-)?[0-9a-f]{7,40}$|^latest$|^$' | head -n 1; }
+# version_of TAGS: the tag that names a version, rather than a commit too; if there is none, the first.
+version_of() {
+    local tag
+    for tag in $1; do
+        [[ $tag =~ -[0-9a-f]{12}$ ]] || break
+        tag=''
+    done
+    [ -n "${tag:-}" ] || tag=${1%% *}
+    echo "$tag"
+}
 
 # digest_in TASK_DEFINITION_JSON: the digest of its image, if it names one.
 digest_in() {
@@ -227,10 +264,11 @@ use_log_stream_of() {
 
 # --- One-off tasks
 
-# run_once TASK_DEFINITION_ARN COMMAND_JSON SECONDS: runs a task with the network of the service, and prints what it writes.
+# run_once TASK_DEFINITION_ARN COMMAND_JSON SECONDS: runs a task with the network of the service, and prints what it writes to
+# standard output.
 # Sets TASK, TASK_EXIT (empty when it never ran) and WHY. Fails when it can't be started or does not end in time.
 run_once() {
-    local arn=$1 command=$2 network platform answer state started=$SECONDS token='' page line
+    local arn=$1 command=$2 network platform answer state started=$SECONDS token=''
     network=$(of_service '.networkConfiguration | tojson') platform=$(of_service '.platformVersion // "LATEST"')
     TASK='' TASK_EXIT=''
     answer=$(alter ecs run-task --cluster "$ECS_CLUSTER" --task-definition "$arn" --launch-type FARGATE --platform-version "$platform" \
@@ -252,14 +290,11 @@ run_once() {
     while :; do
         if answer=$(call ecs describe-tasks --cluster "$ECS_CLUSTER" --tasks "$TASK"); then
             state=$(jq -r '.tasks[0].lastStatus' <<<"$answer")
-            if page=$(task_log "$TASK" --start-from-head ${token:+--next-token "$token"}); then
-                token=$(jq -r '.nextForwardToken' <<<"$page")
-                while IFS= read -r line; do
-                    no_progress
-                    say "$line"
-                done < <(jq -r '.events[].message' <<<"$page")
-            fi
+            print_new_lines
             if [ "$state" = STOPPED ]; then
+                # The last lines come a little later than the end.
+                sleep "$POLL_SECONDS"
+                print_new_lines
                 no_progress
                 TASK_EXIT=$(jq -r --arg name "$CONTAINER_NAME" '.tasks[0].containers[] | select(.name == $name).exitCode // ""' <<<"$answer")
                 WHY=$(reasons_of "$(jq -c '.tasks' <<<"$answer")" | head -n 1)
@@ -274,6 +309,17 @@ run_once() {
         fi
         sleep "$POLL_SECONDS"
     done
+}
+
+# print_new_lines: what TASK has written since `token`, which it moves on.
+print_new_lines() {
+    local page line
+    page=$(task_log "$TASK" --start-from-head ${token:+--next-token "$token"}) || return 0
+    token=$(jq -r '.nextForwardToken' <<<"$page")
+    while IFS= read -r line; do
+        no_progress
+        printf '%s\n' "$line"
+    done < <(jq -r '.events[].message' <<<"$page")
 }
 
 # --- From outside

@@ -118,6 +118,9 @@ initialise() {
     local backend=(-backend-config="envs/$ENVIRONMENT.s3.tfbackend")
     [ -z "${STATE_BUCKET:-}" ] || backend+=(-backend-config="bucket=$STATE_BUCKET")
     [ -z "${LOCK_TABLE:-}" ] || backend+=(-backend-config="dynamodb_table=$LOCK_TABLE")
+    # The role that pull requests plan with may read there.
+    [ -z "${STATE_BUCKET:-}" ] || export TF_VAR_state_bucket=$STATE_BUCKET
+    [ -z "${LOCK_TABLE:-}" ] || export TF_VAR_lock_table=$LOCK_TABLE
     [ -z "${STATE_REGION:-}" ] || backend+=(-backend-config="region=$STATE_REGION")
     terraform_in init -input=false -reconfigure "${backend[@]}" >&2
 }

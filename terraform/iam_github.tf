@@ -95,9 +95,15 @@ resource "aws_iam_role_policy" "deploy" {
           ]
         },
         {
-          Sid      = "RegisterRevisions"
+          Sid      = "Revisions" # these actions know no resources; which roles a revision may have is said below
           Effect   = "Allow"
-          Action   = ["ecs:RegisterTaskDefinition", "ecs:TagResource"]
+          Action   = ["ecs:DeregisterTaskDefinition", "ecs:RegisterTaskDefinition"]
+          Resource = "*"
+        },
+        {
+          Sid      = "TagRevisions"
+          Effect   = "Allow"
+          Action   = "ecs:TagResource"
           Resource = "${local.family_arn}:*"
         },
         {
@@ -157,5 +163,70 @@ resource "aws_iam_role_policy" "deploy" {
         },
       ],
     )
+  })
+}
+
+# What a pull request's job has: enough to plan from the recorded state, without a look at what runs and without a lock
+# (-refresh=false -lock=false). A refresh would read the secrets, and anybody who may push a branch can use this role.
+resource "aws_iam_role" "plan" {
+  count = local.github && var.creates_account_resources ? 1 : 0
+
+  name        = "prop-plan"
+  description = "Jobs of pull requests: plans, and changes nothing"
+
+  assume_role_policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Effect    = "Allow"
+      Principal = { Federated = local.github_provider_arn }
+      Action    = "sts:AssumeRoleWithWebIdentity"
+      Condition = {
+        StringEquals = {
+          "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com"
+          "token.actions.githubusercontent.com:sub" = "${var.github_subject_prefix}:pull_request"
+        }
+      }
+    }]
+  })
+
+  depends_on = [aws_iam_openid_connect_provider.github]
+}
+
+resource "aws_iam_role_policy" "plan" {
+  count = local.github && var.creates_account_resources ? 1 : 0
+
+  name = "plan"
+  role = aws_iam_role.plan[0].id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Sid    = "State"
+        Effect = "Allow"
+        Action = ["s3:GetObject", "s3:ListBucket"]
+        Resource = [
+          "arn:${local.partition}:s3:::${var.state_bucket}",
+          "arn:${local.partition}:s3:::${var.state_bucket}/*/terraform.tfstate",
+        ]
+      },
+      {
+        Sid      = "StateDigest"
+        Effect   = "Allow"
+        Action   = "dynamodb:GetItem"
+        Resource = "arn:${local.partition}:dynamodb:${local.here}:table/${var.lock_table}"
+      },
+      {
+        Sid      = "Repository"
+        Effect   = "Allow"
+        Action   = ["ecr:DescribeImages", "ecr:DescribeRepositories", "ecr:ListTagsForResource"]
+        Resource = local.repository_arn
+      },
+      {
+        Sid      = "LookUp" # the other data sources, which know no resources
+        Effect   = "Allow"
+        Action   = ["ec2:DescribeAvailabilityZones", "ec2:DescribeVpcEndpointServices", "iam:GetOpenIDConnectProvider", "iam:ListOpenIDConnectProviders"]
+        Resource = "*"
+      },
+    ]
   })
 }

@@ -1,4 +1,4 @@
-# By variable. Without it everything is encrypted all the same, with keys that AWS manages and nobody can misplace.
+# By variable. Without it whatever holds data is encrypted all the same, with keys that AWS manages and nobody can misplace.
 
 locals {
   key_arn = one(aws_kms_key.main[*].arn)

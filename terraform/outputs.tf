@@ -100,6 +100,11 @@ output "deploy_role_arn" {
   value       = one(aws_iam_role.deploy[*].arn)
 }
 
+output "plan_role_arn" {
+  description = "Role for GitHub's jobs of pull requests; null but in the environment that makes the account's resources."
+  value       = one(aws_iam_role.plan[*].arn)
+}
+
 output "execution_role_arn" {
   description = "Role that ECS starts tasks with."
   value       = aws_iam_role.execution.arn

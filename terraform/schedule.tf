@@ -1,7 +1,8 @@
 # Stops tasks and database in the evening, and starts them in the morning of working days, by EventBridge Scheduler, which
 # calls the services itself. Load balancer and endpoints run on: only hours of task and database are saved.
 #
-# Stopped every evening, weekends too, and not once: RDS starts a database by itself after 7 days.
+# Stopped every evening, weekends too, and not once: RDS starts a database by itself after 7 days. Where nothing was ever
+# deployed, the morning asks for tasks that have no image, which fail and are tried again until a deployment comes.
 
 locals {
   hours = var.working_hours

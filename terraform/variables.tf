@@ -236,8 +236,8 @@ variable "max_tasks" {
   default     = 4
 
   validation {
-    condition     = var.max_tasks >= var.min_tasks && var.max_tasks <= 8
-    error_message = "max_tasks is from min_tasks to 8: each task holds 8 connections, and a db.t3.micro admits about 80."
+    condition     = var.max_tasks >= var.min_tasks && var.max_tasks <= (endswith(var.database_class, ".micro") ? 5 : 20)
+    error_message = "max_tasks is from min_tasks to 5 with a micro database, else to 20: a task holds 8 connections, a deployment doubles the tasks, and a micro admits about 80."
   }
 }
 
@@ -376,6 +376,28 @@ variable "github_subject_prefix" {
   validation {
     condition     = var.github_subject_prefix == null || can(regex("^repo:([A-Za-z0-9-]+/[A-Za-z0-9._-]+|[A-Za-z0-9-]+@[0-9]+/[A-Za-z0-9._-]+@[0-9]+)$", var.github_subject_prefix))
     error_message = "github_subject_prefix is repo:ORG/REPO, or repo:ORG@ID/REPO@ID for repositories made since 15 July 2026; no wildcards, and nothing behind."
+  }
+}
+
+variable "state_bucket" {
+  description = "Bucket that the state is in, which pull requests may read; as in envs/*.s3.tfbackend."
+  type        = string
+  default     = "prop-terraform-state"
+
+  validation {
+    condition     = can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", var.state_bucket))
+    error_message = "state_bucket is the name of a bucket, not its ARN."
+  }
+}
+
+variable "lock_table" {
+  description = "DynamoDB table of the state's locks and digests; as in envs/*.s3.tfbackend."
+  type        = string
+  default     = "prop-terraform-locks"
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9_.-]{3,255}$", var.lock_table))
+    error_message = "lock_table is the name of a table, not its ARN."
   }
 }
 

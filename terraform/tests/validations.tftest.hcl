@@ -33,29 +33,31 @@ run "wrong_by_themselves" {
   command = plan
 
   variables {
-    environment           = "qa"                     # has no file
-    region                = "Mumbai"                 # is a city
-    account_id            = "1234"                   # is too short
-    vpc_cidr              = "10.20.0.1/16"           # has bits behind its prefix
-    public_subnet_cidrs   = ["10.20.0.0/24"]         # is one zone
-    allowed_cidrs         = []                       # admits nobody
-    access_log_bucket     = "arn:aws:s3:::logs"      # is an ARN
-    container_port        = 80                       # needs root
-    task_cpu              = 300                      # is nothing that Fargate has
-    cpu_architecture      = "RISCV"                  # is nothing that Fargate has
-    min_tasks             = 0                        # stops it
-    postgres_version      = "9.6"                    # is too old
-    database_class        = "t3.micro"               # is a class of EC2
-    database_storage      = 10                       # is less than RDS gives
-    backup_days           = 0                        # switches backups off
-    database_password     = "0123456789"             # is short
-    bootstrap_key         = "hunter2"                # is no key of prop's
-    secrets_version       = 0                        # is before the first
-    github_subject_prefix = "acme/prop"              # lacks repo:
-    log_retention_days    = 10                       # is nothing that CloudWatch has
-    alarm_email           = "ops"                    # is no address
-    monthly_budget        = 0                        # alerts at once
-    working_hours         = { start = 20, stop = 8 } # end before they start
+    environment           = "qa"                                                   # has no file
+    region                = "Mumbai"                                               # is a city
+    account_id            = "1234"                                                 # is too short
+    vpc_cidr              = "10.20.0.1/16"                                         # has bits behind its prefix
+    public_subnet_cidrs   = ["10.20.0.0/24"]                                       # is one zone
+    allowed_cidrs         = []                                                     # admits nobody
+    access_log_bucket     = "arn:aws:s3:::logs"                                    # is an ARN
+    state_bucket          = "arn:aws:s3:::state"                                   # is an ARN
+    lock_table            = "arn:aws:dynamodb:ap-south-1:123456789012:table/locks" # is an ARN
+    container_port        = 80                                                     # needs root
+    task_cpu              = 300                                                    # is nothing that Fargate has
+    cpu_architecture      = "RISCV"                                                # is nothing that Fargate has
+    min_tasks             = 0                                                      # stops it
+    postgres_version      = "9.6"                                                  # is too old
+    database_class        = "t3.micro"                                             # is a class of EC2
+    database_storage      = 10                                                     # is less than RDS gives
+    backup_days           = 0                                                      # switches backups off
+    database_password     = "0123456789"                                           # is short
+    bootstrap_key         = "hunter2"                                              # is no key of prop's
+    secrets_version       = 0                                                      # is before the first
+    github_subject_prefix = "acme/prop"                                            # lacks repo:
+    log_retention_days    = 10                                                     # is nothing that CloudWatch has
+    alarm_email           = "ops"                                                  # is no address
+    monthly_budget        = 0                                                      # alerts at once
+    working_hours         = { start = 20, stop = 8 }                               # end before they start
   }
   expect_failures = [
     var.environment,
@@ -65,6 +67,8 @@ run "wrong_by_themselves" {
     var.public_subnet_cidrs,
     var.allowed_cidrs,
     var.access_log_bucket,
+    var.state_bucket,
+    var.lock_table,
     var.container_port,
     var.task_cpu,
     var.cpu_architecture,
@@ -119,14 +123,15 @@ run "wrong_beside_others" {
   command = plan
 
   variables {
-    task_cpu              = 1024
-    min_tasks             = 5
-    vpc_cidr              = "10.20.0.0/25"                                                                        # is too small for four subnets
-    certificate_arn       = "arn:aws:acm:us-east-1:123456789012:certificate/0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0" # is of another region
-    task_memory           = 1024                                                                                  # is too little for 1024 units
-    max_tasks             = 4                                                                                     # is less than min_tasks
-    github_subject_prefix = "repo:acme/prop:ref:refs/heads/main"                                                  # has more than the repository
-    working_hours         = { zone = "+05:30" }                                                                   # are in no time zone
+    task_cpu  = 1024
+    min_tasks = 5
+    vpc_cidr  = "10.20.0.0/25" # is too small for four subnets
+    # is of another region
+    certificate_arn       = "arn:aws:acm:us-east-1:123456789012:certificate/0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
+    task_memory           = 1024                                 # is too little for 1024 units
+    max_tasks             = 4                                    # is less than min_tasks
+    github_subject_prefix = "repo:acme/prop:ref:refs/heads/main" # has more than the repository
+    working_hours         = { zone = "+05:30" }                  # are in no time zone
   }
   expect_failures = [
     var.vpc_cidr,

@@ -7,44 +7,59 @@ import json
 import sys
 from typing import Any
 
+import moto.applicationautoscaling.urls
+import moto.budgets.urls
 from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
 from moto.budgets.responses import BudgetsResponse
+from moto.rds.models import DBInstance
 from moto.s3.models import FakeBucket
 from moto.server import main
 
-autoscaling_tags: dict[str, dict[str, str]] = {}
-register_scalable_target = ApplicationAutoScalingResponse.register_scalable_target
+tags: dict[str, dict[str, str]] = {}
 
 
-def register_and_tag(self: ApplicationAutoScalingResponse) -> str:
-    answer = register_scalable_target(self)
-    autoscaling_tags.setdefault(json.loads(answer)["ScalableTargetARN"], {}).update(self._get_param("Tags") or {})
-    return answer
+class AutoScaling(ApplicationAutoScalingResponse):
+    """Tags of scalable targets."""
+
+    def register_scalable_target(self) -> str:
+        answer = super().register_scalable_target()
+        tags.setdefault(json.loads(answer)["ScalableTargetARN"], {}).update(self._get_param("Tags") or {})
+        return answer
+
+    def list_tags_for_resource(self) -> str:
+        return json.dumps({"Tags": tags.get(self._get_param("ResourceARN"), {})})
+
+    def tag_resource(self) -> str:
+        tags.setdefault(self._get_param("ResourceARN"), {}).update(self._get_param("Tags"))
+        return "{}"
+
+    def untag_resource(self) -> str:
+        for key in self._get_param("TagKeys"):
+            tags.get(self._get_param("ResourceARN"), {}).pop(key, None)
+        return "{}"
 
 
-def list_tags_for_resource(self: ApplicationAutoScalingResponse) -> str:
-    return json.dumps({"Tags": autoscaling_tags.get(self._get_param("ResourceARN"), {})})
+class Budgets(BudgetsResponse):
+    """Tags of budgets, and who is told."""
 
+    def create_budget(self) -> str:
+        answer = super().create_budget()
+        arn = f"arn:aws:budgets::{self._get_param('AccountId')}:budget/{self._get_param('Budget')['BudgetName']}"
+        tags[arn] = {tag["Key"]: tag["Value"] for tag in self._get_param("ResourceTags") or []}
+        return answer
 
-def tag_resource(self: ApplicationAutoScalingResponse) -> str:
-    autoscaling_tags.setdefault(self._get_param("ResourceARN"), {}).update(self._get_param("Tags"))
-    return "{}"
+    def list_tags_for_resource(self) -> str:
+        kept = tags.get(self._get_param("ResourceARN"), {})
+        return json.dumps({"ResourceTags": [{"Key": key, "Value": value} for key, value in kept.items()]})
 
-
-def untag_resource(self: ApplicationAutoScalingResponse) -> str:
-    for key in self._get_param("TagKeys"):
-        autoscaling_tags.get(self._get_param("ResourceARN"), {}).pop(key, None)
-    return "{}"
-
-
-def describe_subscribers_for_notification(self: BudgetsResponse) -> str:
-    budget = self.backend.budgets[self._get_param("AccountId")][self._get_param("BudgetName")]
-    wanted = self._get_param("Notification")
-    subscribers: list[Any] = []
-    for notification in budget.notifications:
-        if all(notification.details.get(name) == value for name, value in wanted.items() if name != "NotificationState"):
-            subscribers += notification.subscribers
-    return json.dumps({"Subscribers": subscribers})
+    def describe_subscribers_for_notification(self) -> str:
+        budget = self.backend.budgets[self._get_param("AccountId")][self._get_param("BudgetName")]
+        wanted = self._get_param("Notification")
+        subscribers: list[Any] = []
+        for notification in budget.notifications:
+            if all(notification.details.get(name) == value for name, value in wanted.items() if name != "NotificationState"):
+                subscribers += notification.subscribers
+        return json.dumps({"Subscribers": subscribers})
 
 
 def get_permission(self: FakeBucket, action: str, resource: str) -> Any:
@@ -60,13 +75,20 @@ def get_permission(self: FakeBucket, action: str, resource: str) -> Any:
         self.policy = policy
 
 
+def initialise_database(self: DBInstance, *arguments: Any, **settings: Any) -> None:
+    """As moto does it, and keeps Performance Insights: an update of them would take minutes at every apply."""
+    initialise(self, *arguments, **settings)
+    self.enable_performance_insights = settings.get("enable_performance_insights", False)
+    self.performance_insights_retention_period = settings.get("performance_insights_retention_period")
+
+
 unconditional_permission = FakeBucket.get_permission
+initialise = DBInstance.__init__
 
 if __name__ == "__main__":
-    ApplicationAutoScalingResponse.register_scalable_target = register_and_tag
-    ApplicationAutoScalingResponse.list_tags_for_resource = list_tags_for_resource
-    ApplicationAutoScalingResponse.tag_resource = tag_resource
-    ApplicationAutoScalingResponse.untag_resource = untag_resource
-    BudgetsResponse.describe_subscribers_for_notification = describe_subscribers_for_notification
     FakeBucket.get_permission = get_permission
+    DBInstance.__init__ = initialise_database
+    DBInstance.performance_insights_enabled = property(lambda self: self.enable_performance_insights)
+    moto.applicationautoscaling.urls.url_paths["{0}/$"] = AutoScaling.dispatch
+    moto.budgets.urls.url_paths["{0}/$"] = Budgets.dispatch
     main(["-H", "127.0.0.1", "-p", sys.argv[1]])

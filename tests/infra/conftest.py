@@ -1,20 +1,29 @@
 """One stand-in for AWS for the session, and one staging environment applied to it, which takes minutes."""
 
+import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prop import Prop, running_prop
 from stack import Stack, stand_in
+from stub_aws import OLD, OLD_SHA, Scenario, outside
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "last: takes the stack down, so it comes after everything that uses it")
 
 
+def needs_the_stack(item: pytest.Item) -> bool:
+    """Whether a test uses what is applied; `plan` is a plan of either environment, and production's needs staging."""
+    return bool({"stack", "production_plan", "plan"} & set(item.fixturenames))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+    items.sort(key=lambda item: (item.get_closest_marker("last") is not None, needs_the_stack(item)))
 
 
 @pytest.fixture(scope="session")
@@ -44,10 +53,22 @@ def staging_plan(staging: Stack) -> dict[str, Any]:
     return staging.plan("first.tfplan")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def applying(request: pytest.FixtureRequest) -> Iterator[Future | None]:
+    """Staging, being applied while tests run that don't use it: of its minutes, nearly all are waits of the provider's."""
+    if not shutil.which("terraform") or not any(needs_the_stack(item) for item in request.session.items):
+        yield None
+        return
+    staging = request.getfixturevalue("staging")
+    request.getfixturevalue("staging_plan")
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        yield worker.submit(staging.apply, "first.tfplan")
+
+
 @pytest.fixture(scope="session")
-def stack(staging: Stack, staging_plan: dict[str, Any]) -> Stack:
+def stack(staging: Stack, applying: Future) -> Stack:
     """Staging, applied."""
-    staging.apply("first.tfplan")
+    applying.result()
     return staging
 
 
@@ -61,3 +82,29 @@ def production(work: Path, stack: Stack) -> Stack:
 def production_plan(production: Stack) -> dict[str, Any]:
     """What applying production to that account would do."""
     return production.plan("first.tfplan")
+
+
+# --- The stub `aws`
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Scenario:
+    return Scenario(tmp_path)
+
+
+@pytest.fixture
+def app(scenario: Scenario) -> Iterator[str]:
+    with outside(scenario) as url:
+        yield url
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Prop]:
+    """A ledger in which 1.4.1 is live in staging."""
+    directory = tmp_path / "ledger"
+    directory.mkdir()
+    with running_prop(directory) as prop:
+        release = {"service": "prop", "environment": "staging", "version": "1.4.1", "image_digest": OLD, "git_sha": OLD_SHA, "create_missing": True}
+        old = prop.post("/v1/deployments", release | {"start": True})
+        prop.post(f"/v1/deployments/{old['id']}/transitions", {"to": "succeeded"})
+        yield prop

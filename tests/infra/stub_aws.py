@@ -1,18 +1,23 @@
 """A scenario for the stub `aws` (stub/aws), the scripts run in it, and the service as it is seen from outside."""
 
+import fcntl
 import json
 import os
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from prop import Prop
+
 ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).parent / "stub"
-READING = ("describe", "list", "get")
+READING = ("describe", "list", "get", "batch-get", "filter")
 
 OLD, NEW, OTHER = (f"sha256:{digit * 64}" for digit in "abc")
 OLD_SHA, NEW_SHA = "1" * 40, "2" * 40
@@ -47,23 +52,33 @@ class Scenario:
             "deploymentConfiguration": {"deploymentCircuitBreaker": {"enable": True, "rollback": True}},
         }  # fmt: skip
         images = [
-            {"digest": OLD, "tags": ["1.4.1", f"sha-{OLD_SHA}"]},
-            {"digest": NEW, "tags": ["1.4.2", f"sha-{NEW_SHA}"]},
+            {"digest": OLD, "tags": [f"0.1.0-{OLD_SHA[:12]}", "1.4.1"]},
+            {"digest": NEW, "tags": [f"0.1.0-{NEW_SHA[:12]}", "1.4.2"]},
         ]
         self.write({
             "calls": [], "family": family, "definitions": definitions, "service": service, "images": images, "fates": [], "serial": 1,
             "deny": [], "slow": {}, "stopped_tasks": [], "stopped_by": "", "one_off": None, "task_exit": 0, "log": [], "targets": ["healthy"],
-            "database": "available", "foreign": live, "retry": [], "lie": None,
+            "database": "available", "foreign": live, "retry": [], "lie": None, "labels": "",
         })  # fmt: skip
 
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        with self.file.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def read(self) -> dict:
-        return json.loads(self.file.read_text())
+        with self.lock():
+            return json.loads(self.file.read_text())
 
     def write(self, state: dict) -> None:
-        self.file.write_text(json.dumps(state))
+        with self.lock():
+            self.file.write_text(json.dumps(state))
 
     def set(self, **changes: Any) -> None:
-        self.write(self.read() | changes)
+        """Changes the scenario, also while a script runs."""
+        with self.lock():
+            self.file.write_text(json.dumps(json.loads(self.file.read_text()) | changes))
 
     def calls(self, *, changing: bool = False) -> list[str]:
         """The operations that were called, in order."""
@@ -86,15 +101,22 @@ class Scenario:
 
 @contextmanager
 def outside(scenario: Scenario) -> Iterator[str]:
-    """Plays the load balancer: /health, and /version as the live image tells it, or as the scenario lies."""
+    """Plays the load balancer: /health, and /version as the live image tells it, or as the scenario lies. And ECR's store of
+    image configurations, which holds the labels."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.path.endswith("-config"):
+                sha = {OLD: OLD_SHA, NEW: NEW_SHA}[self.path[1:].removesuffix("-config")]
+                return self.answer(200, {"config": {"Labels": {"org.opencontainers.image.revision": sha}}})
             digest = scenario.read()["lie"] or scenario.live_digest()
             version, sha = {OLD: ("1.4.1", OLD_SHA), NEW: ("1.4.2", NEW_SHA)}.get(digest or "", ("0", "0" * 40))
             body = {"/health": {"status": "ok"}, "/version": {"version": version, "git_sha": sha, "image_digest": digest}}[self.path]
+            return self.answer(200 if digest != "down" else 503, body)
+
+        def answer(self, status: int, body: dict) -> None:
             data = json.dumps(body).encode()
-            self.send_response(200 if digest != "down" else 503)
+            self.send_response(status)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -103,6 +125,7 @@ def outside(scenario: Scenario) -> Iterator[str]:
             pass
 
     with serving(Handler) as url:
+        scenario.set(labels=url)
         yield url
 
 
@@ -130,6 +153,8 @@ def start(scenario: Scenario, script: str, *arguments: str, **variables: str) ->
     return subprocess.Popen(
         [ROOT / "scripts" / script, *arguments], env=environment(scenario, **variables), stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=scenario.file.parent,
+        # Where these tests run in the background, SIGINT is ignored, and bash can't trap what was ignored when it began.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
@@ -150,3 +175,23 @@ class Run:
 
 def run(scenario: Scenario, script: str, *arguments: str, **variables: str) -> Run:
     return Run(start(scenario, script, *arguments, **variables))
+
+
+def settings(app: str, ledger: Prop | None) -> dict[str, str]:
+    return {"APP_URL": app} | ({"PROP_URL": ledger.url, "PROP_KEY": ledger.key} if ledger else {})
+
+
+def place(ledger: Prop, environment: str = "staging") -> dict:
+    return ledger.get(f"/v1/services/prop/environments/{environment}")
+
+
+def told(place_or_list: list[dict]) -> list[tuple[str, str]]:
+    """Version and state of deployments, the oldest first."""
+    return [(deployment["version"], deployment["state"]) for deployment in reversed(place_or_list)]
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come so far"
+        time.sleep(0.02)

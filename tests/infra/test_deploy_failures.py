@@ -1,58 +1,21 @@
 """deploy.sh in all the ways in which a deployment goes wrong: with a stub `aws`, since moto knows none of them. The ledger is a real prop."""
 
+import json
 import signal
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 from typing import Any
 
 import pytest
-from prop import Prop, running_prop
-from stub_aws import NEW, NEW_SHA, OLD, OLD_SHA, OTHER, Run, Scenario, outside, run, serving, start
+from prop import Prop
+from stub_aws import NEW, NEW_SHA, OLD, OTHER, Run, Scenario, place, run, serving, settings, start, told, wait_for
 
 CHANGES = ["ecs register-task-definition", "ecs update-service"]
 CANT_PULL = "CannotPullContainerError: pull image manifest has been retried 7 time(s): failed to resolve ref"
 
 
-@pytest.fixture
-def scenario(tmp_path: Path) -> Scenario:
-    return Scenario(tmp_path)
-
-
-@pytest.fixture
-def app(scenario: Scenario) -> Iterator[str]:
-    with outside(scenario) as url:
-        yield url
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Prop]:
-    """A ledger in which 1.4.1 is live in staging."""
-    directory = tmp_path / "ledger"
-    directory.mkdir()
-    with running_prop(directory) as prop:
-        release = {"service": "prop", "environment": "staging", "version": "1.4.1", "image_digest": OLD, "git_sha": OLD_SHA, "create_missing": True}
-        old = prop.post("/v1/deployments", release | {"start": True})
-        prop.post(f"/v1/deployments/{old['id']}/transitions", {"to": "succeeded"})
-        yield prop
-
-
 def deploy(scenario: Scenario, app: str, *arguments: str, ledger: Prop | None = None, **variables: str) -> Run:
     return run(scenario, "deploy.sh", *(arguments or ("staging", "1.4.2")), **settings(app, ledger), **variables)
-
-
-def settings(app: str, ledger: Prop | None) -> dict[str, str]:
-    return {"APP_URL": app} | ({"PROP_URL": ledger.url, "PROP_KEY": ledger.key} if ledger else {})
-
-
-def place(ledger: Prop, environment: str = "staging") -> dict:
-    return ledger.get(f"/v1/services/prop/environments/{environment}")
-
-
-def told(place_or_list: list[dict]) -> list[tuple[str, str]]:
-    """Version and state of deployments, the oldest first."""
-    return [(deployment["version"], deployment["state"]) for deployment in reversed(place_or_list)]
 
 
 def test_a_deployment_is_by_digest_and_recorded(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -364,12 +327,24 @@ def test_force_needs_the_scope(scenario: Scenario, app: str, ledger: Prop) -> No
     assert scenario.calls(changing=True) == []
 
 
-def test_a_missing_approval_is_said(scenario: Scenario, app: str, ledger: Prop) -> None:
+def test_a_missing_approval_is_said_and_given(scenario: Scenario, app: str, ledger: Prop) -> None:
     ledger.post("/v1/environments", {"slug": "production", "tier": "production", "required_approvals": 1})
-    state = scenario.read()
     ended = deploy(scenario, app, "production", "1.4.2", ledger=ledger)
-    assert state["family"] == "prop-backend-staging"
-    assert ended.code == 3, ended  # this account has no production
+    assert ended.code == 4, ended
+    assert "production requires 1 approval; release 1.4.2 lacks 1." in ended.err
+    assert scenario.calls(changing=True) == []
+    approval = {"service": "prop", "version": "1.4.2", "environment": "production", "decision": "approved"}
+    ledger.post("/v1/approvals", approval, key=ledger.new_key("alice", "approve", "read"))
+    key = ledger.new_key("pipeline", "read", "deploy")
+    ended = run(scenario, "deploy.sh", "production", "1.4.2", APP_URL=app, PROP_URL=ledger.url, PROP_KEY=key)
+    assert ended.code == 0, ended
+    assert place(ledger, "production")["live"]["version"] == "1.4.2"
+
+
+def test_an_environment_that_the_ledger_does_not_know_becomes_known(scenario: Scenario, app: str, ledger: Prop) -> None:
+    ended = deploy(scenario, app, "production", "1.4.2", ledger=ledger)
+    assert ended.code == 0, ended
+    assert place(ledger, "production")["live"]["version"] == "1.4.2"
 
 
 def test_a_key_that_is_not_known_is_no_ledger_that_is_away(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -445,8 +420,7 @@ def test_a_ledger_that_goes_away_in_between(scenario: Scenario, app: str, ledger
 
 
 def forward(ledger: Prop, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-    import json
-
+    
     status, answer = ledger.request(method, path, json.loads(body) if body else None)
     return status, json.dumps(answer).encode()
 
@@ -467,10 +441,12 @@ def test_a_spool_never_says_that_an_older_release_is_live(scenario: Scenario, ap
     freeze(ledger)
     ended = deploy(scenario, app, ledger=ledger)
     assert ended.code == 4, ended
-    assert "Something else went live there since." in ended.err
-    assert place(ledger)["live"]["version"] == "1.4.3"
-    assert scenario.spool.with_suffix(".jsonl.refused").exists()
-    assert not scenario.spool.exists() or not scenario.spool.read_text()
+    now = place(ledger)
+    assert now["live"]["version"] == "1.4.3"
+    late = next(deployment for deployment in now["latest"] if deployment["version"] == "1.4.2")
+    assert late["state"] == "cancelled"
+    assert "told when 1.4.3 was live already" in late["reason"]
+    assert not scenario.spool.exists()
 
 
 def test_require_ledger_is_strict(scenario: Scenario, app: str) -> None:
@@ -491,7 +467,7 @@ def test_a_service_that_was_never_started_is_started(scenario: Scenario, app: st
     scenario.write(state)
     ended = deploy(scenario, app)
     assert ended.code == 0, ended
-    assert scenario.options("ecs update-service")[0]["desired-count"] == "1"
+    assert scenario.options("ecs update-service")[0]["desired-count"] == "2"
 
 
 def test_a_first_deployment_that_fails_leaves_nothing_running(scenario: Scenario, app: str) -> None:
@@ -516,7 +492,7 @@ def test_a_stopped_environment_is_refused_or_woken(scenario: Scenario, app: str)
     ended = deploy(scenario, app, "staging", "1.4.2", "--wake")
     assert ended.code == 0, ended
     assert scenario.calls(changing=True) == ["rds start-db-instance", *CHANGES]
-    assert scenario.options("ecs update-service")[0]["desired-count"] == "1"
+    assert scenario.options("ecs update-service")[0]["desired-count"] == "2"
     assert scenario.read()["database"] == "available"
 
 
@@ -529,13 +505,6 @@ def interrupt(scenario: Scenario, app: str, ledger: Prop | None, until: str, *ar
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     return Run(process)
-
-
-def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come so far"
-        time.sleep(0.02)
 
 
 def test_ctrl_c_during_the_rollout_and_how_to_go_on(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -626,8 +595,7 @@ def test_slack_is_told_in_one_line_and_fails_nothing(scenario: Scenario, app: st
 
     class Slack(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            import json
-
+            
             heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
             self.send_response(200)
             self.end_headers()

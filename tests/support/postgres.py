@@ -19,9 +19,9 @@ def programs() -> Path | None:
 
 
 @contextmanager
-def running_postgres(certificate: bytes | None = None, key: bytes | None = None) -> Iterator[int]:
-    """The port, on 127.0.0.1, of a server with the role and the database `prop`, which asks for no password. With a certificate
-    it takes TLS only."""
+def running_postgres(certificate: bytes | None = None, key: bytes | None = None, password: str | None = None) -> Iterator[int]:
+    """The port, on 127.0.0.1, of a server with the role and the database `prop`, which asks for no password unless one is given.
+    With a certificate it takes TLS only."""
     bin = programs()
     assert bin, "there is no initdb; Debian has it in the package postgresql"
     # The server refuses to run as root; not below pytest's directories, which nobody else may enter.
@@ -36,7 +36,13 @@ def running_postgres(certificate: bytes | None = None, key: bytes | None = None)
         assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
 
     data = directory / "data"
-    run("initdb", "-D", str(data), "-U", "prop", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
+    method, arguments = "trust", []
+    if password:
+        asked = directory / "password"
+        asked.write_text(password)
+        method, arguments = "scram-sha-256", [f"--pwfile={asked}"]
+    run("initdb", "-D", str(data), "-U", "prop", "--auth-local=trust", f"--auth-host={method}", *arguments,
+        "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
     port = free_port()
     options = f"-k {directory} -c listen_addresses=127.0.0.1 -p {port} -c fsync=off"
     if certificate and key:
@@ -45,7 +51,7 @@ def running_postgres(certificate: bytes | None = None, key: bytes | None = None)
             (data / name).chmod(0o600)
             if unprivileged:
                 shutil.chown(data / name, 65534, 65534)
-        (data / "pg_hba.conf").write_text("local all all trust\nhostssl all all 127.0.0.1/32 trust\n")
+        (data / "pg_hba.conf").write_text(f"local all all trust\nhostssl all all 127.0.0.1/32 {method}\n")
         options += " -c ssl=on"
     try:
         run("pg_ctl", "-D", str(data), "-l", str(directory / "log"), "-w", "start", "-o", options)
