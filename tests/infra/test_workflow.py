@@ -53,6 +53,13 @@ def test_no_other_job_waits_for_a_reviewer_or_gets_an_environment_s_secrets() ->
     }  # fmt: skip
 
 
+def test_only_what_deploys_is_a_deployment_on_github() -> None:
+    """A job that only needs an environment's secrets must not be told to prop, by webhook, as a deployment into it."""
+    silent = {name for name in JOBS if isinstance(found := JOBS[name].get("environment"), dict) and found.get("deployment") is False}
+    assert silent == {"build", "rejection"}
+    assert all("deploy.sh" in runs(name) for name in JOBS if environment(name) and name not in silent)
+
+
 def test_the_approval_is_mirrored_before_anything_starts() -> None:
     commands = [step["run"] for step in JOBS["deploy-production"]["steps"] if "run" in step]
     assert commands[0].startswith("./scripts/record-approval.sh production")
