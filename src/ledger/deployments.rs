@@ -318,6 +318,14 @@ pub fn of_run(db: &mut Db, service: &str, environment: &str, run: &str) -> Query
     Ok(latest.into_iter().filter(|known| known.run_url.as_deref().and_then(github::run_of) == Some(run)).collect())
 }
 
+/// The deployment that a webhook told of before, for what now says itself that it deploys: the same run, on its way to the
+/// same place. One rollout is one deployment, and who does it knows it best.
+pub fn find_witnessed(db: &mut Db, service: &str, environment: &str, run_url: Option<&str>) -> QueryResult<Option<Deployment>> {
+    let Some(run) = run_url.and_then(github::run_of) else { return Ok(None) };
+    let same_run = of_run(db, service, environment, run)?.into_iter();
+    Ok(same_run.filter(|known| known.source == GITHUB).find(|known| !known.state.is_finished()))
+}
+
 /// What runs in a place.
 pub fn running_in(db: &mut Db, service: &str, environment: &str) -> QueryResult<Option<Deployment>> {
     let here = deployments::table.filter(deployments::service.eq(service)).filter(deployments::environment.eq(environment));

@@ -29,6 +29,7 @@ crate::on_both_databases! {
     a_service_is_found_by_its_repository
     a_rollout_that_its_script_recorded_is_not_recorded_twice
     a_script_adopts_what_a_webhook_told_of_its_run
+    the_gate_lets_a_script_past_what_its_own_run_has_told
     a_script_that_the_gate_holds_back_ends_what_its_webhook_began
     the_end_of_a_run_ends_what_still_runs
 }
@@ -627,6 +628,46 @@ fn a_script_adopts_what_a_webhook_told_of_its_run(app: &TestApp) {
         ["deployment.requested", "deployment.started", "deployment.adopted", "deployment.succeeded"],
         "awaited, then told to run, then its script came"
     );
+}
+
+/// What the gate says to 1.4.2 in staging, as `scripts/ledger.sh` asks.
+#[track_caller]
+fn gate(app: &TestApp, more: &str) -> Value {
+    app.get(&format!("/v1/gate?service=hello-world&environment=staging&version=1.4.2&requested_by=alice{more}")).expect(200)
+}
+
+/// Alice's 1.4.2 is recorded, and bob has approved it for staging.
+fn approved_by_bob(app: &TestApp) {
+    guarded(app);
+    app.post("/v1/services", json!({"slug": "hello-world", "repository_url": "https://github.com/Codertocat/Hello-World"})).expect(201);
+    let release = json!({"service": "hello-world", "version": "1.4.2", "git_sha": SHA, "image_digest": crate::harness::image("1.4.2")});
+    app.post("/v1/releases", release).expect(201);
+    let mirrored = json!({"service": "hello-world", "version": "1.4.2", "environment": "staging", "decision": "approved",
+        "source": "github", "approver": "bob", "run_url": RUN});
+    app.post("/v1/approvals", mirrored).expect(201);
+}
+
+fn the_gate_lets_a_script_past_what_its_own_run_has_told(app: &TestApp) {
+    approved_by_bob(app);
+    // GitHub tells of the job as soon as it begins, before its script has said a word.
+    send(app, told_of_run(1, "staging", "in_progress", 2));
+    let told = only(app);
+    assert_eq!((&told["state"], &told["ungated"]), (&json!("running"), &json!(false)));
+    assert_eq!(app.all("/v1/approvals")[0]["consumed_by"], told["id"]);
+    let codes = |decision: Value| decision["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].clone()).collect::<Vec<_>>();
+    let stranger = gate(app, "");
+    assert_eq!(codes(stranger), ["deployment_running", "approval_missing"]);
+    let another = gate(app, "&run_url=https://github.com/Codertocat/Hello-World/actions/runs/78");
+    assert_eq!(another["allowed"], false);
+    for run in [RUN.to_owned(), format!("{RUN}/attempts/1"), format!("{RUN}/job/5")] {
+        let decision = gate(app, &format!("&run_url={run}"));
+        assert_eq!(decision["allowed"], true, "{run}: {decision}");
+    }
+    assert_eq!(app.post("/v1/deployments", scripted(RUN)).expect(200)["id"], told["id"]);
+    assert_eq!((&only(app)["state"], &only(app)["ungated"]), (&json!("running"), &json!(false)));
+    // Adopted, it is a deployment like any other.
+    assert_eq!(gate(app, &format!("&run_url={RUN}"))["allowed"], false);
+    app.get("/v1/gate?service=hello-world&environment=staging&version=1.4.2&run_url=77").expect_problem(400, "invalid_query");
 }
 
 fn a_script_that_the_gate_holds_back_ends_what_its_webhook_began(app: &TestApp) {
