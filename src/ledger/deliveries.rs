@@ -73,7 +73,7 @@ pub struct Delivery {
     detail: String,
     /// The deployment that it is about.
     deployment_id: Option<DeploymentId>,
-    /// When it came.
+    /// When it first came.
     received_at: Timestamp,
 }
 
@@ -147,7 +147,7 @@ async fn show(ctx: Ctx<Admin>, id: web::Path<Line>) -> Result<Reply, Error> {
     request_body(content = Object, description = "What GitHub sends.", example = json!({"zen": "Keep it logically awesome.", "hook_id": 109948940})),
     params(("X-GitHub-Delivery" = Line, Header, description = "Names the delivery."), ("X-GitHub-Event" = Line, Header, description = "What kind of event.")),
     responses((status = 202, description = "It is kept, and `outcome` says what came of it.", body = Delivery),
-        (status = 200, description = "It came before; nothing was done again.", body = Delivery)))]
+        (status = 200, description = "It came before, and had not failed; nothing was done again.", body = Delivery)))]
 #[post("/webhooks/github")]
 async fn receive(signed: Signed) -> Result<Reply, Error> {
     let (delivery, is_new) = signed.write(take).await?;
@@ -181,8 +181,9 @@ fn find(db: &mut Db, id: &str) -> Result<DeliveryWithBody, Error> {
     found.ok_or_else(|| Error::not_found("delivery", id))
 }
 
-/// Keeps a delivery and applies what it tells, in one transaction; says whether it is new. What can't be applied is kept all
-/// the same, and says why: sent again it would fail again. Only when the database is at fault GitHub hears of it.
+/// Keeps a delivery and applies what it tells, in one transaction; says whether that was done now. What can't be applied is
+/// kept all the same, and says why: sent again, it is applied again, as what was in the way may be gone. Only when prop itself
+/// or its database is at fault GitHub hears of it, and nothing is kept.
 fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, bool), Error> {
     let payload: Value = serde_json::from_str(body).map_err(|cause| Error::new(Code::MalformedJson, format!("{cause}.")))?;
     let fact = read(event, &payload);
@@ -203,7 +204,12 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
     let row = (&delivery, deliveries::body.eq(body));
     let is_new = each_backend!(db, |c| diesel::insert_into(deliveries::table).values(row).on_conflict_do_nothing().execute(c))? == 1;
     if !is_new {
-        return Ok((find(db, id)?.delivery, false));
+        let known = find(db, id)?;
+        let is_due = known.delivery.outcome == Outcome::Failed && known.delivery.event == event && known.body == body;
+        if !is_due {
+            return Ok((known.delivery, false));
+        }
+        delivery.received_at = known.delivery.received_at;
     }
     let applied = match fact {
         Ok(fact) => {
@@ -226,14 +232,14 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
 }
 
 /// Does the work in a savepoint: when it fails, everything of it is undone but the record of a refusal, and the transaction
-/// goes on. What the database is at fault for ends the transaction.
+/// goes on. What prop or its database is at fault for ends the transaction.
 fn attempt<T>(db: &mut Db, work: impl FnOnce(&mut Db) -> Result<T, Error>) -> Result<Result<T, Error>, Error> {
     let attempted = db.transaction(|db| match work(db) {
         Err(refusal) if refusal.is_recorded => Ok(Err(refusal)),
         other => other.map(Ok),
     });
     match attempted {
-        Err(error) if error.code.status() == StatusCode::SERVICE_UNAVAILABLE => Err(error),
+        Err(error) if error.code.status().is_server_error() => Err(error),
         Err(error) => Ok(Err(error)),
         Ok(done) => Ok(done),
     }

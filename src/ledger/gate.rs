@@ -437,6 +437,15 @@ pub fn take_overrides(db: &mut Db, deployment: DeploymentId, service: &str, fact
     Ok(())
 }
 
+/// Gives back the approvals and overrides that a start has used up which was none.
+pub fn give_back(db: &mut Db, deployment: DeploymentId) -> QueryResult<()> {
+    let of_it = approvals::table.filter(approvals::consumed_by.eq(deployment));
+    diesel::update(of_it).set(approvals::consumed_by.eq(None::<DeploymentId>)).execute(db)?;
+    let of_it = freeze_overrides::table.filter(freeze_overrides::consumed_by.eq(deployment));
+    diesel::update(of_it).set(freeze_overrides::consumed_by.eq(None::<DeploymentId>)).execute(db)?;
+    Ok(())
+}
+
 /// Uses up the approvals that carry this start, and whatever else was said before it.
 pub fn use_approvals(db: &mut Db, deployment: DeploymentId, facts: &Facts) -> Result<(), Error> {
     for opinion in gate::settled_by_start(facts) {

@@ -9,10 +9,10 @@ use crate::db::types::Timestamp;
 use crate::error::{Code, Error};
 use crate::http::context::Actor;
 use crate::ledger::approvals::{self, NewApproval, Verdict};
-use crate::ledger::deployments::{Deployment, GITHUB, find, find_external, of_run};
+use crate::ledger::deployments::{Deployment, GITHUB, find, find_external, of_run, running_in};
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::ids::DeploymentId;
-use crate::ledger::releases::{self, NewRelease};
+use crate::ledger::releases::{self, NewRelease, Release};
 use crate::ledger::requests::{self, NewDeployment};
 use crate::ledger::services;
 use crate::ledger::transitions::{self, Course, Transition};
@@ -50,10 +50,11 @@ pub fn apply(db: &mut Db, actor: &Actor, fact: &Fact) -> Result<Applied, Error> 
     }
 }
 
-/// By what all that is told of one GitHub deployment is found together.
+/// By what all that is told of one GitHub deployment, or of the ends of one run, is found together.
 pub fn subject(fact: &Fact) -> Option<String> {
     match fact {
         Fact::Deployment(told) => Some(told.id.to_string()),
+        Fact::RunEnded(run) => Some(run.run_url.clone()),
         _ => None,
     }
 }
@@ -64,9 +65,16 @@ fn deployment(db: &mut Db, actor: &Actor, told: &github::Deployment) -> Result<A
     let actor = &actor.afresh();
     let environment = environment_of(&told.environment)?;
     let all = all_told(db, &told.id.to_string())?;
-    let standing = github::standing(&all);
-    if let Some(known) = find_known(db, &service, &environment, told, &standing)? {
-        return if known.source == GITHUB { own(db, actor, known, standing) } else { elsewhere(db, actor, &known, standing) };
+    let standing = with_its_run(db, github::standing(&all))?;
+    let known = find_known(db, &service, &environment, told, &standing)?;
+    if let Some(known) = known.as_ref().filter(|known| known.source != GITHUB) {
+        return elsewhere(db, actor, known, standing);
+    }
+    if let Some(refused) = stands_aside(db, &service, &environment, known.as_ref(), &standing)? {
+        return Ok(refused);
+    }
+    if let Some(known) = known {
+        return own(db, actor, known, standing);
     }
     if standing.state == Some(State::Cancelled) && standing.started_at.is_none() {
         return Ok(Applied::unchanged("It was given up before it started, and was not recorded.", None));
@@ -86,6 +94,24 @@ fn deployment(db: &mut Db, actor: &Actor, told: &github::Deployment) -> Result<A
     Ok(Applied::changed(format!("Recorded: {}.", recorded.state), Some(id)))
 }
 
+/// A job that begins is no rollout yet: it ends none that tells of itself. Only what comes of it can.
+fn stands_aside(
+    db: &mut Db,
+    service: &Slug,
+    environment: &Slug,
+    known: Option<&Deployment>,
+    standing: &Standing,
+) -> Result<Option<Applied>, Error> {
+    if standing.state != Some(State::Running) || known.is_some_and(|known| known.state == State::Running) {
+        return Ok(None);
+    }
+    let running = running_in(db, service, environment)?.filter(|running| running.source != GITHUB);
+    Ok(running.map(|running| {
+        let detail = format!("Another one runs there, deployment {}; what comes of this will be told.", running.id);
+        Applied::unchanged(detail, known.map(|known| known.id))
+    }))
+}
+
 /// A deployment that only GitHub tells of goes where GitHub says.
 fn own(db: &mut Db, actor: &Actor, known: Deployment, standing: Standing) -> Result<Applied, Error> {
     let (id, before) = (known.id, known.state);
@@ -96,6 +122,12 @@ fn own(db: &mut Db, actor: &Actor, known: Deployment, standing: Standing) -> Res
     let never_ran = before == State::Rejected && standing.state == Some(State::Failed) && !standing.was_seen_running;
     if standing.state.is_none() || never_ran {
         return Ok(Applied::unchanged(format!("It is {before} here; this says no more."), Some(id)));
+    }
+    // Whoever ended it since knew more than a start that comes late.
+    let has_ended = |known: &Deployment| known.started_at.is_some() && matches!(known.state, State::Failed | State::Cancelled);
+    let restarted_at = standing.restarted_at.map(Timestamp::from);
+    if standing.state == Some(State::Running) && has_ended(&known) && known.finished_at >= restarted_at {
+        return Ok(Applied::unchanged(format!("It was {before} after that."), Some(id)));
     }
     let known = find(db, id)?.deployment;
     match correct(db, actor, known, standing)? {
@@ -133,16 +165,26 @@ fn correct(db: &mut Db, actor: &Actor, known: Deployment, standing: Standing) ->
 
 /// Everything that was told of one GitHub deployment, this delivery included.
 fn all_told(db: &mut Db, subject: &str) -> Result<Vec<github::Deployment>, Error> {
-    let of_it = deliveries::table.filter(deliveries::subject.eq(subject)).order((deliveries::received_at, deliveries::id));
-    let kept: Vec<(String, String)> = of_it.select((deliveries::event, deliveries::body)).load(db)?;
-    let mut told = Vec::new();
-    for (event, body) in kept {
-        let payload = serde_json::from_str(&body).map_err(Error::internal)?;
-        if let Ok(Fact::Deployment(fact)) = github::read(&event, &payload) {
-            told.push(*fact);
-        }
-    }
-    Ok(told)
+    let facts = facts_of(db, subject)?.into_iter();
+    Ok(facts.filter_map(|fact| if let Fact::Deployment(told) = fact { Some(*told) } else { None }).collect())
+}
+
+/// Where a deployment stands, when its run is asked too: that may have ended, and its end be told first.
+fn with_its_run(db: &mut Db, standing: Standing) -> Result<Standing, Error> {
+    let Some(run) = standing.run_url.as_deref().filter(|_| standing.state == Some(State::Running)).and_then(github::run_of) else {
+        return Ok(standing);
+    };
+    let facts = facts_of(db, run)?.into_iter();
+    let ends: Vec<_> = facts.filter_map(|fact| if let Fact::RunEnded(end) = fact { Some(end) } else { None }).collect();
+    Ok(github::ended_with_run(standing, &ends))
+}
+
+/// What was told of a subject and could be read.
+fn facts_of(db: &mut Db, subject: &str) -> Result<Vec<Fact>, Error> {
+    let kept: Vec<(String, String)> =
+        deliveries::table.filter(deliveries::subject.eq(subject)).select((deliveries::event, deliveries::body)).load(db)?;
+    let read = |(event, body): (String, String)| Some(github::read(&event, &serde_json::from_str(&body).ok()?).ok()?);
+    Ok(kept.into_iter().filter_map(read).collect())
 }
 
 /// The deployment that this one is in the ledger: told by GitHub before, found to be the same before, or recorded by what
@@ -182,6 +224,7 @@ fn find_known(
         // A run that is done again is another deployment on GitHub, and here.
         let of_another = deliveries::table
             .filter(deliveries::deployment_id.eq(candidate.id))
+            .filter(deliveries::event.eq_any(["deployment", "deployment_status"]))
             .filter(deliveries::subject.ne(&subject))
             .select(deliveries::id);
         if of_another.first::<String>(db).optional()?.is_none() {
@@ -221,7 +264,7 @@ fn new_deployment(
     })
 }
 
-/// The service that a repository is: the one that names it as its own; else the one of its name. Missing, it is made. Where
+/// The service that a repository is, locked: the one that names it as its own; else one of its name, which is made. Where
 /// several have one repository, the deployment's payload says which.
 fn service_of(db: &mut Db, actor: &Actor, repository: &Repository, named: Option<&str>) -> Result<Slug, Error> {
     let home = |url: &str| url.trim_end_matches('/').trim_end_matches(".git").to_ascii_lowercase();
@@ -242,11 +285,18 @@ fn service_of(db: &mut Db, actor: &Actor, repository: &Repository, named: Option
         }
     };
     let slug: Slug = slug.parse().map_err(|is| Error::new(Code::InvalidSlug, format!("{slug:?} names no service: {is}.")))?;
-    if is_taken(&slug) {
-        return Err(Error::new(Code::AlreadyExists, format!("The service {slug} belongs to another repository than {ours}.")));
+    if services::ensure(db, actor, &slug, repository.html_url.parse::<Url>().ok())? {
+        return Ok(slug);
     }
-    services::ensure(db, actor, &slug, repository.html_url.parse::<Url>().ok())?;
-    Ok(slug)
+    // Whoever may send webhooks for one repository says nothing of another's: looked at again now, in the service's lock.
+    match services::find(db, &slug)?.repository_url {
+        Some(url) if home(&url) == ours => Ok(slug),
+        Some(_) => Err(Error::new(Code::AlreadyExists, format!("The service {slug} belongs to another repository than {ours}."))),
+        None => {
+            let detail = format!("The service {slug} has no repository_url: set it (PATCH /v1/services/{slug}) if {ours} is its own.");
+            Err(Error::new(Code::InvalidValue, detail))
+        }
+    }
 }
 
 fn environment_of(name: &str) -> Result<Slug, Error> {
@@ -258,7 +308,12 @@ fn environment_of(name: &str) -> Result<Slug, Error> {
 fn release_of(db: &mut Db, service: &Slug, reference: &str, sha: &str) -> Result<(Version, Option<GitSha>), Error> {
     let git_sha = sha.parse::<GitSha>().ok();
     let known = releases::find_commit(db, service, sha)?.map(|release| release.version);
-    let version = known.unwrap_or_else(|| github::version(reference, sha));
+    let mut version = known.unwrap_or_else(|| github::version(reference, sha));
+    let is_another = |known: Release| known.git_sha.is_some_and(|known| known != sha);
+    if releases::find_version(db, service, &version).is_ok_and(is_another) {
+        // The tag has been moved since, and a version is one commit for good.
+        version = github::version("", sha);
+    }
     let version = version.parse().map_err(|is| Error::new(Code::InvalidVersion, format!("{version:?} is no version: {is}.")))?;
     Ok((version, git_sha))
 }
@@ -299,18 +354,32 @@ fn run_ended(db: &mut Db, actor: &Actor, run: &RunEnded) -> Result<Applied, Erro
     let Some(to) = run.leaves else {
         return Ok(Applied::unchanged(format!("The run ended: {}. Its deployments tell their own end.", run.conclusion), None));
     };
-    let running = deployments::table.filter(deployments::state.eq(State::Running.word())).filter(deployments::run_url.is_not_null());
-    let running: Vec<Deployment> = running.select(Deployment::as_select()).order((deployments::service, deployments::id)).load(db)?;
+    let is_running = deployments::state.eq(State::Running.word());
+    let candidates = deployments::table.filter(deployments::run_url.is_not_null()).filter(is_running);
+    let candidates: Vec<Deployment> = candidates.select(Deployment::as_select()).order((deployments::service, deployments::id)).load(db)?;
     let at = Timestamp::from(run.at);
-    // An earlier attempt of the run says nothing about what a later one has started.
-    let of_run = |known: &Deployment| known.run_url.as_deref().and_then(github::run_of) == Some(run.run_url.as_str());
-    let ended: Vec<_> = running.into_iter().filter(|known| of_run(known) && known.started_at <= Some(at)).collect();
-    for known in &ended {
-        end(db, actor, known.id, to, Some(at), Some(format!("its run ended: {}", run.conclusion)))?;
+    let mut ended = Vec::new();
+    for known in candidates {
+        if known.run_url.as_deref().and_then(github::run_of) != Some(run.run_url.as_str()) {
+            continue;
+        }
+        services::lock(db, &known.service)?;
+        let known = find(db, known.id)?.deployment;
+        // An earlier attempt of the run says nothing about what a later one has started.
+        if known.state == State::Running && known.started_at <= Some(at) && restarted_at(db, &known)? <= Some(at) {
+            end(db, actor, known.id, to, Some(at), Some(format!("its run ended: {}", run.conclusion)))?;
+            ended.push(known);
+        }
     }
     let about = ended.first().map(|known| known.id);
     Ok(match ended.len() {
         0 => Applied::unchanged(format!("The run ended: {}. Nothing of it was running.", run.conclusion), None),
         n => Applied::changed(format!("The run ended: {}. {n} of its deployments ran still: {to}.", run.conclusion), about),
     })
+}
+
+/// When GitHub last told of the start of a deployment of its own.
+fn restarted_at(db: &mut Db, known: &Deployment) -> Result<Option<Timestamp>, Error> {
+    let Some(subject) = known.external_id.as_deref().filter(|_| known.source == GITHUB) else { return Ok(None) };
+    Ok(github::standing(&all_told(db, subject)?).restarted_at.map(Timestamp::from))
 }

@@ -112,7 +112,7 @@ pub fn witness(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<Deploym
 }
 
 /// In the place's lock, so that nothing changes between decision and act; and everything is decided before anything is
-/// written, so that a refusal leaves nothing but its record.
+/// recorded, so that a refusal leaves nothing but its record, and the end of what a webhook had taken for started.
 fn record(db: &mut Db, actor: &Actor, new: NewDeployment, is_witnessed: bool) -> Result<(DeploymentWithDecision, bool), Error> {
     let has_service = services::lock(db, &new.service)?;
     let actor = &actor.afresh();
@@ -159,6 +159,10 @@ fn record(db: &mut Db, actor: &Actor, new: NewDeployment, is_witnessed: bool) ->
         _ => find_witnessed(db, &new.service, &new.environment, new.run_url.as_deref())?,
     };
     let id = known.as_ref().map_or_else(DeploymentId::new, |known| known.id);
+    if known.is_some() {
+        // It is judged as if nothing had been told: it may be another release, or not start at all.
+        gate::give_back(db, id)?;
+    }
     let requested_by = new.requested_by.map_or_else(|| actor.name.clone(), Into::into);
     let starts = new.start || new.observed;
     let step = if starts { Step::Start } else { Step::Create };
@@ -244,8 +248,8 @@ fn record(db: &mut Db, actor: &Actor, new: NewDeployment, is_witnessed: bool) ->
     Ok((recorded, is_new))
 }
 
-/// The gate held back what a webhook took for running already: its run had begun, no more. It is over before it started, and
-/// what becomes of the run says nothing about it.
+/// The gate held back what a webhook took for running already: its run had begun, no more. It is over before it started, what
+/// it had used up is unused again, and what becomes of the run says nothing about it.
 fn withdraw(db: &mut Db, actor: &Actor, known: Deployment, source: &str) -> Result<(), Error> {
     let held_back = Deployment { source: source.to_owned(), external_id: None, ungated: false, started_at: None, ..known };
     advance(db, actor, held_back, State::Cancelled, actor.now, Some("the gate held it back".into()))?;

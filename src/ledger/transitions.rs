@@ -14,7 +14,9 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::reply::Reply;
-use crate::ledger::deployments::{Deployment, DeploymentWithDecision, advance, awaiting, expire, find, live_in, log_outcome, running_in};
+use crate::ledger::deployments::{
+    Deployment, DeploymentWithDecision, GITHUB, advance, awaiting, expire, find, live_in, log_outcome, running_in,
+};
 use crate::ledger::environments::Environment;
 use crate::ledger::gate::{self, Ruling};
 use crate::ledger::ids::DeploymentId;
@@ -187,7 +189,8 @@ pub fn correct(db: &mut Db, actor: &Actor, mut deployment: Deployment, seen: Cou
         Move::Refused(_) => return Ok((deployment, false)),
     };
     let started_at = started_at.or(deployment.started_at);
-    if !moves && deployment.started_at == started_at && deployment.finished_at == finished_at {
+    let is_same_reason = to == State::Superseded || deployment.reason == reason;
+    if !moves && deployment.started_at == started_at && deployment.finished_at == finished_at && is_same_reason {
         return Ok((deployment, false));
     }
 
@@ -195,7 +198,9 @@ pub fn correct(db: &mut Db, actor: &Actor, mut deployment: Deployment, seen: Cou
     if starts && from != State::Requested {
         deployment = judge(db, actor, deployment, true)?.0;
     }
-    if let Some(running) = running.filter(|_| ran_after) {
+    // What tells of itself gives way to a success only: whatever else began after it has not taken its place.
+    let gives_way = |running: &Deployment| running.source == GITHUB || to.went_live();
+    if let Some(running) = running.filter(|running| ran_after && gives_way(running)) {
         cancel_running(db, actor, &deployment, Some(running.id))?;
     }
     if moves && to == State::Succeeded {
@@ -204,7 +209,7 @@ pub fn correct(db: &mut Db, actor: &Actor, mut deployment: Deployment, seen: Cou
     (deployment.state, deployment.started_at, deployment.finished_at) = (to, started_at, finished_at);
     deployment.revision += 1;
     deployment.expires_at = None;
-    if moves && to != State::Superseded {
+    if to != State::Superseded {
         deployment.reason = reason.clone();
     }
     diesel::update(deployments::table.find(deployment.id)).set(&deployment).execute(db)?;
@@ -223,7 +228,7 @@ pub fn correct(db: &mut Db, actor: &Actor, mut deployment: Deployment, seen: Cou
         }
     }
     if !moves && !starts {
-        events::record(db, actor, &about, "corrected", json!({"started_at": started_at, "finished_at": finished_at}))?;
+        events::record(db, actor, &about, "corrected", json!({"started_at": started_at, "finished_at": finished_at, "reason": reason}))?;
     }
     if from == State::Succeeded && to == State::Failed {
         give_back(db, actor, &deployment)?;

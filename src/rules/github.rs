@@ -276,6 +276,8 @@ pub struct Standing {
     pub state: Option<State>,
     /// When it started, if it has: its first `in_progress`, or its making where none was told.
     pub started_at: Option<Timestamp>,
+    /// When it last started: its latest `in_progress` while it was not live.
+    pub restarted_at: Option<Timestamp>,
     /// Whether its start was told, and not only concluded from its end.
     pub was_seen_running: bool,
     /// When it ended, if it has.
@@ -302,9 +304,12 @@ pub fn standing(told: &[Deployment]) -> Standing {
             (_, "failure" | "error") => State::Failed,
             (Some(State::Succeeded), "inactive") => State::Superseded,
             (None | Some(State::Running), "inactive") => State::Cancelled,
-            (None | Some(State::Failed | State::Cancelled), "in_progress") => State::Running,
+            (None | Some(State::Running | State::Failed | State::Cancelled), "in_progress") => State::Running,
             _ => continue,
         };
+        if status.state == "in_progress" {
+            now.restarted_at = Some(status.at);
+        }
         if now.state != Some(to) && to != State::Superseded {
             now.finished_at = (to != State::Running).then_some(status.at);
             now.reason = status.description.clone();
@@ -317,6 +322,19 @@ pub fn standing(told: &[Deployment]) -> Standing {
     let made_at = told.iter().map(|told| told.created_at).min().filter(|_| must_have_started);
     // A status may be older than the first start that was told: what has ended had started.
     now.started_at = first_start.or(made_at).map(|start| now.finished_at.map_or(start, |end| start.min(end)));
+    now
+}
+
+/// The same, when something is known of the ends of its run: the first that came after its last start ends it, unless its
+/// own statuses do.
+pub fn ended_with_run(mut now: Standing, ends: &[RunEnded]) -> Standing {
+    let since = now.restarted_at.filter(|_| now.state == Some(State::Running));
+    let ends = ends.iter().filter(|end| since.is_some_and(|since| since <= end.at));
+    let first = ends.filter_map(|end| Some((end.at, end.leaves?, &end.conclusion))).min_by_key(|(at, ..)| *at);
+    if let Some((at, state, conclusion)) = first {
+        (now.state, now.finished_at) = (Some(state), Some(at));
+        now.reason = Some(format!("its run ended: {conclusion}"));
+    }
     now
 }
 
