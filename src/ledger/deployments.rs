@@ -1,4 +1,4 @@
-//! Deployments: a release on its way into an environment. Their rows, how they are read, and the one way in which they change;
+//! Deployments: a release on its way into an environment. Their rows, how they are read, and how they move;
 //! `requests` records them, `transitions` moves them.
 
 use actix_web::{get, web};
@@ -79,7 +79,7 @@ pub struct Deployment {
     pub run_url: Option<String>,
     /// What was said at its latest move.
     pub reason: Option<String>,
-    /// What was live in its place when it was requested, or when it started if it has.
+    /// What was live in its place when it was requested, or when it started if it has; what it replaced, once it went live.
     pub previous_id: Option<DeploymentId>,
     /// The deployment that this one rolls back.
     pub rollback_of: Option<DeploymentId>,
@@ -345,7 +345,8 @@ pub fn previous_good(db: &mut Db, live: &Deployment) -> QueryResult<Option<Deplo
         .optional()
 }
 
-/// Makes a move that happened at `at`, and writes down that it was made. Every change of state goes through here.
+/// Makes a move that happened at `at`, and writes down that it was made. Every change of state goes through here, but for what
+/// `requests` adopts and `transitions::correct` sets right.
 pub fn advance(
     db: &mut Db,
     actor: &Actor,

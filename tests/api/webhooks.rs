@@ -27,6 +27,11 @@ crate::on_both_databases! {
     what_skipped_the_gate_is_flagged
     a_waiting_deployment_moves_on_with_a_review
     a_rejected_review_ends_what_waits
+    a_run_that_is_done_again_is_reviewed_again
+    a_review_counts_wherever_it_can
+    a_review_is_for_the_services_of_its_run
+    who_started_the_run_asked_for_it
+    what_a_success_replaced_comes_back
     a_service_is_found_by_its_repository
     a_service_without_a_repository_is_nobodys
     a_failed_delivery_may_be_sent_again
@@ -552,6 +557,99 @@ fn a_rejected_review_ends_what_waits(app: &TestApp) {
     early["repository"]["html_url"] = json!("https://github.com/a/early");
     assert_eq!(deliver(app, "deployment_review", &early)["outcome"], "applied");
     assert_eq!(app.all("/v1/releases?service=early")[0]["git_sha"], SHA);
+}
+
+fn a_run_that_is_done_again_is_reviewed_again(app: &TestApp) {
+    guarded(app);
+    let attempt = |n: u32, state: &'static str, second: u32| {
+        send(app, told_of_run(u64::from(n), "staging", "waiting", second));
+        let mut again = review(state, "bob");
+        again["workflow_run"]["run_attempt"] = json!(n);
+        assert_eq!(deliver(app, "deployment_review", &again)["outcome"], "applied", "attempt {n}");
+        // The pipeline mirrors the same one: as record-approval.sh counts them.
+        let version = app.all("/v1/deployments").remove(0)["version"].clone();
+        let mirrored = json!({"service": "hello-world", "version": version, "environment": "staging", "decision": state,
+            "source": "github", "approver": "bob", "run_url": RUN, "review_id": format!("{RUN} bob {state} {n}")});
+        app.post("/v1/approvals", mirrored.clone()).expect(200);
+        // Under another name, as another webhook of the same repository sends it.
+        assert_eq!(deliver(app, "deployment_review", &again)["outcome"], "unchanged");
+        send(app, told_of_run(u64::from(n), "staging", "in_progress", second + 1));
+        app.post("/v1/approvals", mirrored).expect_problem(409, "approval_used");
+        assert_eq!(deliver(app, "deployment_review", &again)["outcome"], "unchanged", "used, and known");
+        send(app, told_of_run(u64::from(n), "staging", "failure", second + 2));
+    };
+    attempt(1, "approved", 10);
+    attempt(2, "approved", 20);
+    assert_eq!(app.all("/v1/approvals").len(), 2);
+    assert!(app.all("/v1/deployments").iter().all(|one| one["ungated"] == false && one["state"] == "failed"));
+}
+
+fn a_review_counts_wherever_it_can(app: &TestApp) {
+    guarded(app);
+    app.post("/v1/environments", json!({"slug": "production", "tier": "staging", "required_approvals": 1})).expect(201);
+    send(app, told_of_run(1, "staging", "waiting", 1));
+    send(app, told_of_run(2, "production", "waiting", 1));
+    let mut both = review("approved", "bob");
+    both["workflow_job_runs"] = json!([{"environment": "***"}, {"environment": "production"}, {"environment": "staging"}]);
+    let answer = deliver(app, "deployment_review", &both);
+    assert_eq!(answer["outcome"], "failed", "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("bob approved it for production, staging."), "{answer}");
+    assert!(app.all("/v1/deployments").iter().all(|one| one["state"] == "approved"));
+}
+
+fn a_review_is_for_the_services_of_its_run(app: &TestApp) {
+    guarded(app);
+    for slug in ["api", "web", "worker"] {
+        app.post("/v1/services", json!({"slug": slug, "repository_url": "https://github.com/Codertocat/Hello-World"})).expect(201);
+    }
+    for (id, slug) in [(1, "api"), (2, "web")] {
+        let (event, mut payload) = told_of_run(id, "staging", "waiting", 1);
+        payload["deployment"]["payload"] = json!({"service": slug});
+        assert_eq!(deliver(app, event, &payload)["outcome"], "applied");
+    }
+    let answer = deliver(app, "deployment_review", &review("approved", "bob"));
+    assert_eq!(answer["outcome"], "applied", "{answer}");
+    let mut services: Vec<_> = app.all("/v1/approvals").iter().map(|one| one["service"].as_str().unwrap().to_owned()).collect();
+    services.sort();
+    assert_eq!(services, ["api", "web"]);
+    assert!(app.all("/v1/deployments").iter().all(|one| one["state"] == "approved"));
+}
+
+fn who_started_the_run_asked_for_it(app: &TestApp) {
+    let by = |id, state, second, triggered: Option<&str>| {
+        let (event, mut payload) = told(id, "staging", state, second);
+        payload["deployment"]["creator"]["login"] = json!("github-actions[bot]");
+        if let Some(login) = triggered {
+            payload["workflow_run"] = json!({"html_url": RUN, "id": 77, "actor": {"login": "alice"}, "triggering_actor": {"login": login}});
+        }
+        (event, payload)
+    };
+    guarded(app);
+    send(app, by(1, "waiting", 1, None));
+    let made = only(app);
+    assert_eq!((&made["requested_by"], &made["run_url"]), (&json!("github-actions[bot]"), &Value::Null));
+    let told = send(app, by(1, "queued", 2, Some("carol")));
+    assert_eq!(told["outcome"], "applied", "{told}");
+    let found = only(app);
+    assert_eq!((&found["requested_by"], &found["run_url"]), (&json!("carol"), &json!(RUN)));
+    assert_eq!(found["revision"].as_i64(), made["revision"].as_i64().map(|revision| revision + 1));
+    assert_eq!(app.all("/v1/events?action=deployment.corrected").len(), 1);
+    // So she can't approve it herself.
+    assert_eq!(deliver(app, "deployment_review", &review("approved", "carol"))["outcome"], "failed");
+    // A bot that starts runs on somebody's behalf is not who asked.
+    send(app, by(2, "in_progress", 3, Some("dependabot[bot]")));
+    assert_eq!(app.all("/v1/deployments?state=running")[0]["requested_by"], "alice");
+}
+
+fn what_a_success_replaced_comes_back(app: &TestApp) {
+    send(app, told(1, "production", "success", 10));
+    // Two began together; the first of them had gone live when the second did.
+    send(app, told(3, "production", "in_progress", 20));
+    send(app, told(2, "production", "success", 30));
+    send(app, told(3, "production", "success", 40));
+    assert_eq!(states(app), ["1 superseded", "2 superseded", "3 succeeded"]);
+    send(app, told(3, "production", "failure", 50));
+    assert_eq!(states(app), ["1 superseded", "2 succeeded", "3 failed"], "what it replaced, not what it found when it began");
 }
 
 fn a_service_is_found_by_its_repository(app: &TestApp) {
