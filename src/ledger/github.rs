@@ -205,7 +205,8 @@ fn with_its_run(db: &mut Db, standing: Standing) -> Result<Standing, Error> {
 /// What was told of a subject and could be read, in the order in which it came.
 fn facts_of(db: &mut Db, subject: &str) -> Result<Vec<Fact>, Error> {
     let of_it = deliveries::table.filter(deliveries::subject.eq(subject)).order((deliveries::received_at, deliveries::id));
-    let kept: Vec<(String, String)> = of_it.select((deliveries::event, deliveries::body)).load(db)?;
+    let of_it = of_it.filter(deliveries::body.is_not_null()).select((deliveries::event, deliveries::body.assume_not_null()));
+    let kept: Vec<(String, String)> = of_it.load(db)?;
     let read = |(event, body): (String, String)| Some(github::read(&event, &serde_json::from_str(&body).ok()?).ok()?);
     Ok(kept.into_iter().filter_map(read).collect())
 }
@@ -240,21 +241,12 @@ fn find_known(
             of_commit.select(Deployment::as_select()).order(deployments::id.desc()).load(db)?
         }
     };
-    for candidate in candidates {
-        if candidate.source == GITHUB {
-            continue;
-        }
-        // A run that is done again is another deployment on GitHub, and here.
-        let of_another = deliveries::table
-            .filter(deliveries::deployment_id.eq(candidate.id))
-            .filter(deliveries::event.eq_any(["deployment", "deployment_status"]))
-            .filter(deliveries::subject.ne(&subject))
-            .select(deliveries::id);
-        if of_another.first::<String>(db).optional()?.is_none() {
-            return Ok(Some(candidate));
-        }
-    }
-    Ok(None)
+    // A run that is done again is another deployment on GitHub, and here.
+    let ids: Vec<_> = candidates.iter().map(|candidate| candidate.id).collect();
+    let of_others = deliveries::table.filter(deliveries::deployment_id.eq_any(ids)).filter(deliveries::subject.ne(&subject));
+    let of_others = of_others.filter(deliveries::event.eq_any(["deployment", "deployment_status"]));
+    let taken: Vec<DeploymentId> = of_others.select(deliveries::deployment_id.assume_not_null()).distinct().load(db)?;
+    Ok(candidates.into_iter().find(|candidate| candidate.source != GITHUB && !taken.contains(&candidate.id)))
 }
 
 fn new_deployment(

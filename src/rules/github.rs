@@ -204,6 +204,11 @@ pub fn heading(payload: &Value) -> (Option<String>, Option<String>) {
     }
 }
 
+/// Whether events of this kind may say something to the ledger.
+pub fn is_of_use(event: &str) -> bool {
+    matches!(event, "ping" | "deployment" | "deployment_status" | "deployment_review" | "workflow_run")
+}
+
 /// Reads a delivery.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ crate::on_both_databases! {
     a_delivery_that_comes_twice_at_once_is_done_once
     deliveries_are_listed_and_read
     an_unknown_event_is_kept_and_does_nothing
+    what_is_told_again_is_kept_once
     what_can_not_be_applied_is_kept_and_says_why
     a_deployment_goes_where_github_says
     any_order_ends_in_the_same_state
@@ -303,9 +304,27 @@ fn an_unknown_event_is_kept_and_does_nothing(app: &TestApp) {
         let answer = deliver(app, event, &json!({"action": "made", "sender": {"login": "someone"}}));
         assert_eq!((&answer["outcome"], &answer["action"]), (&json!("ignored"), &json!("made")));
     }
-    assert_eq!(deliver(app, "star", &json!([1, 2]))["outcome"], "ignored");
+    let star = deliver(app, "star", &json!([1, 2]));
+    assert_eq!(star["outcome"], "ignored");
+    // What it said is nobody's business here.
+    let kept = app.get(&format!("/v1/deliveries/{}", star["id"].as_str().unwrap())).expect(200);
+    assert_eq!((&kept["event"], &kept["body"]), (&json!("star"), &Value::Null));
     assert_eq!(app.all("/v1/deliveries").len(), 4);
     assert!(app.all("/v1/services").is_empty() && app.all("/v1/deployments").is_empty());
+}
+
+fn what_is_told_again_is_kept_once(app: &TestApp) {
+    let (event, payload) = told(1, "production", "success", 5);
+    let first = deliver(app, event, &payload);
+    for _ in 0..3 {
+        let again = deliver(app, event, &payload);
+        assert_eq!(again["detail"], format!("Delivery {} told the same.", first["id"].as_str().unwrap()));
+        assert_eq!((&again["subject"], &again["deployment_id"]), (&Value::Null, &first["deployment_id"]));
+        assert_eq!(app.get(&format!("/v1/deliveries/{}", again["id"].as_str().unwrap())).json()["body"], Value::Null);
+    }
+    // As another event it says something else, or nothing.
+    assert_eq!(deliver(app, "deployment", &payload)["detail"], "It is succeeded already, or something newer is known.");
+    assert_eq!(count(&mut app.db(), "deliveries WHERE body IS NOT NULL"), 2);
 }
 
 fn what_can_not_be_applied_is_kept_and_says_why(app: &TestApp) {
