@@ -207,7 +207,7 @@ fn facts_of(db: &mut Db, subject: &str) -> Result<Vec<Fact>, Error> {
     let of_it = deliveries::table.filter(deliveries::subject.eq(subject)).order((deliveries::received_at, deliveries::id));
     let of_it = of_it.filter(deliveries::body.is_not_null()).select((deliveries::event, deliveries::body.assume_not_null()));
     let kept: Vec<(String, String)> = of_it.load(db)?;
-    let read = |(event, body): (String, String)| Some(github::read(&event, &serde_json::from_str(&body).ok()?).ok()?);
+    let read = |(event, body): (String, String)| github::read(&event, &serde_json::from_str(&body).ok()?).ok();
     Ok(kept.into_iter().filter_map(read).collect())
 }
 
