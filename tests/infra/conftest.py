@@ -98,12 +98,15 @@ def app(scenario: Scenario) -> Iterator[str]:
         yield url
 
 
+WEBHOOK_SECRET = "It's a Secret to Everybody"
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Prop]:
     """A ledger in which 1.4.1 is live in staging."""
     directory = tmp_path / "ledger"
     directory.mkdir()
-    with running_prop(directory) as prop:
+    with running_prop(directory, PROP_GITHUB__WEBHOOK_SECRET=WEBHOOK_SECRET) as prop:
         release = {"service": "prop", "environment": "staging", "version": "1.4.1", "image_digest": OLD, "git_sha": OLD_SHA, "create_missing": True}
         old = prop.post("/v1/deployments", release | {"start": True})
         prop.post(f"/v1/deployments/{old['id']}/transitions", {"to": "succeeded"})

@@ -1,12 +1,15 @@
 """deploy.sh in all the ways in which a deployment goes wrong: with a stub `aws`, since moto knows none of them. The ledger is a real prop."""
 
+import hmac
 import json
 import signal
 import time
 from http.server import BaseHTTPRequestHandler
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
+from conftest import WEBHOOK_SECRET
 from prop import Prop
 from stub_aws import NEW, NEW_SHA, OLD, OTHER, Run, Scenario, place, run, serving, settings, start, told, wait_for
 
@@ -48,6 +51,27 @@ def test_github_says_who_and_where(scenario: Scenario, app: str, ledger: Prop) -
     assert (live["requested_by"], live["run_url"]) == ("frank", "https://github.com/prop-ledger/prop/actions/runs/17")
     assert live["source"] == "github-actions"
     assert live["external_id"].startswith("prop-ledger/prop/17/2/staging/")
+
+
+def test_the_webhook_of_its_own_job_comes_first(scenario: Scenario, app: str, ledger: Prop) -> None:
+    """A job with `environment:` makes GitHub tell of a deployment before its script has said a word."""
+    home, run_url = "https://github.com/prop-ledger/prop", "https://github.com/prop-ledger/prop/actions/runs/17"
+    assert ledger.request("PATCH", "/v1/services/prop", {"repository_url": home})[0] == 200
+    repository = {"name": "prop", "full_name": "prop-ledger/prop", "html_url": home}
+    deployment = {"id": 1, "environment": "staging", "ref": "main", "sha": NEW_SHA, "created_at": "2026-02-03T04:05:06Z"}
+    status = {"id": 2, "state": "in_progress", "created_at": "2026-02-03T04:05:07Z"}
+    payload = {"action": "created", "repository": repository, "deployment": deployment, "deployment_status": status, "workflow_run": {"html_url": run_url}}
+    body = json.dumps(payload).encode()
+    signature = "sha256=" + hmac.new(WEBHOOK_SECRET.encode(), body, "sha256").hexdigest()
+    headers = {"Content-Type": "application/json", "X-GitHub-Event": "deployment_status", "X-GitHub-Delivery": "1", "X-Hub-Signature-256": signature}
+    with urlopen(Request(f"{ledger.url}/webhooks/github", body, headers)) as answer:
+        assert json.load(answer)["outcome"] == "applied"
+    begun = place(ledger)["running"]
+    github = {"GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "prop-ledger/prop", "GITHUB_RUN_ID": "17"}
+    ended = deploy(scenario, app, ledger=ledger, GITHUB_ACTOR="erin", **github)
+    assert ended.code == 0, ended
+    live = place(ledger)["live"]
+    assert (live["id"], live["source"], live["version"], live["ungated"]) == (begun["id"], "github-actions", "1.4.2", False)
 
 
 def test_an_image_by_digest_is_called_by_its_tag(scenario: Scenario, app: str) -> None:
