@@ -161,8 +161,8 @@ def start(scenario: Scenario, script: str, *arguments: str, **variables: str) ->
 class Run:
     """A script that has ended."""
 
-    def __init__(self, process: subprocess.Popen):
-        self.out, self.err = process.communicate(timeout=90)
+    def __init__(self, process: subprocess.Popen, timeout: float = 90):
+        self.out, self.err = process.communicate(timeout=timeout)
         self.code = process.returncode
 
     def __repr__(self) -> str:
@@ -195,3 +195,14 @@ def wait_for(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come so far"
         time.sleep(0.02)
+
+
+def press_ctrl_c(process: subprocess.Popen) -> Run:
+    """As a person does it: again, when nothing happens. bash loses a SIGINT that comes while a command substitution ends."""
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            return Run(process, timeout=2)
+        except subprocess.TimeoutExpired:
+            continue
+    return Run(process)

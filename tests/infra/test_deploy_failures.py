@@ -1,14 +1,13 @@
 """deploy.sh in all the ways in which a deployment goes wrong: with a stub `aws`, since moto knows none of them. The ledger is a real prop."""
 
 import json
-import signal
 import time
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 from prop import Prop
-from stub_aws import NEW, NEW_SHA, OLD, OTHER, Run, Scenario, place, run, serving, settings, start, told, wait_for
+from stub_aws import NEW, NEW_SHA, OLD, OTHER, Run, Scenario, place, press_ctrl_c, run, serving, settings, start, told, wait_for
 
 CHANGES = ["ecs register-task-definition", "ecs update-service"]
 CANT_PULL = "CannotPullContainerError: pull image manifest has been retried 7 time(s): failed to resolve ref"
@@ -503,8 +502,7 @@ def interrupt(scenario: Scenario, app: str, ledger: Prop | None, until: str, *ar
     process = start(scenario, "deploy.sh", "staging", "1.4.2", *arguments, **settings(app, ledger))
     wait_for(lambda: until in scenario.calls())
     time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    return Run(process)
+    return press_ctrl_c(process)
 
 
 def test_ctrl_c_during_the_rollout_and_how_to_go_on(scenario: Scenario, app: str, ledger: Prop) -> None:
