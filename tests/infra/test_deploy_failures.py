@@ -65,14 +65,14 @@ def test_a_circuit_breaker_s_rollback_is_a_failure(scenario: Scenario, app: str,
     # ECS goes back: only the way forward was ours, and the revision that is not good is out of the way.
     assert scenario.calls(changing=True) == [*CHANGES, "ecs deregister-task-definition"]
     assert scenario.live_digest() == OLD
-    assert "Exit code 2." in ended.err
+    assert "exit code 2" in ended.err
     assert "prop: setting database.url is missing" in ended.err
     assert "Revision 2 is back." in ended.err
     assert ended.result["outcome"] == "rolled_back"
     now = place(ledger)
     assert told(now["latest"]) == [("1.4.1", "succeeded"), ("1.4.2", "failed")]
     assert now["live"]["version"] == "1.4.1"
-    assert "Exit code 2." in now["latest"][0]["reason"]
+    assert "exit code 2" in now["latest"][0]["reason"]
 
 
 def test_without_a_circuit_breaker_the_script_goes_back(scenario: Scenario, app: str) -> None:
