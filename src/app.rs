@@ -23,7 +23,7 @@ use crate::http::context::State;
 use crate::http::docs::{self, Published};
 use crate::http::metrics::Metrics;
 use crate::http::telemetry::observe;
-use crate::http::{extract, health, idempotency};
+use crate::http::{extract, health, idempotency, pages};
 use crate::ledger::{self, deliveries, keys};
 
 /// Why prop did not start, as a sentence.
@@ -63,6 +63,7 @@ impl Application {
             docs: Published::new(document),
             webhook_secret: settings.webhook_secret,
             image_digest: settings.image_digest,
+            public_read: settings.public_read,
             draining: AtomicBool::new(false),
         });
         let (http, shared) = (settings.http, state.clone());
@@ -130,6 +131,7 @@ fn app(state: web::Data<State>) -> App<impl Service> {
         .configure(docs::routes)
         .into_app()
         .configure(docs::swagger_ui)
+        .configure(pages::routes)
         .default_service(web::to(docs::nowhere))
         .wrap(Condition::new(uses_cors, cors))
         .wrap(from_fn(observe))

@@ -27,6 +27,8 @@ pub struct Settings {
     pub bootstrap_key: Option<Token>,
     /// The image that this process runs in.
     pub image_digest: Option<String>,
+    /// Reading needs no key.
+    pub public_read: bool,
     /// How HTTP is served.
     pub http: Http,
     /// Where the ledger is kept, and how it is reached.
@@ -160,6 +162,7 @@ struct Raw {
     environment: String,
     bootstrap_key: Option<String>,
     image_digest: Option<String>,
+    public_read: bool,
     http: RawHttp,
     database: RawDatabase,
     #[serde(default)]
@@ -248,6 +251,7 @@ impl Raw {
             environment,
             bootstrap_key: bootstrap_key.transpose()?,
             image_digest: self.image_digest,
+            public_read: self.public_read,
             http: self.http.check(environment)?,
             database: self.database.check()?,
             webhook_secret: self.github.check()?,
@@ -415,7 +419,7 @@ mod tests {
         assert_eq!(settings.database.target, Target::Sqlite("prop.db".into()));
         assert_eq!((settings.database.limits.connections, settings.database.limits.queue), (8, 1024));
         assert!(settings.http.workers >= 1 && settings.http.cors_origins.is_empty());
-        assert!(settings.bootstrap_key.is_none() && settings.image_digest.is_none());
+        assert!(settings.bootstrap_key.is_none() && settings.image_digest.is_none() && !settings.public_read);
     }
 
     #[test]
@@ -479,6 +483,7 @@ mod tests {
         // The setting, a wrong value, and what the line says of what is allowed.
         let cases = [
             ("environment", "staging", "production"),
+            ("public_read", "maybe", "boolean"),
             ("http.host", "localhost", "IP address"),
             ("http.port", "65536", "0 to 65535"),
             ("http.port", "-1", "0 to 65535"),

@@ -160,7 +160,7 @@ See what runs where:
 
   curl -s {here}/v1/status -H "Authorization: Bearer {key}"
 
-Everything else: {here}/docs/ (paste the key under "Authorize")"#
+Everything else: the board at {here}/ and the API at {here}/docs/; paste the key there"#
     )
 }
 

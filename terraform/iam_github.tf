@@ -146,9 +146,10 @@ resource "aws_iam_role_policy" "deploy" {
           Resource = [local.log_group_arn, "${local.log_group_arn}:*"]
         },
         {
-          Sid      = "DatabaseState" # a deployment to a stopped environment is refused
+          # A deployment to an environment that sleeps wakes it. Nothing else of a database is a deployment's.
+          Sid      = "DatabaseState"
           Effect   = "Allow"
-          Action   = "rds:DescribeDBInstances"
+          Action   = concat(["rds:DescribeDBInstances"], var.auto_stop ? ["rds:StartDBInstance"] : [])
           Resource = local.database_arn
         },
         {

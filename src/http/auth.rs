@@ -2,6 +2,7 @@
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage, web};
@@ -120,14 +121,19 @@ fn checksum(secret: &str) -> String {
 /// Who a request comes from.
 #[derive(Debug)]
 pub struct Caller {
-    /// The key it used.
-    pub id: KeyId,
+    /// The key it used; none, where reading needs none.
+    pub id: Option<KeyId>,
     /// The key's name: the actor in the history.
     pub name: String,
     scopes: Vec<Scope>,
 }
 
 impl Caller {
+    /// Who reads without a key, where that is allowed.
+    fn anonymous() -> Self {
+        Self { id: None, name: "anonymous".into(), scopes: vec![Scope::Read] }
+    }
+
     /// Whether the key has the scope; `admin` has all.
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
@@ -173,7 +179,11 @@ pub async fn authenticate(
     req: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    let caller = match identify(req.headers(), req.app_data::<web::Data<State>>().map(|state| state.as_ref())).await {
+    let state = req.app_data::<web::Data<State>>().map(|state| state.as_ref());
+    // HEAD is GET by now.
+    let may_be_anonymous = *req.method() == Method::GET && state.is_some_and(|state| state.public_read);
+    let caller = match identify(req.headers(), state).await {
+        Err(error) if error.code == Code::Unauthenticated && may_be_anonymous => Arc::new(Caller::anonymous()),
         Ok(caller) => caller,
         Err(error) => return Ok(req.error_response(error).map_into_right_body()),
     };
@@ -181,11 +191,19 @@ pub async fn authenticate(
     Ok(next.call(req).await?.map_into_left_body())
 }
 
+fn refused(code: Code, detail: &str) -> Error {
+    Error::new(code, detail).header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+/// A key is needed, and none was given.
+pub fn unauthenticated() -> Error {
+    refused(Code::Unauthenticated, "Send a key, as in `Authorization: Bearer prop_...`.")
+}
+
 async fn identify(headers: &HeaderMap, state: Option<&State>) -> Result<Arc<Caller>, Error> {
-    let refused = |code, detail: &str| Error::new(code, detail).header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     let state = state.ok_or_else(|| Error::internal("no state"))?;
     let Some(header) = headers.get(AUTHORIZATION) else {
-        return Err(refused(Code::Unauthenticated, "Send a key, as in `Authorization: Bearer prop_...`."));
+        return Err(unauthenticated());
     };
     let bearer = header.to_str().ok().and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let token = bearer.and_then(|(_, text)| Token::parse(text.trim()));
@@ -203,7 +221,7 @@ async fn identify(headers: &HeaderMap, state: Option<&State>) -> Result<Arc<Call
         return Err(refused(Code::RevokedKey, "This key was revoked."));
     }
     note_use(state, &found);
-    let caller = Arc::new(Caller { id: found.id, name: found.name, scopes: parse_scopes(&found.scopes) });
+    let caller = Arc::new(Caller { id: Some(found.id), name: found.name, scopes: parse_scopes(&found.scopes) });
     state.keys.put(digest, caller.clone());
     Ok(caller)
 }

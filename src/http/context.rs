@@ -12,7 +12,7 @@ use crate::db::Db;
 use crate::db::pool::Database;
 use crate::db::types::Timestamp;
 use crate::error::{Code, Error};
-use crate::http::auth::{Caller, Keys, Scope};
+use crate::http::auth::{self, Caller, Keys, Scope};
 use crate::http::conditional::IfMatch;
 use crate::http::docs::Published;
 use crate::http::idempotency::Claim;
@@ -35,6 +35,8 @@ pub struct State {
     pub webhook_secret: Option<Secret>,
     /// The image that this process runs in, if it was told.
     pub image_digest: Option<String>,
+    /// Reading needs no key.
+    pub public_read: bool,
     /// Set at SIGTERM: no longer ready.
     pub draining: AtomicBool,
 }
@@ -118,6 +120,9 @@ impl<S: Requires> Ctx<S> {
         if any_of.iter().any(|scope| self.caller.may(*scope)) {
             return Ok(());
         }
+        if self.caller.id.is_none() {
+            return Err(auth::unauthenticated());
+        }
         let words: Vec<_> = any_of.iter().map(|scope| format!("`{scope}`")).collect();
         let detail = format!("This needs a key with the scope {}; the key {:?} has not.", words.join(" or "), self.caller.name);
         Err(Error::new(Code::MissingScope, detail).with("scopes", any_of))
@@ -159,7 +164,8 @@ impl<S: Requires> Ctx<S> {
 
     /// Answers a POST: in one transaction, and only once for each `Idempotency-Key`.
     pub async fn post(&self, work: impl FnOnce(&mut Db, &Actor) -> Result<Reply, Error> + Send + 'static) -> Result<Reply, Error> {
-        match Claim::from_request(&self.request, self.caller.id)? {
+        let claim = self.caller.id.map(|id| Claim::from_request(&self.request, id)).transpose()?;
+        match claim.flatten() {
             Some(claim) => self.write(move |db, actor| claim.honour(db, |db| work(db, actor))).await,
             None => self.write(work).await,
         }

@@ -6,6 +6,7 @@ use actix_web::dev::ResourceDef;
 use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, get, web};
+use flate2::Compression;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use utoipa::openapi::header::HeaderBuilder;
@@ -274,7 +275,7 @@ impl Published {
             let document = (self.make)();
             let json = document.to_json().unwrap_or_default().into_bytes();
             let methods = document.paths.paths.iter().map(|(path, item)| (ResourceDef::new(path.as_str()), allow(item))).collect();
-            Made { compressed: gzip(&json).unwrap_or_default(), json, methods }
+            Made { compressed: gzip(&json, Compression::default()).unwrap_or_default(), json, methods }
         })
     }
 }
@@ -288,12 +289,15 @@ fn allow(item: &openapi::PathItem) -> HeaderValue {
 /// Where no route is: 405 with `Allow` when the path has other methods (RFC 9110, section 15.5.6), else 404.
 pub async fn nowhere(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Error> {
     match state.docs.get().methods.iter().find(|(path, _)| path.is_match(request.path())) {
-        Some((_, allow)) => {
-            let detail = format!("{} is not for this path; {} is.", request.method(), allow.to_str().unwrap_or_default());
-            Err(Error::new(Code::MethodNotAllowed, detail).header(header::ALLOW, allow.clone()))
-        }
+        Some((_, allow)) => Err(not_allowed(&request, allow.clone())),
         None => Err(Error::new(Code::NotFound, "There is nothing at this path. `/docs/` shows what there is.")),
     }
+}
+
+/// This path has other methods.
+pub fn not_allowed(request: &HttpRequest, allow: HeaderValue) -> Error {
+    let detail = format!("{} is not for this path; {} is.", request.method(), allow.to_str().unwrap_or_default());
+    Error::new(Code::MethodNotAllowed, detail).header(header::ALLOW, allow)
 }
 
 /// The route of the document.

@@ -9,6 +9,7 @@ pub mod health; // /livez, /readyz, /health, /version, /metrics
 pub mod idempotency; // Idempotency-Key
 pub mod metrics; // counters for Prometheus
 pub mod page; // pages of a list, and their cursors
+pub mod pages; // what people look at: the board and its siblings
 pub mod problem; // errors as RFC 9457 problem details
 pub mod reply; // answers: JSON, conditional, compressed when large
 pub mod telemetry; // request ids, the access log, security headers

@@ -17,6 +17,9 @@ use crate::http::page::Page;
 /// Bodies from this size on are compressed for clients that take gzip: one that fits a packet or two gains nothing.
 const COMPRESS_FROM: usize = 4096;
 
+/// Bodies from this size on, such as a large grid, are worth some milliseconds more.
+const COMPRESS_WELL_FROM: usize = 128 * 1024;
+
 /// An answer that is not an error.
 #[derive(Debug)]
 pub struct Reply {
@@ -99,7 +102,8 @@ impl Responder for Reply {
             return response.body(self.body);
         }
         response.insert_header((header::VARY, "Accept-Encoding"));
-        match takes_gzip(request).then(|| gzip(&self.body)) {
+        let level = if self.body.len() < COMPRESS_WELL_FROM { Compression::fast() } else { Compression::default() };
+        match takes_gzip(request).then(|| gzip(&self.body, level)) {
             Some(Ok(compressed)) => response.insert_header(ContentEncoding::Gzip).body(compressed),
             _ => response.body(self.body),
         }
@@ -114,9 +118,9 @@ pub fn takes_gzip(request: &HttpRequest) -> bool {
         })
 }
 
-/// Compresses quickly rather than well.
-pub fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+/// Compresses.
+pub fn gzip(bytes: &[u8], level: Compression) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), level);
     encoder.write_all(bytes)?;
     encoder.finish()
 }

@@ -79,7 +79,7 @@ pub async fn observe(
         route,
         status = status.as_u16(),
         ms = (took.as_micros() as f64) / 1000.0,
-        key_id:serde = caller.as_ref().map(|caller| caller.id),
+        key_id:serde = caller.as_ref().and_then(|caller| caller.id),
         request_id = request_id.as_str(),
         trace_id:serde = trace_id;
         "request"

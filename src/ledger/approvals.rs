@@ -116,6 +116,8 @@ struct Filter {
     /// Approvals for this environment.
     #[param(inline)]
     environment: Option<Slug>,
+    /// Approvals of this release.
+    release_id: Option<ReleaseId>,
     /// How many items a page has at most.
     #[param(inline)]
     limit: Limit,
@@ -159,6 +161,9 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Approval>, Error> {
     }
     if let Some(environment) = &filter.environment {
         query = query.filter(approvals::environment.eq(environment.to_string()));
+    }
+    if let Some(release) = filter.release_id {
+        query = query.filter(approvals::release_id.eq(release));
     }
     if let Some(Cursor((at, id))) = filter.cursor {
         query = query.filter(approvals::created_at.lt(at).or(approvals::created_at.eq(at).and(approvals::id.lt(id))));

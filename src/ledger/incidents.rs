@@ -47,13 +47,18 @@ text_enum! {
     "created_at": "2026-02-03T05:01:00.000000Z", "revision": 1
 }))]
 pub struct Incident {
-    id: IncidentId,
-    service: String,
-    environment: String,
+    /// Its identifier.
+    pub id: IncidentId,
+    /// The service that it is about.
+    pub service: String,
+    /// Where it is wrong.
+    pub environment: String,
     /// What is wrong.
-    title: String,
-    severity: ImpactLevel,
-    detected_at: Timestamp,
+    pub title: String,
+    /// How bad it is.
+    pub severity: ImpactLevel,
+    /// When it was noticed.
+    pub detected_at: Timestamp,
     /// When it was over.
     resolved_at: Option<Timestamp>,
     created_by: String,
@@ -216,6 +221,12 @@ async fn change(ctx: Ctx<Operate>, id: web::Path<IncidentId>, body: Body<Inciden
         Ok(Reply::ok(&found)?.at_revision(found.incident.revision))
     })
     .await
+}
+
+/// The incidents that go on, the first noticed first.
+pub fn open(db: &mut Db) -> QueryResult<Vec<Incident>> {
+    let open = incidents::table.filter(incidents::resolved_at.is_null());
+    open.select(Incident::as_select()).order((incidents::detected_at, incidents::id)).load(db)
 }
 
 fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Incident>, Error> {

@@ -1,6 +1,6 @@
 //! What the ledger keeps: one file per resource, with its rows, queries, request and response types, handlers, routes.
 //!
-//! The files call each other in one direction: deliveries -> github -> requests, approvals -> transitions; status, places,
+//! The files call each other in one direction: deliveries -> github -> requests, approvals -> transitions; status, places ->
 //! freezes, incidents, dora -> deployments; transitions -> deployments -> gate -> releases -> services, environments -> events, values.
 
 use diesel::QueryResult;

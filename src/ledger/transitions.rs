@@ -87,7 +87,7 @@ pub fn transition(db: &mut Db, actor: &Actor, id: DeploymentId, asked: Transitio
         Move::To(State::Running) => start(db, actor, deployment, &asked, at)?,
         Move::To(to) => {
             if to == State::Succeeded {
-                retire_live(db, actor, &deployment)?;
+                retire_live(db, actor, &deployment, at)?;
             }
             advance(db, actor, deployment, to, at, text(asked.reason))?
         }
@@ -144,10 +144,10 @@ pub fn cancel_running(db: &mut Db, actor: &Actor, observed: &Deployment, running
 }
 
 /// What was live until now is superseded, or rolled back if that is what the success was for.
-fn retire_live(db: &mut Db, actor: &Actor, successor: &Deployment) -> Result<(), Error> {
+fn retire_live(db: &mut Db, actor: &Actor, successor: &Deployment, at: Timestamp) -> Result<(), Error> {
     let Some(live) = live_in(db, &successor.service, &successor.environment)? else { return Ok(()) };
     let state = if successor.rollback_of == Some(live.id) { State::RolledBack } else { State::Superseded };
-    advance(db, actor, live, state, actor.now, None)?;
+    advance(db, actor, live, state, at, None)?;
     Ok(())
 }
 
@@ -199,7 +199,7 @@ pub fn correct(db: &mut Db, actor: &Actor, mut deployment: Deployment, seen: Cou
         cancel_running(db, actor, &deployment, Some(running.id))?;
     }
     if moves && to == State::Succeeded {
-        retire_live(db, actor, &deployment)?;
+        retire_live(db, actor, &deployment, finished_at.unwrap_or(actor.now))?;
     }
     (deployment.state, deployment.started_at, deployment.finished_at) = (to, started_at, finished_at);
     deployment.revision += 1;

@@ -266,6 +266,9 @@ fn a_list_of_approvals_is_filtered(app: &TestApp) {
     let mut made: Vec<_> = ["approved", "rejected", "approved"].map(|decision| say(app, alice, "1", decision).expect(201)).into();
     made.reverse();
     assert_eq!(app.all("/v1/approvals?service=checkout&environment=production"), made);
+    let release = made[0]["release_id"].as_str().unwrap();
+    assert_eq!(app.all(&format!("/v1/approvals?release_id={release}")), made);
+    assert_eq!(app.all("/v1/approvals?release_id=019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41"), [] as [Value; 0]);
     assert_eq!(app.all("/v1/approvals?service=billing"), [] as [Value; 0]);
     assert_eq!(app.all("/v1/approvals?environment=staging"), [] as [Value; 0]);
 }

@@ -27,8 +27,7 @@ crate::on_both_databases! {
 const UNKNOWN: &str = "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42";
 
 fn an_unknown_path_is_not_found(app: &TestApp) {
-    for path in ["/", "/v1", "/v1/", "/v1/nothing", "/v2/services", "/v1/services/", "/v1/services/a/b", "/favicon.ico", "/docs/nothing.js"]
-    {
+    for path in ["/v1", "/v1/", "/v1/nothing", "/v2/services", "/v1/services/", "/v1/services/a/b", "/favicon.ico", "/docs/nothing.js"] {
         for method in ["GET", "POST", "DELETE", "OPTIONS"] {
             let answer = app.call(method, path, ADMIN, None, &[]);
             let is_page = path.starts_with("/docs/");

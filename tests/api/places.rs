@@ -1,11 +1,14 @@
 //! What runs where: the grid, and one place in full.
 
-use crate::harness::{TestApp, brief};
+use crate::harness::{TestApp, brief, image, new_deployment, with};
 use serde_json::{Value, json};
 
 crate::on_both_databases! {
     the_grid_shows_what_is_live_running_and_waiting
     the_grid_has_columns_by_tier_and_rows_by_slug
+    the_grid_shows_scans_and_open_incidents
+    the_grid_shows_how_far_a_place_is_behind
+    production_is_compared_with_staging_where_nothing_else_is_said
     a_place_shows_what_a_rollback_goes_back_to
     a_place_shows_the_latest_ten
     an_empty_place_is_none_that_is_unknown
@@ -24,14 +27,16 @@ fn the_grid_shows_what_is_live_running_and_waiting(app: &TestApp) {
     let grid = app.get("/v1/status").expect(200);
     let current = |deployment: &Value, since: &str| {
         let mut current = json!({"since": deployment[since]});
-        for field in ["id", "release_id", "version", "git_sha", "image_digest", "state", "kind", "requested_by", "expires_at"] {
+        for field in ["id", "release_id", "version", "git_sha", "image_digest", "state", "kind", "requested_by", "expires_at", "ungated"] {
             current[field] = deployment[field].clone();
         }
+        current["scan"] = json!("missing");
         current
     };
     let cell = json!({
         "environment": "production", "live": current(&live, "finished_at"), "running": current(&running, "started_at"),
-        "waiting": waiting.iter().map(|deployment| current(deployment, "requested_at")).collect::<Vec<_>>(), "frozen": null
+        "waiting": waiting.iter().map(|deployment| current(deployment, "requested_at")).collect::<Vec<_>>(), "frozen": null,
+        "incident": null, "behind": null
     });
     assert_eq!(grid["services"], json!([{"slug": "checkout", "name": "checkout", "owner": null, "places": [cell]}]));
 }
@@ -51,6 +56,106 @@ fn the_grid_has_columns_by_tier_and_rows_by_slug(app: &TestApp) {
     assert_eq!(slugs("services"), ["a", "b-2", "b1", "checkout"]);
     assert_eq!(grid["services"][0]["places"], json!([]));
     assert_eq!(grid["services"][3]["places"].as_array().unwrap().len(), 5);
+}
+
+/// A place in the grid, or `null`.
+fn cell(app: &TestApp, service: &str, environment: &str) -> Value {
+    let grid = app.get("/v1/status").expect(200);
+    let row = grid["services"].as_array().unwrap().iter().find(|row| row["slug"] == service).unwrap().clone();
+    row["places"].as_array().unwrap().iter().find(|cell| cell["environment"] == environment).cloned().unwrap_or_default()
+}
+
+fn the_grid_shows_scans_and_open_incidents(app: &TestApp) {
+    let live = app.go_live("checkout", "production", "1");
+    app.post("/v1/services", json!({"slug": "billing"})).expect(201);
+    let scan = |summary: Value| {
+        let path = format!("/v1/releases/{}/scan", live["release_id"].as_str().unwrap());
+        app.put(&path, json!({"tool": "trivy 0.66", "summary": summary})).expect(200);
+        cell(app, "checkout", "production")["live"]["scan"].clone()
+    };
+    assert_eq!((scan(json!({"low": 1})), scan(json!({"critical": 1}))), (json!("passed"), json!("failed")));
+
+    let open = |service: &str, title: &str, severity: &str, at: &str| {
+        let place = json!({"service": service, "environment": "production"});
+        app.post("/v1/incidents", with(place, json!({"title": title, "severity": severity, "detected_at": at}))).expect(201)
+    };
+    let later = open("checkout", "Slow", "minor", "2026-02-03T06:00:00Z");
+    let first = open("checkout", "Down", "critical", "2026-02-03T05:00:00Z");
+    let incident = |incident: &Value| json!({"id": incident["id"], "title": incident["title"], "severity": incident["severity"], "since": incident["detected_at"]});
+    assert_eq!(cell(app, "checkout", "production")["incident"], incident(&first));
+    let resolve = |incident: &Value| {
+        let path = format!("/v1/incidents/{}", incident["id"].as_str().unwrap());
+        app.patch(&path, json!({"resolved": true}), &[]).expect(200);
+    };
+    resolve(&first);
+    assert_eq!(cell(app, "checkout", "production")["incident"], incident(&later));
+    resolve(&later);
+    assert_eq!(cell(app, "checkout", "production")["incident"], Value::Null);
+
+    // Where nothing is live something may be wrong all the same.
+    let without = open("billing", "No invoices", "major", "2026-02-03T05:00:00Z");
+    let place = cell(app, "billing", "production");
+    assert_eq!((&place["incident"], &place["live"], &place["waiting"]), (&incident(&without), &Value::Null, &json!([])));
+    resolve(&without);
+    assert_eq!(cell(app, "billing", "production"), Value::Null);
+}
+
+/// A release, by its commit's time if that is said.
+fn release(app: &TestApp, version: &str, committed_at: Option<&str>) {
+    let release = json!({"service": "checkout", "version": version, "image_digest": image(version), "create_missing": true});
+    app.post("/v1/releases", with(release, json!({"committed_at": committed_at}))).expect(201);
+}
+
+fn the_grid_shows_how_far_a_place_is_behind(app: &TestApp) {
+    app.post("/v1/environments", json!({"slug": "qa", "tier": "testing"})).expect(201);
+    app.post("/v1/environments", json!({"slug": "production", "tier": "production", "predecessor": "qa"})).expect(201);
+    let behind = || cell(app, "checkout", "production")["behind"].clone();
+    release(app, "1", None);
+    app.go_live("checkout", "qa", "1");
+    app.go_live("checkout", "production", "1");
+    assert_eq!(behind(), Value::Null, "the same");
+    // One that never came far counts: its commits are on their way, too.
+    release(app, "2", Some("2026-02-03T05:00:00Z"));
+    release(app, "3", Some("2026-02-04T05:00:00Z"));
+    assert_eq!(behind(), Value::Null, "not live before it yet");
+    app.go_live("checkout", "qa", "3");
+    let lag = json!({"environment": "qa", "version": "3", "releases": 2, "since": "2026-02-03T05:00:00.000000Z"});
+    assert_eq!(behind(), lag);
+    assert_eq!(cell(app, "checkout", "qa")["behind"], Value::Null);
+    // Another service is another matter, and so is a deployment on its way.
+    app.go_live("billing", "qa", "1");
+    app.go_live("billing", "production", "1");
+    let past_the_gate = with(new_deployment("checkout", "production", "2"), json!({"observed": true}));
+    let running = app.post("/v1/deployments", past_the_gate).expect(201);
+    assert_eq!(behind(), lag);
+    app.transition(&running, "succeeded").expect(200);
+    assert_eq!((&behind()["releases"], &behind()["since"]), (&json!(1), &json!("2026-02-04T05:00:00.000000Z")));
+    // Where the commit's time is not known, since it was recorded.
+    app.go_live("checkout", "production", "3");
+    release(app, "4", None);
+    app.go_live("checkout", "qa", "4");
+    let recorded = app.get("/v1/releases?service=checkout&version=4").expect(200)["items"][0]["created_at"].clone();
+    assert_eq!(behind()["since"], recorded);
+}
+
+fn production_is_compared_with_staging_where_nothing_else_is_said(app: &TestApp) {
+    for environment in ["testing", "staging", "production"] {
+        app.post("/v1/environments", json!({"slug": environment, "tier": environment})).expect(201);
+    }
+    let compared =
+        || ["testing", "staging", "production"].map(|environment| cell(app, "checkout", environment)["behind"]["environment"].clone());
+    for (version, environments) in
+        [("1", vec!["testing", "staging", "production"]), ("2", vec!["testing", "staging"]), ("3", vec!["testing"])]
+    {
+        environments.iter().for_each(|environment| drop(app.go_live("checkout", environment, version)));
+    }
+    assert_eq!(compared(), [Value::Null, Value::Null, json!("staging")]);
+    assert_eq!(cell(app, "checkout", "production")["behind"]["releases"], 1);
+    // What is ahead is not behind.
+    app.go_live("checkout", "production", "3");
+    assert_eq!(compared(), [Value::Null, Value::Null, Value::Null]);
+    app.patch("/v1/environments/staging", json!({"predecessor": "testing"}), &[]).expect(200);
+    assert_eq!(compared(), [Value::Null, json!("testing"), Value::Null]);
 }
 
 fn a_place_shows_what_a_rollback_goes_back_to(app: &TestApp) {

@@ -199,7 +199,8 @@ def test_a_deployment_may_pass_the_two_task_roles_to_tasks_and_nothing_else(plan
     assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
     actions = {action: statement["Sid"] for statement in policy for action in listed(statement["Action"])}
     assert [action for action in actions if action.startswith("iam:")] == ["iam:PassRole"]
-    assert [action for action in actions if action.startswith("rds:")] == ["rds:DescribeDBInstances"]
+    wakes = ["rds:StartDBInstance"] if environment == "staging" else []
+    assert [action for action in actions if action.startswith("rds:")] == ["rds:DescribeDBInstances", *wakes]
     assert not [action for action in actions if action.split(":")[0] in ("s3", "dynamodb", "secretsmanager", "sts", "kms")]
     assert not [action for action in actions if "*" in action]
     assert all(statement["Effect"] == "Allow" for statement in policy)

@@ -1,0 +1,121 @@
+//! The pages that people look at. They are files in the binary, the same for everyone: what they show, their scripts ask
+//! of the API, with the reader's own key.
+
+use actix_web::http::header::{self, EntityTag, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, web};
+use flate2::Compression;
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use crate::error::Error;
+use crate::http::conditional;
+use crate::http::docs::not_allowed;
+use crate::http::reply::{gzip, takes_gzip};
+
+/// Nothing but our own files and our own API, and no script or style in the markup: what is text stays text.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
+    form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// What the pages load: name, media type, content.
+const ASSETS: [(&str, &str, &str); 12] = [
+    ("style.css", "text/css; charset=utf-8", include_str!("pages/style.css")),
+    ("icon.svg", "image/svg+xml", include_str!("pages/icon.svg")),
+    ("main.js", SCRIPT, include_str!("pages/main.js")),
+    ("api.js", SCRIPT, include_str!("pages/api.js")),
+    ("dom.js", SCRIPT, include_str!("pages/dom.js")),
+    ("words.js", SCRIPT, include_str!("pages/words.js")),
+    ("charts.js", SCRIPT, include_str!("pages/charts.js")),
+    ("parts.js", SCRIPT, include_str!("pages/parts.js")),
+    ("board.js", SCRIPT, include_str!("pages/board.js")),
+    ("deployment.js", SCRIPT, include_str!("pages/deployment.js")),
+    ("place.js", SCRIPT, include_str!("pages/place.js")),
+    ("dora.js", SCRIPT, include_str!("pages/dora.js")),
+];
+
+const PAGES: [&str; 4] =
+    ["/", "/deployments/{id:[0-9a-f-]{36}}", "/services/{service:[a-z0-9-]{1,63}}/environments/{environment:[a-z0-9-]{1,63}}", "/dora"];
+
+/// The routes of the pages. They are not part of the API, and not in its document.
+pub fn routes(config: &mut web::ServiceConfig) {
+    for path in PAGES {
+        config.service(only_get(path).route(web::get().to(page)));
+    }
+    config.service(only_get("/assets/{version}/{name}").route(web::get().to(asset)));
+}
+
+fn only_get(path: &str) -> actix_web::Resource {
+    let refuse = |request: HttpRequest| async move { Err::<HttpResponse, _>(not_allowed(&request, HeaderValue::from_static("GET, HEAD"))) };
+    web::resource(path).default_service(web::to(refuse))
+}
+
+/// A file as it is sent.
+struct File {
+    media_type: &'static str,
+    plain: Vec<u8>,
+    compressed: Vec<u8>,
+    etag: EntityTag,
+}
+
+impl File {
+    fn new(media_type: &'static str, text: &str) -> Self {
+        let plain = text.as_bytes().to_vec();
+        Self { media_type, compressed: gzip(&plain, Compression::best()).unwrap_or_default(), etag: conditional::of_bytes(&plain), plain }
+    }
+
+    fn answer(&self, request: &HttpRequest, keep: &'static str) -> HttpResponse {
+        let mut response = HttpResponse::Ok();
+        response
+            .content_type(self.media_type)
+            .insert_header((header::CONTENT_SECURITY_POLICY, POLICY))
+            .insert_header((header::CACHE_CONTROL, keep))
+            .insert_header((header::VARY, "Accept-Encoding"))
+            .insert_header((header::ETAG, self.etag.clone()));
+        if conditional::is_known(request, &self.etag) {
+            return response.status(actix_web::http::StatusCode::NOT_MODIFIED).finish();
+        }
+        if takes_gzip(request) {
+            response.insert_header(header::ContentEncoding::Gzip).body(self.compressed.clone())
+        } else {
+            response.body(self.plain.clone())
+        }
+    }
+}
+
+/// Everything, compressed once.
+struct Site {
+    page: File,
+    assets: BTreeMap<&'static str, File>,
+    /// A hash of all assets, in their path: a browser may keep them for good, and never mixes two versions.
+    version: String,
+}
+
+fn site() -> &'static Site {
+    static SITE: OnceLock<Site> = OnceLock::new();
+    SITE.get_or_init(|| {
+        let all: String = ASSETS.iter().map(|(_, _, text)| *text).collect();
+        let version = format!("{:08x}", crc32fast::hash(all.as_bytes()));
+        Site {
+            page: File::new(
+                "text/html; charset=utf-8",
+                &include_str!("pages/page.html").replace("{assets}", &format!("/assets/{version}")),
+            ),
+            assets: ASSETS.iter().map(|(name, media_type, text)| (*name, File::new(media_type, text))).collect(),
+            version,
+        }
+    })
+}
+
+/// One page for all addresses: its script looks at where it is.
+async fn page(request: HttpRequest) -> HttpResponse {
+    site().page.answer(&request, "no-cache")
+}
+
+/// While versions change, a page may ask one for the assets of the other: it gets what there is, and keeps it for once.
+async fn asset(request: HttpRequest, path: web::Path<(String, String)>) -> Result<HttpResponse, Error> {
+    let (version, name) = path.into_inner();
+    let file = site().assets.get(name.as_str()).ok_or_else(|| Error::not_found("asset", &name))?;
+    let keep = if version == site().version { "public, max-age=31536000, immutable" } else { "no-cache" };
+    Ok(file.answer(&request, keep))
+}

@@ -1,0 +1,53 @@
+"""Chromium, and a prop for it to look at."""
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from chromium import Reader, launch
+from ledgers import demo, many
+from prop import running_prop
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def prop(tmp_path):
+    """On a fresh ledger."""
+    with running_prop(tmp_path) as prop:
+        yield prop
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory):
+    """A prop with the demo's week of history; for tests that only look."""
+    with running_prop(tmp_path_factory.mktemp("shop")) as prop:
+        demo(prop)
+        yield prop
+
+
+@pytest.fixture(scope="session")
+def company(tmp_path_factory):
+    """A prop with 200 services; for tests that only look."""
+    with running_prop(tmp_path_factory.mktemp("company")) as prop:
+        many(prop, 200)
+        yield prop
+
+
+@pytest.fixture
+def reader(chromium):
+    """Makes readers: each has a browser of its own, and what went wrong in it fails the test."""
+    readers = []
+
+    def make(prop, **options):
+        readers.append(Reader(chromium, prop, **options))
+        return readers[-1].page
+
+    yield make
+    for one in readers:
+        one.leave()

@@ -1,0 +1,224 @@
+"""The workflow as it is written: what must be so whoever changes it."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from workflow import FILE, ROOT, load, needs
+
+WORKFLOW = load()
+JOBS = WORKFLOW["jobs"]
+STEPS = [(name, step) for name, job in JOBS.items() for step in job["steps"]]
+TEXT = FILE.read_text()
+
+
+def uses(job: str) -> set[str]:
+    return {step["uses"].partition("@")[0] for step in JOBS[job]["steps"] if "uses" in step}
+
+
+def runs(job: str) -> str:
+    return "\n".join(step.get("run", "") for step in JOBS[job]["steps"])
+
+
+def environment(job: str) -> str | None:
+    found = JOBS[job].get("environment")
+    return found["name"] if isinstance(found, dict) else found
+
+
+def all_needs(job: str) -> set[str]:
+    """Everything that must have succeeded before."""
+    direct = needs(JOBS[job])
+    return set(direct).union(*(all_needs(one) for one in direct))
+
+
+def test_it_is_the_only_one() -> None:
+    assert [file.name for file in FILE.parent.iterdir()] == [FILE.name]
+
+
+def test_production_comes_after_staging_and_its_environment() -> None:
+    assert environment("deploy-production") == "production"
+    assert all_needs("deploy-production") == {"test", "check", "scan", "build", "deploy-staging", "smoke"}
+    # Nothing that would let it go on without them.
+    assert "if" not in JOBS["deploy-production"]
+    assert not any("continue-on-error" in job for job in JOBS.values())
+    assert not any("continue-on-error" in step for _, step in STEPS)
+
+
+def test_no_other_job_waits_for_a_reviewer_or_gets_an_environment_s_secrets() -> None:
+    found = {name: environment(name) for name in JOBS if environment(name)}
+    assert found == {
+        "build": "staging", "deploy-staging": "staging", "rejection": "staging", "deploy-production": "production", "redeploy": "${{ inputs.environment }}"
+    }  # fmt: skip
+
+
+def test_only_what_deploys_is_a_deployment_on_github() -> None:
+    """A job that only needs an environment's secrets must not be told to prop, by webhook, as a deployment into it."""
+    silent = {name for name in JOBS if isinstance(found := JOBS[name].get("environment"), dict) and found.get("deployment") is False}
+    assert silent == {"build", "rejection"}
+    assert all("deploy.sh" in runs(name) for name in JOBS if environment(name) and name not in silent)
+
+
+def test_the_approval_is_mirrored_before_anything_starts() -> None:
+    commands = [step["run"] for step in JOBS["deploy-production"]["steps"] if "run" in step]
+    assert commands[0].startswith("./scripts/record-approval.sh production")
+    assert commands[1].startswith("./scripts/deploy.sh production")
+
+
+def test_one_image_goes_through_by_one_digest() -> None:
+    built = [name for name in JOBS if "build.sh" in runs(name)]
+    assert built == ["build"]
+    digest = "${{ needs.build.outputs.digest }}"
+    assert JOBS["build"]["outputs"]["digest"] == "${{ steps.build.outputs.digest }}"
+    for name in ("deploy-staging", "deploy-production", "smoke"):
+        acting = [step for step in JOBS[name]["steps"] if "DIGEST" in step.get("env", {})]
+        assert [step["env"]["DIGEST"] for step in acting] == [digest], name
+        assert all('"$DIGEST"' in step["run"] for step in acting)
+
+
+def test_every_action_is_pinned_and_says_its_version() -> None:
+    lines = re.findall(r"uses: (.*)", TEXT)
+    assert len(lines) == len([step for _, step in STEPS if "uses" in step])
+    for line in lines:
+        assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+
+
+def test_the_table_of_actions_is_this() -> None:
+    table = re.findall(r"^\| ([\w./-]+) \| (v[\d.]+) \| `([0-9a-f]{40})` \| (.{30,}) \|$", (ROOT / "docs/actions.md").read_text(), re.MULTILINE)
+    used = set(re.findall(r"uses: ([\w./-]+)@([0-9a-f]{40}) # (v\S+)", TEXT))
+    assert {(action, commit, version) for action, version, commit, _ in table} == used
+    assert len(table) == len(used), "one version of each"
+
+
+def test_images_of_services_are_pinned() -> None:
+    images = [service["image"] for job in JOBS.values() for service in job.get("services", {}).values()]
+    assert images and all(re.search(r"@sha256:[0-9a-f]{64}$", image) for image in images)
+
+
+# What a job must do to be given a permission: an action it uses, or what its commands call.
+REASONS = {
+    ("contents", "read"): "actions/checkout",
+    ("id-token", "write"): "aws-actions/configure-aws-credentials",
+    ("attestations", "write"): "actions/attest",
+    ("security-events", "write"): "github/codeql-action/upload-sarif",
+    ("pull-requests", "write"): "plan-comment.sh",
+    ("actions", "read"): "record-approval.sh",
+}
+
+
+def test_nobody_may_do_more_than_they_do() -> None:
+    assert WORKFLOW["permissions"] == {}
+    for name, job in JOBS.items():
+        for permission in job["permissions"].items():
+            reason = REASONS[permission]
+            assert reason in uses(name) or reason in runs(name), f"{name} has {permission} and does not use it"
+        for permission, reason in REASONS.items():
+            if reason in uses(name) or reason in runs(name):
+                assert permission in job["permissions"].items(), f"{name} lacks {permission}"
+
+
+def test_checking_out_leaves_no_token_behind() -> None:
+    checkouts = [step for _, step in STEPS if step.get("uses", "").startswith("actions/checkout@")]
+    assert len(checkouts) == len(JOBS)
+    assert all(step["with"] == {"persist-credentials": False} for step in checkouts)
+
+
+def test_every_job_ends_some_time() -> None:
+    for name, job in JOBS.items():
+        assert 0 < job["timeout-minutes"] <= 60, name
+        assert job["runs-on"] == "ubuntu-24.04", "a runner of a known version"
+
+
+def test_deployments_wait_for_each_other_and_are_never_cancelled() -> None:
+    for name in JOBS:
+        if re.search(r"deploy\.sh|rollback\.sh", runs(name)):
+            group = {"deploy-staging": "deploy-staging", "deploy-production": "deploy-production", "redeploy": "deploy-${{ inputs.environment }}"}[name]
+            assert JOBS[name]["concurrency"] == {"group": group, "cancel-in-progress": False}
+    # A whole run is cancelled by a newer one of the same pull request only.
+    assert WORKFLOW["concurrency"]["cancel-in-progress"] == "${{ github.event_name == 'pull_request' }}"
+    assert WORKFLOW["concurrency"]["group"].endswith("${{ github.event.pull_request.number || github.run_id }}")
+
+
+def test_what_is_longer_than_a_few_lines_is_a_script() -> None:
+    for name, step in STEPS:
+        lines = step.get("run", "").strip().splitlines()
+        assert len(lines) <= 3, f"{name}: {step}"
+    for script in set(re.findall(r"\./(scripts/[\w-]+\.sh)", TEXT)):
+        assert (ROOT / script).stat().st_mode & 0o111, f"{script} is not there, or can't be run"
+
+
+def test_nothing_from_outside_is_put_into_a_command() -> None:
+    """An expression in a command is text that a shell reads: it comes by the environment, which it does not."""
+    for _, step in STEPS:
+        assert "${{" not in step.get("run", "")
+
+
+def test_a_pull_request_of_a_fork_sees_no_secret() -> None:
+    assert set(WORKFLOW["on"]) == {"pull_request", "push", "workflow_dispatch"}, "pull_request_target would give them secrets"
+    for name, job in JOBS.items():
+        wants = yaml.dump(job)
+        if "secrets." not in wants and "configure-aws-credentials" not in wants:
+            continue
+        never = f"{job.get('if', '')}" + "".join(f"{JOBS[one].get('if', '')}" for one in all_needs(name))
+        assert (
+            "github.event.pull_request.head.repo.full_name == github.repository" in never
+            or "github.event_name == 'push'" in never
+            or "github.event_name == 'workflow_dispatch'" in never
+            or "github.event_name != 'pull_request'" in never
+        ), name
+
+
+def test_secrets_that_deploy_are_an_environment_s() -> None:
+    """Those of the repository are what the assignment names; every other is seen by protected jobs only."""
+    for name, job in JOBS.items():
+        named = set(re.findall(r"secrets\.(\w+)", yaml.dump(job)))
+        if environment(name) is None:
+            assert named <= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "SLACK_WEBHOOK"}, name
+    deploying = [step for _, step in STEPS if "record-approval.sh" in step.get("run", "")]
+    assert {step["env"]["PROP_KEY"] for step in deploying} == {"${{ secrets.PROP_MIRROR_KEY }}"}, "what deploys can't approve"
+    others = [step for _, step in STEPS if re.search(r"(deploy|rollback|scan)\.sh", step.get("run", "")) and "PROP_KEY" in step.get("env", {})]
+    assert {step["env"]["PROP_KEY"] for step in others} == {"${{ secrets.PROP_KEY }}"}
+
+
+def test_every_outcome_is_told() -> None:
+    assert set(needs(JOBS["notify"])) == set(JOBS) - {"notify", "plan"}
+    assert "always()" in JOBS["notify"]["if"]
+
+
+def test_versions_are_those_of_the_project() -> None:
+    cargo = tomllib.loads((ROOT / "Cargo.toml").read_text())
+    assert WORKFLOW["env"]["RUSTUP_TOOLCHAIN"].startswith(cargo["package"]["rust-version"])
+    required = re.search(r'required_version\s*=\s*">=? ?~?>? ?([\d.]+)', (ROOT / "terraform/versions.tf").read_text())
+    assert required and WORKFLOW["env"]["TERRAFORM_VERSION"].startswith(required[1])
+    parts = {"app"} | set(JOBS["check"]["strategy"]["matrix"]["part"])
+    assert parts == set(re.search(r"\[ \$# -gt 0 \] \|\| set -- (.*)", (ROOT / "scripts/test.sh").read_text())[1].split())
+
+
+def test_dispatch_can_redeploy_and_roll_back() -> None:
+    inputs = WORKFLOW["on"]["workflow_dispatch"]["inputs"]
+    assert inputs["environment"]["options"] == ["staging", "production"]
+    assert inputs["version"]["default"] == ""
+    assert environment("redeploy") == "${{ inputs.environment }}"
+    by_condition = {step["if"]: step["run"].split()[0] for step in JOBS["redeploy"]["steps"] if "deploy.sh" in step.get("run", "") or "rollback.sh" in step.get("run", "")}
+    assert by_condition == {"inputs.version != ''": "./scripts/deploy.sh", "inputs.version == ''": "./scripts/rollback.sh"}
+
+
+def test_denied_dependencies_are_configured() -> None:
+    deny = tomllib.loads((ROOT / "deny.toml").read_text())
+    assert deny["advisories"]["yanked"] == "deny" and deny["advisories"]["ignore"] == []
+    assert deny["sources"] == {"unknown-registry": "deny", "unknown-git": "deny", "allow-registry": ["https://github.com/rust-lang/crates.io-index"]}
+    assert not {"GPL-3.0", "AGPL-3.0"} & set(deny["licenses"]["allow"])
+
+
+@pytest.mark.parametrize("file", [".github/dependabot.yml", *sorted(str(one.relative_to(ROOT)) for one in (ROOT / ".github/ISSUE_TEMPLATE").iterdir())])
+def test_the_files_beside_it_are_yaml(file: str) -> None:
+    assert yaml.safe_load((ROOT / file).read_text())
+
+
+def test_dependabot_looks_where_something_is() -> None:
+    for update in yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]:
+        for directory in [update["directory"]] if "directory" in update else update["directories"]:
+            manifests = {"cargo": "Cargo.toml", "terraform": "versions.tf", "docker": "Dockerfile", "pip": "requirements.txt", "npm": "package.json", "github-actions": "README.md"}
+            found = list(Path(ROOT).glob(f"{directory.strip('/') or '.'}/{manifests[update['package-ecosystem']]}"))
+            assert found, f"{update['package-ecosystem']} finds nothing in {directory}"
