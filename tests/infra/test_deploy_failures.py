@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from prop import Prop
-from stub_aws import NEW, NEW_SHA, OLD, OTHER, Run, Scenario, place, press_ctrl_c, run, serving, settings, start, told, wait_for
+from serving import serving
+from stub_aws import NEW, NEW_SHA, OLD, OTHER, Run, Scenario, place, press_ctrl_c, run, settings, start, told, wait_for
 
 CHANGES = ["ecs register-task-definition", "ecs update-service"]
 CANT_PULL = "CannotPullContainerError: pull image manifest has been retried 7 time(s): failed to resolve ref"

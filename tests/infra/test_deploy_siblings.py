@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from prop import ROOT, Prop
-from stub_aws import NEW, OLD, STUB, Run, Scenario, environment, place, press_ctrl_c, run, serving, settings, start, told, wait_for
+from serving import serving
+from stub_aws import NEW, OLD, STUB, Run, Scenario, environment, place, press_ctrl_c, run, settings, start, told, wait_for
 
 SCRIPTS = ["deploy.sh", "rollback.sh", "status.sh", "logs.sh", "run-task.sh", "db.sh"]
 
