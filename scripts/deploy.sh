@@ -241,10 +241,10 @@ watch() {
     watch_rollout "$TIMEOUT" || ended=$?
     case $ended in
         0) done_with "Rolled out in $(minutes $((SECONDS - started)))." ;;
-        1) undo "$EXIT_ROLLED_BACK" "ECS gave it up${TASKS_STOPPED:+: $TASKS_STOPPED} ${WHY:+($WHY)}" ;;
+        1) undo "$EXIT_ROLLED_BACK" "ECS gave it up${TASKS_STOPPED:+: $TASKS_STOPPED}.${WHY:+ ($WHY)}" ;;
         2)
             [ "$(of_service '.deployments[] | select(.status == "PRIMARY").taskDefinition')" != "$PREVIOUS" ] ||
-                undo "$EXIT_ROLLED_BACK" "ECS went back by itself${TASKS_STOPPED:+: $TASKS_STOPPED}"
+                undo "$EXIT_ROLLED_BACK" "ECS went back by itself${TASKS_STOPPED:+: $TASKS_STOPPED}."
             fail "$EXIT_NOT_ROLLED_BACK" "$WHY Somebody else is deploying."
             ;;
         3)
@@ -273,7 +273,7 @@ undo() {
         fail "$EXIT_NOT_ROLLED_BACK" "$reason It could not be undone: $why_not"
     }
     deregister "$NEW"
-    fail "$code" "$reason $BACK"
+    fail "$code" "$reason $BACK" "$LEDGER_SERVICE $VERSION is not live in $ENVIRONMENT. $BACK"
 }
 
 go_back() {
@@ -320,14 +320,14 @@ deregister() {
 
 # --- How it ends
 
-# fail CODE REASON: records that it failed, and ends the script.
+# fail CODE REASON [LAST_WORDS]: records that it failed, and ends the script.
 fail() {
     WHY=$2
     if [ "$RECORDING" = yes ]; then
         RECORDING=no
         finish_recording failed "$2"
     fi
-    die "$1" "$2"
+    die "$1" "${3:-$2}"
 }
 
 interrupted() {

@@ -203,11 +203,11 @@ print_events() {
     LAST_EVENT=$(of_service '.events[0].id // ""')
 }
 
-# why_tasks_stopped: what stopped the tasks of ROLLOUT, said in sentences, and the last lines that one of them wrote. The
-# first sentence is left in TASKS_STOPPED. Helps, and never gets in the way.
-TASKS_STOPPED=''
+# why_tasks_stopped: what stopped the tasks of ROLLOUT, each reason once, and the last lines that such a task wrote. The first
+# reason is left in TASKS_STOPPED. Helps, and never gets in the way.
+TASKS_STOPPED='' REASONS_SAID=$'\n'
 why_tasks_stopped() {
-    local arns tasks reason task
+    local arns tasks reason task news=no
     arns=$(call ecs list-tasks --cluster "$ECS_CLUSTER" --service-name "$ECS_SERVICE" --desired-status STOPPED) || return 0
     arns=$(jq -r '.taskArns[:20][]' <<<"$arns")
     [ -n "$arns" ] || return 0
@@ -215,24 +215,25 @@ why_tasks_stopped() {
     tasks=$(call ecs describe-tasks --cluster "$ECS_CLUSTER" --tasks $arns) || return 0
     tasks=$(jq -c --arg id "$ROLLOUT" '[.tasks[] | select(.startedBy == $id)]' <<<"$tasks")
     while IFS= read -r reason; do
-        [ -n "$TASKS_STOPPED" ] || TASKS_STOPPED=$reason
+        [[ $REASONS_SAID != *$'\n'"$reason"$'\n'* ]] || continue
+        REASONS_SAID+=$reason$'\n' news=yes
+        TASKS_STOPPED=${TASKS_STOPPED:-$reason}
         say "    ${RED}a task stopped:$PLAIN $reason"
     done < <(reasons_of "$tasks")
     task=$(jq -r 'first(.[] | select(.startedAt != null) | .taskArn) // ""' <<<"$tasks")
-    [ -z "$task" ] || print_last_lines "$task"
+    [ "$news" = no ] || [ -z "$task" ] || print_last_lines "$task"
 }
 
 # reasons_of TASKS_JSON: each reason once, with what it means where ECS does not say.
 reasons_of() {
     jq -r --arg name "$CONTAINER_NAME" '
-        .[] | (first(.containers[]? | select(.name == $name)) // {}) as $container
-        | [.stoppedReason // empty, $container.reason // empty,
-            (if $container.exitCode != null then "Exit code \($container.exitCode)." else empty end)]
-        | unique_by(.) | join(" ")' <<<"$1" | sort -u | while IFS= read -r reason; do
+        .[] | (first(.containers[]? | select(.name == $name)) // {}) as $container | .stoppedReason as $stopped
+        | [.stoppedReason // empty, ($container.reason // empty | select(. != $stopped)),
+            (if $container.exitCode != null then "exit code \($container.exitCode)" else empty end)] | join("; ")' <<<"$1" | sort -u | while IFS= read -r reason; do
         case $reason in
             *CannotPull*) reason="The image can't be pulled: does it exist for this processor, and do the endpoints ecr.api, ecr.dkr and s3 work? ($reason)" ;;
             *ResourceInitializationError*secret*) reason="A secret can't be read: does the execution role allow it, and does the endpoint secretsmanager work? ($reason)" ;;
-            *OutOfMemory* | *'Exit code 137.'*) reason="It was killed, most likely for want of memory. ($reason)" ;;
+            *OutOfMemory* | *'exit code 137'*) reason="It was killed, most likely for want of memory. ($reason)" ;;
             *'failed ELB health checks'*) reason="The load balancer found it unhealthy. ($reason)" ;;
         esac
         echo "$reason"

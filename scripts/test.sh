@@ -160,8 +160,8 @@ contract() {
 
 infra() {
     build_tools && python_suite infra 'Terraform and the scripts' || return
-    if ! need jq jq; then
-        lacking jq 'Terraform and the scripts'
+    if ! need jq jq || ! need curl curl; then
+        lacking 'jq and curl' 'Terraform and the scripts'
         return
     fi
     need buildah buildah || lacking buildah 'the image'

@@ -5,15 +5,15 @@ import json
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 from prop import Prop
+from serving import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).parent / "stub"
@@ -129,18 +129,6 @@ def outside(scenario: Scenario) -> Iterator[str]:
         yield url
 
 
-@contextmanager
-def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def environment(scenario: Scenario, **more: str) -> dict[str, str]:
     """What a script is run with: the stub before the real CLI, and nothing of this machine's own."""
     return {
@@ -161,8 +149,8 @@ def start(scenario: Scenario, script: str, *arguments: str, **variables: str) ->
 class Run:
     """A script that has ended."""
 
-    def __init__(self, process: subprocess.Popen):
-        self.out, self.err = process.communicate(timeout=90)
+    def __init__(self, process: subprocess.Popen, timeout: float = 90):
+        self.out, self.err = process.communicate(timeout=timeout)
         self.code = process.returncode
 
     def __repr__(self) -> str:
@@ -195,3 +183,14 @@ def wait_for(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come so far"
         time.sleep(0.02)
+
+
+def press_ctrl_c(process: subprocess.Popen) -> Run:
+    """As a person does it: again, when nothing happens. bash loses a SIGINT that comes while a command substitution ends."""
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            return Run(process, timeout=2)
+        except subprocess.TimeoutExpired:
+            continue
+    return Run(process)

@@ -1,14 +1,14 @@
 """deploy.sh in all the ways in which a deployment goes wrong: with a stub `aws`, since moto knows none of them. The ledger is a real prop."""
 
 import json
-import signal
 import time
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 from prop import Prop
-from stub_aws import NEW, NEW_SHA, OLD, OTHER, Run, Scenario, place, run, serving, settings, start, told, wait_for
+from serving import serving
+from stub_aws import NEW, NEW_SHA, OLD, OTHER, Run, Scenario, place, press_ctrl_c, run, settings, start, told, wait_for
 
 CHANGES = ["ecs register-task-definition", "ecs update-service"]
 CANT_PULL = "CannotPullContainerError: pull image manifest has been retried 7 time(s): failed to resolve ref"
@@ -66,14 +66,14 @@ def test_a_circuit_breaker_s_rollback_is_a_failure(scenario: Scenario, app: str,
     # ECS goes back: only the way forward was ours, and the revision that is not good is out of the way.
     assert scenario.calls(changing=True) == [*CHANGES, "ecs deregister-task-definition"]
     assert scenario.live_digest() == OLD
-    assert "Exit code 2." in ended.err
+    assert "exit code 2" in ended.err
     assert "prop: setting database.url is missing" in ended.err
     assert "Revision 2 is back." in ended.err
     assert ended.result["outcome"] == "rolled_back"
     now = place(ledger)
     assert told(now["latest"]) == [("1.4.1", "succeeded"), ("1.4.2", "failed")]
     assert now["live"]["version"] == "1.4.1"
-    assert "Exit code 2." in now["latest"][0]["reason"]
+    assert "exit code 2" in now["latest"][0]["reason"]
 
 
 def test_without_a_circuit_breaker_the_script_goes_back(scenario: Scenario, app: str) -> None:
@@ -503,8 +503,7 @@ def interrupt(scenario: Scenario, app: str, ledger: Prop | None, until: str, *ar
     process = start(scenario, "deploy.sh", "staging", "1.4.2", *arguments, **settings(app, ledger))
     wait_for(lambda: until in scenario.calls())
     time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    return Run(process)
+    return press_ctrl_c(process)
 
 
 def test_ctrl_c_during_the_rollout_and_how_to_go_on(scenario: Scenario, app: str, ledger: Prop) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from prop import ROOT, Prop
-from stub_aws import NEW, OLD, STUB, Run, Scenario, environment, place, run, serving, settings, start, told, wait_for
+from serving import serving
+from stub_aws import NEW, OLD, STUB, Run, Scenario, environment, place, press_ctrl_c, run, settings, start, told, wait_for
 
 SCRIPTS = ["deploy.sh", "rollback.sh", "status.sh", "logs.sh", "run-task.sh", "db.sh"]
 
@@ -71,8 +72,7 @@ def test_a_rollback_from_what_is_still_running(deployed: Scenario, app: str, led
     deployed.set(fates=["stuck"])
     process = start(deployed, "deploy.sh", "staging", "1.4.1", **settings(app, ledger))
     wait_for(lambda: "ecs update-service" in deployed.calls())
-    process.send_signal(signal.SIGINT)
-    assert Run(process).code == 130
+    assert press_ctrl_c(process).code == 130
     assert run(deployed, "rollback.sh", "staging", **settings(app, ledger)).code == 5
     ended = run(deployed, "rollback.sh", "staging", "--take-over", **settings(app, ledger))
     assert ended.code == 0, ended
@@ -154,8 +154,7 @@ def test_a_task_that_never_ran(scenario: Scenario) -> None:
 def test_an_interrupted_task_can_be_stopped(scenario: Scenario) -> None:
     process = start(scenario, "run-task.sh", "staging", "--", "migrate", POLL_SECONDS="2")
     wait_for(lambda: "ecs describe-tasks" in scenario.calls())
-    process.send_signal(signal.SIGINT)
-    ended = Run(process)
+    ended = press_ctrl_c(process)
     assert ended.code == 130, ended
     assert "aws ecs stop-task" in ended.err
 
