@@ -94,6 +94,8 @@ pass_gate() {
     release=$(deployment_body | jq -c '{service, version, git_sha, image_digest, create_missing} | del(..|nulls)')
     question="/v1/gate?service=$LEDGER_SERVICE&environment=$ENVIRONMENT&version=$(jq -rn --arg v "$VERSION" '$v | @uri')"
     question+="&requested_by=$(jq -rn --arg v "$REQUESTED_BY" '$v | @uri')"
+    # GitHub's webhook has told of this very run, as soon as its job began: it does not stand in its own way.
+    [ -z "$RUN_URL" ] || question+="&run_url=$(jq -rn --arg v "$RUN_URL" '$v | @uri')"
     if [ "$DRY_RUN" = yes ]; then
         would_send POST /v1/releases "$release"
     else

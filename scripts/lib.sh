@@ -49,6 +49,11 @@ minutes() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
 # now: RFC 3339, in UTC.
 now() { jq -nr 'now | todate'; }
 
+# origin_repository: OWNER/REPOSITORY of the remote origin on GitHub; nothing, if there is none.
+origin_repository() {
+    { git -C "$ROOT" remote get-url origin 2>/dev/null || true; } | sed -nE 's#^.*[:/]([^/:]+/[^/]+)$#\1#p' | sed 's/\.git$//'
+}
+
 # die [CODE] SENTENCE: ends the script; 1 unless another code is given. What it said is left in DIED.
 DIED=''
 die() {

@@ -82,7 +82,7 @@ done
 [ ${#reviewers[@]} = 0 ] || [ "$without_reviewers" = no ] || misused "--reviewer and --no-reviewers contradict each other."
 need curl jq python3
 [ -n "${GITHUB_TOKEN:-}" ] || die "$EXIT_PREFLIGHT" "GITHUB_TOKEN is not set: a token that may administer the repository."
-[ -n "$repository" ] || repository=$(git -C "$ROOT" remote get-url origin 2>/dev/null | sed -nE 's#^.*[:/]([^/:]+/[^/]+)$#\1#p' | sed 's/\.git$//')
+[ -n "$repository" ] || repository=$(origin_repository)
 [ -n "$repository" ] || misused "Which repository? There is no remote origin that tells."
 
 differences=0

@@ -11,11 +11,14 @@ usage() {
 Usage: scripts/setup-ledger.sh [OPTION]...
 
 Makes the environments staging and production in prop, or changes them to what they should be: production asks for a scan
-that passed, for success in staging before, and for one person's approval.
+that passed, for success in staging before, and for one person's approval. And tells the service its repository, whose
+webhooks may then say how it is deployed.
 
   --keys          make the pipeline's two keys too, and print them as lines that a shell takes, for setup-github.sh. Keys of
                   that name from before go on working: revoke them when the new ones are in place
   --approvals N   how many people must approve a release for production; 1, if not said
+  --repository OWNER/REPOSITORY
+                  on GitHub; that of the remote origin, if not said
   --soak MINUTES  how long it must have been in staging; 0, if not said
   --dry-run       print what would be sent, and send nothing
   --help          this
@@ -31,7 +34,7 @@ Exit codes: 0 it is so; 1 prop refused; 2 an argument is wrong; 3 a tool or sett
 END
 }
 
-keys=no approvals=1 soak=0
+keys=no approvals=1 soak=0 repository=${GITHUB_REPOSITORY:-}
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help)
@@ -42,6 +45,11 @@ while [ $# -gt 0 ]; do
         --approvals | --soak)
             [[ ${2:-} =~ ^[0-9]+$ ]] || misused "$1 wants a number."
             if [ "$1" = --soak ]; then soak=$2; else approvals=$2; fi
+            shift
+            ;;
+        --repository)
+            [[ ${2:-} == */* ]] || misused "$1 wants OWNER/REPOSITORY."
+            repository=$2
             shift
             ;;
         --dry-run) DRY_RUN=yes ;;
@@ -57,21 +65,21 @@ done
 # send METHOD PATH BODY: what must be answered, in LEDGER_STATUS and LEDGER_ANSWER.
 send() { ledger "$@" || die "$EXIT_PREFLIGHT" "prop can't be reached. $LEDGER_WHY"; }
 
-# environment SLUG POLICY: made, or changed to that.
-environment() {
+# record KIND SLUG FIELDS: made, or changed to that.
+record() {
     local new
-    new=$(jq -c --arg slug "$1" '{slug: $slug} + .' <<<"$2")
+    new=$(jq -c --arg slug "$2" '{slug: $slug} + .' <<<"$3")
     if [ "$DRY_RUN" = yes ]; then
-        would_send POST /v1/environments "$new"
+        would_send POST "/v1/$1s" "$new"
         return
     fi
-    send POST /v1/environments "$new"
+    send POST "/v1/$1s" "$new"
     if [ "$LEDGER_STATUS" = 409 ]; then
-        send PATCH "/v1/environments/$1" "$2"
+        send PATCH "/v1/$1s/$2" "$3"
     fi
     case $LEDGER_STATUS in
-        200 | 201) done_with "$1: $(jq -r 'to_entries | map("\(.key) \(.value)") | join(", ")' <<<"$2")" ;;
-        *) die "prop does not take the environment $1: $(answered '.detail // .title')" ;;
+        200 | 201) done_with "$2: $(jq -r 'to_entries | map("\(.key) \(.value)") | join(", ")' <<<"$3")" ;;
+        *) die "prop does not take the $1 $2: $(answered '.detail // .title')" ;;
     esac
 }
 
@@ -89,9 +97,15 @@ key() {
     done_with "key $2: $(jq -r 'join(", ")' <<<"$3")"
 }
 
-environment staging '{"tier": "staging"}'
-environment production "$(jq -nc --argjson approvals "$approvals" --argjson soak "$soak" \
+record environment staging '{"tier": "staging"}'
+record environment production "$(jq -nc --argjson approvals "$approvals" --argjson soak "$soak" \
     '{tier: "production", predecessor: "staging", soak_minutes: $soak, require_scan: true, required_approvals: $approvals}')"
+[ -n "$repository" ] || repository=$(origin_repository)
+if [ -n "$repository" ]; then
+    record service "$LEDGER_SERVICE" "$(jq -nc --arg url "${GITHUB_SERVER_URL:-https://github.com}/$repository" '{repository_url: $url}')"
+else
+    warn "Which repository is it? There is no remote origin that tells: no webhook may say how $LEDGER_SERVICE is deployed."
+fi
 if [ "$keys" = yes ]; then
     # Two, so that what deploys can't also say that somebody approved.
     key PIPELINE_KEY pipeline '["read", "deploy", "attest"]'

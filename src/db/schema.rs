@@ -190,7 +190,8 @@ tables! {
         outcome -> Text,
         detail -> Text,
         deployment_id -> Nullable<Identifier>,
-        body -> Text,
+        digest -> Text,
+        body -> Nullable<Text>,
         received_at -> Instant,
     }
 }

@@ -87,19 +87,25 @@ pub struct Approval {
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"service": "checkout", "version": "1.4.2", "environment": "production", "decision": "approved", "comment": "Go."}))]
 pub struct NewApproval {
-    service: Slug,
-    version: Version,
-    environment: Slug,
-    decision: Verdict,
-    comment: Option<Prose>,
+    /// Whose release.
+    pub service: Slug,
+    /// Which one.
+    pub version: Version,
+    /// Where to.
+    pub environment: Slug,
+    /// Yes or no.
+    pub decision: Verdict,
+    /// What else they say.
+    pub comment: Option<Prose>,
     /// `github` tells of a review that was given there, and takes the scope `mirror`; `api`, if not said, takes `approve`.
-    source: Option<Source>,
+    pub source: Option<Source>,
     /// Who said it: the GitHub login. Only for what was said elsewhere, and needed there.
-    approver: Option<Line>,
+    pub approver: Option<Line>,
     /// The run that it was said in. Only for what was said elsewhere, and needed there.
-    run_url: Option<Url>,
-    /// Its name there; made of run, approver and decision, if not said. The same one again is the same approval.
-    review_id: Option<Line>,
+    pub run_url: Option<Url>,
+    /// Its name there; if not said, made of run, approver, decision, and 1 for the first such one in the run. The same one again
+    /// is the same approval.
+    pub review_id: Option<Line>,
 }
 
 /// What a list of approvals is ordered by.
@@ -172,22 +178,6 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Approval>, Error> {
     Ok(Page::of(rows, filter.limit, |approval: &Approval| (approval.created_at, approval.id)))
 }
 
-impl NewApproval {
-    /// A review that was given on GitHub.
-    pub fn of_review(
-        service: &Slug,
-        version: Version,
-        environment: Slug,
-        decision: Verdict,
-        comment: Option<Prose>,
-        by: Line,
-        run: Url,
-    ) -> Self {
-        let (source, approver, run_url) = (Some(Source::GitHub), Some(by), Some(run));
-        Self { service: service.clone(), version, environment, decision, comment, source, approver, run_url, review_id: None }
-    }
-}
-
 /// Records what somebody said, and lets the deployments that wait for it move on.
 pub fn say(db: &mut Db, actor: &Actor, new: NewApproval) -> Result<(Approval, bool), Error> {
     if !services::lock(db, &new.service)? {
@@ -220,7 +210,7 @@ fn approval(actor: &Actor, new: NewApproval, release: &Release, environment: &En
         (Source::GitHub, None, _) => return Err(Error::field(Code::MissingField, "/approver", "is missing: who said it?")),
         (Source::GitHub, _, None) => return Err(Error::field(Code::MissingField, "/run_url", "is missing: where was it said?")),
     };
-    let review_id = text(new.review_id).or_else(|| run_url.as_ref().map(|run| format!("{run} {approver} {}", new.decision)));
+    let review_id = text(new.review_id).or_else(|| run_url.as_ref().map(|run| format!("{run} {approver} {} 1", new.decision)));
     Ok(Approval {
         id: ApprovalId::new(),
         release_id: release.id,

@@ -5,6 +5,7 @@ use actix_web::{get, post, web};
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -12,6 +13,7 @@ use crate::db::schema::deliveries;
 use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
+use crate::http::auth::hex;
 use crate::http::context::{Actor, Admin, Ctx, Operate};
 use crate::http::extract::Query;
 use crate::http::page::{Cursor, Limit, Page};
@@ -21,7 +23,7 @@ use crate::ledger::deployments::GITHUB;
 use crate::ledger::github::{self, Applied};
 use crate::ledger::ids::DeploymentId;
 use crate::ledger::values::Line;
-use crate::rules::github::{Fact, heading, read};
+use crate::rules::github::{Fact, heading, is_of_use, read};
 use crate::{each_backend, text_enum};
 
 /// The routes of this file below `/v1`.
@@ -65,7 +67,7 @@ pub struct Delivery {
     action: Option<String>,
     /// Where, with its owner.
     repository: Option<String>,
-    /// GitHub's number of the deployment that it tells of.
+    /// GitHub's number of the deployment, or the address of the run, that it tells of.
     subject: Option<String>,
     /// What came of it.
     outcome: Outcome,
@@ -73,7 +75,7 @@ pub struct Delivery {
     detail: String,
     /// The deployment that it is about.
     deployment_id: Option<DeploymentId>,
-    /// When it came.
+    /// When it first came.
     received_at: Timestamp,
 }
 
@@ -89,8 +91,8 @@ pub struct DeliveryWithBody {
     #[diesel(embed)]
     #[serde(flatten)]
     delivery: Delivery,
-    /// The body, byte for byte.
-    body: String,
+    /// The body, byte for byte; not of events that prop has no use for, nor of what another delivery had told.
+    body: Option<String>,
 }
 
 /// What a list of deliveries is ordered by.
@@ -141,13 +143,13 @@ async fn show(ctx: Ctx<Admin>, id: web::Path<Line>) -> Result<Reply, Error> {
 
 /// Take a webhook of GitHub
 ///
-/// `ping`, `deployment`, `deployment_status`, `deployment_review` and `workflow_run`; other events are kept and do nothing. The
+/// `ping`, `deployment`, `deployment_status`, `deployment_review` and `workflow_run`; of other events it is kept that they came. The
 /// body is signed with the secret of `github.webhook_secret`. Each delivery is done once; in which order they come does not matter.
 #[utoipa::path(tag = "webhooks", operation_id = "receive_github_webhook", security(("signature" = [])),
     request_body(content = Object, description = "What GitHub sends.", example = json!({"zen": "Keep it logically awesome.", "hook_id": 109948940})),
     params(("X-GitHub-Delivery" = Line, Header, description = "Names the delivery."), ("X-GitHub-Event" = Line, Header, description = "What kind of event.")),
     responses((status = 202, description = "It is kept, and `outcome` says what came of it.", body = Delivery),
-        (status = 200, description = "It came before; nothing was done again.", body = Delivery)))]
+        (status = 200, description = "It came before, and had not failed; nothing was done again.", body = Delivery)))]
 #[post("/webhooks/github")]
 async fn receive(signed: Signed) -> Result<Reply, Error> {
     let (delivery, is_new) = signed.write(take).await?;
@@ -181,8 +183,9 @@ fn find(db: &mut Db, id: &str) -> Result<DeliveryWithBody, Error> {
     found.ok_or_else(|| Error::not_found("delivery", id))
 }
 
-/// Keeps a delivery and applies what it tells, in one transaction; says whether it is new. What can't be applied is kept all
-/// the same, and says why: sent again it would fail again. Only when the database is at fault GitHub hears of it.
+/// Keeps a delivery and applies what it tells, in one transaction; says whether that was done now. What can't be applied is
+/// kept all the same, and says why: sent again, it is applied again, as what was in the way may be gone. Only when prop itself
+/// or its database is at fault GitHub hears of it, and nothing is kept.
 fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, bool), Error> {
     let payload: Value = serde_json::from_str(body).map_err(|cause| Error::new(Code::MalformedJson, format!("{cause}.")))?;
     let fact = read(event, &payload);
@@ -200,10 +203,24 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
         deployment_id: None,
         received_at: actor.now,
     };
-    let row = (&delivery, deliveries::body.eq(body));
+    let digest = hex(&Sha256::digest(body));
+    let row = (&delivery, deliveries::digest.eq(&digest), deliveries::body.eq(is_of_use(event).then_some(body)));
     let is_new = each_backend!(db, |c| diesel::insert_into(deliveries::table).values(row).on_conflict_do_nothing().execute(c))? == 1;
     if !is_new {
-        return Ok((find(db, id)?.delivery, false));
+        let known = find(db, id)?;
+        let is_due = known.delivery.outcome == Outcome::Failed && known.delivery.event == event && known.body.as_deref() == Some(body);
+        if !is_due {
+            return Ok((known.delivery, false));
+        }
+        delivery.received_at = known.delivery.received_at;
+    }
+    if let Some((same, deployment)) = told_before(db, &delivery, &digest)? {
+        // Whatever is sent, however often: it is kept and read once.
+        (delivery.outcome, delivery.detail, delivery.deployment_id) =
+            (Outcome::Unchanged, format!("Delivery {same} told the same."), deployment);
+        delivery.subject = None;
+        diesel::update(deliveries::table.find(id)).set((&delivery, deliveries::body.eq(None::<String>))).execute(db)?;
+        return Ok((delivery, true));
     }
     let applied = match fact {
         Ok(fact) => {
@@ -225,15 +242,23 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
     Ok((delivery, true))
 }
 
+/// The delivery that told the very same under another name and was understood, with the deployment that it is about.
+fn told_before(db: &mut Db, delivery: &Delivery, digest: &str) -> QueryResult<Option<(String, Option<DeploymentId>)>> {
+    let is_understood = deliveries::outcome.eq(Outcome::Applied.as_str()).or(deliveries::outcome.eq(Outcome::Unchanged.as_str()));
+    let the_same = deliveries::table.filter(deliveries::digest.eq(digest)).filter(deliveries::event.eq(&delivery.event));
+    let understood = the_same.filter(deliveries::id.ne(&delivery.id)).filter(is_understood).filter(deliveries::body.is_not_null());
+    understood.select((deliveries::id, deliveries::deployment_id)).first(db).optional()
+}
+
 /// Does the work in a savepoint: when it fails, everything of it is undone but the record of a refusal, and the transaction
-/// goes on. What the database is at fault for ends the transaction.
+/// goes on. What prop or its database is at fault for ends the transaction.
 fn attempt<T>(db: &mut Db, work: impl FnOnce(&mut Db) -> Result<T, Error>) -> Result<Result<T, Error>, Error> {
     let attempted = db.transaction(|db| match work(db) {
         Err(refusal) if refusal.is_recorded => Ok(Err(refusal)),
         other => other.map(Ok),
     });
     match attempted {
-        Err(error) if error.code.status() == StatusCode::SERVICE_UNAVAILABLE => Err(error),
+        Err(error) if error.code.status().is_server_error() => Err(error),
         Err(error) => Ok(Err(error)),
         Ok(done) => Ok(done),
     }

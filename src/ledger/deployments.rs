@@ -1,4 +1,4 @@
-//! Deployments: a release on its way into an environment. Their rows, how they are read, and the one way in which they change;
+//! Deployments: a release on its way into an environment. Their rows, how they are read, and how they move;
 //! `requests` records them, `transitions` moves them.
 
 use actix_web::{get, web};
@@ -79,7 +79,7 @@ pub struct Deployment {
     pub run_url: Option<String>,
     /// What was said at its latest move.
     pub reason: Option<String>,
-    /// What was live in its place when it was requested, or when it started if it has.
+    /// What was live in its place when it was requested, or when it started if it has; what it replaced, once it went live.
     pub previous_id: Option<DeploymentId>,
     /// The deployment that this one rolls back.
     pub rollback_of: Option<DeploymentId>,
@@ -318,6 +318,14 @@ pub fn of_run(db: &mut Db, service: &str, environment: &str, run: &str) -> Query
     Ok(latest.into_iter().filter(|known| known.run_url.as_deref().and_then(github::run_of) == Some(run)).collect())
 }
 
+/// The deployment that a webhook told of before, for what now says itself that it deploys: the same run, on its way to the
+/// same place. One rollout is one deployment, and who does it knows it best.
+pub fn find_witnessed(db: &mut Db, service: &str, environment: &str, run_url: Option<&str>) -> QueryResult<Option<Deployment>> {
+    let Some(run) = run_url.and_then(github::run_of) else { return Ok(None) };
+    let same_run = of_run(db, service, environment, run)?.into_iter();
+    Ok(same_run.filter(|known| known.source == GITHUB).find(|known| !known.state.is_finished()))
+}
+
 /// What runs in a place.
 pub fn running_in(db: &mut Db, service: &str, environment: &str) -> QueryResult<Option<Deployment>> {
     let here = deployments::table.filter(deployments::service.eq(service)).filter(deployments::environment.eq(environment));
@@ -337,7 +345,8 @@ pub fn previous_good(db: &mut Db, live: &Deployment) -> QueryResult<Option<Deplo
         .optional()
 }
 
-/// Makes a move that happened at `at`, and writes down that it was made. Every change of state goes through here.
+/// Makes a move that happened at `at`, and writes down that it was made. Every change of state goes through here, but for what
+/// `requests` adopts and `transitions::correct` sets right.
 pub fn advance(
     db: &mut Db,
     actor: &Actor,

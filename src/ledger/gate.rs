@@ -17,11 +17,12 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Read};
 use crate::http::extract::Query;
 use crate::http::reply::Reply;
+use crate::ledger::deployments::find_witnessed;
 use crate::ledger::environments::Environment;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::ids::{ApprovalId, DeploymentId, FreezeId, IncidentId, OverrideId, ReleaseId};
 use crate::ledger::releases::{Release, ScanStatus};
-use crate::ledger::values::{Line, Slug, Version};
+use crate::ledger::values::{Line, Slug, Url, Version};
 use crate::rules::calendar::{Schedule, Weekly};
 use crate::rules::gate::{self, Decision, Facts, Freeze, Incident, Opinion, Step};
 use crate::rules::lifecycle::{self, Kind, State};
@@ -48,6 +49,9 @@ struct Question {
     /// Who would ask for it; the caller, if not said. Their own approval may not count.
     #[param(inline)]
     requested_by: Option<Line>,
+    /// The pipeline run that would do it. What a webhook has told of that run already does not stand in its way.
+    #[param(inline)]
+    run_url: Option<Url>,
 }
 
 /// May this release go there now
@@ -57,7 +61,7 @@ struct Question {
     responses((status = 200, body = Decision), (status = 404, description = "The service, environment or release does not exist.")))]
 #[get("/gate")]
 async fn ask(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
-    let Question { service, environment, version, requested_by } = query.0;
+    let Question { service, environment, version, requested_by, run_url } = query.0;
     let caller = ctx.name().to_owned();
     let requested_by = requested_by.map_or_else(|| caller.clone(), Into::into);
     let decision = ctx
@@ -74,7 +78,7 @@ async fn ask(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
                 requested_by: &requested_by,
                 recorded_by: Some(&caller),
                 unplanned: false,
-                deployment: None,
+                deployment: find_witnessed(db, &service, &environment, run_url.as_deref())?.map(|told| told.id),
                 fixes: None,
             };
             Ok(gate::decide(&facts(db, &seen, here, &Candidate::of(release), &asked, now)?, now.into()))
@@ -430,6 +434,15 @@ pub fn take_overrides(db: &mut Db, deployment: DeploymentId, service: &str, fact
             .first(db)?;
         diesel::update(freeze_overrides::table.find(unused)).set(freeze_overrides::consumed_by.eq(deployment)).execute(db)?;
     }
+    Ok(())
+}
+
+/// Gives back the approvals and overrides that a start has used up which was none.
+pub fn give_back(db: &mut Db, deployment: DeploymentId) -> QueryResult<()> {
+    let of_it = approvals::table.filter(approvals::consumed_by.eq(deployment));
+    diesel::update(of_it).set(approvals::consumed_by.eq(None::<DeploymentId>)).execute(db)?;
+    let of_it = freeze_overrides::table.filter(freeze_overrides::consumed_by.eq(deployment));
+    diesel::update(of_it).set(freeze_overrides::consumed_by.eq(None::<DeploymentId>)).execute(db)?;
     Ok(())
 }
 

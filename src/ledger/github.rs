@@ -2,21 +2,22 @@
 //! what that changes. docs/webhooks.md has the rules in words.
 
 use diesel::prelude::*;
+use serde_json::json;
 
 use crate::db::Db;
 use crate::db::schema::{deliveries, deployments};
 use crate::db::types::Timestamp;
 use crate::error::{Code, Error};
 use crate::http::context::Actor;
-use crate::ledger::approvals::{self, NewApproval, Verdict};
-use crate::ledger::deployments::{Deployment, GITHUB, find, find_external, of_run};
+use crate::ledger::approvals::{self, NewApproval, Source, Verdict};
+use crate::ledger::deployments::{Deployment, GITHUB, find, find_external, of_run, running_in};
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::ids::DeploymentId;
-use crate::ledger::releases::{self, NewRelease};
+use crate::ledger::releases::{self, NewRelease, Release};
 use crate::ledger::requests::{self, NewDeployment};
-use crate::ledger::services;
 use crate::ledger::transitions::{self, Course, Transition};
 use crate::ledger::values::{GitSha, Line, Prose, Slug, Url, Version};
+use crate::ledger::{events, services};
 use crate::rules::github::{self, Fact, Repository, Review, RunEnded, Standing};
 use crate::rules::lifecycle::State;
 
@@ -50,11 +51,13 @@ pub fn apply(db: &mut Db, actor: &Actor, fact: &Fact) -> Result<Applied, Error> 
     }
 }
 
-/// By what all that is told of one GitHub deployment is found together.
+/// By what all that is told of one GitHub deployment, or of one run, is found together.
 pub fn subject(fact: &Fact) -> Option<String> {
     match fact {
         Fact::Deployment(told) => Some(told.id.to_string()),
-        _ => None,
+        Fact::Review(review) => Some(github::run_of(&review.run_url).unwrap_or(&review.run_url).to_owned()),
+        Fact::RunEnded(run) => Some(run.run_url.clone()),
+        Fact::Nothing(_) => None,
     }
 }
 
@@ -64,9 +67,20 @@ fn deployment(db: &mut Db, actor: &Actor, told: &github::Deployment) -> Result<A
     let actor = &actor.afresh();
     let environment = environment_of(&told.environment)?;
     let all = all_told(db, &told.id.to_string())?;
-    let standing = github::standing(&all);
-    if let Some(known) = find_known(db, &service, &environment, told, &standing)? {
-        return if known.source == GITHUB { own(db, actor, known, standing) } else { elsewhere(db, actor, &known, standing) };
+    let standing = with_its_run(db, github::standing(&all))?;
+    let mut known = find_known(db, &service, &environment, told, &standing)?;
+    if let Some(elsewhere) = known.as_mut().filter(|known| known.service != *service) {
+        services::lock(db, &elsewhere.service)?;
+        *elsewhere = find(db, elsewhere.id)?.deployment;
+    }
+    if let Some(known) = known.as_ref().filter(|known| known.source != GITHUB) {
+        return elsewhere(db, actor, known, standing);
+    }
+    if let Some(refused) = stands_aside(db, &service, &environment, known.as_ref(), &standing)? {
+        return Ok(refused);
+    }
+    if let Some(known) = known {
+        return own(db, actor, known, standing);
     }
     if standing.state == Some(State::Cancelled) && standing.started_at.is_none() {
         return Ok(Applied::unchanged("It was given up before it started, and was not recorded.", None));
@@ -86,23 +100,64 @@ fn deployment(db: &mut Db, actor: &Actor, told: &github::Deployment) -> Result<A
     Ok(Applied::changed(format!("Recorded: {}.", recorded.state), Some(id)))
 }
 
+/// A job that begins is no rollout yet: it ends none that tells of itself. Only what comes of it can.
+fn stands_aside(
+    db: &mut Db,
+    service: &Slug,
+    environment: &Slug,
+    known: Option<&Deployment>,
+    standing: &Standing,
+) -> Result<Option<Applied>, Error> {
+    if standing.state != Some(State::Running) || known.is_some_and(|known| known.state == State::Running) {
+        return Ok(None);
+    }
+    let running = running_in(db, service, environment)?.filter(|running| running.source != GITHUB);
+    Ok(running.map(|running| {
+        let detail = format!("Another one runs there, deployment {}; what comes of this will be told.", running.id);
+        Applied::unchanged(detail, known.map(|known| known.id))
+    }))
+}
+
 /// A deployment that only GitHub tells of goes where GitHub says.
 fn own(db: &mut Db, actor: &Actor, known: Deployment, standing: Standing) -> Result<Applied, Error> {
     let (id, before) = (known.id, known.state);
-    if known.run_url.is_none() && standing.run_url.is_some() {
-        diesel::update(deployments::table.find(id)).set(deployments::run_url.eq(&standing.run_url)).execute(db)?;
-    }
+    let (known, is_completed) = complete(db, actor, known, &standing)?;
+    let stays = |why: String| match is_completed {
+        true => Applied::changed(format!("Its run or who asked for it was not known. {why}"), Some(id)),
+        false => Applied::unchanged(why, Some(id)),
+    };
     // GitHub fails the job that nobody let begin.
     let never_ran = before == State::Rejected && standing.state == Some(State::Failed) && !standing.was_seen_running;
     if standing.state.is_none() || never_ran {
-        return Ok(Applied::unchanged(format!("It is {before} here; this says no more."), Some(id)));
+        return Ok(stays(format!("It is {before} here; this says no more.")));
     }
-    let known = find(db, id)?.deployment;
+    // Whoever ended it since knew more than a start that comes late.
+    let has_ended = |known: &Deployment| known.started_at.is_some() && matches!(known.state, State::Failed | State::Cancelled);
+    let restarted_at = standing.restarted_at.map(Timestamp::from);
+    if standing.state == Some(State::Running) && has_ended(&known) && known.finished_at >= restarted_at {
+        return Ok(stays(format!("It was {before} after that.")));
+    }
     match correct(db, actor, known, standing)? {
         (now, true) if now.state == before => Ok(Applied::changed(format!("Still {before}, with better times."), Some(id))),
         (now, true) => Ok(Applied::changed(format!("From {before} to {}.", now.state), Some(id))),
-        (now, false) => Ok(Applied::unchanged(format!("It is {} already, or something newer is known.", now.state), Some(id))),
+        (now, false) => Ok(stays(format!("It is {} already, or something newer is known.", now.state))),
     }
+}
+
+/// Adds what only later deliveries tell: its run, and the person behind a bot.
+fn complete(db: &mut Db, actor: &Actor, mut known: Deployment, standing: &Standing) -> Result<(Deployment, bool), Error> {
+    let run_url = standing.run_url.clone().filter(|_| known.run_url.is_none());
+    let person = standing.requested_by.clone().filter(|login| github::is_bot(&known.requested_by) && !github::is_bot(login));
+    if run_url.is_none() && person.is_none() {
+        return Ok((known, false));
+    }
+    known.run_url = run_url.or(known.run_url);
+    known.requested_by = person.unwrap_or(known.requested_by);
+    known.revision += 1;
+    diesel::update(deployments::table.find(known.id)).set(&known).execute(db)?;
+    let payload = json!({"run_url": known.run_url, "requested_by": known.requested_by});
+    events::record(db, actor, &known.about(), "corrected", payload)?;
+    Ok((known, true))
 }
 
 /// A deployment that its script tells of itself: GitHub only ends what the script left running.
@@ -133,16 +188,27 @@ fn correct(db: &mut Db, actor: &Actor, known: Deployment, standing: Standing) ->
 
 /// Everything that was told of one GitHub deployment, this delivery included.
 fn all_told(db: &mut Db, subject: &str) -> Result<Vec<github::Deployment>, Error> {
+    let facts = facts_of(db, subject)?.into_iter();
+    Ok(facts.filter_map(|fact| if let Fact::Deployment(told) = fact { Some(*told) } else { None }).collect())
+}
+
+/// Where a deployment stands, when its run is asked too: that may have ended, and its end be told first.
+fn with_its_run(db: &mut Db, standing: Standing) -> Result<Standing, Error> {
+    let Some(run) = standing.run_url.as_deref().filter(|_| standing.state == Some(State::Running)).and_then(github::run_of) else {
+        return Ok(standing);
+    };
+    let facts = facts_of(db, run)?.into_iter();
+    let ends: Vec<_> = facts.filter_map(|fact| if let Fact::RunEnded(end) = fact { Some(end) } else { None }).collect();
+    Ok(github::ended_with_run(standing, &ends))
+}
+
+/// What was told of a subject and could be read, in the order in which it came.
+fn facts_of(db: &mut Db, subject: &str) -> Result<Vec<Fact>, Error> {
     let of_it = deliveries::table.filter(deliveries::subject.eq(subject)).order((deliveries::received_at, deliveries::id));
-    let kept: Vec<(String, String)> = of_it.select((deliveries::event, deliveries::body)).load(db)?;
-    let mut told = Vec::new();
-    for (event, body) in kept {
-        let payload = serde_json::from_str(&body).map_err(Error::internal)?;
-        if let Ok(Fact::Deployment(fact)) = github::read(&event, &payload) {
-            told.push(*fact);
-        }
-    }
-    Ok(told)
+    let of_it = of_it.filter(deliveries::body.is_not_null()).select((deliveries::event, deliveries::body.assume_not_null()));
+    let kept: Vec<(String, String)> = of_it.load(db)?;
+    let read = |(event, body): (String, String)| Some(github::read(&event, &serde_json::from_str(&body).ok()?).ok()?);
+    Ok(kept.into_iter().filter_map(read).collect())
 }
 
 /// The deployment that this one is in the ledger: told by GitHub before, found to be the same before, or recorded by what
@@ -175,20 +241,12 @@ fn find_known(
             of_commit.select(Deployment::as_select()).order(deployments::id.desc()).load(db)?
         }
     };
-    for candidate in candidates {
-        if candidate.source == GITHUB {
-            continue;
-        }
-        // A run that is done again is another deployment on GitHub, and here.
-        let of_another = deliveries::table
-            .filter(deliveries::deployment_id.eq(candidate.id))
-            .filter(deliveries::subject.ne(&subject))
-            .select(deliveries::id);
-        if of_another.first::<String>(db).optional()?.is_none() {
-            return Ok(Some(candidate));
-        }
-    }
-    Ok(None)
+    // A run that is done again is another deployment on GitHub, and here.
+    let ids: Vec<_> = candidates.iter().map(|candidate| candidate.id).collect();
+    let of_others = deliveries::table.filter(deliveries::deployment_id.eq_any(ids)).filter(deliveries::subject.ne(&subject));
+    let of_others = of_others.filter(deliveries::event.eq_any(["deployment", "deployment_status"]));
+    let taken: Vec<DeploymentId> = of_others.select(deliveries::deployment_id.assume_not_null()).distinct().load(db)?;
+    Ok(candidates.into_iter().find(|candidate| candidate.source != GITHUB && !taken.contains(&candidate.id)))
 }
 
 fn new_deployment(
@@ -207,7 +265,7 @@ fn new_deployment(
         rollback: false,
         git_sha,
         image_digest: None,
-        requested_by: told.creator.as_deref().and_then(|login| login.parse::<Line>().ok()),
+        requested_by: standing.requested_by.as_deref().and_then(|login| login.parse::<Line>().ok()),
         source: GITHUB.parse::<Slug>().ok(),
         external_id: told.id.to_string().parse::<Line>().ok(),
         run_url: standing.run_url.as_deref().and_then(|url| url.parse::<Url>().ok()),
@@ -221,10 +279,9 @@ fn new_deployment(
     })
 }
 
-/// The service that a repository is: the one that names it as its own; else the one of its name. Missing, it is made. Where
+/// The service that a repository is, locked: the one that names it as its own; else one of its name, which is made. Where
 /// several have one repository, the deployment's payload says which.
 fn service_of(db: &mut Db, actor: &Actor, repository: &Repository, named: Option<&str>) -> Result<Slug, Error> {
-    let home = |url: &str| url.trim_end_matches('/').trim_end_matches(".git").to_ascii_lowercase();
     let ours = home(&repository.html_url);
     let (of_it, of_others): (Vec<_>, Vec<_>) = services::repositories(db)?.into_iter().partition(|(_, url)| home(url) == ours);
     let of_it: Vec<_> = of_it.into_iter().map(|(slug, _)| slug).collect();
@@ -242,11 +299,23 @@ fn service_of(db: &mut Db, actor: &Actor, repository: &Repository, named: Option
         }
     };
     let slug: Slug = slug.parse().map_err(|is| Error::new(Code::InvalidSlug, format!("{slug:?} names no service: {is}.")))?;
-    if is_taken(&slug) {
-        return Err(Error::new(Code::AlreadyExists, format!("The service {slug} belongs to another repository than {ours}.")));
+    if services::ensure(db, actor, &slug, repository.html_url.parse::<Url>().ok())? {
+        return Ok(slug);
     }
-    services::ensure(db, actor, &slug, repository.html_url.parse::<Url>().ok())?;
-    Ok(slug)
+    // Whoever may send webhooks for one repository says nothing of another's: looked at again now, in the service's lock.
+    match services::find(db, &slug)?.repository_url {
+        Some(url) if home(&url) == ours => Ok(slug),
+        Some(_) => Err(Error::new(Code::AlreadyExists, format!("The service {slug} belongs to another repository than {ours}."))),
+        None => {
+            let detail = format!("The service {slug} has no repository_url: set it (PATCH /v1/services/{slug}) if {ours} is its own.");
+            Err(Error::new(Code::InvalidValue, detail))
+        }
+    }
+}
+
+/// A repository's address, in the one form in which two of them are compared.
+fn home(url: &str) -> String {
+    url.trim_end_matches('/').trim_end_matches(".git").to_ascii_lowercase()
 }
 
 fn environment_of(name: &str) -> Result<Slug, Error> {
@@ -258,40 +327,119 @@ fn environment_of(name: &str) -> Result<Slug, Error> {
 fn release_of(db: &mut Db, service: &Slug, reference: &str, sha: &str) -> Result<(Version, Option<GitSha>), Error> {
     let git_sha = sha.parse::<GitSha>().ok();
     let known = releases::find_commit(db, service, sha)?.map(|release| release.version);
-    let version = known.unwrap_or_else(|| github::version(reference, sha));
+    let mut version = known.unwrap_or_else(|| github::version(reference, sha));
+    let is_another = |known: Release| known.git_sha.is_some_and(|known| known != sha);
+    if releases::find_version(db, service, &version).is_ok_and(is_another) {
+        // The tag has been moved since, and a version is one commit for good.
+        version = github::version("", sha);
+    }
     let version = version.parse().map_err(|is| Error::new(Code::InvalidVersion, format!("{version:?} is no version: {is}.")))?;
     Ok((version, git_sha))
 }
 
-/// Mirrors what somebody said on GitHub, as `POST /v1/approvals` does it.
+/// Mirrors what somebody said on GitHub, as `POST /v1/approvals` does it: for each environment and service by itself. When
+/// some of it can't be mirrored, the rest is kept.
 fn review(db: &mut Db, actor: &Actor, review: &Review) -> Result<Applied, Error> {
-    let service = service_of(db, actor, &review.repository, None)?;
-    let actor = &actor.afresh();
     let run = github::run_of(&review.run_url).unwrap_or(&review.run_url);
-    let (mut is_change, mut about) = (false, None);
-    for environment in &review.environments {
-        let environment = environment_of(environment)?;
-        let known = of_run(db, &service, &environment, run)?.into_iter().next();
-        about = about.or(known.as_ref().map(|known| known.id));
-        let version = match known {
-            Some(known) => known.version.parse().map_err(Error::internal)?,
-            None => {
-                let (version, git_sha) = release_of(db, &service, &review.reference, &review.sha)?;
-                environments::ensure(db, actor, &Environment::named(&environment, actor.now))?;
-                releases::ensure(db, actor, NewRelease::named(&service, &version, git_sha, None), None)?;
-                version
+    let (mut is_change, mut about, mut said, mut refused) = (false, None, Vec::new(), Vec::new());
+    for name in &review.environments {
+        let mirrored: Result<Vec<_>, Error> = db.transaction(|db| {
+            let environment = environment_of(name)?;
+            let mut mirrored = Vec::new();
+            for service in services_of_run(db, actor, &review.repository, &environment, run)? {
+                mirrored.push(mirror(db, &actor.afresh(), review, service, &environment, run)?);
             }
-        };
-        let verdict = if review.is_approved { Verdict::Approved } else { Verdict::Rejected };
-        let comment = review.comment.as_deref().and_then(|comment| comment.parse::<Prose>().ok());
-        let by = review.approver.parse().map_err(|is| Error::new(Code::InvalidText, format!("{:?}: {is}.", review.approver)))?;
-        let run_url = run.parse().map_err(|is| Error::new(Code::InvalidUrl, format!("{run:?}: {is}.")))?;
-        is_change |= approvals::say(db, actor, NewApproval::of_review(&service, version, environment, verdict, comment, by, run_url))?.1;
+            Ok(mirrored)
+        });
+        match mirrored {
+            Ok(mirrored) => {
+                said.push(name.as_str());
+                is_change |= mirrored.iter().any(|(_, is_new)| *is_new);
+                about = about.or(mirrored.iter().find_map(|(known, _)| *known));
+            }
+            Err(fault) if fault.code.status().is_server_error() => return Err(fault),
+            Err(refusal) => refused.push(refusal),
+        }
     }
-    let places = review.environments.join(", ");
-    let said = if review.is_approved { "approved" } else { "rejected" };
-    let detail = format!("{} {said} it for {places}.", review.approver);
-    Ok(if is_change { Applied::changed(detail, about) } else { Applied::unchanged(detail, about) })
+    let verdict = if review.is_approved { "approved" } else { "rejected" };
+    let detail = format!("{} {verdict} it for {}.", review.approver, said.join(", "));
+    match refused.pop() {
+        Some(refusal) if said.is_empty() => Err(refusal),
+        Some(refusal) => Err(Error::new(refusal.code, format!("{detail} Not for all: {}", refusal.detail)).recorded()),
+        None if is_change => Ok(Applied::changed(detail, about)),
+        None => Ok(Applied::unchanged(detail, about)),
+    }
+}
+
+/// The services that a run deploys to an environment, as far as is known: those of its repository with a deployment of it.
+fn services_of_run(db: &mut Db, actor: &Actor, repository: &Repository, environment: &Slug, run: &str) -> Result<Vec<Slug>, Error> {
+    let ours = home(&repository.html_url);
+    let mut found = Vec::new();
+    for (service, url) in services::repositories(db)? {
+        if home(&url) == ours && !of_run(db, &service, environment, run)?.is_empty() {
+            found.push(service.parse().map_err(Error::internal)?);
+        }
+    }
+    Ok(if found.is_empty() { vec![service_of(db, actor, repository, None)?] } else { found })
+}
+
+/// Mirrors a review for one place. Returns the deployment that it is about, and whether it was new.
+fn mirror(
+    db: &mut Db,
+    actor: &Actor,
+    review: &Review,
+    service: Slug,
+    environment: &Slug,
+    run: &str,
+) -> Result<(Option<DeploymentId>, bool), Error> {
+    services::lock(db, &service)?;
+    let known = of_run(db, &service, environment, run)?.into_iter().next();
+    let about = known.as_ref().map(|known| known.id);
+    let version = match known {
+        Some(known) => known.version.parse().map_err(Error::internal)?,
+        None => {
+            let (version, git_sha) = release_of(db, &service, &review.reference, &review.sha)?;
+            environments::ensure(db, actor, &Environment::named(environment, actor.now))?;
+            releases::ensure(db, actor, NewRelease::named(&service, &version, git_sha, None), None)?;
+            version
+        }
+    };
+    let decision = if review.is_approved { Verdict::Approved } else { Verdict::Rejected };
+    let review_id = format!("{run} {} {decision} {}", review.approver, nth(db, review, environment, run)?);
+    let line = |text: &str| text.parse::<Line>().map_err(|is| Error::new(Code::InvalidText, format!("{text:?}: {is}.")));
+    let new = NewApproval {
+        service,
+        version,
+        environment: environment.clone(),
+        decision,
+        comment: review.comment.as_deref().and_then(|comment| comment.parse::<Prose>().ok()),
+        source: Some(Source::GitHub),
+        approver: Some(line(&review.approver)?),
+        run_url: Some(run.parse::<Url>().map_err(|is| Error::new(Code::InvalidUrl, format!("{run:?}: {is}.")))?),
+        review_id: Some(line(&review_id)?),
+    };
+    match approvals::say(db, actor, new) {
+        // The pipeline has mirrored it, and a deployment has started with it.
+        Err(refusal) if refusal.code == Code::ApprovalUsed => Ok((about, false)),
+        said => Ok((about, said?.1)),
+    }
+}
+
+/// Which review of its kind it is in the run. GitHub's reviews have no names, so `scripts/record-approval.sh` counts them too:
+/// a run that is done again is reviewed again.
+fn nth(db: &mut Db, review: &Review, environment: &Slug, run: &str) -> Result<usize, Error> {
+    let mut before: Vec<Review> = Vec::new();
+    for fact in facts_of(db, run)? {
+        let Fact::Review(told) = fact else { continue };
+        if *told == *review {
+            break;
+        }
+        let is_here = told.environments.iter().any(|name| github::slug(name) == **environment);
+        if is_here && told.approver == review.approver && told.is_approved == review.is_approved && !before.contains(&*told) {
+            before.push(*told);
+        }
+    }
+    Ok(before.len() + 1)
 }
 
 /// What still runs when its run has failed or was cancelled runs no more.
@@ -299,18 +447,32 @@ fn run_ended(db: &mut Db, actor: &Actor, run: &RunEnded) -> Result<Applied, Erro
     let Some(to) = run.leaves else {
         return Ok(Applied::unchanged(format!("The run ended: {}. Its deployments tell their own end.", run.conclusion), None));
     };
-    let running = deployments::table.filter(deployments::state.eq(State::Running.word())).filter(deployments::run_url.is_not_null());
-    let running: Vec<Deployment> = running.select(Deployment::as_select()).order((deployments::service, deployments::id)).load(db)?;
+    let is_running = deployments::state.eq(State::Running.word());
+    let candidates = deployments::table.filter(deployments::run_url.is_not_null()).filter(is_running);
+    let candidates: Vec<Deployment> = candidates.select(Deployment::as_select()).order((deployments::service, deployments::id)).load(db)?;
     let at = Timestamp::from(run.at);
-    // An earlier attempt of the run says nothing about what a later one has started.
-    let of_run = |known: &Deployment| known.run_url.as_deref().and_then(github::run_of) == Some(run.run_url.as_str());
-    let ended: Vec<_> = running.into_iter().filter(|known| of_run(known) && known.started_at <= Some(at)).collect();
-    for known in &ended {
-        end(db, actor, known.id, to, Some(at), Some(format!("its run ended: {}", run.conclusion)))?;
+    let mut ended = Vec::new();
+    for known in candidates {
+        if known.run_url.as_deref().and_then(github::run_of) != Some(run.run_url.as_str()) {
+            continue;
+        }
+        services::lock(db, &known.service)?;
+        let known = find(db, known.id)?.deployment;
+        // An earlier attempt of the run says nothing about what a later one has started.
+        if known.state == State::Running && known.started_at <= Some(at) && restarted_at(db, &known)? <= Some(at) {
+            end(db, actor, known.id, to, Some(at), Some(format!("its run ended: {}", run.conclusion)))?;
+            ended.push(known);
+        }
     }
     let about = ended.first().map(|known| known.id);
     Ok(match ended.len() {
         0 => Applied::unchanged(format!("The run ended: {}. Nothing of it was running.", run.conclusion), None),
         n => Applied::changed(format!("The run ended: {}. {n} of its deployments ran still: {to}.", run.conclusion), about),
     })
+}
+
+/// When GitHub last told of the start of a deployment of its own.
+fn restarted_at(db: &mut Db, known: &Deployment) -> Result<Option<Timestamp>, Error> {
+    let Some(subject) = known.external_id.as_deref().filter(|_| known.source == GITHUB) else { return Ok(None) };
+    Ok(github::standing(&all_told(db, subject)?).restarted_at.map(Timestamp::from))
 }

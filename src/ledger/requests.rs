@@ -15,7 +15,7 @@ use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::reply::Reply;
 use crate::ledger::deployments::{
-    Deployment, DeploymentWithDecision, GITHUB, Role, advance, find_external, link, live_in, of_run, previous_good,
+    Deployment, DeploymentWithDecision, GITHUB, Role, advance, find_external, find_witnessed, link, live_in, previous_good,
 };
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::gate::{self, Asked, Ruling};
@@ -25,7 +25,6 @@ use crate::ledger::transitions::{cancel_running, observed_at};
 use crate::ledger::values::{Digest, GitSha, Line, Prose, Slug, Url, Version, text};
 use crate::ledger::{events, or_conflict, services};
 use crate::rules::gate::Step;
-use crate::rules::github;
 use crate::rules::lifecycle::{Kind, State};
 
 /// The routes of this file.
@@ -113,7 +112,7 @@ pub fn witness(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<Deploym
 }
 
 /// In the place's lock, so that nothing changes between decision and act; and everything is decided before anything is
-/// written, so that a refusal leaves nothing but its record.
+/// recorded, so that a refusal leaves nothing but its record, and the end of what a webhook had taken for started.
 fn record(db: &mut Db, actor: &Actor, new: NewDeployment, is_witnessed: bool) -> Result<(DeploymentWithDecision, bool), Error> {
     let has_service = services::lock(db, &new.service)?;
     let actor = &actor.afresh();
@@ -155,8 +154,15 @@ fn record(db: &mut Db, actor: &Actor, new: NewDeployment, is_witnessed: bool) ->
             "is nothing to roll back to: it was not live there before, or was rolled back itself",
         ));
     }
-    let known = find_witnessed(db, &new)?;
+    let known = match source {
+        GITHUB => None,
+        _ => find_witnessed(db, &new.service, &new.environment, new.run_url.as_deref())?,
+    };
     let id = known.as_ref().map_or_else(DeploymentId::new, |known| known.id);
+    if known.is_some() {
+        // It is judged as if nothing had been told: it may be another release, or not start at all.
+        gate::give_back(db, id)?;
+    }
     let requested_by = new.requested_by.map_or_else(|| actor.name.clone(), Into::into);
     let starts = new.start || new.observed;
     let step = if starts { Step::Start } else { Step::Create };
@@ -242,19 +248,8 @@ fn record(db: &mut Db, actor: &Actor, new: NewDeployment, is_witnessed: bool) ->
     Ok((recorded, is_new))
 }
 
-/// The deployment that a webhook told of before, for what now says itself that it deploys: the same run, on its way to the
-/// same place. One rollout is one deployment, and who does it knows it best.
-fn find_witnessed(db: &mut Db, new: &NewDeployment) -> QueryResult<Option<Deployment>> {
-    let Some(run) = new.run_url.as_deref().and_then(github::run_of) else { return Ok(None) };
-    if new.source.as_deref() == Some(GITHUB) {
-        return Ok(None);
-    }
-    let same_run = of_run(db, &new.service, &new.environment, run)?.into_iter();
-    Ok(same_run.filter(|known| known.source == GITHUB).find(|known| !known.state.is_finished()))
-}
-
-/// The gate held back what a webhook took for running already: its run had begun, no more. It is over before it started, and
-/// what becomes of the run says nothing about it.
+/// The gate held back what a webhook took for running already: its run had begun, no more. It is over before it started, what
+/// it had used up is unused again, and what becomes of the run says nothing about it.
 fn withdraw(db: &mut Db, actor: &Actor, known: Deployment, source: &str) -> Result<(), Error> {
     let held_back = Deployment { source: source.to_owned(), external_id: None, ungated: false, started_at: None, ..known };
     advance(db, actor, held_back, State::Cancelled, actor.now, Some("the gate held it back".into()))?;

@@ -215,8 +215,9 @@ pub fn repositories(db: &mut Db) -> QueryResult<Vec<(String, String)>> {
         .load(db)
 }
 
-/// Makes sure that the service exists, and locks it. One that somebody else recorded in the meantime stays as it is.
-pub fn ensure(db: &mut Db, actor: &Actor, slug: &Slug, repository_url: Option<Url>) -> Result<(), Error> {
+/// Makes sure that the service exists, and locks it; says whether this made it. One that somebody else recorded in the
+/// meantime stays as it is.
+pub fn ensure(db: &mut Db, actor: &Actor, slug: &Slug, repository_url: Option<Url>) -> Result<bool, Error> {
     let service = Service::new(NewService { slug: slug.clone(), name: None, description: None, owner: None, repository_url }, actor.now);
     let inserted = each_backend!(db, |c| diesel::insert_into(services::table).values(&service).on_conflict_do_nothing().execute(c))?;
     if inserted == 1 {
@@ -224,7 +225,7 @@ pub fn ensure(db: &mut Db, actor: &Actor, slug: &Slug, repository_url: Option<Ur
     } else {
         lock(db, slug)?;
     }
-    Ok(())
+    Ok(inserted == 1)
 }
 
 fn insert(db: &mut Db, actor: &Actor, new: NewService) -> Result<Service, Error> {

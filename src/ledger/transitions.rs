@@ -14,7 +14,9 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::reply::Reply;
-use crate::ledger::deployments::{Deployment, DeploymentWithDecision, advance, awaiting, expire, find, live_in, log_outcome, running_in};
+use crate::ledger::deployments::{
+    Deployment, DeploymentWithDecision, GITHUB, advance, awaiting, expire, find, live_in, log_outcome, running_in,
+};
 use crate::ledger::environments::Environment;
 use crate::ledger::gate::{self, Ruling};
 use crate::ledger::ids::DeploymentId;
@@ -77,17 +79,17 @@ pub fn transition(db: &mut Db, actor: &Actor, id: DeploymentId, asked: Transitio
     let at = observed_at(asked.observed, asked.at, actor.now)?;
     let found = find(db, id)?;
     let state_before = found.deployment.state;
-    let deployment = expire(db, found.deployment, actor.now)?;
+    let mut deployment = expire(db, found.deployment, actor.now)?;
     let has_expired = deployment.state != state_before;
     // Whether it lacks approvals is for the gate to say, and why; with them it makes both moves at once.
     let is_start = asked.to == State::Running && deployment.state == State::AwaitingApproval;
     let from = if is_start { State::Approved } else { deployment.state };
-    let deployment = match lifecycle::decide(from, asked.to, By::Caller) {
+    deployment = match lifecycle::decide(from, asked.to, By::Caller) {
         Move::None => deployment,
         Move::To(State::Running) => start(db, actor, deployment, &asked, at)?,
         Move::To(to) => {
             if to == State::Succeeded {
-                retire_live(db, actor, &deployment, at)?;
+                retire_live(db, actor, &mut deployment, at)?;
             }
             advance(db, actor, deployment, to, at, text(asked.reason))?
         }
@@ -143,10 +145,11 @@ pub fn cancel_running(db: &mut Db, actor: &Actor, observed: &Deployment, running
     Ok(())
 }
 
-/// What was live until now is superseded, or rolled back if that is what the success was for.
-fn retire_live(db: &mut Db, actor: &Actor, successor: &Deployment, at: Timestamp) -> Result<(), Error> {
+/// What was live until now is superseded, or rolled back if that is what the success was for. The successor remembers it.
+fn retire_live(db: &mut Db, actor: &Actor, successor: &mut Deployment, at: Timestamp) -> Result<(), Error> {
     let Some(live) = live_in(db, &successor.service, &successor.environment)? else { return Ok(()) };
     let state = if successor.rollback_of == Some(live.id) { State::RolledBack } else { State::Superseded };
+    successor.previous_id = Some(live.id);
     advance(db, actor, live, state, at, None)?;
     Ok(())
 }
@@ -187,7 +190,8 @@ pub fn correct(db: &mut Db, actor: &Actor, mut deployment: Deployment, seen: Cou
         Move::Refused(_) => return Ok((deployment, false)),
     };
     let started_at = started_at.or(deployment.started_at);
-    if !moves && deployment.started_at == started_at && deployment.finished_at == finished_at {
+    let is_same_reason = to == State::Superseded || deployment.reason == reason;
+    if !moves && deployment.started_at == started_at && deployment.finished_at == finished_at && is_same_reason {
         return Ok((deployment, false));
     }
 
@@ -195,16 +199,18 @@ pub fn correct(db: &mut Db, actor: &Actor, mut deployment: Deployment, seen: Cou
     if starts && from != State::Requested {
         deployment = judge(db, actor, deployment, true)?.0;
     }
-    if let Some(running) = running.filter(|_| ran_after) {
+    // What tells of itself gives way to a success only: whatever else began after it has not taken its place.
+    let gives_way = |running: &Deployment| running.source == GITHUB || to.went_live();
+    if let Some(running) = running.filter(|running| ran_after && gives_way(running)) {
         cancel_running(db, actor, &deployment, Some(running.id))?;
     }
     if moves && to == State::Succeeded {
-        retire_live(db, actor, &deployment, finished_at.unwrap_or(actor.now))?;
+        retire_live(db, actor, &mut deployment, finished_at.unwrap_or(actor.now))?;
     }
     (deployment.state, deployment.started_at, deployment.finished_at) = (to, started_at, finished_at);
     deployment.revision += 1;
     deployment.expires_at = None;
-    if moves && to != State::Superseded {
+    if to != State::Superseded {
         deployment.reason = reason.clone();
     }
     diesel::update(deployments::table.find(deployment.id)).set(&deployment).execute(db)?;
@@ -223,7 +229,7 @@ pub fn correct(db: &mut Db, actor: &Actor, mut deployment: Deployment, seen: Cou
         }
     }
     if !moves && !starts {
-        events::record(db, actor, &about, "corrected", json!({"started_at": started_at, "finished_at": finished_at}))?;
+        events::record(db, actor, &about, "corrected", json!({"started_at": started_at, "finished_at": finished_at, "reason": reason}))?;
     }
     if from == State::Succeeded && to == State::Failed {
         give_back(db, actor, &deployment)?;
@@ -231,7 +237,7 @@ pub fn correct(db: &mut Db, actor: &Actor, mut deployment: Deployment, seen: Cou
     Ok((deployment, true))
 }
 
-/// What was live before one that failed after all still is.
+/// What one that failed after all had replaced is live again.
 fn give_back(db: &mut Db, actor: &Actor, failed: &Deployment) -> Result<(), Error> {
     let Some(previous) = failed.previous_id else { return Ok(()) };
     let mut previous = find(db, previous)?.deployment;

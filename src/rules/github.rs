@@ -50,7 +50,9 @@ pub struct Deployment {
     pub sha: String,
     /// The service, where the payload that its maker gave it names one (`{"service": "checkout"}`).
     pub service: Option<String>,
-    /// Who asked for it.
+    /// Who started the run that does it.
+    pub started_by: Option<String>,
+    /// Who made it: often a bot, on behalf of the run.
     pub creator: Option<String>,
     /// When.
     pub created_at: Timestamp,
@@ -92,6 +94,10 @@ pub struct Review {
     pub sha: String,
     /// The run.
     pub run_url: String,
+    /// Which attempt of it: each is reviewed anew.
+    pub attempt: u32,
+    /// Since when it was asked for.
+    pub since: Option<String>,
 }
 
 /// A run that has ended.
@@ -126,11 +132,15 @@ struct Run {
     head_sha: String,
     conclusion: Option<String>,
     updated_at: Timestamp,
+    #[serde(default)]
+    run_attempt: u32,
 }
 
 #[derive(Deserialize)]
 struct RunReference {
     html_url: String,
+    triggering_actor: Option<User>,
+    actor: Option<User>,
 }
 
 #[derive(Deserialize)]
@@ -173,6 +183,7 @@ struct ReviewPayload {
     workflow_job_runs: Vec<JobRun>,
     approver: User,
     comment: Option<String>,
+    since: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -191,6 +202,11 @@ pub fn heading(payload: &Value) -> (Option<String>, Option<String>) {
         Ok(heading) => (heading.action, heading.repository.map(|repository| repository.full_name)),
         Err(_) => (None, None),
     }
+}
+
+/// Whether events of this kind may say something to the ledger.
+pub fn is_of_use(event: &str) -> bool {
+    matches!(event, "ping" | "deployment" | "deployment_status" | "deployment_review" | "workflow_run")
 }
 
 /// Reads a delivery.
@@ -218,7 +234,11 @@ fn deployment(told: DeploymentPayload) -> Deployment {
     let DeploymentPayload { repository, deployment, deployment_status, workflow_run } = told;
     let status = deployment_status.as_ref();
     let linked = status.into_iter().flat_map(|status| [&status.log_url, &status.target_url]).flatten();
-    let run_url = workflow_run.map(|run| run.html_url).or_else(|| linked.map(|url| run_of(url)).find_map(|run| run.map(str::to_owned)));
+    let (of_run, actors) = match workflow_run {
+        Some(run) => (Some(run.html_url), [run.triggering_actor, run.actor]),
+        None => (None, [None, None]),
+    };
+    let run_url = of_run.or_else(|| linked.map(|url| run_of(url)).find_map(|run| run.map(str::to_owned)));
     // A text that holds the object is GitHub's older form.
     let given = match deployment.payload {
         Some(Value::String(text)) => serde_json::from_str(&text).unwrap_or(Value::Null),
@@ -231,6 +251,7 @@ fn deployment(told: DeploymentPayload) -> Deployment {
         reference: deployment.reference,
         sha: deployment.sha,
         service: given["service"].as_str().map(str::to_owned),
+        started_by: actors.into_iter().flatten().map(|user| user.login).find(|login| !is_bot(login)),
         creator: deployment.creator.map(|user| user.login),
         created_at: deployment.created_at,
         run_url,
@@ -256,6 +277,8 @@ fn review(told: ReviewPayload, is_approved: bool) -> Review {
         reference: told.workflow_run.head_branch.unwrap_or_default(),
         sha: told.workflow_run.head_sha,
         run_url: told.workflow_run.html_url,
+        attempt: told.workflow_run.run_attempt,
+        since: told.since,
     }
 }
 
@@ -276,6 +299,8 @@ pub struct Standing {
     pub state: Option<State>,
     /// When it started, if it has: its first `in_progress`, or its making where none was told.
     pub started_at: Option<Timestamp>,
+    /// When it last started: its latest `in_progress` while it was not live.
+    pub restarted_at: Option<Timestamp>,
     /// Whether its start was told, and not only concluded from its end.
     pub was_seen_running: bool,
     /// When it ended, if it has.
@@ -284,6 +309,13 @@ pub struct Standing {
     pub reason: Option<String>,
     /// The run that does it.
     pub run_url: Option<String>,
+    /// Who asked for it: a person, if any is known.
+    pub requested_by: Option<String>,
+}
+
+/// Whether a login is an app's.
+pub fn is_bot(login: &str) -> bool {
+    login.ends_with("[bot]")
 }
 
 /// Puts everything that was told of one deployment in order. The latest status says how it goes, with these rules:
@@ -294,7 +326,9 @@ pub fn standing(told: &[Deployment]) -> Standing {
     statuses.sort_by_key(|status| (status.at, status.id));
     let mut runs: Vec<_> = told.iter().filter_map(|told| told.run_url.as_ref()).collect();
     runs.sort();
-    let mut now = Standing { run_url: runs.first().map(|url| (*url).clone()), ..Standing::default() };
+    let people = told.iter().filter_map(|told| told.started_by.as_ref()).min();
+    let requested_by = people.or_else(|| told.iter().filter_map(|told| told.creator.as_ref()).min_by_key(|login| (is_bot(login), *login)));
+    let mut now = Standing { run_url: runs.first().map(|url| (*url).clone()), requested_by: requested_by.cloned(), ..Standing::default() };
     for status in &statuses {
         let to = match (now.state, status.state.as_str()) {
             (Some(State::Superseded), _) => continue,
@@ -302,9 +336,12 @@ pub fn standing(told: &[Deployment]) -> Standing {
             (_, "failure" | "error") => State::Failed,
             (Some(State::Succeeded), "inactive") => State::Superseded,
             (None | Some(State::Running), "inactive") => State::Cancelled,
-            (None | Some(State::Failed | State::Cancelled), "in_progress") => State::Running,
+            (None | Some(State::Running | State::Failed | State::Cancelled), "in_progress") => State::Running,
             _ => continue,
         };
+        if status.state == "in_progress" {
+            now.restarted_at = Some(status.at);
+        }
         if now.state != Some(to) && to != State::Superseded {
             now.finished_at = (to != State::Running).then_some(status.at);
             now.reason = status.description.clone();
@@ -317,6 +354,19 @@ pub fn standing(told: &[Deployment]) -> Standing {
     let made_at = told.iter().map(|told| told.created_at).min().filter(|_| must_have_started);
     // A status may be older than the first start that was told: what has ended had started.
     now.started_at = first_start.or(made_at).map(|start| now.finished_at.map_or(start, |end| start.min(end)));
+    now
+}
+
+/// The same, when something is known of the ends of its run: the first that came after its last start ends it, unless its
+/// own statuses do.
+pub fn ended_with_run(mut now: Standing, ends: &[RunEnded]) -> Standing {
+    let since = now.restarted_at.filter(|_| now.state == Some(State::Running));
+    let ends = ends.iter().filter(|end| since.is_some_and(|since| since <= end.at));
+    let first = ends.filter_map(|end| Some((end.at, end.leaves?, &end.conclusion))).min_by_key(|(at, ..)| *at);
+    if let Some((at, state, conclusion)) = first {
+        (now.state, now.finished_at) = (Some(state), Some(at));
+        now.reason = Some(format!("its run ended: {conclusion}"));
+    }
     now
 }
 
@@ -366,6 +416,7 @@ mod tests {
             reference: "main".into(),
             sha: String::new(),
             service: None,
+            started_by: None,
             creator: None,
             created_at: Timestamp::from_second(1_000_000).unwrap(),
             run_url: None,

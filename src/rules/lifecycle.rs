@@ -7,6 +7,15 @@
 //! running -> succeeded | failed | cancelled
 //! succeeded -> superseded | rolled_back
 //! ```
+//!
+//! A witness, who saw what happened whatever prop had decided, sets right what is not settled by a later success:
+//!
+//! ```text
+//! every state but succeeded, superseded, rolled_back -> running | succeeded | failed | cancelled | superseded
+//! succeeded -> failed | superseded
+//! ```
+//!
+//! And what a success had replaced is `succeeded` again when that success turns out to be none.
 
 use crate::text_enum;
 

@@ -1,6 +1,7 @@
 //! GitHub's webhooks: signed, kept once, and brought into the ledger whatever order they come in.
 
-use crate::harness::{ADMIN, Answer, TestApp, WEBHOOK_SECRET, new_deployment, together, with};
+use crate::harness::{ADMIN, Answer, TestApp, WEBHOOK_SECRET, count, new_deployment, together, with};
+use diesel::RunQueryDsl;
 use hmac::{Hmac, Mac};
 use prop::http::auth::hex;
 use serde_json::{Value, json};
@@ -17,6 +18,7 @@ crate::on_both_databases! {
     a_delivery_that_comes_twice_at_once_is_done_once
     deliveries_are_listed_and_read
     an_unknown_event_is_kept_and_does_nothing
+    what_is_told_again_is_kept_once
     what_can_not_be_applied_is_kept_and_says_why
     a_deployment_goes_where_github_says
     any_order_ends_in_the_same_state
@@ -26,11 +28,24 @@ crate::on_both_databases! {
     what_skipped_the_gate_is_flagged
     a_waiting_deployment_moves_on_with_a_review
     a_rejected_review_ends_what_waits
+    a_run_that_is_done_again_is_reviewed_again
+    a_review_counts_wherever_it_can
+    a_review_is_for_the_services_of_its_run
+    who_started_the_run_asked_for_it
+    what_a_success_replaced_comes_back
     a_service_is_found_by_its_repository
+    a_service_without_a_repository_is_nobodys
+    a_failed_delivery_may_be_sent_again
+    what_the_database_fails_for_is_not_kept
+    a_tag_that_was_moved_makes_another_release
     a_rollout_that_its_script_recorded_is_not_recorded_twice
     a_script_adopts_what_a_webhook_told_of_its_run
+    the_gate_lets_a_script_past_what_its_own_run_has_told
     a_script_that_the_gate_holds_back_ends_what_its_webhook_began
+    what_a_webhook_had_used_up_is_given_back
+    a_job_that_begins_ends_no_rollout_of_a_script
     the_end_of_a_run_ends_what_still_runs
+    what_has_ended_is_not_started_again_by_what_comes_late
 }
 
 const RUN: &str = "https://github.com/Codertocat/Hello-World/actions/runs/77";
@@ -103,6 +118,14 @@ fn told_of_run(id: u64, environment: &str, state: &str, second: u32) -> (&'stati
     let (event, mut payload) = told(id, environment, state, second);
     payload["workflow_run"] = json!({"html_url": RUN, "id": 77});
     (event, payload)
+}
+
+/// What GitHub tells of the end of a run.
+fn run_ended(run: &str, conclusion: &str, updated: &str) -> (&'static str, Value) {
+    let mut payload = example("workflow_run/completed.payload.json");
+    let told = &mut payload["workflow_run"];
+    (told["html_url"], told["conclusion"], told["updated_at"]) = (json!(run), json!(conclusion), json!(updated));
+    ("workflow_run", payload)
 }
 
 #[track_caller]
@@ -281,9 +304,27 @@ fn an_unknown_event_is_kept_and_does_nothing(app: &TestApp) {
         let answer = deliver(app, event, &json!({"action": "made", "sender": {"login": "someone"}}));
         assert_eq!((&answer["outcome"], &answer["action"]), (&json!("ignored"), &json!("made")));
     }
-    assert_eq!(deliver(app, "star", &json!([1, 2]))["outcome"], "ignored");
+    let star = deliver(app, "star", &json!([1, 2]));
+    assert_eq!(star["outcome"], "ignored");
+    // What it said is nobody's business here.
+    let kept = app.get(&format!("/v1/deliveries/{}", star["id"].as_str().unwrap())).expect(200);
+    assert_eq!((&kept["event"], &kept["body"]), (&json!("star"), &Value::Null));
     assert_eq!(app.all("/v1/deliveries").len(), 4);
     assert!(app.all("/v1/services").is_empty() && app.all("/v1/deployments").is_empty());
+}
+
+fn what_is_told_again_is_kept_once(app: &TestApp) {
+    let (event, payload) = told(1, "production", "success", 5);
+    let first = deliver(app, event, &payload);
+    for _ in 0..3 {
+        let again = deliver(app, event, &payload);
+        assert_eq!(again["detail"], format!("Delivery {} told the same.", first["id"].as_str().unwrap()));
+        assert_eq!((&again["subject"], &again["deployment_id"]), (&Value::Null, &first["deployment_id"]));
+        assert_eq!(app.get(&format!("/v1/deliveries/{}", again["id"].as_str().unwrap())).json()["body"], Value::Null);
+    }
+    // As another event it says something else, or nothing.
+    assert_eq!(deliver(app, "deployment", &payload)["detail"], "It is succeeded already, or something newer is known.");
+    assert_eq!(count(&mut app.db(), "deliveries WHERE body IS NOT NULL"), 2);
 }
 
 fn what_can_not_be_applied_is_kept_and_says_why(app: &TestApp) {
@@ -357,7 +398,7 @@ fn essence(deployment: &Value) -> Value {
 }
 
 fn any_order_ends_in_the_same_state(app: &TestApp) {
-    let histories: [&[&str]; 7] = [
+    let histories: [&[&str]; 11] = [
         &["", "waiting", "queued", "in_progress", "success"],
         &["", "queued", "in_progress", "failure"],
         &["in_progress", "error"],
@@ -365,6 +406,10 @@ fn any_order_ends_in_the_same_state(app: &TestApp) {
         &["", "pending", "in_progress", "success", "failure"],
         &["", "waiting", "in_progress", "inactive"],
         &["success", "success"],
+        &["", "queued", "in_progress", "run: failure"],
+        &["", "in_progress", "failure", "run: failure"],
+        &["", "in_progress", "run: cancelled", "success"],
+        &["in_progress", "run: failure", "in_progress", "success", "run: success"],
     ];
     let (mut seed, mut number) = (20_260_203, 100);
     for history in histories {
@@ -376,7 +421,12 @@ fn any_order_ends_in_the_same_state(app: &TestApp) {
                 .iter()
                 .enumerate()
                 .map(|(second, state)| {
+                    let run = format!("https://github.com/a/{service}/actions/runs/{number}");
+                    if let Some(conclusion) = state.strip_prefix("run: ") {
+                        return run_ended(&run, conclusion, &at(second as u32));
+                    }
                     let (event, mut payload) = told_of_run(number, environment, state, second as u32);
+                    payload["workflow_run"]["html_url"] = json!(run);
                     payload["deployment"]["payload"] = json!({"service": service});
                     (payload["repository"]["html_url"], payload["repository"]["name"]) =
                         (json!(format!("https://github.com/a/{service}")), json!(service));
@@ -386,7 +436,8 @@ fn any_order_ends_in_the_same_state(app: &TestApp) {
             if round > 0 {
                 shuffle(&mut facts, &mut seed);
             }
-            let order: Vec<_> = facts.iter().map(|(_, payload)| payload["deployment_status"]["state"].clone()).collect();
+            let state = |payload: &Value| format!("{}{}", payload["deployment_status"]["state"], payload["workflow_run"]["conclusion"]);
+            let order: Vec<_> = facts.iter().map(|(_, payload)| state(payload)).collect();
             // One of them comes again.
             facts.push(facts[0].clone());
             for fact in facts {
@@ -396,7 +447,7 @@ fn any_order_ends_in_the_same_state(app: &TestApp) {
             let all = app.all(&format!("/v1/deployments?service={service}"));
             assert_eq!(all.len(), 1, "{order:?}");
             let mut found = essence(&all[0]);
-            found["service"] = json!("service");
+            (found["service"], found["run_url"]) = (json!("service"), json!("run"));
             assert_eq!(*expected.get_or_insert_with(|| found.clone()), found, "{order:?}");
         }
         let ends = ["succeeded", "failed", "superseded", "cancelled"];
@@ -527,6 +578,99 @@ fn a_rejected_review_ends_what_waits(app: &TestApp) {
     assert_eq!(app.all("/v1/releases?service=early")[0]["git_sha"], SHA);
 }
 
+fn a_run_that_is_done_again_is_reviewed_again(app: &TestApp) {
+    guarded(app);
+    let attempt = |n: u32, state: &'static str, second: u32| {
+        send(app, told_of_run(u64::from(n), "staging", "waiting", second));
+        let mut again = review(state, "bob");
+        again["workflow_run"]["run_attempt"] = json!(n);
+        assert_eq!(deliver(app, "deployment_review", &again)["outcome"], "applied", "attempt {n}");
+        // The pipeline mirrors the same one: as record-approval.sh counts them.
+        let version = app.all("/v1/deployments").remove(0)["version"].clone();
+        let mirrored = json!({"service": "hello-world", "version": version, "environment": "staging", "decision": state,
+            "source": "github", "approver": "bob", "run_url": RUN, "review_id": format!("{RUN} bob {state} {n}")});
+        app.post("/v1/approvals", mirrored.clone()).expect(200);
+        // Under another name, as another webhook of the same repository sends it.
+        assert_eq!(deliver(app, "deployment_review", &again)["outcome"], "unchanged");
+        send(app, told_of_run(u64::from(n), "staging", "in_progress", second + 1));
+        app.post("/v1/approvals", mirrored).expect_problem(409, "approval_used");
+        assert_eq!(deliver(app, "deployment_review", &again)["outcome"], "unchanged", "used, and known");
+        send(app, told_of_run(u64::from(n), "staging", "failure", second + 2));
+    };
+    attempt(1, "approved", 10);
+    attempt(2, "approved", 20);
+    assert_eq!(app.all("/v1/approvals").len(), 2);
+    assert!(app.all("/v1/deployments").iter().all(|one| one["ungated"] == false && one["state"] == "failed"));
+}
+
+fn a_review_counts_wherever_it_can(app: &TestApp) {
+    guarded(app);
+    app.post("/v1/environments", json!({"slug": "production", "tier": "staging", "required_approvals": 1})).expect(201);
+    send(app, told_of_run(1, "staging", "waiting", 1));
+    send(app, told_of_run(2, "production", "waiting", 1));
+    let mut both = review("approved", "bob");
+    both["workflow_job_runs"] = json!([{"environment": "***"}, {"environment": "production"}, {"environment": "staging"}]);
+    let answer = deliver(app, "deployment_review", &both);
+    assert_eq!(answer["outcome"], "failed", "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("bob approved it for production, staging."), "{answer}");
+    assert!(app.all("/v1/deployments").iter().all(|one| one["state"] == "approved"));
+}
+
+fn a_review_is_for_the_services_of_its_run(app: &TestApp) {
+    guarded(app);
+    for slug in ["api", "web", "worker"] {
+        app.post("/v1/services", json!({"slug": slug, "repository_url": "https://github.com/Codertocat/Hello-World"})).expect(201);
+    }
+    for (id, slug) in [(1, "api"), (2, "web")] {
+        let (event, mut payload) = told_of_run(id, "staging", "waiting", 1);
+        payload["deployment"]["payload"] = json!({"service": slug});
+        assert_eq!(deliver(app, event, &payload)["outcome"], "applied");
+    }
+    let answer = deliver(app, "deployment_review", &review("approved", "bob"));
+    assert_eq!(answer["outcome"], "applied", "{answer}");
+    let mut services: Vec<_> = app.all("/v1/approvals").iter().map(|one| one["service"].as_str().unwrap().to_owned()).collect();
+    services.sort();
+    assert_eq!(services, ["api", "web"]);
+    assert!(app.all("/v1/deployments").iter().all(|one| one["state"] == "approved"));
+}
+
+fn who_started_the_run_asked_for_it(app: &TestApp) {
+    let by = |id, state, second, triggered: Option<&str>| {
+        let (event, mut payload) = told(id, "staging", state, second);
+        payload["deployment"]["creator"]["login"] = json!("github-actions[bot]");
+        if let Some(login) = triggered {
+            payload["workflow_run"] = json!({"html_url": RUN, "id": 77, "actor": {"login": "alice"}, "triggering_actor": {"login": login}});
+        }
+        (event, payload)
+    };
+    guarded(app);
+    send(app, by(1, "waiting", 1, None));
+    let made = only(app);
+    assert_eq!((&made["requested_by"], &made["run_url"]), (&json!("github-actions[bot]"), &Value::Null));
+    let told = send(app, by(1, "queued", 2, Some("carol")));
+    assert_eq!(told["outcome"], "applied", "{told}");
+    let found = only(app);
+    assert_eq!((&found["requested_by"], &found["run_url"]), (&json!("carol"), &json!(RUN)));
+    assert_eq!(found["revision"].as_i64(), made["revision"].as_i64().map(|revision| revision + 1));
+    assert_eq!(app.all("/v1/events?action=deployment.corrected").len(), 1);
+    // So she can't approve it herself.
+    assert_eq!(deliver(app, "deployment_review", &review("approved", "carol"))["outcome"], "failed");
+    // A bot that starts runs on somebody's behalf is not who asked.
+    send(app, by(2, "in_progress", 3, Some("dependabot[bot]")));
+    assert_eq!(app.all("/v1/deployments?state=running")[0]["requested_by"], "alice");
+}
+
+fn what_a_success_replaced_comes_back(app: &TestApp) {
+    send(app, told(1, "production", "success", 10));
+    // Two began together; the first of them had gone live when the second did.
+    send(app, told(3, "production", "in_progress", 20));
+    send(app, told(2, "production", "success", 30));
+    send(app, told(3, "production", "success", 40));
+    assert_eq!(states(app), ["1 superseded", "2 superseded", "3 succeeded"]);
+    send(app, told(3, "production", "failure", 50));
+    assert_eq!(states(app), ["1 superseded", "2 succeeded", "3 failed"], "what it replaced, not what it found when it began");
+}
+
 fn a_service_is_found_by_its_repository(app: &TestApp) {
     let home = "https://github.com/codertocat/hello-world.git";
     app.post("/v1/services", json!({"slug": "greeter", "repository_url": home})).expect(201);
@@ -556,6 +700,74 @@ fn a_service_is_found_by_its_repository(app: &TestApp) {
     assert!(refused["detail"].as_str().unwrap().starts_with("already_exists"), "{refused}");
 }
 
+fn a_service_without_a_repository_is_nobodys(app: &TestApp) {
+    // Its pipeline recorded it, or somebody did by hand.
+    app.post("/v1/services", json!({"slug": "hello-world"})).expect(201);
+    let (event, payload) = told(1, "production", "success", 5);
+    let (id, body) = (fresh(), payload.to_string());
+    let refused = deliver_as(app, &id, event, body.as_bytes()).expect(202);
+    assert_eq!(refused["outcome"], "failed");
+    assert!(refused["detail"].as_str().unwrap().contains("PATCH /v1/services/hello-world"), "{refused}");
+    let mut named = payload.clone();
+    named["deployment"]["payload"] = json!({"service": "hello-world"});
+    assert_eq!(deliver(app, event, &named)["outcome"], "failed");
+    assert!(app.all("/v1/deployments").is_empty());
+    app.patch("/v1/services/hello-world", json!({"repository_url": "https://github.com/Codertocat/Hello-World"}), &[]).expect(200);
+    assert_eq!(deliver_as(app, &id, event, body.as_bytes()).expect(202)["outcome"], "applied", "sent again, it is applied");
+    assert_eq!(only(app)["state"], "succeeded");
+}
+
+fn a_failed_delivery_may_be_sent_again(app: &TestApp) {
+    app.post("/v1/services", json!({"slug": "hello-world", "repository_url": "https://github.com/other/hello-world"})).expect(201);
+    app.post("/v1/services", json!({"slug": "codertocat-hello-world", "repository_url": "https://github.com/other/two"})).expect(201);
+    let (event, payload) = told(1, "production", "success", 5);
+    let (id, body) = (fresh(), payload.to_string());
+    let first = deliver_as(app, &id, event, body.as_bytes()).expect(202);
+    assert_eq!(first["outcome"], "failed");
+    assert_eq!(deliver_as(app, &id, event, body.as_bytes()).expect(202), first, "still in the way");
+    app.patch("/v1/services/hello-world", json!({"repository_url": "https://github.com/Codertocat/Hello-World"}), &[]).expect(200);
+    // Another body under its name is another matter.
+    assert_eq!(deliver_as(app, &id, event, format!("{body} ").as_bytes()).expect(200), first);
+    assert_eq!(deliver_as(app, &id, "deployment", body.as_bytes()).expect(200), first);
+    let applied = deliver_as(app, &id, event, body.as_bytes()).expect(202);
+    assert_eq!((&applied["outcome"], &applied["deployment_id"]), (&json!("applied"), &only(app)["id"]));
+    assert_eq!(applied["received_at"], first["received_at"]);
+    assert_eq!(deliver_as(app, &id, event, body.as_bytes()).expect(200), applied);
+    assert_eq!(app.all("/v1/deliveries").len(), 1);
+}
+
+fn what_the_database_fails_for_is_not_kept(app: &TestApp) {
+    let (event, payload) = told(1, "production", "success", 5);
+    let (id, body) = (fresh(), payload.to_string());
+    execute(app, "ALTER TABLE environments RENAME COLUMN tier TO tier_away");
+    deliver_as(app, &id, event, body.as_bytes()).expect_problem(500, "internal");
+    execute(app, "ALTER TABLE environments RENAME COLUMN tier_away TO tier");
+    assert!(app.all("/v1/deliveries").is_empty() && app.all("/v1/services").is_empty());
+    assert_eq!(deliver_as(app, &id, event, body.as_bytes()).expect(202)["outcome"], "applied");
+}
+
+fn a_tag_that_was_moved_makes_another_release(app: &TestApp) {
+    let (event, mut payload) = told(1, "production", "success", 5);
+    payload["deployment"]["ref"] = json!("v1.4.2");
+    assert_eq!(deliver(app, event, &payload)["outcome"], "applied");
+    let moved = "0123456789abcdef0123456789abcdef01234567";
+    (payload["deployment"]["id"], payload["deployment"]["sha"]) = (json!(2), json!(moved));
+    let answer = deliver(app, event, &payload);
+    assert_eq!(answer["outcome"], "applied", "{answer}");
+    let versions: Vec<_> = app.all("/v1/deployments").iter().map(|one| one["version"].clone()).collect();
+    assert!(versions.contains(&json!("v1.4.2")) && versions.contains(&json!("0123456789ab")), "{versions:?}");
+}
+
+/// Runs one statement on the database of an app.
+fn execute(app: &TestApp, sql: &str) {
+    diesel::sql_query(sql).execute(&mut app.db()).unwrap();
+}
+
+/// The service of the repository that these tests tell of.
+fn ours(app: &TestApp) {
+    app.post("/v1/services", json!({"slug": "hello-world", "repository_url": "https://github.com/Codertocat/Hello-World"})).expect(201);
+}
+
 /// What a script asks for in a run.
 fn scripted(run: &str) -> Value {
     with(
@@ -565,6 +777,7 @@ fn scripted(run: &str) -> Value {
 }
 
 fn a_rollout_that_its_script_recorded_is_not_recorded_twice(app: &TestApp) {
+    ours(app);
     let run = format!("{RUN}/attempts/1");
     let mine = app.post("/v1/deployments", scripted(&run)).expect(201);
     for (state, second) in [("", 0), ("queued", 1), ("in_progress", 2)] {
@@ -629,6 +842,46 @@ fn a_script_adopts_what_a_webhook_told_of_its_run(app: &TestApp) {
     );
 }
 
+/// What the gate says to 1.4.2 in staging, as `scripts/ledger.sh` asks.
+#[track_caller]
+fn gate(app: &TestApp, more: &str) -> Value {
+    app.get(&format!("/v1/gate?service=hello-world&environment=staging&version=1.4.2&requested_by=alice{more}")).expect(200)
+}
+
+/// Alice's 1.4.2 is recorded, and bob has approved it for staging.
+fn approved_by_bob(app: &TestApp) {
+    guarded(app);
+    ours(app);
+    let release = json!({"service": "hello-world", "version": "1.4.2", "git_sha": SHA, "image_digest": crate::harness::image("1.4.2")});
+    app.post("/v1/releases", release).expect(201);
+    let mirrored = json!({"service": "hello-world", "version": "1.4.2", "environment": "staging", "decision": "approved",
+        "source": "github", "approver": "bob", "run_url": RUN});
+    app.post("/v1/approvals", mirrored).expect(201);
+}
+
+fn the_gate_lets_a_script_past_what_its_own_run_has_told(app: &TestApp) {
+    approved_by_bob(app);
+    // GitHub tells of the job as soon as it begins, before its script has said a word.
+    send(app, told_of_run(1, "staging", "in_progress", 2));
+    let told = only(app);
+    assert_eq!((&told["state"], &told["ungated"]), (&json!("running"), &json!(false)));
+    assert_eq!(app.all("/v1/approvals")[0]["consumed_by"], told["id"]);
+    let codes = |decision: Value| decision["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].clone()).collect::<Vec<_>>();
+    let stranger = gate(app, "");
+    assert_eq!(codes(stranger), ["deployment_running", "approval_missing"]);
+    let another = gate(app, "&run_url=https://github.com/Codertocat/Hello-World/actions/runs/78");
+    assert_eq!(another["allowed"], false);
+    for run in [RUN.to_owned(), format!("{RUN}/attempts/1"), format!("{RUN}/job/5")] {
+        let decision = gate(app, &format!("&run_url={run}"));
+        assert_eq!(decision["allowed"], true, "{run}: {decision}");
+    }
+    assert_eq!(app.post("/v1/deployments", scripted(RUN)).expect(200)["id"], told["id"]);
+    assert_eq!((&only(app)["state"], &only(app)["ungated"]), (&json!("running"), &json!(false)));
+    // Adopted, it is a deployment like any other.
+    assert_eq!(gate(app, &format!("&run_url={RUN}"))["allowed"], false);
+    app.get("/v1/gate?service=hello-world&environment=staging&version=1.4.2&run_url=77").expect_problem(400, "invalid_query");
+}
+
 fn a_script_that_the_gate_holds_back_ends_what_its_webhook_began(app: &TestApp) {
     guarded(app);
     send(app, told_of_run(1, "staging", "in_progress", 2));
@@ -650,13 +903,99 @@ fn a_script_that_the_gate_holds_back_ends_what_its_webhook_began(app: &TestApp) 
     assert_eq!(started["state"], "running");
 }
 
-fn the_end_of_a_run_ends_what_still_runs(app: &TestApp) {
-    let run = |conclusion: &str, updated: &str| {
-        let mut payload = example("workflow_run/completed.payload.json");
-        let run = &mut payload["workflow_run"];
-        (run["html_url"], run["conclusion"], run["updated_at"]) = (json!(RUN), json!(conclusion), json!(updated));
-        payload
+fn what_a_webhook_had_used_up_is_given_back(app: &TestApp) {
+    approved_by_bob(app);
+    let freeze = app.post("/v1/freezes", json!({"reason": "Audit.", "service": "hello-world"})).expect(201);
+    let path = format!("/v1/freezes/{}/overrides", freeze["id"].as_str().unwrap());
+    let one = json!({"service": "hello-world", "environment": "staging", "version": "1.4.2", "reason": "The auditors agree."});
+    app.post(&path, one).expect(201);
+    send(app, told_of_run(1, "staging", "in_progress", 2));
+    let told = only(app);
+    assert_eq!((&told["state"], &told["ungated"]), (&json!("running"), &json!(false)));
+    let used = || {
+        let overrides = |of: &str| count(&mut app.db(), &format!("freeze_overrides WHERE consumed_by {of}"));
+        let by = app.all("/v1/approvals")[0]["consumed_by"].clone();
+        let is_same = by.as_str().map_or_else(|| overrides("IS NULL"), |id| overrides(&format!("= '{id}'")));
+        assert_eq!(is_same, 1, "the override goes with the approval");
+        by
     };
+    assert_eq!(used(), told["id"]);
+    // Something else is in the way of its script.
+    let incident = json!({"service": "hello-world", "environment": "staging", "title": "It is down.", "severity": "critical"});
+    let incident = app.post("/v1/incidents", incident).expect(201);
+    let blocked = app.post("/v1/deployments", scripted(RUN)).expect_problem(409, "gate_blocked");
+    assert_eq!(blocked["reasons"].as_array().unwrap().len(), 1, "{blocked}");
+    assert_eq!((only(app)["state"].clone(), used()), (json!("cancelled"), Value::Null));
+    // It is out of the way, and what was used up by nothing carries the next one.
+    let end = json!({"resolved_at": incident["detected_at"]});
+    app.patch(&format!("/v1/incidents/{}", incident["id"].as_str().unwrap()), end, &[]).expect(200);
+    send(app, told_of_run(2, "staging", "in_progress", 3));
+    let second = app.all("/v1/deployments?state=running").remove(0);
+    assert_eq!(used(), second["id"]);
+    // The script deploys another release: the approval of the first says nothing of it, and is there still.
+    let other = with(scripted(RUN), json!({"version": "1.4.3", "external_id": "77-2", "git_sha": null, "create_missing": true}));
+    app.post("/v1/deployments", other).expect_problem(409, "gate_blocked");
+    assert_eq!(used(), Value::Null);
+    assert_eq!(app.post("/v1/deployments", scripted(RUN)).expect(201)["ungated"], false);
+}
+
+fn a_job_that_begins_ends_no_rollout_of_a_script(app: &TestApp) {
+    ours(app);
+    let mine = app.post("/v1/deployments", scripted("https://github.com/Codertocat/Hello-World/actions/runs/70")).expect(201);
+    let now = |(event, mut payload): (&'static str, Value)| {
+        payload["deployment_status"]["created_at"] = json!("2999-01-01T00:00:00Z");
+        (event, payload)
+    };
+    let begun = send(app, now(told_of_run(1, "staging", "in_progress", 2)));
+    assert_eq!((&begun["outcome"], &begun["deployment_id"]), (&json!("unchanged"), &Value::Null), "{begun}");
+    assert!(begun["detail"].as_str().unwrap().starts_with("Another one runs there, "), "{begun}");
+    assert_eq!(only(app)["state"], "running");
+    // Its script is told the truth.
+    let refused = app.post("/v1/deployments", with(scripted(RUN), json!({"external_id": "77-2"}))).expect_problem(409, "gate_blocked");
+    assert_eq!(refused["reasons"][0]["code"], "deployment_running");
+    // One that waited already, too; and its failure leaves the other alone.
+    send(app, told_of_run(2, "staging", "queued", 2));
+    assert_eq!(send(app, now(told_of_run(2, "staging", "in_progress", 3)))["outcome"], "unchanged");
+    let mut failed = now(told_of_run(2, "staging", "failure", 4));
+    failed.1["deployment_status"]["created_at"] = json!("2999-01-01T00:00:01Z");
+    assert_eq!(send(app, failed)["outcome"], "applied");
+    let state = |id: &Value| app.get(&format!("/v1/deployments/{}", id.as_str().unwrap())).json()["state"].clone();
+    assert_eq!(state(&mine["id"]), "running");
+    // What has gone live has taken its place.
+    let mut live = now(told_of_run(1, "staging", "success", 9));
+    live.1["deployment_status"]["created_at"] = json!("2999-01-01T00:00:02Z");
+    assert_eq!(send(app, live)["outcome"], "applied");
+    assert_eq!(state(&mine["id"]), "cancelled");
+    assert_eq!(states(app), ["1 succeeded", "2 failed", "77-1 cancelled"]);
+}
+
+fn what_has_ended_is_not_started_again_by_what_comes_late(app: &TestApp) {
+    send(app, told_of_run(1, "staging", "in_progress", 10));
+    send(app, run_ended(RUN, "failure", &at(60)));
+    assert_eq!(only(app)["state"], "failed");
+    let late = send(app, told_of_run(1, "staging", "in_progress", 11));
+    assert_eq!((&late["outcome"], &only(app)["state"]), (&json!("unchanged"), &json!("failed")), "{late}");
+    // It does start again when that was later.
+    assert_eq!(send(app, told_of_run(1, "staging", "in_progress", 70))["outcome"], "applied");
+    assert_eq!(only(app)["state"], "running");
+    // Given up by hand.
+    let id = only(app)["id"].clone();
+    app.transition(&only(app), "cancelled").expect(200);
+    send(app, told_of_run(1, "staging", "in_progress", 71));
+    assert_eq!(only(app)["state"], "cancelled");
+    // The end of a run comes before the start of what ran in it.
+    send(app, run_ended("https://github.com/Codertocat/Hello-World/actions/runs/78", "cancelled", &at(90)));
+    let (event, mut payload) = told_of_run(2, "production", "in_progress", 80);
+    payload["workflow_run"]["html_url"] = json!("https://github.com/Codertocat/Hello-World/actions/runs/78");
+    deliver(app, event, &payload);
+    let second = app.all("/v1/deployments?environment=production").remove(0);
+    assert_eq!((&second["state"], &second["reason"]), (&json!("cancelled"), &json!("its run ended: cancelled")));
+    assert_eq!(second["finished_at"], at(90).replace('Z', ".000000Z"));
+    assert_ne!(second["id"], id);
+}
+
+fn the_end_of_a_run_ends_what_still_runs(app: &TestApp) {
+    let run = |conclusion: &str, updated: &str| run_ended(RUN, conclusion, updated).1;
     let late = at(600);
     send(app, told_of_run(1, "staging", "in_progress", 10));
     let other = app.deploy("other", "staging", "1", true);
@@ -672,7 +1011,7 @@ fn the_end_of_a_run_ends_what_still_runs(app: &TestApp) {
     // The deployment's own word comes later and knows better.
     send(app, told_of_run(1, "staging", "success", 20));
     assert_eq!(app.all("/v1/deployments?service=hello-world")[0]["state"], "succeeded");
-    send(app, told_of_run(2, "staging", "in_progress", 30));
-    assert_eq!(deliver(app, "workflow_run", &run("failure", &late))["outcome"], "applied");
+    send(app, told_of_run(2, "staging", "in_progress", 700));
+    assert_eq!(deliver(app, "workflow_run", &run("failure", &at(800)))["outcome"], "applied");
     assert_eq!(app.all("/v1/deployments?state=failed").len(), 1);
 }

@@ -149,8 +149,10 @@ def test_the_ledger_is_made_ready_and_again(tmp_path: Path) -> None:
         assert run("setup-ledger.sh", "--keys", "--dry-run", **admin).returncode == 0
         assert [one["slug"] for one in prop.get("/v1/environments")["items"]] == ["production"]
         for soak in ("0", "30"):
-            ended = run("setup-ledger.sh", "--keys", "--soak", soak, **admin)
+            ended = run("setup-ledger.sh", "--keys", "--soak", soak, "--repository", REPOSITORY, **admin)
             assert ended.returncode == 0, ended.stderr
+            # Whether a pipeline has recorded it before or not.
+            assert prop.get("/v1/services/prop")["repository_url"] == f"https://github.com/{REPOSITORY}"
             production = prop.get("/v1/environments/production")
             policy = {name: production[name] for name in ("tier", "predecessor", "require_scan", "required_approvals", "soak_minutes")}
             assert policy == {"tier": "production", "predecessor": "staging", "require_scan": True, "required_approvals": 1, "soak_minutes": int(soak)}
@@ -275,6 +277,7 @@ def test_slack_is_no_reason_to_fail() -> None:
     [
         ("record-approval.sh", ["--what"]),
         ("setup-ledger.sh", ["--soak", "long"]),
+        ("setup-ledger.sh", ["--repository", "prop"]),
         ("plan-comment.sh", []),
         ("plan-comment.sh", ["no-such-file.txt"]),
         ("smoke.sh", ["ftp://x"]),
