@@ -160,7 +160,7 @@ refuse_if_running() {
 # A service that has no tasks was never started, or somebody or the schedule has stopped it, and then its database too.
 refuse_if_stopped() {
     local status=unknown answer
-    # The role that deploys may not look at databases: then the service alone tells.
+    # The role may be one that can't look at databases: then the service alone tells.
     if answer=$(call rds describe-db-instances --db-instance-identifier "$DB_INSTANCE"); then
         status=$(jq -r '.DBInstances[0].DBInstanceStatus' <<<"$answer")
     fi
@@ -258,6 +258,7 @@ watch() {
     no_progress
     [ -z "${TARGETS:-}" ] || done_with "Healthy targets of the load balancer: $HEALTHY of $TARGETS."
     smoke_test "$PROOF_SECONDS" || undo "$EXIT_ROLLED_BACK" "$WHY"
+    WHY='' # what was wrong on the way is no reason
     done_with "$URL answers as $(jq -r '"\(.version), commit \(.git_sha // "?" | .[:12]), image \(.image_digest // "?" | .[:19])…"' <<<"$ANSWERED")"
 }
 PROOF_SECONDS=${PROOF_SECONDS:-90} # how long targets and service may take to show the new version, once it is rolled out

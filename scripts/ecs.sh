@@ -358,7 +358,7 @@ watch_targets() {
         }
         summary=$(jq -r '[.TargetHealthDescriptions[].TargetHealth | select(.State != "draining")] as $all
             | [$all[] | select(.State == "healthy")] as $good
-            | "\($good | length) \($all | length) \([$all[] | select(.State != "healthy").Description // .State] | unique | join("; "))"' <<<"$health")
+            | "\($good | length) \($all | length) \([$all[] | select(.State != "healthy") | .Description // .State] | unique | join("; "))"' <<<"$health")
         read -r HEALTHY TARGETS WHY <<<"$summary"
         [ "$HEALTHY" = 0 ] || [ "$HEALTHY" != "$TARGETS" ] || return 0
         if [ $((SECONDS - started)) -ge "$1" ]; then

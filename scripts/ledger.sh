@@ -11,15 +11,17 @@ LEDGER_ID=''
 
 # ledger METHOD PATH [BODY] [IDEMPOTENCY_KEY]: asks. LEDGER_STATUS and LEDGER_ANSWER hold what it answered. Fails when it is away.
 ledger() {
-    local out options=(-sS --max-time 15 --retry 2 --retry-connrefused --retry-max-time 15 -w '\n%{http_code}' -X "$1")
+    local answer=$WORK/ledger-answer options=(-sS --max-time 15 --retry 2 --retry-connrefused --retry-max-time 15 -w '%{http_code}' -X "$1")
     [ -z "${3:-}" ] || options+=(-H 'Content-Type: application/json' --data-binary "$3")
     [ -z "${4:-}" ] || options+=(-H "Idempotency-Key: $4")
+    # Into a file, which curl empties before it tries again: on standard output the answers of all tries would come together.
+    : >"$answer"
     # The key is not for everybody who can list processes.
-    out=$(curl "${options[@]}" -K <(printf 'header = "Authorization: Bearer %s"\n' "$PROP_KEY") "${PROP_URL%/}$2" 2>"$WORK/ledger-said") || {
+    LEDGER_STATUS=$(curl "${options[@]}" -o "$answer" -K <(printf 'header = "Authorization: Bearer %s"\n' "$PROP_KEY") "${PROP_URL%/}$2" 2>"$WORK/ledger-said") || {
         LEDGER_WHY=$(tail -n 1 "$WORK/ledger-said")
         return 1
     }
-    LEDGER_STATUS=${out##*$'\n'} LEDGER_ANSWER=${out%$'\n'*}
+    LEDGER_ANSWER=$(<"$answer")
     if [ "$LEDGER_STATUS" -ge 500 ] || [ "$LEDGER_STATUS" = 429 ] || ! jq -e 'type == "object"' <<<"$LEDGER_ANSWER" >/dev/null 2>&1; then
         LEDGER_WHY="$PROP_URL answers $LEDGER_STATUS: $(head -c 200 <<<"$LEDGER_ANSWER" | tr '\n' ' ')"
         return 1

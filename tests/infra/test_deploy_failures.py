@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -32,6 +34,7 @@ def test_a_deployment_is_by_digest_and_recorded(scenario: Scenario, app: str, le
 
     result = ended.result
     assert (result["outcome"], result["version"], result["image_digest"], result["git_sha"]) == ("succeeded", "1.4.2", NEW, NEW_SHA)
+    assert result["reason"] is None
     live = place(ledger)["live"]
     assert live["id"] == result["ledger_deployment_id"]
     assert (live["version"], live["image_digest"], live["git_sha"]) == ("1.4.2", NEW, NEW_SHA)
@@ -142,7 +145,8 @@ def test_targets_must_be_healthy(scenario: Scenario, app: str, targets: list[str
     scenario.set(targets=targets)
     ended = deploy(scenario, app)
     assert ended.code == 6, ended
-    assert f"of {len(targets)} targets of the load balancer are healthy" in ended.err
+    why = ": Health checks failed" if targets else ""
+    assert f"of {len(targets)} targets of the load balancer are healthy{why}." in ended.err
 
 
 def test_draining_targets_do_not_count(scenario: Scenario, app: str) -> None:
@@ -358,6 +362,50 @@ def test_a_key_that_is_not_known_is_no_ledger_that_is_away(scenario: Scenario, a
 # --- A ledger that is away
 
 
+@contextmanager
+def relaying(relay: Callable[[str, str, bytes], tuple[int, bytes]]) -> Iterator[str]:
+    """Between script and ledger: `relay` answers a method, a path and a body with a status and a body."""
+
+    class Relay(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            status, answer = relay(self.command, self.path, self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *_args: Any) -> None:
+            pass
+
+    with serving(Relay) as url:
+        yield url
+
+
+def forward(ledger: Prop, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+    status, answer = ledger.request(method, path, json.loads(body) if body else None)
+    return status, json.dumps(answer).encode()
+
+
+def test_a_ledger_that_answers_at_the_second_try(scenario: Scenario, app: str, ledger: Prop) -> None:
+    """Its load balancer, or its database, was away for a moment: only the last answer counts."""
+    refused: set[str] = set()
+
+    def relay(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        if path.startswith(("/v1/gate", "/v1/deployments")) and path not in refused:
+            refused.add(path)
+            return 503, b'{"code": "unavailable", "title": "Service Unavailable", "status": 503}\n'
+        return forward(ledger, method, path, body)
+
+    with relaying(relay) as url:
+        ended = run(scenario, "deploy.sh", "staging", "1.4.2", "--json", APP_URL=app, PROP_URL=url, PROP_KEY=ledger.key)
+    assert ended.code == 0, ended
+    assert "The gate lets prop 1.4.2 go to staging." in ended.err
+    assert ended.result["ledger_deployment_id"] == place(ledger)["live"]["id"]
+    assert len(refused) == 4
+
+
 def test_a_ledger_that_is_away_stops_nothing_and_is_told_later(scenario: Scenario, app: str, ledger: Prop) -> None:
     ended = run(scenario, "deploy.sh", "staging", "1.4.2", APP_URL=app, PROP_URL="http://127.0.0.1:9", PROP_KEY=ledger.key)
     assert ended.code == 0, ended
@@ -390,39 +438,22 @@ def test_a_failure_is_told_later_too(scenario: Scenario, app: str, ledger: Prop)
 
 def test_a_ledger_that_goes_away_in_between(scenario: Scenario, app: str, ledger: Prop) -> None:
     """The deployment was recorded, its end could not be: told later, it is the same deployment."""
-    target = {"url": ledger.url, "answers": True}
+    answers = True
 
-    class Relay(BaseHTTPRequestHandler):
-        def relay(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if not target["answers"]:
-                status, answer = 503, b"<html>503 Service Temporarily Unavailable</html>"
-            else:
-                status, answer = forward(ledger, self.command, self.path, body)
-                target["answers"] = not (self.command == "POST" and self.path == "/v1/deployments")
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+    def relay(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        nonlocal answers
+        if not answers:
+            return 503, b"<html>503 Service Temporarily Unavailable</html>"
+        answers = (method, path) != ("POST", "/v1/deployments")
+        return forward(ledger, method, path, body)
 
-        do_GET = do_POST = relay
-
-        def log_message(self, *_args: Any) -> None:
-            pass
-
-    with serving(Relay) as url:
+    with relaying(relay) as url:
         ended = run(scenario, "deploy.sh", "staging", "1.4.2", APP_URL=app, PROP_URL=url, PROP_KEY=ledger.key)
     assert ended.code == 0, ended
     assert place(ledger)["running"]["version"] == "1.4.2"
     assert len(scenario.spool.read_text().splitlines()) == 1
     assert deploy(scenario, app, ledger=ledger).code == 0
     assert told(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "superseded"), ("1.4.2", "succeeded")]
-
-
-def forward(ledger: Prop, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-    
-    status, answer = ledger.request(method, path, json.loads(body) if body else None)
-    return status, json.dumps(answer).encode()
 
 
 def test_a_spool_never_cancels_what_runs_now(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -594,7 +625,6 @@ def test_slack_is_told_in_one_line_and_fails_nothing(scenario: Scenario, app: st
 
     class Slack(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            
             heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
             self.send_response(200)
             self.end_headers()
@@ -608,6 +638,8 @@ def test_slack_is_told_in_one_line_and_fails_nothing(scenario: Scenario, app: st
         assert deploy(scenario, app, SLACK_WEBHOOK_URL=f"{url}/hook/secret").code == 6
     assert len(heard) == 2
     assert ":white_check_mark: *prop 1.4.2* is live in *staging* · dana" in heard[0]
+    assert heard[0].endswith(f" · {app}")
+    assert heard[0].count(" · ") == 3
     assert "what ran before is back, in *staging*" in heard[1]
     scenario.set(lie=None)
     ended = deploy(scenario, app, SLACK_WEBHOOK_URL=f"{url}/hook/secret")
