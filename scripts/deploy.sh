@@ -110,12 +110,13 @@ read_arguments() {
 # --- Before anything is changed
 
 PHASE=nothing # how far it came: nothing recorded migrating rolling proving back
-VERSION='' DIGEST='' GIT_SHA='' NEW='' PREVIOUS='' ROLLOUT='' WHY='' RECORDING=no
+# PREVIOUS is what to go back to; LEFT what the service was told to run, which with --take-over is not proven.
+VERSION='' DIGEST='' GIT_SHA='' NEW='' PREVIOUS='' LEFT='' ROLLOUT='' WHY='' RECORDING=no
 
 preflight() {
     identify
     find_service
-    PREVIOUS=$(of_service .taskDefinition) DESIRED=$(of_service .desiredCount)
+    PREVIOUS=$(proven_definition) LEFT=$(of_service .taskDefinition) DESIRED=$(of_service .desiredCount)
     resolve_image "$WANTED" || {
         ! no_image || die "$EXIT_PREFLIGHT" "There is no image $WANTED in $ECR_REPOSITORY. scripts/build.sh makes it."
         die "$EXIT_PREFLIGHT" "The image $WANTED can't be looked up in $ECR_REPOSITORY. $(aws_said)"
@@ -131,7 +132,7 @@ preflight() {
     note "image    $IMAGE"
     note "         tags: ${TAGS:-none}; commit: ${GIT_SHA:-not known}"
     note "account  $ACCOUNT in $AWS_REGION, as $IDENTITY"
-    note "service  $ECS_SERVICE: revision $(revision "$PREVIOUS"), $(of_service .runningCount) of $DESIRED tasks running"
+    note "service  $ECS_SERVICE: revision $(revision "$LEFT"), $(of_service .runningCount) of $DESIRED tasks running"
     note "answers  $URL$([ "$INSECURE" = no ] || echo ' (certificate not checked: APP_URL names the host that it is for)')"
 }
 
@@ -148,12 +149,13 @@ is_rolling() { of_service '(.deployments | length > 1) or any(.deployments[]; .r
 refuse_if_running() {
     [ "$(is_rolling)" = false ] && return
     local rolling
-    rolling=$(of_service '.deployments[] | select(.status == "PRIMARY") | "revision \(.taskDefinition | split(":") | last), since \(.createdAt)"')
+    rolling=$(of_primary '"revision \(.taskDefinition | split(":") | last), since \(.createdAt)"')
     if [ "$TAKE_OVER" = yes ]; then
         warn "ECS is rolling out $rolling; this deployment takes its place."
     else
-        WHY="ECS is rolling out $rolling."
-        die "$EXIT_RUNNING" "Another deployment is running: $WHY Nothing was changed. --resume goes on watching one of this version; --take-over replaces it."
+        rolling="ECS is rolling out $rolling."
+        fail "$EXIT_RUNNING" "$rolling" \
+            "Another deployment is running: $rolling The service was not touched. --resume goes on watching one of this version; --take-over replaces it."
     fi
 }
 
@@ -225,6 +227,9 @@ migrate() {
 
 roll_out() {
     local arguments=()
+    # Registering and migrating took their time: what has begun since then is not rolled over.
+    see_service || fail "$EXIT_PREFLIGHT" "$WHY It was not touched."
+    refuse_if_running
     [ "$STARTING" = no ] || arguments=(--desired-count "$(least_tasks)")
     step "Rolling out revision $(revision "$NEW")"
     PHASE=rolling
@@ -243,9 +248,9 @@ watch() {
         0) done_with "Rolled out in $(minutes $((SECONDS - started)))." ;;
         1) undo "$EXIT_ROLLED_BACK" "ECS gave it up${TASKS_STOPPED:+: $TASKS_STOPPED}.${WHY:+ ($WHY)}" ;;
         2)
-            [ "$(of_service '.deployments[] | select(.status == "PRIMARY").taskDefinition')" != "$PREVIOUS" ] ||
+            [ "$(of_primary .taskDefinition)" != "$PREVIOUS" ] ||
                 undo "$EXIT_ROLLED_BACK" "ECS went back by itself${TASKS_STOPPED:+: $TASKS_STOPPED}."
-            fail "$EXIT_NOT_ROLLED_BACK" "$WHY Somebody else is deploying."
+            fail "$EXIT_NOT_ROLLED_BACK" "$WHY Somebody else is deploying; it was left alone."
             ;;
         3)
             why_tasks_stopped
@@ -265,50 +270,54 @@ PROOF_SECONDS=${PROOF_SECONDS:-90} # how long targets and service may take to sh
 
 # undo CODE REASON: puts back what ran before, unless ECS does it already; and ends the script.
 undo() {
-    local code=$1 reason=${2% } why_not
+    local code=$1 reason=${2% }
     no_progress
     say "${RED}failed:$PLAIN $reason"
     PHASE=back
-    go_back || {
-        why_not=$WHY
-        fail "$EXIT_NOT_ROLLED_BACK" "$reason It could not be undone: $why_not"
-    }
+    go_back || fail "$EXIT_NOT_ROLLED_BACK" "$reason $WHY"
     deregister "$NEW"
     fail "$code" "$reason $BACK" "$LEDGER_SERVICE $VERSION is not live in $ENVIRONMENT. $BACK"
 }
 
+# go_back: fails when that can't be done, or is not for us to do; WHY says why.
 go_back() {
-    local ended=0 primary waited=$SECONDS
+    local ended=0 waited=$SECONDS
+    see_service || return 1
+    # A moment passes between the circuit breaker's verdict and its way back.
+    if [ "$STARTING" = no ] && [ "$(of_service '.deploymentConfiguration | .deploymentCircuitBreaker.rollback or .alarms.rollback')" = true ]; then
+        while [ "$(of_primary '"\(.id) \(.rolloutState)"')" = "$ROLLOUT FAILED" ] && [ $((SECONDS - waited)) -lt "$PROOF_SECONDS" ]; do
+            sleep "$POLL_SECONDS"
+            see_service || return 1
+        done
+    fi
+    if [ "$(of_primary .id)" != "$ROLLOUT" ] && [ "$(of_primary .taskDefinition)" != "$PREVIOUS" ]; then
+        WHY="Another deployment took its place; it was left alone."
+        return 1
+    fi
     if [ "$STARTING" = yes ]; then
         step "Stopping the tasks again: nothing ran here before"
         update_service "$PREVIOUS" --desired-count 0 || {
-            WHY=$(aws_said)
+            WHY="It could not be undone: $(aws_said)"
             return 1
         }
         BACK="No tasks run, as before."
         return
     fi
     step "Going back to revision $(revision "$PREVIOUS")"
-    # A moment passes between the circuit breaker's verdict and its way back.
-    if [ "$(of_service '.deploymentConfiguration | .deploymentCircuitBreaker.rollback or .alarms.rollback')" = true ]; then
-        while [ "$(of_service '.deployments[] | select(.status == "PRIMARY") | "\(.id) \(.rolloutState)"')" = "$ROLLOUT FAILED" ] &&
-            [ $((SECONDS - waited)) -lt "$PROOF_SECONDS" ]; do
-            sleep "$POLL_SECONDS"
-            read_service || true
-        done
-    fi
-    primary=$(of_service '.deployments[] | select(.status == "PRIMARY").id')
-    if [ "$primary" != "$ROLLOUT" ]; then
+    if [ "$(of_primary .id)" != "$ROLLOUT" ]; then
         note "ECS does it by itself."
-        ROLLOUT=$primary
+        ROLLOUT=$(of_primary .id)
     else
         update_service "$PREVIOUS" || {
-            WHY=$(aws_said)
+            WHY="It could not be undone: $(aws_said)"
             return 1
         }
     fi
     watch_rollout "$TIMEOUT" || ended=$?
-    [ "$ended" = 0 ] || return 1
+    if [ "$ended" != 0 ]; then
+        WHY="It could not be undone: $WHY"
+        return 1
+    fi
     BACK="Revision $(revision "$PREVIOUS") is back."
     done_with "$BACK"
 }
@@ -448,22 +457,24 @@ main() {
     watch
     RECORDING=no
     finish_recording succeeded ''
-    [ "$ROLLBACK" = no ] || deregister "$PREVIOUS"
+    [ "$ROLLBACK" = no ] || [ "$LEFT" = "$NEW" ] || deregister "$LEFT"
     done_with "$BOLD$LEDGER_SERVICE $VERSION is live in $ENVIRONMENT$PLAIN, after $(minutes $SECONDS)."
 }
 
 # resume: takes up the rollout of this image that is under way or has just ended.
 resume() {
     local definition
-    NEW=$(of_service '.deployments[] | select(.status == "PRIMARY").taskDefinition')
+    NEW=$(of_primary .taskDefinition)
     definition=$(task_definition "$NEW") || die "$EXIT_PREFLIGHT" "$(aws_said)"
     if [ "$(digest_in "$definition")" != "$DIGEST" ]; then
         WHY="ECS is not rolling out $VERSION, but revision $(revision "$NEW")."
         die "$EXIT_PREFLIGHT" "$WHY It was given up, or went back: scripts/status.sh $ENVIRONMENT."
     fi
-    ROLLOUT=$(of_service '.deployments[] | select(.status == "PRIMARY").id') LAST_EVENT=$(of_service '.events[0].id // ""') STARTING=no
-    PREVIOUS=$(of_service 'first(.deployments[] | select(.status == "ACTIVE").taskDefinition) // ""')
+    ROLLOUT=$(of_primary .id) LAST_EVENT=$(of_service '.events[0].id // ""') STARTING=no
+    LEFT=$(of_service 'first(.deployments[] | select(.status == "ACTIVE").taskDefinition) // ""')
+    PREVIOUS=$(of_service 'first(.deployments[] | select(.status == "ACTIVE" and .rolloutState == "COMPLETED").taskDefinition) // ""')
     [ -n "$PREVIOUS" ] || PREVIOUS=$(last_good_revision "$NEW" | jq -r .taskDefinitionArn) || PREVIOUS=$NEW
+    LEFT=${LEFT:-$PREVIOUS}
     find_ledger
     resume_recording
     [ -n "$LEDGER_ID" ] || [ "$LEDGER" = none ] || {

@@ -59,6 +59,7 @@ class Scenario:
             "calls": [], "family": family, "definitions": definitions, "service": service, "images": images, "fates": [], "serial": 1,
             "deny": [], "slow": {}, "stopped_tasks": [], "stopped_by": "", "one_off": None, "task_exit": 0, "log": [], "targets": ["healthy"],
             "database": "available", "foreign": live, "retry": [], "lie": None, "labels": "",
+            "stale": 0, "before": None,
         })  # fmt: skip
 
     @contextmanager

@@ -162,6 +162,60 @@ def test_somebody_else_takes_over(scenario: Scenario, app: str, ledger: Prop) ->
     assert scenario.calls(changing=True) == CHANGES
 
 
+def test_a_takeover_while_it_is_proven_is_left_alone(scenario: Scenario, app: str, ledger: Prop) -> None:
+    scenario.set(lie="down")
+    process = start(scenario, "deploy.sh", "staging", "1.4.2", **settings(app, ledger))
+    wait_for(lambda: "elbv2 describe-target-health" in scenario.calls())
+    take_over(scenario, "arn:aws:ecs:ap-south-1:123456789012:task-definition/prop-backend-staging:99")
+    ended = Run(process)
+    assert ended.code == 7, ended
+    assert "Another deployment took its place; it was left alone." in ended.err
+    assert scenario.calls(changing=True).count("ecs update-service") == 1
+    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+
+
+def take_over(scenario: Scenario, definition: str) -> None:
+    """Somebody else deploys, past the stub's calls."""
+    with scenario.lock():
+        state = json.loads(scenario.file.read_text())
+        service = state["service"]
+        service["deployments"][0]["status"] = "ACTIVE"
+        theirs = {"id": "ecs-svc/77", "status": "PRIMARY", "taskDefinition": definition, "rolloutState": "IN_PROGRESS", "fate": "stuck", "age": 0}
+        service["deployments"].insert(0, service["deployments"][0] | theirs)
+        service["taskDefinition"] = definition
+        scenario.file.write_text(json.dumps(state))
+
+
+def test_what_begins_during_the_migration_is_not_rolled_over(scenario: Scenario, app: str, ledger: Prop) -> None:
+    process = start(scenario, "deploy.sh", "staging", "1.4.2", "--migrate-first", **settings(app, ledger), POLL_SECONDS="1")
+    wait_for(lambda: "ecs run-task" in scenario.calls())
+    take_over(scenario, "arn:aws:ecs:ap-south-1:123456789012:task-definition/prop-backend-staging:99")
+    ended = Run(process)
+    assert ended.code == 5, ended
+    assert "ECS is rolling out revision 99" in ended.err
+    assert "ecs update-service" not in scenario.calls()
+    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+
+
+def test_a_rollout_that_shows_late_has_not_gone_back(scenario: Scenario, app: str) -> None:
+    scenario.set(stale=3)
+    ended = deploy(scenario, app)
+    assert ended.code == 0, ended
+
+
+def test_what_is_taken_over_is_nothing_to_go_back_to(scenario: Scenario, app: str) -> None:
+    """Going back is going to what was proven, not to the rollout whose place was taken."""
+    scenario.set(fates=["stuck", "failed"])
+    assert interrupt(scenario, app, None, "ecs update-service").code == 130
+    service = scenario.read()["service"]
+    service["deploymentConfiguration"]["deploymentCircuitBreaker"]["rollback"] = False
+    scenario.set(service=service)
+    ended = deploy(scenario, app, "staging", "1.4.2", "--take-over")
+    assert ended.code == 6, ended
+    assert "Revision 2 is back." in ended.err
+    assert scenario.live_digest() == OLD
+
+
 def test_a_failed_migration_touches_no_service(scenario: Scenario, app: str, ledger: Prop) -> None:
     scenario.set(task_exit=1, log=["prop: migration 0004 failed"])
     ended = deploy(scenario, app, "staging", "1.4.2", "--migrate-first", ledger=ledger)

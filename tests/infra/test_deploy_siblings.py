@@ -78,6 +78,8 @@ def test_a_rollback_from_what_is_still_running(deployed: Scenario, app: str, led
     assert ended.code == 0, ended
     assert deployed.live_digest() == NEW
     assert told(place(ledger)["latest"])[-2:] == [("1.4.1", "cancelled"), ("1.4.2", "succeeded")]
+    # What was left is what was rolling out; what is proven stays.
+    assert revisions(deployed)[2:] == [(3, "ACTIVE"), (4, "INACTIVE"), (5, "ACTIVE")]
 
 
 def test_a_rollback_passes_a_freeze_and_can_be_tried_dry(deployed: Scenario, app: str, ledger: Prop) -> None:
