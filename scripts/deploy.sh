@@ -4,6 +4,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/aws.sh"
 . "$(dirname "$0")/ecs.sh"
+. "$(dirname "$0")/rds.sh"
 readonly EXIT_BLOCKED=4 EXIT_RUNNING=5 EXIT_ROLLED_BACK=6 EXIT_NOT_ROLLED_BACK=7 EXIT_TIMED_OUT=8 EXIT_MIGRATION=9 EXIT_INTERRUPTED=130
 . "$(dirname "$0")/ledger.sh"
 
@@ -161,11 +162,9 @@ refuse_if_running() {
 
 # A service that has no tasks was never started, or somebody or the schedule has stopped it, and then its database too.
 refuse_if_stopped() {
-    local status=unknown answer
+    local status answer
     # The role may be one that can't look at databases: then the service alone tells.
-    if answer=$(call rds describe-db-instances --db-instance-identifier "$DB_INSTANCE"); then
-        status=$(jq -r '.DBInstances[0].DBInstanceStatus' <<<"$answer")
-    fi
+    status=$(database_status "$DB_INSTANCE") || status=unknown
     STARTING=no
     if [ "$DESIRED" = 0 ]; then
         STARTING=yes
@@ -185,18 +184,7 @@ refuse_if_stopped() {
 wake() {
     [ "$WAKE" = needed ] || return 0
     step "Waking $ENVIRONMENT"
-    local started=$SECONDS
-    if [ "$DATABASE" = stopped ]; then
-        alter rds start-db-instance --db-instance-identifier "$DB_INSTANCE" >/dev/null ||
-            die "$EXIT_PREFLIGHT" "The database $DB_INSTANCE can't be started. $(aws_said)"
-    fi
-    while [ "$DATABASE" != available ] && [ "$DATABASE" != unknown ] && [ "$DRY_RUN" = no ]; do
-        [ $((SECONDS - started)) -lt "$TIMEOUT" ] || die "$EXIT_PREFLIGHT" "The database $DB_INSTANCE is still $DATABASE after $(minutes "$TIMEOUT")."
-        progress "$(minutes $((SECONDS - started)))" "database: $DATABASE"
-        sleep "$POLL_SECONDS"
-        DATABASE=$(call rds describe-db-instances --db-instance-identifier "$DB_INSTANCE" | jq -r '.DBInstances[0].DBInstanceStatus')
-    done
-    no_progress
+    [ "$DATABASE" = unknown ] || start_database "$DB_INSTANCE" "$TIMEOUT" || die "$EXIT_PREFLIGHT" "$WHY"
 }
 
 # --- The deployment
@@ -374,6 +362,13 @@ interrupted() {
 ended() {
     local code=$1 outcome
     trap - EXIT INT TERM
+    # Neither ended by a sentence nor by Ctrl-C: a command failed that should not, and its code means nothing here.
+    if [ "$code" != 0 ] && [ "$code" != "$EXIT_INTERRUPTED" ] && [ -z "$DIED" ]; then
+        code=$EXIT_FAILED WHY="It ended unexpectedly."
+        [ ! -s "$WORK/aws-said" ] || WHY+=" $(aws_said)"
+        no_progress
+        say "$RED$SCRIPT:$PLAIN $WHY"
+    fi
     case $code in
         0) outcome=succeeded ;;
         "$EXIT_USAGE" | "$EXIT_PREFLIGHT") outcome=refused ;;
@@ -386,8 +381,8 @@ ended() {
         "$EXIT_INTERRUPTED") outcome=interrupted ;;
         *) outcome=error ;;
     esac
-    [ "$code" = 0 ] || WHY=${WHY:-${DIED:-It ended unexpectedly.}}
-    [ "$RECORDING" = no ] || finish_recording failed "deploy.sh ended unexpectedly: $WHY"
+    [ "$code" = 0 ] || WHY=${WHY:-$DIED}
+    [ "$RECORDING" = no ] || finish_recording failed "deploy.sh: $WHY"
     [ "$DRY_RUN" = yes ] || [ "$outcome" = refused ] || tell_slack "$outcome"
     [ "$JSON" = no ] || result "$outcome" "$code"
     rm -rf "$WORK"

@@ -581,6 +581,26 @@ def test_a_stopped_environment_is_refused_or_woken(scenario: Scenario, app: str)
     assert scenario.read()["database"] == "available"
 
 
+def test_a_database_that_is_still_stopping_is_woken(scenario: Scenario, app: str) -> None:
+    """It is waited for, then started; and a look that fails meanwhile ends nothing."""
+    state = scenario.read()
+    state["service"] |= {"desiredCount": 0, "runningCount": 0}
+    scenario.write(state | {"database": "stopping for long", "blips": {"rds describe-db-instances": [2, 4]}})
+    ended = deploy(scenario, app, "staging", "1.4.2", "--wake")
+    assert ended.code == 0, ended
+    assert scenario.calls(changing=True) == ["rds start-db-instance", *CHANGES]
+
+
+def test_what_no_script_expects_is_an_error_of_its_own(scenario: Scenario, app: str, ledger: Prop) -> None:
+    """The exit code of a tool is none of ours: jq's 5 is not that another deployment is running."""
+    scenario.set(garbled=["ecs register-task-definition"])
+    ended = deploy(scenario, app, "staging", "1.4.2", "--json", ledger=ledger)
+    assert ended.code == 1, ended
+    assert (ended.result["outcome"], ended.result["exit_code"]) == ("error", 1)
+    assert "deploy.sh: It ended unexpectedly." in ended.err
+    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+
+
 # --- Ctrl-C
 
 

@@ -161,6 +161,54 @@ def test_an_interrupted_task_can_be_stopped(scenario: Scenario) -> None:
     assert "aws ecs stop-task" in ended.err
 
 
+# --- db.sh
+
+
+def test_stopping_waits_for_tasks_that_cannot_be_seen(scenario: Scenario) -> None:
+    """One look that fails is not taken for the last task's end."""
+    service = scenario.read()["service"]
+    scenario.set(service=service | {"runningCount": 3, "desiredCount": 3}, blips={"ecs describe-services": [3]})
+    ended = run(scenario, "db.sh", "staging", "stop")
+    assert ended.code == 0, ended
+    assert scenario.calls(changing=True) == ["ecs update-service", "rds stop-db-instance"]
+    before = scenario.calls()[: scenario.calls().index("rds stop-db-instance")]
+    assert before.count("ecs describe-services") == 5
+    assert scenario.read()["database"] == "stopped"
+
+
+def test_a_database_that_cannot_be_stopped_keeps_its_tasks(scenario: Scenario) -> None:
+    scenario.set(database="backing-up")
+    ended = run(scenario, "db.sh", "staging", "stop")
+    assert ended.code == 3, ended
+    assert "prop-db-staging is backing-up" in ended.err
+    assert scenario.calls(changing=True) == []
+
+
+def test_a_database_that_is_stopping_is_started_afterwards(scenario: Scenario) -> None:
+    service = scenario.read()["service"]
+    scenario.set(service=service | {"runningCount": 0, "desiredCount": 0}, database="stopping", blips={"rds describe-db-instances": [2]})
+    ended = run(scenario, "db.sh", "staging", "start")
+    assert ended.code == 0, ended
+    assert scenario.calls(changing=True) == ["rds start-db-instance", "ecs update-service"]
+    assert scenario.read()["service"]["runningCount"] == 2
+
+
+def test_more_tasks_than_the_least_are_enough(scenario: Scenario) -> None:
+    service = scenario.read()["service"]
+    scenario.set(service=service | {"runningCount": 5, "desiredCount": 4})
+    ended = run(scenario, "db.sh", "staging", "start", "--timeout", "20")
+    assert ended.code == 0, ended
+    assert scenario.calls(changing=True) == []
+
+
+def test_a_restored_instance_is_compared_once_it_is_adjusted(scenario: Scenario) -> None:
+    scenario.set(pending=4)
+    ended = run(scenario, "db.sh", "staging", "restore", "--name", "copy", "--json")
+    assert ended.code == 0, ended
+    assert ended.result["restored"] == "copy"
+    assert scenario.options("rds modify-db-instance")[0]["backup-retention-period"] == "7"
+
+
 # --- What every script says
 
 
