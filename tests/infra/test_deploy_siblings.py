@@ -51,6 +51,20 @@ def test_without_the_ledger_the_task_definitions_say_it(deployed: Scenario, app:
     assert deployed.spool.exists()
 
 
+def test_a_ledger_that_is_behind_does_not_say_it(scenario: Scenario, app: str, ledger: Prop) -> None:
+    """1.4.2 was deployed past it: what it takes for live is what ran before, and what it calls previous is older still."""
+    older = ledger.post("/v1/deployments", {"service": "prop", "environment": "staging", "version": "1.4.0", "create_missing": True, "start": True})
+    ledger.post(f"/v1/deployments/{older['id']}/transitions", {"to": "succeeded"})
+    again = ledger.post("/v1/deployments", {"service": "prop", "environment": "staging", "version": "1.4.1", "start": True})
+    ledger.post(f"/v1/deployments/{again['id']}/transitions", {"to": "succeeded"})
+    assert run(scenario, "deploy.sh", "staging", "1.4.2", **settings(app, None)).code == 0
+    ended = run(scenario, "rollback.sh", "staging", **settings(app, ledger))
+    assert ended.code == 0, ended
+    assert f"prop takes 1.4.1 ({OLD[:19]}…) for live, but ECS runs {NEW[:19]}…" in ended.err
+    assert "ECS says: revision 2" in ended.err
+    assert scenario.live_digest() == OLD
+
+
 @pytest.mark.parametrize("asks_ledger", [True, False])
 def test_a_rollback_whose_image_is_gone(deployed: Scenario, app: str, ledger: Prop, asks_ledger: bool) -> None:
     deployed.set(images=[image for image in deployed.read()["images"] if image["digest"] != OLD])
