@@ -1,6 +1,8 @@
 """deploy.sh in all the ways in which a deployment goes wrong: with a stub `aws`, since moto knows none of them. The ledger is a real prop."""
 
 import json
+import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -532,6 +534,56 @@ def test_a_spool_never_says_that_an_older_release_is_live(scenario: Scenario, ap
     assert late["state"] == "cancelled"
     assert "told when 1.4.3 was live already" in late["reason"]
     assert not scenario.spool.exists()
+
+
+def spooled(scenario: Scenario, app: str) -> str:
+    """What a deployment has left for a ledger that was away."""
+    assert run(scenario, "deploy.sh", "staging", "1.4.2", APP_URL=app, PROP_URL="http://127.0.0.1:9", PROP_KEY="prop_x").code == 0
+    return scenario.spool.read_text()
+
+
+def test_what_a_killed_run_has_taken_is_told(scenario: Scenario, app: str, ledger: Prop) -> None:
+    lines = spooled(scenario, app)
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    scenario.spool.with_name(f"spool.jsonl.{dead.pid}").write_text(lines)
+    scenario.spool.with_name(f"spool.jsonl.{os.getpid()}").write_text("taken by one that lives\n")
+    scenario.spool.unlink()
+    # Nor is the lock of a dead run in the way.
+    lock = scenario.spool.with_name("spool.jsonl.lock")
+    lock.mkdir()
+    os.utime(lock, (1e9, 1e9))
+    ended = deploy(scenario, app, ledger=ledger)
+    assert ended.code == 0, ended
+    assert "Told the ledger what it had missed: 2 lines" in ended.err
+    assert told(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "superseded"), ("1.4.2", "succeeded")]
+    assert [file.name for file in scenario.spool.parent.glob("spool.jsonl*")] == [f"spool.jsonl.{os.getpid()}"]
+
+
+def test_a_spool_that_is_locked_is_left_alone(scenario: Scenario, app: str, ledger: Prop) -> None:
+    lines = spooled(scenario, app)
+    lock = scenario.spool.with_name("spool.jsonl.lock")
+    lock.mkdir()
+    ended = deploy(scenario, app, ledger=ledger)
+    assert ended.code == 0, ended
+    assert "is locked" in ended.err
+    assert scenario.spool.read_text() == lines
+    assert lock.exists()
+
+
+def test_what_is_kept_while_the_ledger_is_told_is_kept(scenario: Scenario, app: str, ledger: Prop) -> None:
+    """And what could not be told comes before it."""
+    first, second = spooled(scenario, app).splitlines(keepends=True)
+
+    def relay(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        if method == "GET" and path.startswith("/v1/services/") and not scenario.spool.exists():
+            scenario.spool.write_text("kept meanwhile\n")
+        return (401, b'{"title": "no"}') if path.endswith("/transitions") else forward(ledger, method, path, body)
+
+    with relaying(relay) as url:
+        run(scenario, "deploy.sh", "staging", "1.4.2", APP_URL=app, PROP_URL=url, PROP_KEY=ledger.key)
+    assert scenario.spool.read_text() == f"{second}kept meanwhile\n"
+    assert "succeeded" in second and "succeeded" not in first
 
 
 def test_require_ledger_is_strict(scenario: Scenario, app: str) -> None:
