@@ -65,6 +65,7 @@ END
 
 WANTED='' RELEASE='' TIMEOUT=900
 MIGRATE_FIRST=no WAKE=no FORCE=no REASON='' REQUIRE_LEDGER=no TAKE_OVER=no RESUME=no ROLLBACK=no JSON=no
+GIVEN_TOO=() # what --resume wants to be given again
 
 read_arguments() {
     local words=()
@@ -80,11 +81,12 @@ read_arguments() {
             --require-ledger) REQUIRE_LEDGER=yes ;;
             --take-over) TAKE_OVER=yes ;;
             --resume) RESUME=yes ;;
-            --rollback) ROLLBACK=yes ;;
+            --rollback) ROLLBACK=yes GIVEN_TOO+=("$1") ;;
             --dry-run) DRY_RUN=yes ;;
             --json) JSON=yes ;;
             --reason | --release | --service | --timeout)
                 [ -n "${2:-}" ] || misused "$1 wants a value."
+                [ "$1" = --reason ] || GIVEN_TOO+=("$1" "$2")
                 case $1 in
                     --reason) REASON=$2 ;;
                     --release) RELEASE=$2 ;;
@@ -190,16 +192,18 @@ wake() {
 # --- The deployment
 
 register() {
-    local answer
-    answer=$(alter ecs register-task-definition --cli-input-json "$(with_image "$LATEST")") ||
+    # Into a file: a Ctrl-C that comes meanwhile is heard before anything could be done with the answer.
+    alter ecs register-task-definition --cli-input-json "$(with_image "$LATEST")" >"$WORK/registered" ||
         fail "$EXIT_PREFLIGHT" "The task definition can't be registered. $(aws_said) The service was not touched."
     if [ "$DRY_RUN" = yes ]; then
         NEW="${PREVIOUS%:*}:NEXT"
     else
-        NEW=$(jq -r '.taskDefinition.taskDefinitionArn' <<<"$answer")
+        NEW=$(registered)
         done_with "Registered revision $(revision "$NEW") of $TASK_FAMILY."
     fi
 }
+
+registered() { jq -r .taskDefinition.taskDefinitionArn "$WORK/registered"; }
 
 migrate() {
     [ "$MIGRATE_FIRST" = yes ] || return 0
@@ -209,7 +213,6 @@ migrate() {
         [ "$DRY_RUN" = yes ] || done_with "Migrated."
         return
     fi
-    deregister "$NEW"
     fail "$EXIT_MIGRATION" "The migration failed: ${WHY:-it wrote no reason.} The service was not touched."
 }
 
@@ -223,7 +226,6 @@ roll_out() {
     PHASE=rolling
     update_service "$NEW" ${arguments[@]+"${arguments[@]}"} || {
         WHY=$(aws_said) PHASE=recorded
-        deregister "$NEW"
         fail "$EXIT_PREFLIGHT" "The service can't be updated. $WHY It runs on as it was."
     }
 }
@@ -263,7 +265,6 @@ undo() {
     say "${RED}failed:$PLAIN $reason"
     PHASE=back
     go_back || fail "$EXIT_NOT_ROLLED_BACK" "$reason $WHY"
-    deregister "$NEW"
     fail "$code" "$reason $BACK" "$LEDGER_SERVICE $VERSION is not live in $ENVIRONMENT. $BACK"
 }
 
@@ -316,6 +317,21 @@ deregister() {
         warn "Revision $(revision "$1") stays active, although it is not good. $(aws_said)"
 }
 
+# discard CODE: a revision that never proved good is no longer active when this ends, unless it is what the service has, or is
+# getting with nobody watching.
+discard() {
+    [ "$DRY_RUN" = no ] || return 0
+    case $PHASE in
+        nothing) return ;;
+        rolling | proving)
+            [ "$1" != "$EXIT_INTERRUPTED" ] && [ "$(of_primary .taskDefinition)" != "$NEW" ] || return 0
+            ;;
+        back) [ "$1" = "$EXIT_INTERRUPTED" ] || [ "$(of_primary .taskDefinition)" != "$NEW" ] || return 0 ;;
+    esac
+    [ -n "$NEW" ] || NEW=$(registered 2>/dev/null) || return 0
+    [ -z "$NEW" ] || deregister "$NEW"
+}
+
 # --- How it ends
 
 # fail CODE REASON [LAST_WORDS]: records that it failed, and ends the script.
@@ -332,7 +348,8 @@ interrupted() {
     trap '' INT TERM
     no_progress
     say ''
-    local again="scripts/deploy.sh $ENVIRONMENT $WANTED --resume"
+    local again
+    again="scripts/deploy.sh $ENVIRONMENT $WANTED --resume$(as_typed ${GIVEN_TOO[@]+"${GIVEN_TOO[@]}"})"
     case $PHASE in
         nothing) WHY="Interrupted before anything was changed." ;;
         recorded) WHY="Interrupted before the service was touched: it runs on as it was." ;;
@@ -381,7 +398,10 @@ ended() {
         "$EXIT_INTERRUPTED") outcome=interrupted ;;
         *) outcome=error ;;
     esac
-    [ "$code" = 0 ] || WHY=${WHY:-$DIED}
+    if [ "$code" != 0 ]; then
+        WHY=${WHY:-$DIED}
+        discard "$code"
+    fi
     [ "$RECORDING" = no ] || finish_recording failed "deploy.sh: $WHY"
     [ "$DRY_RUN" = yes ] || [ "$outcome" = refused ] || tell_slack "$outcome"
     [ "$JSON" = no ] || result "$outcome" "$code"

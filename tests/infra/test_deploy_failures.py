@@ -121,8 +121,8 @@ def test_what_cannot_be_undone_has_its_own_exit_code(scenario: Scenario, app: st
     ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "1", ledger=ledger)
     assert ended.code == 7, ended
     assert "could not be undone" in ended.err
-    # The revision may be all there is: it stays.
-    assert "ecs deregister-task-definition" not in scenario.calls()
+    # It is on its way back, so nothing is to go forward to that revision again.
+    assert scenario.calls(changing=True)[-1] == "ecs deregister-task-definition"
     assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
 
 
@@ -161,7 +161,7 @@ def test_somebody_else_takes_over(scenario: Scenario, app: str, ledger: Prop) ->
     ended = deploy(scenario, app, ledger=ledger)
     assert ended.code == 7, ended
     assert "took its place" in ended.err
-    assert scenario.calls(changing=True) == CHANGES
+    assert scenario.calls(changing=True) == [*CHANGES, "ecs deregister-task-definition"]
 
 
 def test_a_takeover_while_it_is_proven_is_left_alone(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -687,8 +687,38 @@ def test_ctrl_c_before_the_service_is_touched(scenario: Scenario, app: str, ledg
     ended = interrupt(scenario, app, ledger, "ecs register-task-definition")
     assert ended.code == 130, ended
     assert "before the service was touched" in ended.err
-    assert "ecs update-service" not in scenario.calls()
+    # Nor does a revision stay that nobody has proven.
+    assert scenario.calls(changing=True) == ["ecs register-task-definition", "ecs deregister-task-definition"]
     assert told(place(ledger)["latest"])[-1] == ("1.4.2", "cancelled")
+
+
+def test_ctrl_c_during_the_migration(scenario: Scenario, app: str) -> None:
+    scenario.set(slow={"ecs describe-tasks": 2})
+    ended = interrupt(scenario, app, None, "ecs describe-tasks", "--migrate-first")
+    assert ended.code == 130, ended
+    assert "while the migration ran" in ended.err
+    assert scenario.calls(changing=True)[-1] == "ecs deregister-task-definition"
+    assert "ecs update-service" not in scenario.calls()
+
+
+def test_ctrl_c_on_the_way_back(scenario: Scenario, app: str) -> None:
+    service = scenario.read()["service"]
+    service["deploymentConfiguration"]["deploymentCircuitBreaker"]["rollback"] = False
+    scenario.set(fates=["failed", "stuck"], service=service)
+    process = start(scenario, "deploy.sh", "staging", "1.4.2", **settings(app, None))
+    wait_for(lambda: scenario.calls().count("ecs update-service") == 2)
+    time.sleep(0.3)
+    ended = press_ctrl_c(process)
+    assert ended.code == 130, ended
+    assert scenario.calls(changing=True) == [*CHANGES, "ecs update-service", "ecs deregister-task-definition"]
+
+
+def test_what_goes_on_watching_is_given_the_same(scenario: Scenario, app: str) -> None:
+    scenario.set(fates=["stuck"])
+    ended = interrupt(scenario, app, None, "ecs update-service", "--release", "one two", "--timeout", "60", "--rollback", "--reason", "x")
+    assert ended.code == 130, ended
+    assert "scripts/deploy.sh staging 1.4.2 --resume --release 'one two' --timeout 60 --rollback\n" in ended.err
+    assert scenario.calls(changing=True) == CHANGES
 
 
 def test_resume_goes_back_when_the_rollout_fails(scenario: Scenario, app: str, ledger: Prop) -> None:
