@@ -20,8 +20,27 @@ find_service() {
         "There is no service $ECS_SERVICE in $ECS_CLUSTER ($AWS_REGION). scripts/infra.sh $ENVIRONMENT apply makes it."
 }
 
+# see_service: the same, where one look that fails must not decide. WHY says why it can't be seen.
+see_service() {
+    local blind=0
+    until read_service && [ -n "$SERVICE" ]; do
+        blind=$((blind + 1))
+        if [ "$blind" -ge 5 ]; then
+            WHY="The service can't be seen any more. $(aws_said)"
+            return 1
+        fi
+        sleep "$POLL_SECONDS"
+    done
+}
+
 # of_service FILTER: what jq finds in it.
 of_service() { jq -r "$1" <<<"$SERVICE"; }
+
+# of_primary FILTER: what jq finds in the deployment that the service has or is getting.
+of_primary() { of_service "first(.deployments[] | select(.status == \"PRIMARY\")) | $1"; }
+
+# proven_definition: what the service ran before anything that is still under way: what ECS would go back to, too.
+proven_definition() { of_service 'first(.deployments[] | select(.rolloutState == "COMPLETED").taskDefinition) // .taskDefinition'; }
 
 # least_tasks: how many tasks a started service has: what the autoscaling wants at least.
 least_tasks() {
@@ -140,29 +159,36 @@ update_service() {
     answer=$(alter ecs update-service --cluster "$ECS_CLUSTER" --service "$ECS_SERVICE" --task-definition "$arn" \
         --force-new-deployment "$@") || return 1
     [ "$DRY_RUN" = no ] || return 0
-    ROLLOUT=$(jq -r '.service.deployments[] | select(.status == "PRIMARY").id' <<<"$answer")
+    SERVICE=$(jq -c .service <<<"$answer")
+    ROLLOUT=$(of_primary .id)
 }
 
 # watch_rollout SECONDS: watches ROLLOUT until it has ended. Returns 0 when it is complete, 1 when it failed, 2 when another
 # one took its place, 3 when the time is over, 4 when it can't be seen any more; WHY says why. A rollback by the circuit
-# breaker ends just as steady as a success: only the id tells.
+# breaker ends just as steady as a success: only the id tells. ECS may show a new rollout some moments late: one that was
+# never seen is looked for a few times before it is taken for replaced.
 watch_rollout() {
-    local started=$SECONDS blind=0 state mine primary failed told=0
+    local started=$SECONDS blind=0 unseen=0 state mine primary failed told=0
     while :; do
         if read_service && [ -n "$SERVICE" ]; then
             blind=0
             print_events
             mine=$(jq -c --arg id "$ROLLOUT" 'first(.deployments[] | select(.id == $id)) // {}' <<<"$SERVICE")
-            primary=$(of_service '.deployments[] | select(.status == "PRIMARY").id')
+            primary=$(of_primary .id)
             state=$(jq -r '.rolloutState // "GONE"' <<<"$mine") failed=$(jq -r '.failedTasks // 0' <<<"$mine")
             WHY=$(jq -r '.rolloutStateReason // ""' <<<"$mine")
             if [ "$failed" -gt "$told" ] || [ "$state" = FAILED ]; then
                 [ "$failed" -le "$told" ] || { no_progress && why_tasks_stopped; }
                 told=$failed
             fi
+            [ "$state" = GONE ] || unseen=5
             if [ "$state" = FAILED ]; then
                 no_progress
                 return 1
+            elif [ "$unseen" -lt 5 ]; then
+                unseen=$((unseen + 1))
+                sleep "$POLL_SECONDS"
+                continue
             elif [ "$primary" != "$ROLLOUT" ]; then
                 no_progress
                 WHY="Another deployment, $primary, took its place."
@@ -358,7 +384,7 @@ watch_targets() {
         }
         summary=$(jq -r '[.TargetHealthDescriptions[].TargetHealth | select(.State != "draining")] as $all
             | [$all[] | select(.State == "healthy")] as $good
-            | "\($good | length) \($all | length) \([$all[] | select(.State != "healthy").Description // .State] | unique | join("; "))"' <<<"$health")
+            | "\($good | length) \($all | length) \([$all[] | select(.State != "healthy") | .Description // .State] | unique | join("; "))"' <<<"$health")
         read -r HEALTHY TARGETS WHY <<<"$summary"
         [ "$HEALTHY" = 0 ] || [ "$HEALTHY" != "$TARGETS" ] || return 0
         if [ $((SECONDS - started)) -ge "$1" ]; then

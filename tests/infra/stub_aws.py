@@ -22,6 +22,13 @@ READING = ("describe", "list", "get", "batch-get", "filter")
 OLD, NEW, OTHER = (f"sha256:{digit * 64}" for digit in "abc")
 OLD_SHA, NEW_SHA = "1" * 40, "2" * 40
 
+INSTANCE = {
+    "DBInstanceIdentifier": "prop-db-staging", "DBInstanceClass": "db.t4g.micro", "EngineVersion": "17.4", "BackupRetentionPeriod": 7,
+    "DBSubnetGroup": {"DBSubnetGroupName": "prop-db-staging"}, "DBParameterGroups": [{"DBParameterGroupName": "prop-db-staging"}],
+    "VpcSecurityGroups": [{"VpcSecurityGroupId": "sg-2"}], "MasterUsername": "prop", "StorageEncrypted": True,
+    "Endpoint": {"Address": "db.example.org", "Port": 5432},
+}  # fmt: skip
+
 
 def definition(revision: int, digest: str | None, family: str) -> dict:
     image = f"123456789012.dkr.ecr.ap-south-1.amazonaws.com/prop-backend{'@' + digest if digest else ':none'}"
@@ -59,6 +66,7 @@ class Scenario:
             "calls": [], "family": family, "definitions": definitions, "service": service, "images": images, "fates": [], "serial": 1,
             "deny": [], "slow": {}, "stopped_tasks": [], "stopped_by": "", "one_off": None, "task_exit": 0, "log": [], "targets": ["healthy"],
             "database": "available", "foreign": live, "retry": [], "lie": None, "labels": "",
+            "stale": 0, "before": None, "blips": {}, "garbled": [], "instance": INSTANCE, "pending": 0,
         })  # fmt: skip
 
     @contextmanager
