@@ -322,7 +322,7 @@ deregister() {
 discard() {
     [ "$DRY_RUN" = no ] || return 0
     case $PHASE in
-        nothing) return ;;
+        nothing) return 0 ;;
         rolling | proving)
             [ "$1" != "$EXIT_INTERRUPTED" ] && [ "$(of_primary .taskDefinition)" != "$NEW" ] || return 0
             ;;
@@ -346,6 +346,7 @@ fail() {
 
 interrupted() {
     trap '' INT TERM
+    set +e
     no_progress
     say ''
     local again
@@ -379,6 +380,7 @@ interrupted() {
 ended() {
     local code=$1 outcome
     trap - EXIT INT TERM
+    set +e # there is no other end; and in a trap, a bare `return` gives what the script ended with
     # Neither ended by a sentence nor by Ctrl-C: a command failed that should not, and its code means nothing here.
     if [ "$code" != 0 ] && [ "$code" != "$EXIT_INTERRUPTED" ] && [ -z "$DIED" ]; then
         code=$EXIT_FAILED WHY="It ended unexpectedly."
