@@ -4,6 +4,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/aws.sh"
 . "$(dirname "$0")/ecs.sh"
+. "$(dirname "$0")/rds.sh"
 
 usage() {
     cat <<'END'
@@ -104,50 +105,59 @@ want_tasks() {
         die "The service can't be changed. $(aws_said)"
 }
 
-# wait_for_tasks COUNT: until that many run.
+# wait_for_tasks COUNT: until as many run, or more; with 0, until none does.
 wait_for_tasks() {
-    local started=$SECONDS
+    local started=$SECONDS running
     [ "$DRY_RUN" = no ] || return 0
-    while read_service && [ "$(of_service .runningCount)" != "$1" ]; do
-        [ $((SECONDS - started)) -lt "$TIMEOUT" ] || die "$(of_service .runningCount) of $1 tasks run after $(minutes "$TIMEOUT")."
-        progress "$(minutes $((SECONDS - started)))" "tasks: $(of_service .runningCount) running, of $1"
+    while :; do
+        running=''
+        ! read_service || [ -z "$SERVICE" ] || running=$(of_service .runningCount)
+        # Not seen is neither.
+        if [ -n "$running" ]; then
+            [ "$running" != "$1" ] || break
+            [ "$1" = 0 ] || [ "$running" -lt "$1" ] || break
+        fi
+        [ $((SECONDS - started)) -lt "$TIMEOUT" ] || die "${running:-An unknown number} of $1 tasks run after $(minutes "$TIMEOUT"). $([ -n "$running" ] || aws_said)"
+        progress "$(minutes $((SECONDS - started)))" "tasks: ${running:-?} running, of $1"
         sleep "$POLL_SECONDS"
     done
     no_progress
-    done_with "Tasks running: $1."
+    done_with "Tasks running: $running."
 }
 
 stop() {
     find_service
+    # Before any task is ended: one that RDS won't stop is left to its tasks.
+    case $(of_database .DBInstanceStatus) in
+        available | stopping | stopped) ;;
+        *) die "$EXIT_PREFLIGHT" "$DB_INSTANCE is $(of_database .DBInstanceStatus); only an available one can be stopped. Nothing was changed." ;;
+    esac
     step "Stopping $ENVIRONMENT"
     # Tasks first: without their database they would be taken for broken, and started again and again.
     want_tasks 0
     wait_for_tasks 0
-    case $(of_database .DBInstanceStatus) in
-        stopped) ;;
-        available) alter rds stop-db-instance --db-instance-identifier "$DB_INSTANCE" >/dev/null || die "$DB_INSTANCE can't be stopped. $(aws_said)" ;;
-        stopping) ;;
-        *) die "$EXIT_PREFLIGHT" "$DB_INSTANCE is $(of_database .DBInstanceStatus); only an available one can be stopped." ;;
-    esac
+    [ "$(of_database .DBInstanceStatus)" != available ] ||
+        alter rds stop-db-instance --db-instance-identifier "$DB_INSTANCE" >/dev/null || die "$DB_INSTANCE can't be stopped. $(aws_said)"
     wait_for stopped "$DB_INSTANCE"
 }
 
 start() {
     find_service
     step "Starting $ENVIRONMENT"
-    if [ "$(of_database .DBInstanceStatus)" = stopped ]; then
-        alter rds start-db-instance --db-instance-identifier "$DB_INSTANCE" >/dev/null || die "$DB_INSTANCE can't be started. $(aws_said)"
-    fi
-    wait_for available "$DB_INSTANCE"
-    local definition least
+    start_database "$DB_INSTANCE" "$TIMEOUT" || die "$WHY"
+    [ "$DRY_RUN" = yes ] || done_with "$DB_INSTANCE is available."
+    local definition least desired
     definition=$(task_definition "$(of_service .taskDefinition)") || die "$(aws_said)"
     if [ -z "$(digest_in "$definition")" ]; then
         note "Nothing was deployed yet: no tasks are started."
         return
     fi
-    least=$(least_tasks)
-    [ "$(of_service .desiredCount)" -ge "$least" ] || want_tasks "$least"
-    wait_for_tasks "$least"
+    least=$(least_tasks) desired=$(of_service .desiredCount)
+    if [ "$desired" -lt "$least" ]; then
+        want_tasks "$least"
+        desired=$least
+    fi
+    wait_for_tasks "$desired"
 }
 
 snapshot() {
@@ -181,6 +191,12 @@ readonly COMMON='{
     parameter_group: [.DBParameterGroups[].DBParameterGroupName], backup_days: .BackupRetentionPeriod, user: .MasterUsername, copy_tags: (.CopyTagsToSnapshot // false)
 }'
 
+# differences OLD_JSON: what DATABASE has not in common with it, one a line.
+differences() {
+    jq -rn --argjson old "$(jq -c "$COMMON" <<<"$1")" --argjson new "$(jq -c "$COMMON + {protected: .DeletionProtection}" <<<"$DATABASE")" '
+        (($old | keys[]) | select($old[.] != $new[.]) | "\(.) is \($new[.]), not \($old[.])"), (if $new.protected then empty else "it has no deletion protection" end)'
+}
+
 restore() {
     local new=${NAME:-$DB_INSTANCE-$(date -u +%Y%m%d-%H%M%S)} old=$DATABASE arguments groups of
     arguments=(--db-instance-class "$(of_database .DBInstanceClass)" --db-subnet-group-name "$(of_database .DBSubnetGroup.DBSubnetGroupName)"
@@ -212,11 +228,14 @@ restore() {
     [ "$(jq -r '.PerformanceInsightsEnabled // false' <<<"$old")" = false ] || modify+=(--enable-performance-insights)
     alter rds modify-db-instance --db-instance-identifier "$new" "${modify[@]}" >/dev/null || die "$new can't be adjusted. $(aws_said)"
     [ "$DRY_RUN" = no ] || return 0
-    wait_for available "$new"
-
-    local different
-    different=$(jq -rn --argjson old "$(jq -c "$COMMON" <<<"$old")" --argjson new "$(jq -c "$COMMON + {protected: .DeletionProtection}" <<<"$DATABASE")" '
-        (($old | keys[]) | select($old[.] != $new[.]) | "\(.) is \($new[.]), not \($old[.])"), (if $new.protected then empty else "it has no deletion protection" end)')
+    local different started=$SECONDS
+    different=$(differences "$old")
+    # It may be called available while what was asked for is pending.
+    while [ -n "$different" ] && [ "$(of_database '.PendingModifiedValues // {} | length')" != 0 ]; do
+        [ $((SECONDS - started)) -lt "$TIMEOUT" ] || die "$new is not adjusted after $(minutes "$TIMEOUT"). AWS goes on."
+        sleep "$POLL_SECONDS"
+        ! read_database "$new" || different=$(differences "$old")
+    done
     [ -z "$different" ] || die "$new is there, but is not as $DB_INSTANCE: $(paste -sd';' <<<"$different"). Nothing was switched over."
     done_with "$new has the network, security groups, parameters and backups of $DB_INSTANCE, and deletion protection."
     switch_over "$new"

@@ -4,6 +4,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/aws.sh"
 . "$(dirname "$0")/ecs.sh"
+. "$(dirname "$0")/rds.sh"
 readonly EXIT_BLOCKED=4 EXIT_RUNNING=5 EXIT_ROLLED_BACK=6 EXIT_NOT_ROLLED_BACK=7 EXIT_TIMED_OUT=8 EXIT_MIGRATION=9 EXIT_INTERRUPTED=130
 . "$(dirname "$0")/ledger.sh"
 
@@ -64,6 +65,7 @@ END
 
 WANTED='' RELEASE='' TIMEOUT=900
 MIGRATE_FIRST=no WAKE=no FORCE=no REASON='' REQUIRE_LEDGER=no TAKE_OVER=no RESUME=no ROLLBACK=no JSON=no
+GIVEN_TOO=() # what --resume wants to be given again
 
 read_arguments() {
     local words=()
@@ -79,11 +81,12 @@ read_arguments() {
             --require-ledger) REQUIRE_LEDGER=yes ;;
             --take-over) TAKE_OVER=yes ;;
             --resume) RESUME=yes ;;
-            --rollback) ROLLBACK=yes ;;
+            --rollback) ROLLBACK=yes GIVEN_TOO+=("$1") ;;
             --dry-run) DRY_RUN=yes ;;
             --json) JSON=yes ;;
             --reason | --release | --service | --timeout)
                 [ -n "${2:-}" ] || misused "$1 wants a value."
+                [ "$1" = --reason ] || GIVEN_TOO+=("$1" "$2")
                 case $1 in
                     --reason) REASON=$2 ;;
                     --release) RELEASE=$2 ;;
@@ -110,12 +113,13 @@ read_arguments() {
 # --- Before anything is changed
 
 PHASE=nothing # how far it came: nothing recorded migrating rolling proving back
-VERSION='' DIGEST='' GIT_SHA='' NEW='' PREVIOUS='' ROLLOUT='' WHY='' RECORDING=no
+# PREVIOUS is what to go back to; LEFT what the service was told to run, which with --take-over is not proven.
+VERSION='' DIGEST='' GIT_SHA='' NEW='' PREVIOUS='' LEFT='' ROLLOUT='' WHY='' RECORDING=no
 
 preflight() {
     identify
     find_service
-    PREVIOUS=$(of_service .taskDefinition) DESIRED=$(of_service .desiredCount)
+    PREVIOUS=$(proven_definition) LEFT=$(of_service .taskDefinition) DESIRED=$(of_service .desiredCount)
     resolve_image "$WANTED" || {
         ! no_image || die "$EXIT_PREFLIGHT" "There is no image $WANTED in $ECR_REPOSITORY. scripts/build.sh makes it."
         die "$EXIT_PREFLIGHT" "The image $WANTED can't be looked up in $ECR_REPOSITORY. $(aws_said)"
@@ -131,7 +135,7 @@ preflight() {
     note "image    $IMAGE"
     note "         tags: ${TAGS:-none}; commit: ${GIT_SHA:-not known}"
     note "account  $ACCOUNT in $AWS_REGION, as $IDENTITY"
-    note "service  $ECS_SERVICE: revision $(revision "$PREVIOUS"), $(of_service .runningCount) of $DESIRED tasks running"
+    note "service  $ECS_SERVICE: revision $(revision "$LEFT"), $(of_service .runningCount) of $DESIRED tasks running"
     note "answers  $URL$([ "$INSECURE" = no ] || echo ' (certificate not checked: APP_URL names the host that it is for)')"
 }
 
@@ -148,22 +152,21 @@ is_rolling() { of_service '(.deployments | length > 1) or any(.deployments[]; .r
 refuse_if_running() {
     [ "$(is_rolling)" = false ] && return
     local rolling
-    rolling=$(of_service '.deployments[] | select(.status == "PRIMARY") | "revision \(.taskDefinition | split(":") | last), since \(.createdAt)"')
+    rolling=$(of_primary '"revision \(.taskDefinition | split(":") | last), since \(.createdAt)"')
     if [ "$TAKE_OVER" = yes ]; then
         warn "ECS is rolling out $rolling; this deployment takes its place."
     else
-        WHY="ECS is rolling out $rolling."
-        die "$EXIT_RUNNING" "Another deployment is running: $WHY Nothing was changed. --resume goes on watching one of this version; --take-over replaces it."
+        rolling="ECS is rolling out $rolling."
+        fail "$EXIT_RUNNING" "$rolling" \
+            "Another deployment is running: $rolling The service was not touched. --resume goes on watching one of this version; --take-over replaces it."
     fi
 }
 
 # A service that has no tasks was never started, or somebody or the schedule has stopped it, and then its database too.
 refuse_if_stopped() {
-    local status=unknown answer
-    # The role that deploys may not look at databases: then the service alone tells.
-    if answer=$(call rds describe-db-instances --db-instance-identifier "$DB_INSTANCE"); then
-        status=$(jq -r '.DBInstances[0].DBInstanceStatus' <<<"$answer")
-    fi
+    local status answer
+    # The role may be one that can't look at databases: then the service alone tells.
+    status=$(database_status "$DB_INSTANCE") || status=unknown
     STARTING=no
     if [ "$DESIRED" = 0 ]; then
         STARTING=yes
@@ -183,33 +186,24 @@ refuse_if_stopped() {
 wake() {
     [ "$WAKE" = needed ] || return 0
     step "Waking $ENVIRONMENT"
-    local started=$SECONDS
-    if [ "$DATABASE" = stopped ]; then
-        alter rds start-db-instance --db-instance-identifier "$DB_INSTANCE" >/dev/null ||
-            die "$EXIT_PREFLIGHT" "The database $DB_INSTANCE can't be started. $(aws_said)"
-    fi
-    while [ "$DATABASE" != available ] && [ "$DATABASE" != unknown ] && [ "$DRY_RUN" = no ]; do
-        [ $((SECONDS - started)) -lt "$TIMEOUT" ] || die "$EXIT_PREFLIGHT" "The database $DB_INSTANCE is still $DATABASE after $(minutes "$TIMEOUT")."
-        progress "$(minutes $((SECONDS - started)))" "database: $DATABASE"
-        sleep "$POLL_SECONDS"
-        DATABASE=$(call rds describe-db-instances --db-instance-identifier "$DB_INSTANCE" | jq -r '.DBInstances[0].DBInstanceStatus')
-    done
-    no_progress
+    [ "$DATABASE" = unknown ] || start_database "$DB_INSTANCE" "$TIMEOUT" || die "$EXIT_PREFLIGHT" "$WHY"
 }
 
 # --- The deployment
 
 register() {
-    local answer
-    answer=$(alter ecs register-task-definition --cli-input-json "$(with_image "$LATEST")") ||
+    # Into a file: a Ctrl-C that comes meanwhile is heard before anything could be done with the answer.
+    alter ecs register-task-definition --cli-input-json "$(with_image "$LATEST")" >"$WORK/registered" ||
         fail "$EXIT_PREFLIGHT" "The task definition can't be registered. $(aws_said) The service was not touched."
     if [ "$DRY_RUN" = yes ]; then
         NEW="${PREVIOUS%:*}:NEXT"
     else
-        NEW=$(jq -r '.taskDefinition.taskDefinitionArn' <<<"$answer")
+        NEW=$(registered)
         done_with "Registered revision $(revision "$NEW") of $TASK_FAMILY."
     fi
 }
+
+registered() { jq -r .taskDefinition.taskDefinitionArn "$WORK/registered"; }
 
 migrate() {
     [ "$MIGRATE_FIRST" = yes ] || return 0
@@ -219,18 +213,19 @@ migrate() {
         [ "$DRY_RUN" = yes ] || done_with "Migrated."
         return
     fi
-    deregister "$NEW"
     fail "$EXIT_MIGRATION" "The migration failed: ${WHY:-it wrote no reason.} The service was not touched."
 }
 
 roll_out() {
     local arguments=()
+    # Registering and migrating took their time: what has begun since then is not rolled over.
+    see_service || fail "$EXIT_PREFLIGHT" "$WHY It was not touched."
+    refuse_if_running
     [ "$STARTING" = no ] || arguments=(--desired-count "$(least_tasks)")
     step "Rolling out revision $(revision "$NEW")"
     PHASE=rolling
     update_service "$NEW" ${arguments[@]+"${arguments[@]}"} || {
         WHY=$(aws_said) PHASE=recorded
-        deregister "$NEW"
         fail "$EXIT_PREFLIGHT" "The service can't be updated. $WHY It runs on as it was."
     }
 }
@@ -241,11 +236,11 @@ watch() {
     watch_rollout "$TIMEOUT" || ended=$?
     case $ended in
         0) done_with "Rolled out in $(minutes $((SECONDS - started)))." ;;
-        1) undo "$EXIT_ROLLED_BACK" "ECS gave it up${TASKS_STOPPED:+: $TASKS_STOPPED} ${WHY:+($WHY)}" ;;
+        1) undo "$EXIT_ROLLED_BACK" "ECS gave it up${TASKS_STOPPED:+: $TASKS_STOPPED}.${WHY:+ ($WHY)}" ;;
         2)
-            [ "$(of_service '.deployments[] | select(.status == "PRIMARY").taskDefinition')" != "$PREVIOUS" ] ||
-                undo "$EXIT_ROLLED_BACK" "ECS went back by itself${TASKS_STOPPED:+: $TASKS_STOPPED}"
-            fail "$EXIT_NOT_ROLLED_BACK" "$WHY Somebody else is deploying."
+            [ "$(of_primary .taskDefinition)" != "$PREVIOUS" ] ||
+                undo "$EXIT_ROLLED_BACK" "ECS went back by itself${TASKS_STOPPED:+: $TASKS_STOPPED}."
+            fail "$EXIT_NOT_ROLLED_BACK" "$WHY Somebody else is deploying; it was left alone."
             ;;
         3)
             why_tasks_stopped
@@ -258,56 +253,60 @@ watch() {
     no_progress
     [ -z "${TARGETS:-}" ] || done_with "Healthy targets of the load balancer: $HEALTHY of $TARGETS."
     smoke_test "$PROOF_SECONDS" || undo "$EXIT_ROLLED_BACK" "$WHY"
+    WHY='' # what was wrong on the way is no reason
     done_with "$URL answers as $(jq -r '"\(.version), commit \(.git_sha // "?" | .[:12]), image \(.image_digest // "?" | .[:19])…"' <<<"$ANSWERED")"
 }
 PROOF_SECONDS=${PROOF_SECONDS:-90} # how long targets and service may take to show the new version, once it is rolled out
 
 # undo CODE REASON: puts back what ran before, unless ECS does it already; and ends the script.
 undo() {
-    local code=$1 reason=${2% } why_not
+    local code=$1 reason=${2% }
     no_progress
     say "${RED}failed:$PLAIN $reason"
     PHASE=back
-    go_back || {
-        why_not=$WHY
-        fail "$EXIT_NOT_ROLLED_BACK" "$reason It could not be undone: $why_not"
-    }
-    deregister "$NEW"
-    fail "$code" "$reason $BACK"
+    go_back || fail "$EXIT_NOT_ROLLED_BACK" "$reason $WHY"
+    fail "$code" "$reason $BACK" "$LEDGER_SERVICE $VERSION is not live in $ENVIRONMENT. $BACK"
 }
 
+# go_back: fails when that can't be done, or is not for us to do; WHY says why.
 go_back() {
-    local ended=0 primary waited=$SECONDS
+    local ended=0 waited=$SECONDS
+    see_service || return 1
+    # A moment passes between the circuit breaker's verdict and its way back.
+    if [ "$STARTING" = no ] && [ "$(of_service '.deploymentConfiguration | .deploymentCircuitBreaker.rollback or .alarms.rollback')" = true ]; then
+        while [ "$(of_primary '"\(.id) \(.rolloutState)"')" = "$ROLLOUT FAILED" ] && [ $((SECONDS - waited)) -lt "$PROOF_SECONDS" ]; do
+            sleep "$POLL_SECONDS"
+            see_service || return 1
+        done
+    fi
+    if [ "$(of_primary .id)" != "$ROLLOUT" ] && [ "$(of_primary .taskDefinition)" != "$PREVIOUS" ]; then
+        WHY="Another deployment took its place; it was left alone."
+        return 1
+    fi
     if [ "$STARTING" = yes ]; then
         step "Stopping the tasks again: nothing ran here before"
         update_service "$PREVIOUS" --desired-count 0 || {
-            WHY=$(aws_said)
+            WHY="It could not be undone: $(aws_said)"
             return 1
         }
         BACK="No tasks run, as before."
         return
     fi
     step "Going back to revision $(revision "$PREVIOUS")"
-    # A moment passes between the circuit breaker's verdict and its way back.
-    if [ "$(of_service '.deploymentConfiguration | .deploymentCircuitBreaker.rollback or .alarms.rollback')" = true ]; then
-        while [ "$(of_service '.deployments[] | select(.status == "PRIMARY") | "\(.id) \(.rolloutState)"')" = "$ROLLOUT FAILED" ] &&
-            [ $((SECONDS - waited)) -lt "$PROOF_SECONDS" ]; do
-            sleep "$POLL_SECONDS"
-            read_service || true
-        done
-    fi
-    primary=$(of_service '.deployments[] | select(.status == "PRIMARY").id')
-    if [ "$primary" != "$ROLLOUT" ]; then
+    if [ "$(of_primary .id)" != "$ROLLOUT" ]; then
         note "ECS does it by itself."
-        ROLLOUT=$primary
+        ROLLOUT=$(of_primary .id)
     else
         update_service "$PREVIOUS" || {
-            WHY=$(aws_said)
+            WHY="It could not be undone: $(aws_said)"
             return 1
         }
     fi
     watch_rollout "$TIMEOUT" || ended=$?
-    [ "$ended" = 0 ] || return 1
+    if [ "$ended" != 0 ]; then
+        WHY="It could not be undone: $WHY"
+        return 1
+    fi
     BACK="Revision $(revision "$PREVIOUS") is back."
     done_with "$BACK"
 }
@@ -318,23 +317,40 @@ deregister() {
         warn "Revision $(revision "$1") stays active, although it is not good. $(aws_said)"
 }
 
+# discard CODE: a revision that never proved good is no longer active when this ends, unless it is what the service has, or is
+# getting with nobody watching.
+discard() {
+    [ "$DRY_RUN" = no ] || return 0
+    case $PHASE in
+        nothing) return 0 ;;
+        rolling | proving)
+            [ "$1" != "$EXIT_INTERRUPTED" ] && [ "$(of_primary .taskDefinition)" != "$NEW" ] || return 0
+            ;;
+        back) [ "$1" = "$EXIT_INTERRUPTED" ] || [ "$(of_primary .taskDefinition)" != "$NEW" ] || return 0 ;;
+    esac
+    [ -n "$NEW" ] || NEW=$(registered 2>/dev/null) || return 0
+    [ -z "$NEW" ] || deregister "$NEW"
+}
+
 # --- How it ends
 
-# fail CODE REASON: records that it failed, and ends the script.
+# fail CODE REASON [LAST_WORDS]: records that it failed, and ends the script.
 fail() {
     WHY=$2
     if [ "$RECORDING" = yes ]; then
         RECORDING=no
         finish_recording failed "$2"
     fi
-    die "$1" "$2"
+    die "$1" "${3:-$2}"
 }
 
 interrupted() {
     trap '' INT TERM
+    set +e
     no_progress
     say ''
-    local again="scripts/deploy.sh $ENVIRONMENT $WANTED --resume"
+    local again
+    again="scripts/deploy.sh $ENVIRONMENT $WANTED --resume$(as_typed ${GIVEN_TOO[@]+"${GIVEN_TOO[@]}"})"
     case $PHASE in
         nothing) WHY="Interrupted before anything was changed." ;;
         recorded) WHY="Interrupted before the service was touched: it runs on as it was." ;;
@@ -364,6 +380,14 @@ interrupted() {
 ended() {
     local code=$1 outcome
     trap - EXIT INT TERM
+    set +e # there is no other end; and in a trap, a bare `return` gives what the script ended with
+    # Neither ended by a sentence nor by Ctrl-C: a command failed that should not, and its code means nothing here.
+    if [ "$code" != 0 ] && [ "$code" != "$EXIT_INTERRUPTED" ] && [ -z "$DIED" ]; then
+        code=$EXIT_FAILED WHY="It ended unexpectedly."
+        [ ! -s "$WORK/aws-said" ] || WHY+=" $(aws_said)"
+        no_progress
+        say "$RED$SCRIPT:$PLAIN $WHY"
+    fi
     case $code in
         0) outcome=succeeded ;;
         "$EXIT_USAGE" | "$EXIT_PREFLIGHT") outcome=refused ;;
@@ -376,8 +400,11 @@ ended() {
         "$EXIT_INTERRUPTED") outcome=interrupted ;;
         *) outcome=error ;;
     esac
-    [ "$code" = 0 ] || WHY=${WHY:-${DIED:-It ended unexpectedly.}}
-    [ "$RECORDING" = no ] || finish_recording failed "deploy.sh ended unexpectedly: $WHY"
+    if [ "$code" != 0 ]; then
+        WHY=${WHY:-$DIED}
+        discard "$code"
+    fi
+    [ "$RECORDING" = no ] || finish_recording failed "deploy.sh: $WHY"
     [ "$DRY_RUN" = yes ] || [ "$outcome" = refused ] || tell_slack "$outcome"
     [ "$JSON" = no ] || result "$outcome" "$code"
     rm -rf "$WORK"
@@ -447,22 +474,24 @@ main() {
     watch
     RECORDING=no
     finish_recording succeeded ''
-    [ "$ROLLBACK" = no ] || deregister "$PREVIOUS"
+    [ "$ROLLBACK" = no ] || [ "$LEFT" = "$NEW" ] || deregister "$LEFT"
     done_with "$BOLD$LEDGER_SERVICE $VERSION is live in $ENVIRONMENT$PLAIN, after $(minutes $SECONDS)."
 }
 
 # resume: takes up the rollout of this image that is under way or has just ended.
 resume() {
     local definition
-    NEW=$(of_service '.deployments[] | select(.status == "PRIMARY").taskDefinition')
+    NEW=$(of_primary .taskDefinition)
     definition=$(task_definition "$NEW") || die "$EXIT_PREFLIGHT" "$(aws_said)"
     if [ "$(digest_in "$definition")" != "$DIGEST" ]; then
         WHY="ECS is not rolling out $VERSION, but revision $(revision "$NEW")."
         die "$EXIT_PREFLIGHT" "$WHY It was given up, or went back: scripts/status.sh $ENVIRONMENT."
     fi
-    ROLLOUT=$(of_service '.deployments[] | select(.status == "PRIMARY").id') LAST_EVENT=$(of_service '.events[0].id // ""') STARTING=no
-    PREVIOUS=$(of_service 'first(.deployments[] | select(.status == "ACTIVE").taskDefinition) // ""')
+    ROLLOUT=$(of_primary .id) LAST_EVENT=$(of_service '.events[0].id // ""') STARTING=no
+    LEFT=$(of_service 'first(.deployments[] | select(.status == "ACTIVE").taskDefinition) // ""')
+    PREVIOUS=$(of_service 'first(.deployments[] | select(.status == "ACTIVE" and .rolloutState == "COMPLETED").taskDefinition) // ""')
     [ -n "$PREVIOUS" ] || PREVIOUS=$(last_good_revision "$NEW" | jq -r .taskDefinitionArn) || PREVIOUS=$NEW
+    LEFT=${LEFT:-$PREVIOUS}
     find_ledger
     resume_recording
     [ -n "$LEDGER_ID" ] || [ "$LEDGER" = none ] || {

@@ -20,8 +20,27 @@ find_service() {
         "There is no service $ECS_SERVICE in $ECS_CLUSTER ($AWS_REGION). scripts/infra.sh $ENVIRONMENT apply makes it."
 }
 
+# see_service: the same, where one look that fails must not decide. WHY says why it can't be seen.
+see_service() {
+    local blind=0
+    until read_service && [ -n "$SERVICE" ]; do
+        blind=$((blind + 1))
+        if [ "$blind" -ge 5 ]; then
+            WHY="The service can't be seen any more. $(aws_said)"
+            return 1
+        fi
+        sleep "$POLL_SECONDS"
+    done
+}
+
 # of_service FILTER: what jq finds in it.
 of_service() { jq -r "$1" <<<"$SERVICE"; }
+
+# of_primary FILTER: what jq finds in the deployment that the service has or is getting.
+of_primary() { of_service "first(.deployments[] | select(.status == \"PRIMARY\")) | $1"; }
+
+# proven_definition: what the service ran before anything that is still under way: what ECS would go back to, too.
+proven_definition() { of_service 'first(.deployments[] | select(.rolloutState == "COMPLETED").taskDefinition) // .taskDefinition'; }
 
 # least_tasks: how many tasks a started service has: what the autoscaling wants at least.
 least_tasks() {
@@ -140,29 +159,36 @@ update_service() {
     answer=$(alter ecs update-service --cluster "$ECS_CLUSTER" --service "$ECS_SERVICE" --task-definition "$arn" \
         --force-new-deployment "$@") || return 1
     [ "$DRY_RUN" = no ] || return 0
-    ROLLOUT=$(jq -r '.service.deployments[] | select(.status == "PRIMARY").id' <<<"$answer")
+    SERVICE=$(jq -c .service <<<"$answer")
+    ROLLOUT=$(of_primary .id)
 }
 
 # watch_rollout SECONDS: watches ROLLOUT until it has ended. Returns 0 when it is complete, 1 when it failed, 2 when another
 # one took its place, 3 when the time is over, 4 when it can't be seen any more; WHY says why. A rollback by the circuit
-# breaker ends just as steady as a success: only the id tells.
+# breaker ends just as steady as a success: only the id tells. ECS may show a new rollout some moments late: one that was
+# never seen is looked for a few times before it is taken for replaced.
 watch_rollout() {
-    local started=$SECONDS blind=0 state mine primary failed told=0
+    local started=$SECONDS blind=0 unseen=0 state mine primary failed told=0
     while :; do
         if read_service && [ -n "$SERVICE" ]; then
             blind=0
             print_events
             mine=$(jq -c --arg id "$ROLLOUT" 'first(.deployments[] | select(.id == $id)) // {}' <<<"$SERVICE")
-            primary=$(of_service '.deployments[] | select(.status == "PRIMARY").id')
+            primary=$(of_primary .id)
             state=$(jq -r '.rolloutState // "GONE"' <<<"$mine") failed=$(jq -r '.failedTasks // 0' <<<"$mine")
             WHY=$(jq -r '.rolloutStateReason // ""' <<<"$mine")
             if [ "$failed" -gt "$told" ] || [ "$state" = FAILED ]; then
                 [ "$failed" -le "$told" ] || { no_progress && why_tasks_stopped; }
                 told=$failed
             fi
+            [ "$state" = GONE ] || unseen=5
             if [ "$state" = FAILED ]; then
                 no_progress
                 return 1
+            elif [ "$unseen" -lt 5 ]; then
+                unseen=$((unseen + 1))
+                sleep "$POLL_SECONDS"
+                continue
             elif [ "$primary" != "$ROLLOUT" ]; then
                 no_progress
                 WHY="Another deployment, $primary, took its place."
@@ -203,11 +229,11 @@ print_events() {
     LAST_EVENT=$(of_service '.events[0].id // ""')
 }
 
-# why_tasks_stopped: what stopped the tasks of ROLLOUT, said in sentences, and the last lines that one of them wrote. The
-# first sentence is left in TASKS_STOPPED. Helps, and never gets in the way.
-TASKS_STOPPED=''
+# why_tasks_stopped: what stopped the tasks of ROLLOUT, each reason once, and the last lines that such a task wrote. The first
+# reason is left in TASKS_STOPPED. Helps, and never gets in the way.
+TASKS_STOPPED='' REASONS_SAID=$'\n'
 why_tasks_stopped() {
-    local arns tasks reason task
+    local arns tasks reason task news=no
     arns=$(call ecs list-tasks --cluster "$ECS_CLUSTER" --service-name "$ECS_SERVICE" --desired-status STOPPED) || return 0
     arns=$(jq -r '.taskArns[:20][]' <<<"$arns")
     [ -n "$arns" ] || return 0
@@ -215,24 +241,25 @@ why_tasks_stopped() {
     tasks=$(call ecs describe-tasks --cluster "$ECS_CLUSTER" --tasks $arns) || return 0
     tasks=$(jq -c --arg id "$ROLLOUT" '[.tasks[] | select(.startedBy == $id)]' <<<"$tasks")
     while IFS= read -r reason; do
-        [ -n "$TASKS_STOPPED" ] || TASKS_STOPPED=$reason
+        [[ $REASONS_SAID != *$'\n'"$reason"$'\n'* ]] || continue
+        REASONS_SAID+=$reason$'\n' news=yes
+        TASKS_STOPPED=${TASKS_STOPPED:-$reason}
         say "    ${RED}a task stopped:$PLAIN $reason"
     done < <(reasons_of "$tasks")
     task=$(jq -r 'first(.[] | select(.startedAt != null) | .taskArn) // ""' <<<"$tasks")
-    [ -z "$task" ] || print_last_lines "$task"
+    [ "$news" = no ] || [ -z "$task" ] || print_last_lines "$task"
 }
 
 # reasons_of TASKS_JSON: each reason once, with what it means where ECS does not say.
 reasons_of() {
     jq -r --arg name "$CONTAINER_NAME" '
-        .[] | (first(.containers[]? | select(.name == $name)) // {}) as $container
-        | [.stoppedReason // empty, $container.reason // empty,
-            (if $container.exitCode != null then "Exit code \($container.exitCode)." else empty end)]
-        | unique_by(.) | join(" ")' <<<"$1" | sort -u | while IFS= read -r reason; do
+        .[] | (first(.containers[]? | select(.name == $name)) // {}) as $container | .stoppedReason as $stopped
+        | [.stoppedReason // empty, ($container.reason // empty | select(. != $stopped)),
+            (if $container.exitCode != null then "exit code \($container.exitCode)" else empty end)] | join("; ")' <<<"$1" | sort -u | while IFS= read -r reason; do
         case $reason in
             *CannotPull*) reason="The image can't be pulled: does it exist for this processor, and do the endpoints ecr.api, ecr.dkr and s3 work? ($reason)" ;;
             *ResourceInitializationError*secret*) reason="A secret can't be read: does the execution role allow it, and does the endpoint secretsmanager work? ($reason)" ;;
-            *OutOfMemory* | *'Exit code 137.'*) reason="It was killed, most likely for want of memory. ($reason)" ;;
+            *OutOfMemory* | *'exit code 137'*) reason="It was killed, most likely for want of memory. ($reason)" ;;
             *'failed ELB health checks'*) reason="The load balancer found it unhealthy. ($reason)" ;;
         esac
         echo "$reason"
@@ -357,7 +384,7 @@ watch_targets() {
         }
         summary=$(jq -r '[.TargetHealthDescriptions[].TargetHealth | select(.State != "draining")] as $all
             | [$all[] | select(.State == "healthy")] as $good
-            | "\($good | length) \($all | length) \([$all[] | select(.State != "healthy").Description // .State] | unique | join("; "))"' <<<"$health")
+            | "\($good | length) \($all | length) \([$all[] | select(.State != "healthy") | .Description // .State] | unique | join("; "))"' <<<"$health")
         read -r HEALTHY TARGETS WHY <<<"$summary"
         [ "$HEALTHY" = 0 ] || [ "$HEALTHY" != "$TARGETS" ] || return 0
         if [ $((SECONDS - started)) -ge "$1" ]; then

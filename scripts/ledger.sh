@@ -11,15 +11,17 @@ LEDGER_ID=''
 
 # ledger METHOD PATH [BODY] [IDEMPOTENCY_KEY]: asks. LEDGER_STATUS and LEDGER_ANSWER hold what it answered. Fails when it is away.
 ledger() {
-    local out options=(-sS --max-time 15 --retry 2 --retry-connrefused --retry-max-time 15 -w '\n%{http_code}' -X "$1")
+    local answer=$WORK/ledger-answer options=(-sS --max-time 15 --retry 2 --retry-connrefused --retry-max-time 15 -w '%{http_code}' -X "$1")
     [ -z "${3:-}" ] || options+=(-H 'Content-Type: application/json' --data-binary "$3")
     [ -z "${4:-}" ] || options+=(-H "Idempotency-Key: $4")
+    # Into a file, which curl empties before it tries again: on standard output the answers of all tries would come together.
+    : >"$answer"
     # The key is not for everybody who can list processes.
-    out=$(curl "${options[@]}" -K <(printf 'header = "Authorization: Bearer %s"\n' "$PROP_KEY") "${PROP_URL%/}$2" 2>"$WORK/ledger-said") || {
+    LEDGER_STATUS=$(curl "${options[@]}" -o "$answer" -K <(printf 'header = "Authorization: Bearer %s"\n' "$PROP_KEY") "${PROP_URL%/}$2" 2>"$WORK/ledger-said") || {
         LEDGER_WHY=$(tail -n 1 "$WORK/ledger-said")
         return 1
     }
-    LEDGER_STATUS=${out##*$'\n'} LEDGER_ANSWER=${out%$'\n'*}
+    LEDGER_ANSWER=$(<"$answer")
     if [ "$LEDGER_STATUS" -ge 500 ] || [ "$LEDGER_STATUS" = 429 ] || ! jq -e 'type == "object"' <<<"$LEDGER_ANSWER" >/dev/null 2>&1; then
         LEDGER_WHY="$PROP_URL answers $LEDGER_STATUS: $(head -c 200 <<<"$LEDGER_ANSWER" | tr '\n' ' ')"
         return 1
@@ -254,30 +256,72 @@ would_send() { printf '%swould send:%s %s %s %s\n' "$DIM" "$PLAIN" "$1" "$PROP_U
 # id makes it one deployment, however often it is told.
 spool() {
     [ "$DRY_RUN" = no ] || return 0
-    lock_spool
+    local locked=yes
+    lock_spool || locked=no
     jq -nc --argjson deployment "$(deployment_body "$STARTED_AT")" --argjson transition "${1:-null}" \
         '{deployment: $deployment, transition: $transition}' >>"$PROP_SPOOL" || warn "$PROP_SPOOL can't be written: this is not recorded."
-    unlock_spool
+    [ "$locked" = no ] || unlock_spool
 }
 
-# replay: tells the ledger what it has missed, in order, and forgets what was told. Stops at what can't be told yet.
+# replay: tells the ledger what it has missed, in order, and forgets what was told. Stops at what can't be told yet. The lines
+# are taken aside first, so that nobody waits while the ledger is asked; told twice, as when a run is killed, they do no harm.
 replay() {
-    [ -s "$PROP_SPOOL" ] || return 0
+    local taken=$PROP_SPOOL.$$ line told=0
     if [ "$DRY_RUN" = yes ]; then
-        note "would tell the ledger of $(wc -l <"$PROP_SPOOL" | tr -d ' ') earlier lines in $PROP_SPOOL"
-        return
+        [ ! -s "$PROP_SPOOL" ] || note "would tell the ledger of $(wc -l <"$PROP_SPOOL" | tr -d ' ') earlier lines in $PROP_SPOOL"
+        return 0
     fi
-    lock_spool
-    local line told=0
+    take_spool || return 0
     while IFS= read -r line; do
         tell "$line" || break
         told=$((told + 1))
-    done <"$PROP_SPOOL"
-    tail -n "+$((told + 1))" "$PROP_SPOOL" >"$PROP_SPOOL.new"
-    mv "$PROP_SPOOL.new" "$PROP_SPOOL"
-    [ -s "$PROP_SPOOL" ] || rm -f "$PROP_SPOOL"
-    unlock_spool
+    done <"$taken"
+    put_back "$told"
     [ "$told" = 0 ] || done_with "Told the ledger what it had missed: $told $([ "$told" = 1 ] && echo line || echo lines) of $PROP_SPOOL."
+}
+
+# take_spool: moves what there is to tell to `taken`, after what a run that was killed has left. Fails when there is nothing, or
+# the spool is not to be had.
+take_spool() {
+    local file
+    [ -s "$PROP_SPOOL" ] || [ -n "$(left_behind)" ] || return 1
+    lock_spool || {
+        warn "$PROP_SPOOL is locked: what it keeps is told by a later run."
+        return 1
+    }
+    while IFS= read -r file; do
+        [ "$file" = "$taken" ] || { cat "$file" >>"$taken" && rm -f "$file"; }
+    done < <(left_behind)
+    if [ -s "$taken" ]; then
+        [ ! -f "$PROP_SPOOL" ] || { cat "$PROP_SPOOL" >>"$taken" && rm -f "$PROP_SPOOL"; }
+    elif [ -s "$PROP_SPOOL" ]; then
+        mv "$PROP_SPOOL" "$taken"
+    fi
+    unlock_spool
+    [ -s "$taken" ]
+}
+
+# left_behind: what runs have taken that are no more.
+left_behind() {
+    local file
+    for file in "$PROP_SPOOL".*; do
+        [[ $file =~ \.([0-9]+)$ ]] || continue
+        [ "${BASH_REMATCH[1]}" != $$ ] && kill -0 "${BASH_REMATCH[1]}" 2>/dev/null || echo "$file"
+    done
+}
+
+# put_back TOLD: what is left of `taken` after so many lines comes before what was kept meanwhile.
+put_back() {
+    tail -n "+$(($1 + 1))" "$taken" >"$taken.left"
+    mv "$taken.left" "$taken"
+    if [ -s "$taken" ]; then
+        lock_spool || return 0 # it stays where it is: a later run finds it there
+        [ ! -f "$PROP_SPOOL" ] || cat "$PROP_SPOOL" >>"$taken"
+        mv "$taken" "$PROP_SPOOL"
+        unlock_spool
+    else
+        rm -f "$taken"
+    fi
 }
 
 # tell LINE: one line of the spool. Fails when it is to be told later; what can never be told is put aside.
@@ -325,11 +369,14 @@ put_aside() {
     printf '%s\n' "$1" >>"$PROP_SPOOL.refused"
 }
 
-# One at a time; a lock that somebody left is broken after some seconds.
+# lock_spool: held for moments only, never while the ledger is asked; so one that is a minute old is a dead run's, and broken.
+# Fails when it is not to be had in ten seconds.
 lock_spool() {
     local tries=0
-    until mkdir "$PROP_SPOOL.lock" 2>/dev/null || [ "$tries" -ge 50 ]; do
+    until mkdir "$PROP_SPOOL.lock" 2>/dev/null; do
+        [ -z "$(find "$PROP_SPOOL.lock" -maxdepth 0 -mmin +1 2>/dev/null)" ] || unlock_spool
         tries=$((tries + 1))
+        [ "$tries" -lt 50 ] || return 1
         sleep 0.2
     done
 }

@@ -87,12 +87,16 @@ change() {
         "$@"
         return
     fi
-    local word line=
+    say "${DIM}would run:$PLAIN$(as_typed "$@")"
+}
+
+# as_typed WORD...: each with a space before it, quoted where the shell needs it.
+as_typed() {
+    local word
     for word in "$@"; do
         [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word=${word@Q}
-        line+=" $word"
+        printf ' %s' "$word"
     done
-    say "${DIM}would run:$PLAIN$line"
 }
 
 # use_account: sets the names of what the environments of an account share.

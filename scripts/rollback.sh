@@ -52,11 +52,24 @@ read_arguments() {
     WANTED=${words[1]:-}
 }
 
+# is_up_to_date: whether prop takes for live what ECS runs. It does not when something was deployed past it, or it was away and
+# was not told yet: then what it calls previous was not live before.
+is_up_to_date() {
+    local definition runs
+    definition=$(task_definition "$(proven_definition)") || die "$EXIT_PREFLIGHT" "$(aws_said)"
+    runs=$(digest_in "$definition")
+    [ -n "$runs" ] && jq -e --arg runs "$runs" '.live.image_digest and .live.image_digest != $runs' <<<"$LEDGER_ANSWER" >/dev/null || return 0
+    warn "prop takes $(answered .live.version) ($(short "$(answered .live.image_digest)")) for live, but ECS runs $(short "$runs"): ECS's task definitions say what ran before."
+    return 1
+}
+
 # find_previous: what to go back to, in WANTED (a digest) and VERSION (its name, where the ledger knows it).
 find_previous() {
     local definition target=previous
     if [ -n "${PROP_URL:+${PROP_KEY:-}}" ]; then
-        if ask_place; then
+        if ! ask_place; then
+            warn "prop can't say what to go back to; ECS's task definitions do. ${LEDGER_WHY:-$(answered '.detail // .title')}"
+        elif is_up_to_date; then
             # What is running is not live yet: going back from it is going to what still is.
             [ "$TAKE_OVER" = no ] || [ "$(answered '.running != null')" = false ] || target=live
             WANTED=$(answered ".$target.image_digest // \"\"") VERSION=$(answered ".$target.version // \"\"")
@@ -65,7 +78,6 @@ find_previous() {
             note "prop says: $VERSION was live before$(answered '(.running // .live) | if . then " \(.version)" else "" end')."
             return
         fi
-        warn "prop can't say what to go back to; ECS's task definitions do. ${LEDGER_WHY:-$(answered '.detail // .title')}"
     fi
     definition=$(last_good_revision "$(of_service .taskDefinition)") ||
         die "$EXIT_PREFLIGHT" "There is nothing to go back to: no earlier revision of $TASK_FAMILY has another image."

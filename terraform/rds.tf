@@ -59,10 +59,10 @@ resource "aws_db_instance" "main" {
   # The authority whose certificate prop checks, by its bundle in the image.
   ca_cert_identifier = "rds-ca-rsa2048-g1"
 
-  # Point-in-time restore to any second of these days. Windows are UTC: night in India, and apart from each other.
+  # Point-in-time restore to any second of these days.
   backup_retention_period  = var.backup_days
-  backup_window            = "20:30-21:00"
-  maintenance_window       = "sun:21:30-sun:22:30"
+  backup_window            = var.backup_window
+  maintenance_window       = var.maintenance_window
   copy_tags_to_snapshot    = true
   delete_automated_backups = !var.deletion_protection
 

@@ -314,6 +314,28 @@ variable "backup_days" {
   }
 }
 
+variable "backup_window" {
+  description = "When RDS takes its daily backup, in UTC. It takes none of a database that is stopped: with auto_stop, within working_hours."
+  type        = string
+  default     = "20:30-21:00" # night in India
+
+  validation {
+    condition     = can(regex("^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$", var.backup_window))
+    error_message = "backup_window is two times of day in UTC, as in 20:30-21:00."
+  }
+}
+
+variable "maintenance_window" {
+  description = "When RDS may be down for maintenance, in UTC; apart from backup_window, and within working_hours with auto_stop."
+  type        = string
+  default     = "sun:21:30-sun:22:30"
+
+  validation {
+    condition     = can(regex("^(mon|tue|wed|thu|fri|sat|sun):[0-2][0-9]:[0-5][0-9]-(mon|tue|wed|thu|fri|sat|sun):[0-2][0-9]:[0-5][0-9]$", var.maintenance_window))
+    error_message = "maintenance_window is two times of the week in UTC, as in sun:21:30-sun:22:30."
+  }
+}
+
 variable "backup_vault" {
   description = "Whether AWS Backup also keeps a snapshot a week for a quarter, in a vault of its own (paid)."
   type        = bool

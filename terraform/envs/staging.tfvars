@@ -12,3 +12,7 @@ log_retention_days  = 14
 
 # Working hours, in the zone of working_hours: evenings and weekends cost no task and no database.
 auto_stop = true
+
+# While it is awake, in UTC: 12:30 and 13:30 in India.
+backup_window      = "07:00-07:30"
+maintenance_window = "wed:08:00-wed:09:00"

@@ -50,6 +50,8 @@ run "wrong_by_themselves" {
     database_class        = "t3.micro"                                             # is a class of EC2
     database_storage      = 10                                                     # is less than RDS gives
     backup_days           = 0                                                      # switches backups off
+    backup_window         = "at night"                                             # is no time
+    maintenance_window    = "21:30-22:30"                                          # lacks its days
     database_password     = "0123456789"                                           # is short
     bootstrap_key         = "hunter2"                                              # is no key of prop's
     secrets_version       = 0                                                      # is before the first
@@ -77,6 +79,8 @@ run "wrong_by_themselves" {
     var.database_class,
     var.database_storage,
     var.backup_days,
+    var.backup_window,
+    var.maintenance_window,
     var.database_password,
     var.bootstrap_key,
     var.secrets_version,

@@ -1,8 +1,6 @@
 """One stand-in for AWS for the session, and one staging environment applied to it, which takes minutes."""
 
-import shutil
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,17 @@ from stub_aws import OLD, OLD_SHA, Scenario, outside
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "last: takes the stack down, so it comes after everything that uses it")
+    config.addinivalue_line("markers", "stack: plans or applies the stack, which is minutes of waiting: test.sh runs all else meanwhile")
 
 
-def needs_the_stack(item: pytest.Item) -> bool:
-    """Whether a test uses what is applied; `plan` is a plan of either environment, and production's needs staging."""
-    return bool({"stack", "production_plan", "plan"} & set(item.fixturenames))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    # `plan` is a plan of either environment, by name.
+    if {"staging", "plan"} & set(item.fixturenames):
+        item.add_marker("stack")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: (item.get_closest_marker("last") is not None, needs_the_stack(item)))
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
 
 
 @pytest.fixture(scope="session")
@@ -53,22 +53,10 @@ def staging_plan(staging: Stack) -> dict[str, Any]:
     return staging.plan("first.tfplan")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def applying(request: pytest.FixtureRequest) -> Iterator[Future | None]:
-    """Staging, being applied while tests run that don't use it: of its minutes, nearly all are waits of the provider's."""
-    if not shutil.which("terraform") or not any(needs_the_stack(item) for item in request.session.items):
-        yield None
-        return
-    staging = request.getfixturevalue("staging")
-    request.getfixturevalue("staging_plan")
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        yield worker.submit(staging.apply, "first.tfplan")
-
-
 @pytest.fixture(scope="session")
-def stack(staging: Stack, applying: Future) -> Stack:
+def stack(staging: Stack, staging_plan: dict[str, Any]) -> Stack:
     """Staging, applied."""
-    applying.result()
+    staging.apply("first.tfplan")
     return staging
 
 

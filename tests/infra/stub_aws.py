@@ -5,15 +5,15 @@ import json
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 from prop import Prop
+from serving import serving
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).parent / "stub"
@@ -21,6 +21,13 @@ READING = ("describe", "list", "get", "batch-get", "filter")
 
 OLD, NEW, OTHER = (f"sha256:{digit * 64}" for digit in "abc")
 OLD_SHA, NEW_SHA = "1" * 40, "2" * 40
+
+INSTANCE = {
+    "DBInstanceIdentifier": "prop-db-staging", "DBInstanceClass": "db.t4g.micro", "EngineVersion": "17.4", "BackupRetentionPeriod": 7,
+    "DBSubnetGroup": {"DBSubnetGroupName": "prop-db-staging"}, "DBParameterGroups": [{"DBParameterGroupName": "prop-db-staging"}],
+    "VpcSecurityGroups": [{"VpcSecurityGroupId": "sg-2"}], "MasterUsername": "prop", "StorageEncrypted": True,
+    "Endpoint": {"Address": "db.example.org", "Port": 5432},
+}  # fmt: skip
 
 
 def definition(revision: int, digest: str | None, family: str) -> dict:
@@ -59,6 +66,7 @@ class Scenario:
             "calls": [], "family": family, "definitions": definitions, "service": service, "images": images, "fates": [], "serial": 1,
             "deny": [], "slow": {}, "stopped_tasks": [], "stopped_by": "", "one_off": None, "task_exit": 0, "log": [], "targets": ["healthy"],
             "database": "available", "foreign": live, "retry": [], "lie": None, "labels": "",
+            "stale": 0, "before": None, "blips": {}, "garbled": [], "instance": INSTANCE, "pending": 0,
         })  # fmt: skip
 
     @contextmanager
@@ -129,18 +137,6 @@ def outside(scenario: Scenario) -> Iterator[str]:
         yield url
 
 
-@contextmanager
-def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 def environment(scenario: Scenario, **more: str) -> dict[str, str]:
     """What a script is run with: the stub before the real CLI, and nothing of this machine's own."""
     return {
@@ -161,8 +157,8 @@ def start(scenario: Scenario, script: str, *arguments: str, **variables: str) ->
 class Run:
     """A script that has ended."""
 
-    def __init__(self, process: subprocess.Popen):
-        self.out, self.err = process.communicate(timeout=90)
+    def __init__(self, process: subprocess.Popen, timeout: float = 90):
+        self.out, self.err = process.communicate(timeout=timeout)
         self.code = process.returncode
 
     def __repr__(self) -> str:
@@ -195,3 +191,14 @@ def wait_for(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come so far"
         time.sleep(0.02)
+
+
+def press_ctrl_c(process: subprocess.Popen) -> Run:
+    """As a person does it: again, when nothing happens. bash loses a SIGINT that comes while a command substitution ends."""
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        try:
+            return Run(process, timeout=2)
+        except subprocess.TimeoutExpired:
+            continue
+    return Run(process)

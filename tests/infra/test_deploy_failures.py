@@ -2,8 +2,11 @@
 
 import hmac
 import json
-import signal
+import os
+import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.request import Request, urlopen
@@ -11,7 +14,8 @@ from urllib.request import Request, urlopen
 import pytest
 from conftest import WEBHOOK_SECRET
 from prop import Prop
-from stub_aws import NEW, NEW_SHA, OLD, OTHER, Run, Scenario, place, run, serving, settings, start, told, wait_for
+from serving import serving
+from stub_aws import NEW, NEW_SHA, OLD, OTHER, Run, Scenario, place, press_ctrl_c, run, settings, start, told, wait_for
 
 CHANGES = ["ecs register-task-definition", "ecs update-service"]
 CANT_PULL = "CannotPullContainerError: pull image manifest has been retried 7 time(s): failed to resolve ref"
@@ -35,6 +39,7 @@ def test_a_deployment_is_by_digest_and_recorded(scenario: Scenario, app: str, le
 
     result = ended.result
     assert (result["outcome"], result["version"], result["image_digest"], result["git_sha"]) == ("succeeded", "1.4.2", NEW, NEW_SHA)
+    assert result["reason"] is None
     live = place(ledger)["live"]
     assert live["id"] == result["ledger_deployment_id"]
     assert (live["version"], live["image_digest"], live["git_sha"]) == ("1.4.2", NEW, NEW_SHA)
@@ -90,14 +95,14 @@ def test_a_circuit_breaker_s_rollback_is_a_failure(scenario: Scenario, app: str,
     # ECS goes back: only the way forward was ours, and the revision that is not good is out of the way.
     assert scenario.calls(changing=True) == [*CHANGES, "ecs deregister-task-definition"]
     assert scenario.live_digest() == OLD
-    assert "Exit code 2." in ended.err
+    assert "exit code 2" in ended.err
     assert "prop: setting database.url is missing" in ended.err
     assert "Revision 2 is back." in ended.err
     assert ended.result["outcome"] == "rolled_back"
     now = place(ledger)
     assert told(now["latest"]) == [("1.4.1", "succeeded"), ("1.4.2", "failed")]
     assert now["live"]["version"] == "1.4.1"
-    assert "Exit code 2." in now["latest"][0]["reason"]
+    assert "exit code 2" in now["latest"][0]["reason"]
 
 
 def test_without_a_circuit_breaker_the_script_goes_back(scenario: Scenario, app: str) -> None:
@@ -140,8 +145,8 @@ def test_what_cannot_be_undone_has_its_own_exit_code(scenario: Scenario, app: st
     ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "1", ledger=ledger)
     assert ended.code == 7, ended
     assert "could not be undone" in ended.err
-    # The revision may be all there is: it stays.
-    assert "ecs deregister-task-definition" not in scenario.calls()
+    # It is on its way back, so nothing is to go forward to that revision again.
+    assert scenario.calls(changing=True)[-1] == "ecs deregister-task-definition"
     assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
 
 
@@ -166,7 +171,8 @@ def test_targets_must_be_healthy(scenario: Scenario, app: str, targets: list[str
     scenario.set(targets=targets)
     ended = deploy(scenario, app)
     assert ended.code == 6, ended
-    assert f"of {len(targets)} targets of the load balancer are healthy" in ended.err
+    why = ": Health checks failed" if targets else ""
+    assert f"of {len(targets)} targets of the load balancer are healthy{why}." in ended.err
 
 
 def test_draining_targets_do_not_count(scenario: Scenario, app: str) -> None:
@@ -179,7 +185,61 @@ def test_somebody_else_takes_over(scenario: Scenario, app: str, ledger: Prop) ->
     ended = deploy(scenario, app, ledger=ledger)
     assert ended.code == 7, ended
     assert "took its place" in ended.err
-    assert scenario.calls(changing=True) == CHANGES
+    assert scenario.calls(changing=True) == [*CHANGES, "ecs deregister-task-definition"]
+
+
+def test_a_takeover_while_it_is_proven_is_left_alone(scenario: Scenario, app: str, ledger: Prop) -> None:
+    scenario.set(lie="down")
+    process = start(scenario, "deploy.sh", "staging", "1.4.2", **settings(app, ledger))
+    wait_for(lambda: "elbv2 describe-target-health" in scenario.calls())
+    take_over(scenario, "arn:aws:ecs:ap-south-1:123456789012:task-definition/prop-backend-staging:99")
+    ended = Run(process)
+    assert ended.code == 7, ended
+    assert "Another deployment took its place; it was left alone." in ended.err
+    assert scenario.calls(changing=True).count("ecs update-service") == 1
+    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+
+
+def take_over(scenario: Scenario, definition: str) -> None:
+    """Somebody else deploys, past the stub's calls."""
+    with scenario.lock():
+        state = json.loads(scenario.file.read_text())
+        service = state["service"]
+        service["deployments"][0]["status"] = "ACTIVE"
+        theirs = {"id": "ecs-svc/77", "status": "PRIMARY", "taskDefinition": definition, "rolloutState": "IN_PROGRESS", "fate": "stuck", "age": 0}
+        service["deployments"].insert(0, service["deployments"][0] | theirs)
+        service["taskDefinition"] = definition
+        scenario.file.write_text(json.dumps(state))
+
+
+def test_what_begins_during_the_migration_is_not_rolled_over(scenario: Scenario, app: str, ledger: Prop) -> None:
+    process = start(scenario, "deploy.sh", "staging", "1.4.2", "--migrate-first", **settings(app, ledger), POLL_SECONDS="1")
+    wait_for(lambda: "ecs run-task" in scenario.calls())
+    take_over(scenario, "arn:aws:ecs:ap-south-1:123456789012:task-definition/prop-backend-staging:99")
+    ended = Run(process)
+    assert ended.code == 5, ended
+    assert "ECS is rolling out revision 99" in ended.err
+    assert "ecs update-service" not in scenario.calls()
+    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+
+
+def test_a_rollout_that_shows_late_has_not_gone_back(scenario: Scenario, app: str) -> None:
+    scenario.set(stale=3)
+    ended = deploy(scenario, app)
+    assert ended.code == 0, ended
+
+
+def test_what_is_taken_over_is_nothing_to_go_back_to(scenario: Scenario, app: str) -> None:
+    """Going back is going to what was proven, not to the rollout whose place was taken."""
+    scenario.set(fates=["stuck", "failed"])
+    assert interrupt(scenario, app, None, "ecs update-service").code == 130
+    service = scenario.read()["service"]
+    service["deploymentConfiguration"]["deploymentCircuitBreaker"]["rollback"] = False
+    scenario.set(service=service)
+    ended = deploy(scenario, app, "staging", "1.4.2", "--take-over")
+    assert ended.code == 6, ended
+    assert "Revision 2 is back." in ended.err
+    assert scenario.live_digest() == OLD
 
 
 def test_a_failed_migration_touches_no_service(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -382,6 +442,50 @@ def test_a_key_that_is_not_known_is_no_ledger_that_is_away(scenario: Scenario, a
 # --- A ledger that is away
 
 
+@contextmanager
+def relaying(relay: Callable[[str, str, bytes], tuple[int, bytes]]) -> Iterator[str]:
+    """Between script and ledger: `relay` answers a method, a path and a body with a status and a body."""
+
+    class Relay(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            status, answer = relay(self.command, self.path, self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_GET = do_POST = answer
+
+        def log_message(self, *_args: Any) -> None:
+            pass
+
+    with serving(Relay) as url:
+        yield url
+
+
+def forward(ledger: Prop, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+    status, answer = ledger.request(method, path, json.loads(body) if body else None)
+    return status, json.dumps(answer).encode()
+
+
+def test_a_ledger_that_answers_at_the_second_try(scenario: Scenario, app: str, ledger: Prop) -> None:
+    """Its load balancer, or its database, was away for a moment: only the last answer counts."""
+    refused: set[str] = set()
+
+    def relay(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        if path.startswith(("/v1/gate", "/v1/deployments")) and path not in refused:
+            refused.add(path)
+            return 503, b'{"code": "unavailable", "title": "Service Unavailable", "status": 503}\n'
+        return forward(ledger, method, path, body)
+
+    with relaying(relay) as url:
+        ended = run(scenario, "deploy.sh", "staging", "1.4.2", "--json", APP_URL=app, PROP_URL=url, PROP_KEY=ledger.key)
+    assert ended.code == 0, ended
+    assert "The gate lets prop 1.4.2 go to staging." in ended.err
+    assert ended.result["ledger_deployment_id"] == place(ledger)["live"]["id"]
+    assert len(refused) == 4
+
+
 def test_a_ledger_that_is_away_stops_nothing_and_is_told_later(scenario: Scenario, app: str, ledger: Prop) -> None:
     ended = run(scenario, "deploy.sh", "staging", "1.4.2", APP_URL=app, PROP_URL="http://127.0.0.1:9", PROP_KEY=ledger.key)
     assert ended.code == 0, ended
@@ -414,39 +518,22 @@ def test_a_failure_is_told_later_too(scenario: Scenario, app: str, ledger: Prop)
 
 def test_a_ledger_that_goes_away_in_between(scenario: Scenario, app: str, ledger: Prop) -> None:
     """The deployment was recorded, its end could not be: told later, it is the same deployment."""
-    target = {"url": ledger.url, "answers": True}
+    answers = True
 
-    class Relay(BaseHTTPRequestHandler):
-        def relay(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if not target["answers"]:
-                status, answer = 503, b"<html>503 Service Temporarily Unavailable</html>"
-            else:
-                status, answer = forward(ledger, self.command, self.path, body)
-                target["answers"] = not (self.command == "POST" and self.path == "/v1/deployments")
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+    def relay(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        nonlocal answers
+        if not answers:
+            return 503, b"<html>503 Service Temporarily Unavailable</html>"
+        answers = (method, path) != ("POST", "/v1/deployments")
+        return forward(ledger, method, path, body)
 
-        do_GET = do_POST = relay
-
-        def log_message(self, *_args: Any) -> None:
-            pass
-
-    with serving(Relay) as url:
+    with relaying(relay) as url:
         ended = run(scenario, "deploy.sh", "staging", "1.4.2", APP_URL=app, PROP_URL=url, PROP_KEY=ledger.key)
     assert ended.code == 0, ended
     assert place(ledger)["running"]["version"] == "1.4.2"
     assert len(scenario.spool.read_text().splitlines()) == 1
     assert deploy(scenario, app, ledger=ledger).code == 0
     assert told(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "superseded"), ("1.4.2", "succeeded")]
-
-
-def forward(ledger: Prop, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-    
-    status, answer = ledger.request(method, path, json.loads(body) if body else None)
-    return status, json.dumps(answer).encode()
 
 
 def test_a_spool_never_cancels_what_runs_now(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -471,6 +558,56 @@ def test_a_spool_never_says_that_an_older_release_is_live(scenario: Scenario, ap
     assert late["state"] == "cancelled"
     assert "told when 1.4.3 was live already" in late["reason"]
     assert not scenario.spool.exists()
+
+
+def spooled(scenario: Scenario, app: str) -> str:
+    """What a deployment has left for a ledger that was away."""
+    assert run(scenario, "deploy.sh", "staging", "1.4.2", APP_URL=app, PROP_URL="http://127.0.0.1:9", PROP_KEY="prop_x").code == 0
+    return scenario.spool.read_text()
+
+
+def test_what_a_killed_run_has_taken_is_told(scenario: Scenario, app: str, ledger: Prop) -> None:
+    lines = spooled(scenario, app)
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    scenario.spool.with_name(f"spool.jsonl.{dead.pid}").write_text(lines)
+    scenario.spool.with_name(f"spool.jsonl.{os.getpid()}").write_text("taken by one that lives\n")
+    scenario.spool.unlink()
+    # Nor is the lock of a dead run in the way.
+    lock = scenario.spool.with_name("spool.jsonl.lock")
+    lock.mkdir()
+    os.utime(lock, (1e9, 1e9))
+    ended = deploy(scenario, app, ledger=ledger)
+    assert ended.code == 0, ended
+    assert "Told the ledger what it had missed: 2 lines" in ended.err
+    assert told(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "superseded"), ("1.4.2", "succeeded")]
+    assert [file.name for file in scenario.spool.parent.glob("spool.jsonl*")] == [f"spool.jsonl.{os.getpid()}"]
+
+
+def test_a_spool_that_is_locked_is_left_alone(scenario: Scenario, app: str, ledger: Prop) -> None:
+    lines = spooled(scenario, app)
+    lock = scenario.spool.with_name("spool.jsonl.lock")
+    lock.mkdir()
+    ended = deploy(scenario, app, ledger=ledger)
+    assert ended.code == 0, ended
+    assert "is locked" in ended.err
+    assert scenario.spool.read_text() == lines
+    assert lock.exists()
+
+
+def test_what_is_kept_while_the_ledger_is_told_is_kept(scenario: Scenario, app: str, ledger: Prop) -> None:
+    """And what could not be told comes before it."""
+    first, second = spooled(scenario, app).splitlines(keepends=True)
+
+    def relay(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        if method == "GET" and path.startswith("/v1/services/") and not scenario.spool.exists():
+            scenario.spool.write_text("kept meanwhile\n")
+        return (401, b'{"title": "no"}') if path.endswith("/transitions") else forward(ledger, method, path, body)
+
+    with relaying(relay) as url:
+        run(scenario, "deploy.sh", "staging", "1.4.2", APP_URL=app, PROP_URL=url, PROP_KEY=ledger.key)
+    assert scenario.spool.read_text() == f"{second}kept meanwhile\n"
+    assert "succeeded" in second and "succeeded" not in first
 
 
 def test_require_ledger_is_strict(scenario: Scenario, app: str) -> None:
@@ -520,6 +657,26 @@ def test_a_stopped_environment_is_refused_or_woken(scenario: Scenario, app: str)
     assert scenario.read()["database"] == "available"
 
 
+def test_a_database_that_is_still_stopping_is_woken(scenario: Scenario, app: str) -> None:
+    """It is waited for, then started; and a look that fails meanwhile ends nothing."""
+    state = scenario.read()
+    state["service"] |= {"desiredCount": 0, "runningCount": 0}
+    scenario.write(state | {"database": "stopping for long", "blips": {"rds describe-db-instances": [2, 4]}})
+    ended = deploy(scenario, app, "staging", "1.4.2", "--wake")
+    assert ended.code == 0, ended
+    assert scenario.calls(changing=True) == ["rds start-db-instance", *CHANGES]
+
+
+def test_what_no_script_expects_is_an_error_of_its_own(scenario: Scenario, app: str, ledger: Prop) -> None:
+    """The exit code of a tool is none of ours: jq's 5 is not that another deployment is running."""
+    scenario.set(garbled=["ecs register-task-definition"])
+    ended = deploy(scenario, app, "staging", "1.4.2", "--json", ledger=ledger)
+    assert ended.code == 1, ended
+    assert (ended.result["outcome"], ended.result["exit_code"]) == ("error", 1)
+    assert "deploy.sh: It ended unexpectedly." in ended.err
+    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+
+
 # --- Ctrl-C
 
 
@@ -527,8 +684,7 @@ def interrupt(scenario: Scenario, app: str, ledger: Prop | None, until: str, *ar
     process = start(scenario, "deploy.sh", "staging", "1.4.2", *arguments, **settings(app, ledger))
     wait_for(lambda: until in scenario.calls())
     time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    return Run(process)
+    return press_ctrl_c(process)
 
 
 def test_ctrl_c_during_the_rollout_and_how_to_go_on(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -555,8 +711,38 @@ def test_ctrl_c_before_the_service_is_touched(scenario: Scenario, app: str, ledg
     ended = interrupt(scenario, app, ledger, "ecs register-task-definition")
     assert ended.code == 130, ended
     assert "before the service was touched" in ended.err
-    assert "ecs update-service" not in scenario.calls()
+    # Nor does a revision stay that nobody has proven.
+    assert scenario.calls(changing=True) == ["ecs register-task-definition", "ecs deregister-task-definition"]
     assert told(place(ledger)["latest"])[-1] == ("1.4.2", "cancelled")
+
+
+def test_ctrl_c_during_the_migration(scenario: Scenario, app: str) -> None:
+    scenario.set(slow={"ecs describe-tasks": 2})
+    ended = interrupt(scenario, app, None, "ecs describe-tasks", "--migrate-first")
+    assert ended.code == 130, ended
+    assert "while the migration ran" in ended.err
+    assert scenario.calls(changing=True)[-1] == "ecs deregister-task-definition"
+    assert "ecs update-service" not in scenario.calls()
+
+
+def test_ctrl_c_on_the_way_back(scenario: Scenario, app: str) -> None:
+    service = scenario.read()["service"]
+    service["deploymentConfiguration"]["deploymentCircuitBreaker"]["rollback"] = False
+    scenario.set(fates=["failed", "stuck"], service=service)
+    process = start(scenario, "deploy.sh", "staging", "1.4.2", **settings(app, None))
+    wait_for(lambda: scenario.calls().count("ecs update-service") == 2)
+    time.sleep(0.3)
+    ended = press_ctrl_c(process)
+    assert ended.code == 130, ended
+    assert scenario.calls(changing=True) == [*CHANGES, "ecs update-service", "ecs deregister-task-definition"]
+
+
+def test_what_goes_on_watching_is_given_the_same(scenario: Scenario, app: str) -> None:
+    scenario.set(fates=["stuck"])
+    ended = interrupt(scenario, app, None, "ecs update-service", "--release", "one two", "--timeout", "60", "--rollback", "--reason", "x")
+    assert ended.code == 130, ended
+    assert "scripts/deploy.sh staging 1.4.2 --resume --release 'one two' --timeout 60 --rollback\n" in ended.err
+    assert scenario.calls(changing=True) == CHANGES
 
 
 def test_resume_goes_back_when_the_rollout_fails(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -619,7 +805,6 @@ def test_slack_is_told_in_one_line_and_fails_nothing(scenario: Scenario, app: st
 
     class Slack(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            
             heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
             self.send_response(200)
             self.end_headers()
@@ -633,6 +818,8 @@ def test_slack_is_told_in_one_line_and_fails_nothing(scenario: Scenario, app: st
         assert deploy(scenario, app, SLACK_WEBHOOK_URL=f"{url}/hook/secret").code == 6
     assert len(heard) == 2
     assert ":white_check_mark: *prop 1.4.2* is live in *staging* · dana" in heard[0]
+    assert heard[0].endswith(f" · {app}")
+    assert heard[0].count(" · ") == 3
     assert "what ran before is back, in *staging*" in heard[1]
     scenario.set(lie=None)
     ended = deploy(scenario, app, SLACK_WEBHOOK_URL=f"{url}/hook/secret")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from prop import ROOT, Prop
-from stub_aws import NEW, OLD, STUB, Run, Scenario, environment, place, run, serving, settings, start, told, wait_for
+from serving import serving
+from stub_aws import NEW, OLD, STUB, Run, Scenario, environment, place, press_ctrl_c, run, settings, start, told, wait_for
 
 SCRIPTS = ["deploy.sh", "rollback.sh", "status.sh", "logs.sh", "run-task.sh", "db.sh"]
 
@@ -50,6 +51,20 @@ def test_without_the_ledger_the_task_definitions_say_it(deployed: Scenario, app:
     assert deployed.spool.exists()
 
 
+def test_a_ledger_that_is_behind_does_not_say_it(scenario: Scenario, app: str, ledger: Prop) -> None:
+    """1.4.2 was deployed past it: what it takes for live is what ran before, and what it calls previous is older still."""
+    older = ledger.post("/v1/deployments", {"service": "prop", "environment": "staging", "version": "1.4.0", "create_missing": True, "start": True})
+    ledger.post(f"/v1/deployments/{older['id']}/transitions", {"to": "succeeded"})
+    again = ledger.post("/v1/deployments", {"service": "prop", "environment": "staging", "version": "1.4.1", "start": True})
+    ledger.post(f"/v1/deployments/{again['id']}/transitions", {"to": "succeeded"})
+    assert run(scenario, "deploy.sh", "staging", "1.4.2", **settings(app, None)).code == 0
+    ended = run(scenario, "rollback.sh", "staging", **settings(app, ledger))
+    assert ended.code == 0, ended
+    assert f"prop takes 1.4.1 ({OLD[:19]}…) for live, but ECS runs {NEW[:19]}…" in ended.err
+    assert "ECS says: revision 2" in ended.err
+    assert scenario.live_digest() == OLD
+
+
 @pytest.mark.parametrize("asks_ledger", [True, False])
 def test_a_rollback_whose_image_is_gone(deployed: Scenario, app: str, ledger: Prop, asks_ledger: bool) -> None:
     deployed.set(images=[image for image in deployed.read()["images"] if image["digest"] != OLD])
@@ -71,13 +86,14 @@ def test_a_rollback_from_what_is_still_running(deployed: Scenario, app: str, led
     deployed.set(fates=["stuck"])
     process = start(deployed, "deploy.sh", "staging", "1.4.1", **settings(app, ledger))
     wait_for(lambda: "ecs update-service" in deployed.calls())
-    process.send_signal(signal.SIGINT)
-    assert Run(process).code == 130
+    assert press_ctrl_c(process).code == 130
     assert run(deployed, "rollback.sh", "staging", **settings(app, ledger)).code == 5
     ended = run(deployed, "rollback.sh", "staging", "--take-over", **settings(app, ledger))
     assert ended.code == 0, ended
     assert deployed.live_digest() == NEW
     assert told(place(ledger)["latest"])[-2:] == [("1.4.1", "cancelled"), ("1.4.2", "succeeded")]
+    # What was left is what was rolling out; what is proven stays.
+    assert revisions(deployed)[2:] == [(3, "ACTIVE"), (4, "INACTIVE"), (5, "ACTIVE")]
 
 
 def test_a_rollback_passes_a_freeze_and_can_be_tried_dry(deployed: Scenario, app: str, ledger: Prop) -> None:
@@ -154,10 +170,57 @@ def test_a_task_that_never_ran(scenario: Scenario) -> None:
 def test_an_interrupted_task_can_be_stopped(scenario: Scenario) -> None:
     process = start(scenario, "run-task.sh", "staging", "--", "migrate", POLL_SECONDS="2")
     wait_for(lambda: "ecs describe-tasks" in scenario.calls())
-    process.send_signal(signal.SIGINT)
-    ended = Run(process)
+    ended = press_ctrl_c(process)
     assert ended.code == 130, ended
     assert "aws ecs stop-task" in ended.err
+
+
+# --- db.sh
+
+
+def test_stopping_waits_for_tasks_that_cannot_be_seen(scenario: Scenario) -> None:
+    """One look that fails is not taken for the last task's end."""
+    service = scenario.read()["service"]
+    scenario.set(service=service | {"runningCount": 3, "desiredCount": 3}, blips={"ecs describe-services": [3]})
+    ended = run(scenario, "db.sh", "staging", "stop")
+    assert ended.code == 0, ended
+    assert scenario.calls(changing=True) == ["ecs update-service", "rds stop-db-instance"]
+    before = scenario.calls()[: scenario.calls().index("rds stop-db-instance")]
+    assert before.count("ecs describe-services") == 5
+    assert scenario.read()["database"] == "stopped"
+
+
+def test_a_database_that_cannot_be_stopped_keeps_its_tasks(scenario: Scenario) -> None:
+    scenario.set(database="backing-up")
+    ended = run(scenario, "db.sh", "staging", "stop")
+    assert ended.code == 3, ended
+    assert "prop-db-staging is backing-up" in ended.err
+    assert scenario.calls(changing=True) == []
+
+
+def test_a_database_that_is_stopping_is_started_afterwards(scenario: Scenario) -> None:
+    service = scenario.read()["service"]
+    scenario.set(service=service | {"runningCount": 0, "desiredCount": 0}, database="stopping", blips={"rds describe-db-instances": [2]})
+    ended = run(scenario, "db.sh", "staging", "start")
+    assert ended.code == 0, ended
+    assert scenario.calls(changing=True) == ["rds start-db-instance", "ecs update-service"]
+    assert scenario.read()["service"]["runningCount"] == 2
+
+
+def test_more_tasks_than_the_least_are_enough(scenario: Scenario) -> None:
+    service = scenario.read()["service"]
+    scenario.set(service=service | {"runningCount": 5, "desiredCount": 4})
+    ended = run(scenario, "db.sh", "staging", "start", "--timeout", "20")
+    assert ended.code == 0, ended
+    assert scenario.calls(changing=True) == []
+
+
+def test_a_restored_instance_is_compared_once_it_is_adjusted(scenario: Scenario) -> None:
+    scenario.set(pending=4)
+    ended = run(scenario, "db.sh", "staging", "restore", "--name", "copy", "--json")
+    assert ended.code == 0, ended
+    assert ended.result["restored"] == "copy"
+    assert scenario.options("rds modify-db-instance")[0]["backup-retention-period"] == "7"
 
 
 # --- What every script says

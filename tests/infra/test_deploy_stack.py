@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 from prop import ROOT, Prop, running_prop
+from serving import serving
 from stack import Stack
-from stub_aws import place, serving, told
+from stub_aws import place, told
 
 HEAD = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip() or "0" * 40
 

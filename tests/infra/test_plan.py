@@ -1,5 +1,6 @@
 """What both environments will be, as their plans say."""
 
+import re
 from ipaddress import ip_network
 
 import pytest
@@ -150,7 +151,19 @@ def test_the_database_is_private_and_encrypted(plan):
 def test_the_database_can_be_restored(plan, environment):
     database = plan["aws_db_instance.main"]
     assert database["backup_retention_period"] == {"staging": 7, "production": 14}[environment]
-    assert database["backup_window"] and database["maintenance_window"] and database["copy_tags_to_snapshot"]
+    assert database["copy_tags_to_snapshot"]
+
+
+def test_staging_is_backed_up_while_it_is_awake(staging_plan):
+    """RDS takes no backup of a database that is stopped, and staging's is, but from 8 to 20 on working days in India."""
+    plan = Plan(staging_plan)
+    database = plan["aws_db_instance.main"]
+    crons = {name.rpartition('"')[0].rpartition('"')[2]: found["schedule_expression"] for name, found in plan.all("aws_scheduler_schedule").items()}
+    assert (crons["start-tasks"], crons["stop-tasks"]) == ("cron(0 8 ? * MON-FRI *)", "cron(0 20 ? * * *)")
+    day, *maintenance = re.fullmatch(r"(\w+):(\d\d:\d\d)-\1:(\d\d:\d\d)", database["maintenance_window"]).groups()
+    assert day in ("mon", "tue", "wed", "thu", "fri")
+    for start, end in (database["backup_window"].split("-"), maintenance):
+        assert "02:30" <= start < end <= "14:30", "in UTC"
 
 
 def test_production_is_kept_and_staging_can_go(plan, environment):
