@@ -39,8 +39,10 @@ of_service() { jq -r "$1" <<<"$SERVICE"; }
 # of_primary FILTER: what jq finds in the deployment that the service has or is getting.
 of_primary() { of_service "first(.deployments[] | select(.status == \"PRIMARY\")) | $1"; }
 
-# proven_definition: what the service ran before anything that is still under way: what ECS would go back to, too.
-proven_definition() { of_service 'first(.deployments[] | select(.rolloutState == "COMPLETED").taskDefinition) // .taskDefinition'; }
+# proven_definition: what the service runs, or ran before what is still under way: what ECS would go back to, too.
+proven_definition() {
+    of_service '(.deployments | map(select(.rolloutState == "COMPLETED")) | sort_by(.status != "PRIMARY") | .[0].taskDefinition) // .taskDefinition'
+}
 
 # least_tasks: how many tasks a started service has: what the autoscaling wants at least.
 least_tasks() {

@@ -298,7 +298,7 @@ def test_throttling_is_asked_again_by_the_real_cli(scenario: Scenario) -> None:
     path = environment(scenario)["PATH"].removeprefix(f"{STUB}:")
     with serving(Throttling) as url:
         ended = run(
-            scenario, "deploy.sh", "staging", "1.4.2", PATH=f"{ROOT}/.venv/infra/bin:{path}", AWS_ENDPOINT_URL=url, AWS_ACCESS_KEY_ID="nobody",
+            scenario, "deploy.sh", "staging", "1.4.2", PATH=path, AWS_ENDPOINT_URL=url, AWS_ACCESS_KEY_ID="nobody",
             AWS_SECRET_ACCESS_KEY="nothing", AWS_EC2_METADATA_DISABLED="true",
         )  # fmt: skip
     assert heard[:3] == ["sts"] * 3
