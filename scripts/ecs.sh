@@ -41,7 +41,9 @@ of_primary() { of_service "first(.deployments[] | select(.status == \"PRIMARY\")
 
 # proven_definition: what the service runs, or ran before what is still under way: what ECS would go back to, too.
 proven_definition() {
-    of_service '(.deployments | map(select(.rolloutState == "COMPLETED")) | sort_by(.status != "PRIMARY") | .[0].taskDefinition) // .taskDefinition'
+    of_service 'if (.deployments | any(.status == "PRIMARY" and .rolloutState != "COMPLETED"))
+        then first(.deployments[] | select(.rolloutState == "COMPLETED").taskDefinition) // .taskDefinition
+        else .taskDefinition end'
 }
 
 # least_tasks: how many tasks a started service has: what the autoscaling wants at least.
