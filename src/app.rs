@@ -54,7 +54,11 @@ impl Application {
         let first_key = first_key(&mut db, &settings)?;
         drop(db);
 
-        let database = Database::start(settings.database.target, settings.database.options, &settings.database.limits);
+        let database = Database::start(
+            settings.database.target,
+            settings.database.options,
+            &settings.database.limits,
+        );
         let state = web::Data::new(State {
             db: database.map_err(|e| StartError(format!("no database threads: {e}")))?,
             keys: Keys::default(),
@@ -91,7 +95,8 @@ impl Application {
     /// Serves until SIGTERM or SIGINT; then lets running requests finish.
     pub async fn run(self) -> std::io::Result<()> {
         let (handle, state) = (self.server.handle(), self.state.clone());
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         actix_web::rt::spawn(async move {
             tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
             log::info!("stopping: running requests have {} s", state.http.shutdown.as_secs());
@@ -105,14 +110,26 @@ impl Application {
 
 /// What `actix_web::App` asks of its entry, by a short name.
 trait Service:
-    ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<Self::Body>, Error = actix_web::Error, InitError = ()>
+    ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<Self::Body>,
+        Error = actix_web::Error,
+        InitError = (),
+    >
 {
     type Body: MessageBody;
 }
 
 impl<T, B: MessageBody> Service for T
 where
-    T: ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<B>, Error = actix_web::Error, InitError = ()>,
+    T: ServiceFactory<
+            ServiceRequest,
+            Config = (),
+            Response = ServiceResponse<B>,
+            Error = actix_web::Error,
+            InitError = (),
+        >,
 {
     type Body = B;
 }
@@ -151,8 +168,10 @@ pub fn document() -> OpenApi {
 }
 
 fn cors(origins: &[String]) -> Cors {
-    let exposed = [header::ETAG.as_str(), header::LINK.as_str(), header::LOCATION.as_str(), "x-request-id"];
-    let cors = Cors::default().allow_any_method().allow_any_header().expose_headers(exposed).max_age(3600);
+    let exposed =
+        [header::ETAG.as_str(), header::LINK.as_str(), header::LOCATION.as_str(), "x-request-id"];
+    let cors =
+        Cors::default().allow_any_method().allow_any_header().expose_headers(exposed).max_age(3600);
     origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
 }
 
@@ -170,7 +189,11 @@ pub fn connect(settings: &Settings) -> Result<Db, StartError> {
         if left.is_zero() || is_file {
             return Err(StartError(format!("no connection to {:?}: {error}", database.target)));
         }
-        log::warn!("no connection to {:?} yet, trying for {} s more: {error}", database.target, left.as_secs());
+        log::warn!(
+            "no connection to {:?} yet, trying for {} s more: {error}",
+            database.target,
+            left.as_secs()
+        );
         std::thread::sleep(pause.min(left));
         pause = (pause * 2).min(Duration::from_secs(5));
     }

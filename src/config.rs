@@ -129,13 +129,23 @@ impl SettingError {
 impl Settings {
     /// Reads the settings of this process: `file`, or `prop.toml` where there is one; then the environment.
     pub fn load(file: Option<&Path>) -> Result<Self, SettingError> {
-        Self::read(file, std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect())
+        Self::read(
+            file,
+            std::env::vars_os()
+                .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+                .collect(),
+        )
     }
 
     /// Reads the settings from a file and the given environment variables.
-    pub fn read(file: Option<&Path>, mut variables: Map<String, String>) -> Result<Self, SettingError> {
-        variables.retain(|name, value| !CLIENT_VARIABLES.contains(&name.as_str()) && !value.is_empty());
-        for (theirs, ours) in [("DATABASE_URL", "PROP_DATABASE__URL"), ("PORT", "PROP_HTTP__PORT")] {
+    pub fn read(
+        file: Option<&Path>,
+        mut variables: Map<String, String>,
+    ) -> Result<Self, SettingError> {
+        variables
+            .retain(|name, value| !CLIENT_VARIABLES.contains(&name.as_str()) && !value.is_empty());
+        for (theirs, ours) in [("DATABASE_URL", "PROP_DATABASE__URL"), ("PORT", "PROP_HTTP__PORT")]
+        {
             if let Some(value) = variables.get(theirs).cloned() {
                 variables.entry(ours.into()).or_insert(value);
             }
@@ -147,7 +157,12 @@ impl Settings {
         Config::builder()
             .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
             .add_source(file)
-            .add_source(Environment::with_prefix("PROP").prefix_separator("_").separator("__").source(Some(variables)))
+            .add_source(
+                Environment::with_prefix("PROP")
+                    .prefix_separator("_")
+                    .separator("__")
+                    .source(Some(variables)),
+            )
             .build()
             .and_then(Config::try_deserialize::<Raw>)
             .map_err(|error| explain(&error))?
@@ -218,7 +233,9 @@ struct RawLog {
 fn explain(error: &ConfigError) -> SettingError {
     match error {
         ConfigError::At { error, key: Some(key), .. } => match error.as_ref() {
-            ConfigError::Type { unexpected, expected, .. } => SettingError::new(key, format!("is {unexpected}; allowed is {expected}")),
+            ConfigError::Type { unexpected, expected, .. } => {
+                SettingError::new(key, format!("is {unexpected}; allowed is {expected}"))
+            }
             other => SettingError::new(key, other),
         },
         ConfigError::Type { unexpected, expected, key: Some(key), .. } => {
@@ -228,7 +245,8 @@ fn explain(error: &ConfigError) -> SettingError {
             let cause = cause.to_string();
             let mut lines = cause.lines().map(str::trim).filter(|line| !line.is_empty());
             // The place and the reason. Between them is the line itself, which may hold a password.
-            let (place, reason) = (lines.next().unwrap_or_default(), lines.next_back().unwrap_or_default());
+            let (place, reason) =
+                (lines.next().unwrap_or_default(), lines.next_back().unwrap_or_default());
             SettingError(format!("{}: {place}: {reason}", uri.as_deref().unwrap_or("prop.toml")))
         }
         other => SettingError(format!("settings: {other}")),
@@ -242,10 +260,17 @@ impl Raw {
         let environment = match self.environment.as_str() {
             "development" => Mode::Development,
             "production" => Mode::Production,
-            other => return Err(SettingError::new("environment", format!("is {other:?}; allowed are \"development\" and \"production\""))),
+            other => {
+                return Err(SettingError::new(
+                    "environment",
+                    format!("is {other:?}; allowed are \"development\" and \"production\""),
+                ));
+            }
         };
         let bootstrap_key = self.bootstrap_key.map(|key| {
-            Token::parse(&key).ok_or_else(|| SettingError::new("bootstrap_key", "is not a key; `prop key generate` prints one"))
+            Token::parse(&key).ok_or_else(|| {
+                SettingError::new("bootstrap_key", "is not a key; `prop key generate` prints one")
+            })
         });
         Ok(Settings {
             environment,
@@ -262,25 +287,39 @@ impl Raw {
 
 impl RawHttp {
     fn check(self, environment: Mode) -> Result<Http, SettingError> {
-        let host = self.host.unwrap_or_else(|| if environment == Mode::Production { "0.0.0.0" } else { "127.0.0.1" }.into());
+        let host = self.host.unwrap_or_else(|| {
+            if environment == Mode::Production { "0.0.0.0" } else { "127.0.0.1" }.into()
+        });
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let cors_origins: Vec<String> = self.cors_origins.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect();
+        let cors_origins: Vec<String> = self
+            .cors_origins
+            .split(',')
+            .map(str::trim)
+            .filter(|s| !s.is_empty())
+            .map(str::to_owned)
+            .collect();
         if let Some(wrong) = cors_origins.iter().find(|o| !is_origin(o)) {
             return Err(SettingError::new(
                 "http.cors_origins",
-                format!("has {wrong:?}; allowed are origins such as https://status.example.org, separated by commas"),
+                format!(
+                    "has {wrong:?}; allowed are origins such as https://status.example.org, separated by commas"
+                ),
             ));
         }
         Ok(Http {
-            host: host
-                .parse()
-                .map_err(|_| SettingError::new("http.host", format!("is {host:?}; allowed is an IP address, such as 0.0.0.0")))?,
+            host: host.parse().map_err(|_| {
+                SettingError::new(
+                    "http.host",
+                    format!("is {host:?}; allowed is an IP address, such as 0.0.0.0"),
+                )
+            })?,
             port: within("http.port", self.port, 0..=65535)? as u16,
             workers: match within("http.workers", self.workers, 0..=256)? as usize {
                 0 => cores,
                 n => n,
             },
-            body_limit: within("http.body_limit_kib", self.body_limit_kib, 1..=65536)? as usize * 1024,
+            body_limit: within("http.body_limit_kib", self.body_limit_kib, 1..=65536)? as usize
+                * 1024,
             read_timeout: seconds("http.read_timeout_seconds", self.read_timeout_seconds, 1..=600)?,
             shutdown: seconds("http.shutdown_seconds", self.shutdown_seconds, 0..=600)?,
             cors_origins,
@@ -296,23 +335,34 @@ impl RawDatabase {
             options: Options {
                 prepared_statements: self.prepared_statements,
                 statement_timeout: time,
-                slow_statement: Duration::from_millis(within("database.slow_statement_ms", self.slow_statement_ms, 1..=60_000)? as u64),
+                slow_statement: Duration::from_millis(within(
+                    "database.slow_statement_ms",
+                    self.slow_statement_ms,
+                    1..=60_000,
+                )? as u64),
             },
             limits: Limits {
                 connections: within("database.pool_size", self.pool_size, 1..=64)? as u32,
                 queue: within("database.queue", self.queue, 1..=100_000)? as usize,
                 time,
             },
-            connect_wait: seconds("database.connect_wait_seconds", self.connect_wait_seconds, 0..=3600)?,
+            connect_wait: seconds(
+                "database.connect_wait_seconds",
+                self.connect_wait_seconds,
+                0..=3600,
+            )?,
         })
     }
 
     fn target(&self) -> Result<Target, SettingError> {
         let Some(host) = &self.host else {
-            return Target::from_url(&self.url).map_err(|why| SettingError::new("database.url", why));
+            return Target::from_url(&self.url)
+                .map_err(|why| SettingError::new("database.url", why));
         };
         let port = within("database.port", self.port.unwrap_or(5432), 1..=65535)?.to_string();
-        let missing = |setting| move || SettingError::new(setting, "is missing; it is needed beside database.host");
+        let missing = |setting| {
+            move || SettingError::new(setting, "is missing; it is needed beside database.host")
+        };
         let mut parts = vec![
             ("host", host.as_str()),
             ("port", &port),
@@ -324,13 +374,19 @@ impl RawDatabase {
         }
         if let Some(mode) = &self.sslmode {
             if !SSL_MODES.contains(&mode.as_str()) {
-                return Err(SettingError::new("database.sslmode", format!("is {mode:?}; allowed are {}", SSL_MODES.join(", "))));
+                return Err(SettingError::new(
+                    "database.sslmode",
+                    format!("is {mode:?}; allowed are {}", SSL_MODES.join(", ")),
+                ));
             }
             parts.push(("sslmode", mode));
         }
         if let Some(file) = &self.ca_file {
             if !Path::new(file).is_file() {
-                return Err(SettingError::new("database.ca_file", format!("is {file:?}; allowed is a file that exists")));
+                return Err(SettingError::new(
+                    "database.ca_file",
+                    format!("is {file:?}; allowed is a file that exists"),
+                ));
             }
             parts.push(("sslrootcert", file));
         }
@@ -343,7 +399,10 @@ impl RawGitHub {
         let Some(secret) = self.webhook_secret else { return Ok(None) };
         let length = secret.chars().count() as i64;
         if !(16..=200).contains(&length) {
-            return Err(SettingError::new("github.webhook_secret", format!("has {length} characters; allowed are 16 to 200")));
+            return Err(SettingError::new(
+                "github.webhook_secret",
+                format!("has {length} characters; allowed are 16 to 200"),
+            ));
         }
         Ok(Some(Secret(secret)))
     }
@@ -351,14 +410,22 @@ impl RawGitHub {
 
 impl RawLog {
     fn check(self, environment: Mode) -> Result<Log, SettingError> {
-        env_filter::Builder::new()
-            .try_parse(&self.filter)
-            .map_err(|why| SettingError::new("log.filter", format!("is {:?}: {why}; allowed is the form of RUST_LOG", self.filter)))?;
+        env_filter::Builder::new().try_parse(&self.filter).map_err(|why| {
+            SettingError::new(
+                "log.filter",
+                format!("is {:?}: {why}; allowed is the form of RUST_LOG", self.filter),
+            )
+        })?;
         let json = match self.format.as_str() {
             "auto" => environment == Mode::Production,
             "json" => true,
             "text" => false,
-            other => return Err(SettingError::new("log.format", format!("is {other:?}; allowed are \"auto\", \"json\" and \"text\""))),
+            other => {
+                return Err(SettingError::new(
+                    "log.format",
+                    format!("is {other:?}; allowed are \"auto\", \"json\" and \"text\""),
+                ));
+            }
         };
         Ok(Log { filter: self.filter, json })
     }
@@ -374,10 +441,17 @@ fn within(setting: &str, value: i64, allowed: RangeInclusive<i64>) -> Result<i64
     if allowed.contains(&value) {
         return Ok(value);
     }
-    Err(SettingError::new(setting, format!("is {value}; allowed are {} to {}", allowed.start(), allowed.end())))
+    Err(SettingError::new(
+        setting,
+        format!("is {value}; allowed are {} to {}", allowed.start(), allowed.end()),
+    ))
 }
 
-fn seconds(setting: &str, value: i64, allowed: RangeInclusive<i64>) -> Result<Duration, SettingError> {
+fn seconds(
+    setting: &str,
+    value: i64,
+    allowed: RangeInclusive<i64>,
+) -> Result<Duration, SettingError> {
     within(setting, value, allowed).map(|seconds| Duration::from_secs(seconds as u64))
 }
 
@@ -394,7 +468,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("prop.toml");
         std::fs::write(&file, text).unwrap();
-        Settings::read(Some(&file), variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect())
+        Settings::read(
+            Some(&file),
+            variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        )
     }
 
     #[track_caller]
@@ -414,19 +491,36 @@ mod tests {
     #[test]
     fn the_defaults_are_a_development_start_on_sqlite() {
         let settings = read(&[]).unwrap();
-        assert_eq!((settings.environment, settings.http.port, settings.log.json), (Mode::Development, 8080, false));
-        assert_eq!((settings.http.host.to_string().as_str(), settings.http.body_limit), ("127.0.0.1", 1024 * 1024));
+        assert_eq!(
+            (settings.environment, settings.http.port, settings.log.json),
+            (Mode::Development, 8080, false)
+        );
+        assert_eq!(
+            (settings.http.host.to_string().as_str(), settings.http.body_limit),
+            ("127.0.0.1", 1024 * 1024)
+        );
         assert_eq!(settings.database.target, Target::Sqlite("prop.db".into()));
-        assert_eq!((settings.database.limits.connections, settings.database.limits.queue), (8, 1024));
+        assert_eq!(
+            (settings.database.limits.connections, settings.database.limits.queue),
+            (8, 1024)
+        );
         assert!(settings.http.workers >= 1 && settings.http.cors_origins.is_empty());
-        assert!(settings.bootstrap_key.is_none() && settings.image_digest.is_none() && !settings.public_read);
+        assert!(
+            settings.bootstrap_key.is_none()
+                && settings.image_digest.is_none()
+                && !settings.public_read
+        );
     }
 
     #[test]
     fn production_listens_everywhere_and_logs_json_unless_told_otherwise() {
         let settings = read(&[("PROP_ENVIRONMENT", "production")]).unwrap();
         assert!(settings.http.host.is_unspecified() && settings.log.json);
-        let told = [("PROP_ENVIRONMENT", "production"), ("PROP_HTTP__HOST", "::1"), ("PROP_LOG__FORMAT", "text")];
+        let told = [
+            ("PROP_ENVIRONMENT", "production"),
+            ("PROP_HTTP__HOST", "::1"),
+            ("PROP_LOG__FORMAT", "text"),
+        ];
         let settings = read(&told).unwrap();
         assert!(settings.http.host.is_loopback() && !settings.log.json);
     }
@@ -435,7 +529,10 @@ mod tests {
     fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
         let file = "[http]\nport = 1\nbody_limit_kib = 2\n";
         let settings = with_file(file, &[("PROP_HTTP__PORT", "3")]).unwrap();
-        assert_eq!((settings.http.port, settings.http.body_limit, settings.http.read_timeout.as_secs()), (3, 2048, 10));
+        assert_eq!(
+            (settings.http.port, settings.http.body_limit, settings.http.read_timeout.as_secs()),
+            (3, 2048, 10)
+        );
         // A variable that is set to nothing is not set.
         assert_eq!(with_file(file, &[("PROP_HTTP__PORT", "")]).unwrap().http.port, 1);
     }
@@ -469,12 +566,22 @@ mod tests {
             ("PROP_LOGS__FILTER", "logs"),
         ];
         for (variable, field) in variables {
-            assert!(refused(read(&[(variable, "1")])).contains(&format!("unknown field `{field}`")), "{variable}");
+            assert!(
+                refused(read(&[(variable, "1")])).contains(&format!("unknown field `{field}`")),
+                "{variable}"
+            );
         }
-        let files =
-            [("prot = 1", "prot"), ("[http]\nprot = 1", "prot"), ("[https]\nport = 1", "https"), ("[log]\nfilters = \"info\"", "filters")];
+        let files = [
+            ("prot = 1", "prot"),
+            ("[http]\nprot = 1", "prot"),
+            ("[https]\nport = 1", "https"),
+            ("[log]\nfilters = \"info\"", "filters"),
+        ];
         for (text, field) in files {
-            assert!(refused(with_file(text, &[])).contains(&format!("unknown field `{field}`")), "{text}");
+            assert!(
+                refused(with_file(text, &[])).contains(&format!("unknown field `{field}`")),
+                "{text}"
+            );
         }
     }
 
@@ -518,7 +625,10 @@ mod tests {
         }
         assert!(refused(with_file("[http]\nport = \"eighty\"", &[])).contains("http.port"));
         assert!(refused(with_file("[http\nport = 1", &[])).contains("prop.toml"));
-        assert!(refused(Settings::read(Some(Path::new("/nowhere/prop.toml")), Map::new())).contains("/nowhere/prop.toml"));
+        assert!(
+            refused(Settings::read(Some(Path::new("/nowhere/prop.toml")), Map::new()))
+                .contains("/nowhere/prop.toml")
+        );
     }
 
     #[test]
@@ -532,16 +642,24 @@ mod tests {
             &[("DATABASE_URL", "u:s3cret-words@h/n")],
             &[("DATABASE_URL", "s3cret-words")],
             &[host, password],
-            &[host, password, ("PROP_DATABASE__NAME", "n"), ("PROP_DATABASE__USER", "u"), ("PROP_DATABASE__SSLMODE", "always")],
+            &[
+                host,
+                password,
+                ("PROP_DATABASE__NAME", "n"),
+                ("PROP_DATABASE__USER", "u"),
+                ("PROP_DATABASE__SSLMODE", "always"),
+            ],
         ];
         for variables in cases {
             let line = refused(read(variables));
             assert!(!line.contains("s3cret"), "{line}");
         }
         // Not even where a file can't be read: only the place is told.
-        for text in
-            ["[database]\npassword = \"s3cret-words\n", "[database]\npassword = s3cret-words\n", "bootstrap_key = [\"s3cret-words\"]"]
-        {
+        for text in [
+            "[database]\npassword = \"s3cret-words\n",
+            "[database]\npassword = s3cret-words\n",
+            "bootstrap_key = [\"s3cret-words\"]",
+        ] {
             let line = refused(with_file(text, &[]));
             assert!(!line.contains("s3cret"), "{line}");
             assert!(line.contains("line 2") || line.contains("bootstrap_key"), "{line}");
@@ -576,23 +694,41 @@ mod tests {
         ];
         let settings = read(&all).unwrap();
         let conninfo = postgres(&settings);
-        let parts = ["host='db.internal'", "port='5433'", "dbname='ledger'", "user='prop'", r"password='it\'s'", "sslmode='verify-full'"];
+        let parts = [
+            "host='db.internal'",
+            "port='5433'",
+            "dbname='ledger'",
+            "user='prop'",
+            r"password='it\'s'",
+            "sslmode='verify-full'",
+        ];
         for part in parts.iter().map(ToString::to_string).chain([format!("sslrootcert='{ca}'")]) {
             assert!(conninfo.contains(&part), "{conninfo}");
         }
-        let without = |name: &str| read(&all.iter().copied().filter(|(variable, _)| *variable != name).collect::<Vec<_>>());
+        let without = |name: &str| {
+            read(&all.iter().copied().filter(|(variable, _)| *variable != name).collect::<Vec<_>>())
+        };
         for name in ["PROP_DATABASE__NAME", "PROP_DATABASE__USER"] {
             let line = refused(without(name));
             assert!(line.contains(name) && line.contains("missing"), "{line}");
         }
-        for name in ["PROP_DATABASE__PORT", "PROP_DATABASE__PASSWORD", "PROP_DATABASE__SSLMODE", "PROP_DATABASE__CA_FILE"] {
+        for name in [
+            "PROP_DATABASE__PORT",
+            "PROP_DATABASE__PASSWORD",
+            "PROP_DATABASE__SSLMODE",
+            "PROP_DATABASE__CA_FILE",
+        ] {
             assert!(without(name).is_ok(), "{name}");
         }
         assert!(postgres(&without("PROP_DATABASE__PORT").unwrap()).contains("port='5432'"));
-        let with = |name: &'static str, value: &'static str| read(&[&all[..], &[(name, value)]].concat());
+        let with =
+            |name: &'static str, value: &'static str| read(&[&all[..], &[(name, value)]].concat());
         assert!(refused(with("PROP_DATABASE__PORT", "0")).contains("1 to 65535"));
         assert!(refused(with("PROP_DATABASE__SSLMODE", "always")).contains("verify-full"));
-        assert!(refused(with("PROP_DATABASE__CA_FILE", "/nowhere/ca.pem")).contains("a file that exists"));
+        assert!(
+            refused(with("PROP_DATABASE__CA_FILE", "/nowhere/ca.pem"))
+                .contains("a file that exists")
+        );
     }
 
     /// The settings of `prop.toml.example`, by section, commented ones too: name, value, and whether it is commented.
@@ -607,7 +743,11 @@ mod tests {
             let text = line.strip_prefix("# ").unwrap_or(line);
             let Some((name, value)) = text.split_once(" = ") else { continue };
             if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
-                settings.push((format!("{section}{name}"), value.to_owned(), line.starts_with('#')));
+                settings.push((
+                    format!("{section}{name}"),
+                    value.to_owned(),
+                    line.starts_with('#'),
+                ));
             }
         }
         settings
@@ -620,8 +760,16 @@ mod tests {
         for section in ["", "http.", "database.", "github.", "log."] {
             let name = format!("PROP_{}UNKNOWN", section.to_uppercase().replace('.', "__"));
             let line = refused(read(&[(name.as_str(), "1")]));
-            let fields = line.split("expected").nth(1).unwrap_or_else(|| panic!("{line}")).split('`').skip(1).step_by(2);
-            let fields = fields.filter(|field| !(section.is_empty() && ["http", "database", "github", "log"].contains(field)));
+            let fields = line
+                .split("expected")
+                .nth(1)
+                .unwrap_or_else(|| panic!("{line}"))
+                .split('`')
+                .skip(1)
+                .step_by(2);
+            let fields = fields.filter(|field| {
+                !(section.is_empty() && ["http", "database", "github", "log"].contains(field))
+            });
             known.extend(fields.map(|field| format!("{section}{field}")));
         }
         let mut documented: Vec<_> = documented().into_iter().map(|(name, ..)| name).collect();
@@ -636,7 +784,8 @@ mod tests {
         let ca = directory.path().join("ca.pem");
         std::fs::write(&ca, "").unwrap();
         let token = Token::generate().unwrap();
-        let commented: Vec<_> = documented().into_iter().filter(|(.., is_commented)| *is_commented).collect();
+        let commented: Vec<_> =
+            documented().into_iter().filter(|(.., is_commented)| *is_commented).collect();
         assert!(commented.len() >= 10, "{commented:?}");
         // All at once, since some need each other; what can't be said in an example is said here.
         let mut text = String::new();
@@ -653,6 +802,9 @@ mod tests {
         assert!(settings.bootstrap_key.is_some() && settings.image_digest.is_some());
         assert!(postgres(&settings).contains("sslmode='verify-full'"));
         // The other half of the example are the defaults themselves: a copy of it changes nothing.
-        assert_eq!(format!("{:?}", with_file(DEFAULTS, &[]).unwrap()), format!("{:?}", read(&[]).unwrap()));
+        assert_eq!(
+            format!("{:?}", with_file(DEFAULTS, &[]).unwrap()),
+            format!("{:?}", read(&[]).unwrap())
+        );
     }
 }

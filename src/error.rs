@@ -137,13 +137,23 @@ pub struct Error {
 impl Error {
     /// An error with its sentence.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), members: serde_json::Map::new(), headers: Vec::new(), is_recorded: false }
+        Self {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            members: serde_json::Map::new(),
+            headers: Vec::new(),
+            is_recorded: false,
+        }
     }
 
     /// A field or parameter that is wrong.
     pub fn field(code: Code, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         let (pointer, detail) = (pointer.into(), detail.into());
-        let mut error = Self::new(code, if pointer.is_empty() { detail.clone() } else { format!("{pointer}: {detail}") });
+        let mut error = Self::new(
+            code,
+            if pointer.is_empty() { detail.clone() } else { format!("{pointer}: {detail}") },
+        );
         error.errors.push(FieldError { pointer, detail });
         error
     }
@@ -173,7 +183,10 @@ impl Error {
     /// The cause goes to the log, the client learns only that there was one.
     pub fn internal(cause: impl fmt::Display) -> Self {
         log::error!("internal error: {cause}");
-        Self::new(Code::Internal, "Something went wrong in prop; its log tells more under this request's id.")
+        Self::new(
+            Code::Internal,
+            "Something went wrong in prop; its log tells more under this request's id.",
+        )
     }
 }
 
@@ -188,8 +201,12 @@ impl std::error::Error for Error {}
 impl From<Unavailable> for Error {
     fn from(cause: Unavailable) -> Self {
         match cause {
-            Unavailable::Saturated => Self::new(Code::Overloaded, "The queue for the database is full. Try again."),
-            Unavailable::Unreachable => Self::new(Code::DatabaseUnavailable, "The database can't be reached. Try again."),
+            Unavailable::Saturated => {
+                Self::new(Code::Overloaded, "The queue for the database is full. Try again.")
+            }
+            Unavailable::Unreachable => {
+                Self::new(Code::DatabaseUnavailable, "The database can't be reached. Try again.")
+            }
             Unavailable::TimedOut => Self::new(
                 Code::TimedOut,
                 "The database did not answer in time. Ask again before you repeat a write without an idempotency key.",
@@ -203,17 +220,20 @@ impl From<Unavailable> for Error {
 impl From<DieselError> for Error {
     fn from(error: DieselError) -> Self {
         match &error {
-            DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _) | DieselError::BrokenTransactionManager => {
+            DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
+            | DieselError::BrokenTransactionManager => {
                 log::error!("database connection lost: {error}");
                 let detail = "The connection to the database was lost. Ask again before you repeat a write without an idempotency key.";
                 Self::new(Code::DatabaseUnavailable, detail)
             }
-            DieselError::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => {
-                Self::new(Code::Overloaded, "Others changed the same thing at the same time. Try again.")
-            }
+            DieselError::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => Self::new(
+                Code::Overloaded,
+                "Others changed the same thing at the same time. Try again.",
+            ),
             // SQLite waited as long as it may for the write lock; PostgreSQL cancelled at statement_timeout.
             DieselError::DatabaseError(DatabaseErrorKind::Unknown, cause)
-                if cause.message().starts_with("database is locked") || cause.message().contains("statement timeout") =>
+                if cause.message().starts_with("database is locked")
+                    || cause.message().contains("statement timeout") =>
             {
                 Unavailable::TimedOut.into()
             }

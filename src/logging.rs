@@ -37,7 +37,9 @@ pub fn start(settings: &Log) {
         return;
     }
     let mut builder = env_logger::Builder::new();
-    builder.parse_filters(&settings.filter).target(env_logger::Target::Pipe(Box::new(Pipe(sender))));
+    builder
+        .parse_filters(&settings.filter)
+        .target(env_logger::Target::Pipe(Box::new(Pipe(sender))));
     if settings.json {
         builder.format(json);
     } else {
@@ -122,12 +124,21 @@ fn text(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
         fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
             match serde_json::to_value(&value).map_err(log::kv::Error::boxed)? {
                 serde_json::Value::Null => Ok(()),
-                serde_json::Value::String(text) => write!(self.0, " {key}={text}").map_err(log::kv::Error::boxed),
+                serde_json::Value::String(text) => {
+                    write!(self.0, " {key}={text}").map_err(log::kv::Error::boxed)
+                }
                 other => write!(self.0, " {key}={other}").map_err(log::kv::Error::boxed),
             }
         }
     }
-    write!(out, "{} {:<5} {}: {}", Timestamp::now(), record.level(), record.target(), record.args())?;
+    write!(
+        out,
+        "{} {:<5} {}: {}",
+        Timestamp::now(),
+        record.level(),
+        record.target(),
+        record.args()
+    )?;
     record.key_values().visit(&mut Fields(out)).map_err(io::Error::other)?;
     writeln!(out)
 }

@@ -109,7 +109,9 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 fn without_settings(command: &Option<Command>) -> Option<ExitCode> {
     let text = match command {
         Some(Command::Openapi) => app::document().to_pretty_json().map_err(|e| e.to_string()),
-        Some(Command::Key(KeyCommand::Generate)) => Token::generate().map(|token| token.reveal().to_owned()).map_err(|e| e.to_string()),
+        Some(Command::Key(KeyCommand::Generate)) => {
+            Token::generate().map(|token| token.reveal().to_owned()).map_err(|e| e.to_string())
+        }
         _ => return None,
     };
     Some(match text.and_then(|text| print(&text).map_err(|e| e.to_string())) {
@@ -141,7 +143,9 @@ fn serve(settings: Settings) -> Outcome {
 fn greeting(application: &Application) -> String {
     let here = format!("http://127.0.0.1:{}", application.port());
     let Some(key) = application.first_key() else {
-        return format!("prop is ready: {here}/docs/ (no key at hand? `prop key create me --scope admin`)");
+        return format!(
+            "prop is ready: {here}/docs/ (no key at hand? `prop key create me --scope admin`)"
+        );
     };
     let sha = env!("PROP_GIT_SHA");
     let commit = if sha.len() == 40 { format!(r#""git_sha":"{sha}","#) } else { String::new() };
@@ -166,7 +170,11 @@ Everything else: the board at {here}/ and the API at {here}/docs/; paste the key
 
 fn migrate(settings: &Settings) -> Outcome {
     let applied = app::migrate(&mut app::connect(settings)?)?;
-    print(&if applied.is_empty() { "nothing to do".to_owned() } else { format!("applied {}", applied.join(", ")) })?;
+    print(&if applied.is_empty() {
+        "nothing to do".to_owned()
+    } else {
+        format!("applied {}", applied.join(", "))
+    })?;
     Ok(())
 }
 
@@ -176,7 +184,8 @@ fn key(settings: &Settings, command: KeyCommand) -> Outcome {
     let actor = Actor::new("prop");
     match command {
         KeyCommand::Create { name, scopes } => {
-            let name: prop::ledger::values::Line = name.parse().map_err(|is| format!("the name is malformed: {is}"))?;
+            let name: prop::ledger::values::Line =
+                name.parse().map_err(|is| format!("the name is malformed: {is}"))?;
             let token = Token::generate()?;
             db.write(|db| keys::insert(db, &actor, &name, &scopes, &token))?;
             print(token.reveal())?;
@@ -185,11 +194,19 @@ fn key(settings: &Settings, command: KeyCommand) -> Outcome {
             for key in keys::all(&mut db)? {
                 let scopes: Vec<_> = key.scopes.iter().map(|scope| scope.as_str()).collect();
                 let state = if key.revoked_at.is_some() { "revoked" } else { "valid" };
-                print(&format!("{}  {}...  {state:<7}  {}  ({})", key.id, key.prefix, key.name, scopes.join(", ")))?;
+                print(&format!(
+                    "{}  {}...  {state:<7}  {}  ({})",
+                    key.id,
+                    key.prefix,
+                    key.name,
+                    scopes.join(", ")
+                ))?;
             }
         }
         KeyCommand::Revoke { id } => {
-            let id: KeyId = id.parse().map_err(|_| format!("{id:?} is no key's id; `prop key list` shows them"))?;
+            let id: KeyId = id
+                .parse()
+                .map_err(|_| format!("{id:?} is no key's id; `prop key list` shows them"))?;
             let key = db.write(|db| keys::revoke(db, &actor, id))?;
             print(&format!("revoked {} ({})", key.id, key.name))?;
         }

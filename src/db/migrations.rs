@@ -25,12 +25,15 @@ struct Applied {
 
 /// Whether the database lacks a migration of this binary. It may have more: then a newer prop ran here before.
 pub fn is_pending(db: &mut Db) -> Result<bool> {
-    let applied: BTreeSet<String> = match diesel::sql_query("SELECT version FROM __diesel_schema_migrations").load::<Applied>(db) {
-        Ok(rows) => rows.into_iter().map(|row| row.version).collect(),
-        Err(error) if db.is_broken() => return Err(error.into()),
-        // The table is not there yet: an empty database.
-        Err(_) => BTreeSet::new(),
-    };
+    let applied: BTreeSet<String> =
+        match diesel::sql_query("SELECT version FROM __diesel_schema_migrations")
+            .load::<Applied>(db)
+        {
+            Ok(rows) => rows.into_iter().map(|row| row.version).collect(),
+            Err(error) if db.is_broken() => return Err(error.into()),
+            // The table is not there yet: an empty database.
+            Err(_) => BTreeSet::new(),
+        };
     let known: BTreeSet<String> = match db {
         Db::Pg(_) => versions::<diesel::pg::Pg>(&POSTGRES)?,
         Db::Sqlite(_) => versions::<diesel::sqlite::Sqlite>(&SQLITE)?,

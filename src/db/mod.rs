@@ -37,7 +37,10 @@ impl Db {
     ///
     /// On SQLite the write lock is taken at the start (`BEGIN IMMEDIATE`): a transaction that reads first and asks for
     /// the lock later fails with "database is locked" however long it is willing to wait.
-    pub fn write<T, E: From<diesel::result::Error>>(&mut self, work: impl FnOnce(&mut Db) -> Result<T, E>) -> Result<T, E> {
+    pub fn write<T, E: From<diesel::result::Error>>(
+        &mut self,
+        work: impl FnOnce(&mut Db) -> Result<T, E>,
+    ) -> Result<T, E> {
         self.begin()?;
         self.finish(work)
     }
@@ -51,7 +54,10 @@ impl Db {
     }
 
     /// Runs `work` in the transaction that [`Self::begin`] opened, and ends it.
-    pub(crate) fn finish<T, E: From<diesel::result::Error>>(&mut self, work: impl FnOnce(&mut Db) -> Result<T, E>) -> Result<T, E> {
+    pub(crate) fn finish<T, E: From<diesel::result::Error>>(
+        &mut self,
+        work: impl FnOnce(&mut Db) -> Result<T, E>,
+    ) -> Result<T, E> {
         type Manager = <Db as Connection>::TransactionManager;
         match work(self) {
             Ok(value) => {

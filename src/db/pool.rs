@@ -81,11 +81,21 @@ impl Database {
                 }
             })?;
         }
-        Ok(Self { jobs: sender, time_limit: limits.time, prepared_statements, connections: limits.connections, statements, turn })
+        Ok(Self {
+            jobs: sender,
+            time_limit: limits.time,
+            prepared_statements,
+            connections: limits.connections,
+            statements,
+            turn,
+        })
     }
 
     /// Runs `work`, which only reads. It may be run again when the connection turns out to be broken.
-    pub async fn read<T, E>(&self, mut work: impl FnMut(&mut Db) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    pub async fn read<T, E>(
+        &self,
+        mut work: impl FnMut(&mut Db) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<diesel::result::Error> + From<Unavailable> + Send + 'static,
@@ -110,14 +120,18 @@ impl Database {
 
     /// Runs `work` in a transaction, committed when it returns `Ok`. Begun again on another connection when the one at
     /// hand turns out to be broken before anything was done.
-    pub async fn write<T, E>(&self, work: impl FnOnce(&mut Db) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    pub async fn write<T, E>(
+        &self,
+        work: impl FnOnce(&mut Db) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<diesel::result::Error> + From<Unavailable> + Send + 'static,
     {
         let (attempts, turn) = (self.connections + 1, self.turn.clone());
         self.run(move |pool| {
-            let _turn = turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
+            let _turn =
+                turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
             let mut attempt = 1;
             loop {
                 let mut db = pool.get().map_err(unreachable)?;
@@ -131,7 +145,10 @@ impl Database {
         .await
     }
 
-    async fn run<T, E>(&self, job: impl FnOnce(&Pool) -> Result<T, E> + Send + 'static) -> Result<T, E>
+    async fn run<T, E>(
+        &self,
+        job: impl FnOnce(&Pool) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<Unavailable> + Send + 'static,

@@ -196,4 +196,11 @@ tables! {
     }
 }
 
-diesel::allow_tables_to_appear_in_same_query!(services, environments, releases, deployments, incidents, incident_deployments);
+diesel::allow_tables_to_appear_in_same_query!(
+    services,
+    environments,
+    releases,
+    deployments,
+    incidents,
+    incident_deployments
+);

@@ -29,13 +29,22 @@ impl Target {
     /// Reads a database URL. An unknown scheme is refused, never taken for a file name; the message holds no password.
     pub fn from_url(url: &str) -> Result<Self, String> {
         match url.split_once(':') {
-            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => Ok(Self::Postgres(with_defaults(url))),
+            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
+                Ok(Self::Postgres(with_defaults(url)))
+            }
             Some(("sqlite", rest)) => match rest.strip_prefix("//").unwrap_or(rest) {
-                "" | ":memory:" => Err("names no file; SQLite is kept in one, as in sqlite:prop.db".into()),
+                "" | ":memory:" => {
+                    Err("names no file; SQLite is kept in one, as in sqlite:prop.db".into())
+                }
                 path => Ok(Self::Sqlite(path.into())),
             },
-            Some((scheme, _)) => Err(format!("has the scheme {scheme:?}; allowed are postgres:// and sqlite:")),
-            None => Err("is no URL; allowed are postgres://USER:PASSWORD@HOST:PORT/NAME and sqlite:FILE".into()),
+            Some((scheme, _)) => {
+                Err(format!("has the scheme {scheme:?}; allowed are postgres:// and sqlite:"))
+            }
+            None => Err(
+                "is no URL; allowed are postgres://USER:PASSWORD@HOST:PORT/NAME and sqlite:FILE"
+                    .into(),
+            ),
         }
     }
 
@@ -56,7 +65,8 @@ impl Target {
                 if options.prepared_statements {
                     // Behind a pooler in transaction mode, session settings would land on somebody else's session.
                     let limit = options.statement_timeout.as_millis();
-                    c.batch_execute(&format!("SET statement_timeout = {limit}")).map_err(ConnectionError::CouldntSetupConfiguration)?;
+                    c.batch_execute(&format!("SET statement_timeout = {limit}"))
+                        .map_err(ConnectionError::CouldntSetupConfiguration)?;
                 }
                 Db::Pg(c)
             }
@@ -91,12 +101,19 @@ pub struct Options {
 }
 
 /// What libpq does not assume by itself: a server that is gone is noticed in seconds.
-const DEFAULTS: [(&str, &str); 3] = [("connect_timeout", "5"), ("tcp_user_timeout", "10000"), ("fallback_application_name", "prop")];
+const DEFAULTS: [(&str, &str); 3] = [
+    ("connect_timeout", "5"),
+    ("tcp_user_timeout", "10000"),
+    ("fallback_application_name", "prop"),
+];
 
 fn with_defaults(url: &str) -> String {
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
     let given = query.split('&').filter(|pair| !pair.is_empty()).map(str::to_owned);
-    let added = DEFAULTS.iter().filter(|(keyword, _)| !query.contains(&format!("{keyword}="))).map(|(k, v)| format!("{k}={v}"));
+    let added = DEFAULTS
+        .iter()
+        .filter(|(keyword, _)| !query.contains(&format!("{keyword}=")))
+        .map(|(k, v)| format!("{k}={v}"));
     format!("{base}?{}", given.chain(added).collect::<Vec<_>>().join("&"))
 }
 
@@ -107,22 +124,45 @@ mod tests {
     #[test]
     fn the_scheme_chooses_the_database() {
         assert_eq!(Target::from_url("sqlite:prop.db"), Ok(Target::Sqlite("prop.db".into())));
-        assert_eq!(Target::from_url("sqlite:///var/prop.db"), Ok(Target::Sqlite("/var/prop.db".into())));
-        assert!(matches!(Target::from_url("postgresql://u@h/n?sslmode=require"), Ok(Target::Postgres(url))
-            if url.starts_with("postgresql://u@h/n?sslmode=require&connect_timeout=5")));
-        for refused in ["prop.db", "mysql://h/n", "sqlite:", "sqlite::memory:", "postgres:h", "", "file:prop.db"] {
+        assert_eq!(
+            Target::from_url("sqlite:///var/prop.db"),
+            Ok(Target::Sqlite("/var/prop.db".into()))
+        );
+        assert!(
+            matches!(Target::from_url("postgresql://u@h/n?sslmode=require"), Ok(Target::Postgres(url))
+            if url.starts_with("postgresql://u@h/n?sslmode=require&connect_timeout=5"))
+        );
+        for refused in [
+            "prop.db",
+            "mysql://h/n",
+            "sqlite:",
+            "sqlite::memory:",
+            "postgres:h",
+            "",
+            "file:prop.db",
+        ] {
             assert!(Target::from_url(refused).is_err(), "{refused}");
         }
     }
 
     #[test]
     fn parts_are_quoted() {
-        let Target::Postgres(conninfo) = Target::from_parts([("host", "db"), ("password", r"it's \ a secret")]) else { unreachable!() };
-        assert!(conninfo.starts_with(r"host='db' password='it\'s \\ a secret' connect_timeout=5 "), "{conninfo}");
+        let Target::Postgres(conninfo) =
+            Target::from_parts([("host", "db"), ("password", r"it's \ a secret")])
+        else {
+            unreachable!()
+        };
+        assert!(
+            conninfo.starts_with(r"host='db' password='it\'s \\ a secret' connect_timeout=5 "),
+            "{conninfo}"
+        );
     }
 
     #[test]
     fn a_password_is_never_shown() {
-        assert_eq!(format!("{:?}", Target::Postgres("postgres://u:secret@h/n".into())), "PostgreSQL");
+        assert_eq!(
+            format!("{:?}", Target::Postgres("postgres://u:secret@h/n".into())),
+            "PostgreSQL"
+        );
     }
 }

@@ -2,7 +2,9 @@
 
 use diesel::backend::Backend;
 use diesel::deserialize::{self, FromSql, FromSqlRow};
-use diesel::expression::{AppearsOnTable, AsExpression, Expression, SelectableExpression, ValidGrouping, is_aggregate};
+use diesel::expression::{
+    AppearsOnTable, AsExpression, Expression, SelectableExpression, ValidGrouping, is_aggregate,
+};
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::result::QueryResult;
@@ -135,8 +137,10 @@ impl FromStr for Timestamp {
         // jiff also reads spaces, named zones, and shortened times and offsets; RFC 3339, section 5.6, does not.
         let at = |index: usize| text.as_bytes().get(index).copied();
         let time_is_whole = at(10) == Some(b'T') && at(13) == Some(b':') && at(16) == Some(b':');
-        let from_end = |back: usize| text.len().checked_sub(back).filter(|index| *index >= 19).and_then(at);
-        let offset_is_whole = text.ends_with('Z') || (from_end(3) == Some(b':') && matches!(from_end(6), Some(b'+' | b'-')));
+        let from_end =
+            |back: usize| text.len().checked_sub(back).filter(|index| *index >= 19).and_then(at);
+        let offset_is_whole = text.ends_with('Z')
+            || (from_end(3) == Some(b':') && matches!(from_end(6), Some(b'+' | b'-')));
         if !time_is_whole || !offset_is_whole || text.contains([' ', '[', ',']) {
             return Err(NotATimestamp);
         }
@@ -165,7 +169,8 @@ impl<'de> Deserialize<'de> for Timestamp {
         let text = Cow::<str>::deserialize(deserializer)?;
         text.parse().map_err(|NotATimestamp| {
             // The word before the colon is the code that a client is answered with.
-            let detail = "is not an RFC 3339 date and time with an offset, as in 2026-02-03T04:05:06Z";
+            let detail =
+                "is not an RFC 3339 date and time with an offset, as in 2026-02-03T04:05:06Z";
             serde::de::Error::custom(format_args!("invalid_time: {text:?} {detail}"))
         })
     }

@@ -74,7 +74,10 @@ impl Token {
         while secret.len() < SECRET_LENGTH {
             getrandom::fill(&mut random)?;
             // 248 is the largest multiple of 62 in a byte: above it, characters would not be equally likely.
-            let fair = random.iter().filter(|byte| **byte < 248).map(|byte| ALPHABET[usize::from(byte % 62)] as char);
+            let fair = random
+                .iter()
+                .filter(|byte| **byte < 248)
+                .map(|byte| ALPHABET[usize::from(byte % 62)] as char);
             secret.extend(fair.take(SECRET_LENGTH - secret.len()));
         }
         Ok(Self(format!("prop_{secret}{}", checksum(&secret))))
@@ -157,7 +160,10 @@ const MOST: usize = 10_000;
 impl Keys {
     fn get(&self, digest: &[u8; 32]) -> Option<Arc<Caller>> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(digest).filter(|(checked, _)| checked.elapsed() < REMEMBERED).map(|(_, caller)| caller.clone())
+        known
+            .get(digest)
+            .filter(|(checked, _)| checked.elapsed() < REMEMBERED)
+            .map(|(_, caller)| caller.clone())
     }
 
     fn put(&self, digest: [u8; 32], caller: Arc<Caller>) {
@@ -181,9 +187,12 @@ pub async fn authenticate(
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let state = req.app_data::<web::Data<State>>().map(|state| state.as_ref());
     // HEAD is GET by now.
-    let may_be_anonymous = *req.method() == Method::GET && state.is_some_and(|state| state.public_read);
+    let may_be_anonymous =
+        *req.method() == Method::GET && state.is_some_and(|state| state.public_read);
     let caller = match identify(req.headers(), state).await {
-        Err(error) if error.code == Code::Unauthenticated && may_be_anonymous => Arc::new(Caller::anonymous()),
+        Err(error) if error.code == Code::Unauthenticated && may_be_anonymous => {
+            Arc::new(Caller::anonymous())
+        }
         Ok(caller) => caller,
         Err(error) => return Ok(req.error_response(error).map_into_right_body()),
     };
@@ -205,10 +214,18 @@ async fn identify(headers: &HeaderMap, state: Option<&State>) -> Result<Arc<Call
     let Some(header) = headers.get(AUTHORIZATION) else {
         return Err(unauthenticated());
     };
-    let bearer = header.to_str().ok().and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let bearer = header
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let token = bearer.and_then(|(_, text)| Token::parse(text.trim()));
-    let token = token
-        .ok_or_else(|| refused(Code::InvalidKey, "This is not a key of the form `Bearer prop_...`, or a character of it is wrong."))?;
+    let token = token.ok_or_else(|| {
+        refused(
+            Code::InvalidKey,
+            "This is not a key of the form `Bearer prop_...`, or a character of it is wrong.",
+        )
+    })?;
 
     let digest: [u8; 32] = Sha256::digest(token.reveal()).into();
     if let Some(caller) = state.keys.get(&digest) {
@@ -221,7 +238,11 @@ async fn identify(headers: &HeaderMap, state: Option<&State>) -> Result<Arc<Call
         return Err(refused(Code::RevokedKey, "This key was revoked."));
     }
     note_use(state, &found);
-    let caller = Arc::new(Caller { id: Some(found.id), name: found.name, scopes: parse_scopes(&found.scopes) });
+    let caller = Arc::new(Caller {
+        id: Some(found.id),
+        name: found.name,
+        scopes: parse_scopes(&found.scopes),
+    });
     state.keys.put(digest, caller.clone());
     Ok(caller)
 }
@@ -238,7 +259,8 @@ struct Found {
 }
 
 fn find(db: &mut Db, hash: &str) -> Result<Option<Found>, Error> {
-    let found = keys::table.filter(keys::hash.eq(hash)).select(Found::as_select()).first(db).optional()?;
+    let found =
+        keys::table.filter(keys::hash.eq(hash)).select(Found::as_select()).first(db).optional()?;
     // The index has compared already; comparing again in constant time costs nothing and trusts no collation.
     Ok(found.filter(|found| bool::from(found.hash.as_bytes().ct_eq(hash.as_bytes()))))
 }
@@ -272,9 +294,13 @@ mod tests {
         for at in 0..token.reveal().len() {
             let mut changed = token.reveal().to_owned().into_bytes();
             changed[at] = if changed[at] == b'x' { b'y' } else { b'x' };
-            assert!(Token::parse(std::str::from_utf8(&changed).unwrap()).is_none(), "character {at}");
+            assert!(
+                Token::parse(std::str::from_utf8(&changed).unwrap()).is_none(),
+                "character {at}"
+            );
         }
-        for wrong in ["", "prop_", "prop_é", &token.reveal()[1..], &format!("{}0", token.reveal())] {
+        for wrong in ["", "prop_", "prop_é", &token.reveal()[1..], &format!("{}0", token.reveal())]
+        {
             assert!(Token::parse(wrong).is_none(), "{wrong}");
         }
     }

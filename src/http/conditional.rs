@@ -38,7 +38,10 @@ impl IfMatch {
         let is_empty = |parsed: &header::IfMatch| matches!(parsed, header::IfMatch::Items(tags) if tags.is_empty());
         match header::IfMatch::parse(request) {
             Ok(parsed) if !is_empty(&parsed) => Ok(Self(Some(parsed))),
-            _ => Err(Error::new(Code::InvalidIfMatch, "If-Match is neither `*` nor a list of entity tags.")),
+            _ => Err(Error::new(
+                Code::InvalidIfMatch,
+                "If-Match is neither `*` nor a list of entity tags.",
+            )),
         }
     }
 
@@ -47,7 +50,10 @@ impl IfMatch {
         let now = of_revision(revision);
         match &self.0 {
             Some(header::IfMatch::Items(tags)) if !tags.iter().any(|tag| tag.strong_eq(&now)) => {
-                Err(Error::new(Code::PreconditionFailed, format!("It is at ETag {now} now. Read it again, then change it.")))
+                Err(Error::new(
+                    Code::PreconditionFailed,
+                    format!("It is at ETag {now} now. Read it again, then change it."),
+                ))
             }
             _ => Ok(()),
         }

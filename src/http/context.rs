@@ -108,8 +108,15 @@ impl<S: Requires> FromRequest for Ctx<S> {
 
 impl<S: Requires> Ctx<S> {
     fn new(request: &HttpRequest) -> Result<Self, Error> {
-        let state = request.app_data::<web::Data<State>>().cloned().ok_or_else(|| Error::internal("no state"))?;
-        let caller = request.extensions().get::<Arc<Caller>>().cloned().ok_or_else(|| Error::internal("a route without authentication"))?;
+        let state = request
+            .app_data::<web::Data<State>>()
+            .cloned()
+            .ok_or_else(|| Error::internal("no state"))?;
+        let caller = request
+            .extensions()
+            .get::<Arc<Caller>>()
+            .cloned()
+            .ok_or_else(|| Error::internal("a route without authentication"))?;
         let ctx = Self { state, caller, request: request.clone(), scope: PhantomData };
         ctx.require(S::ANY_OF)?;
         Ok(ctx)
@@ -124,7 +131,11 @@ impl<S: Requires> Ctx<S> {
             return Err(auth::unauthenticated());
         }
         let words: Vec<_> = any_of.iter().map(|scope| format!("`{scope}`")).collect();
-        let detail = format!("This needs a key with the scope {}; the key {:?} has not.", words.join(" or "), self.caller.name);
+        let detail = format!(
+            "This needs a key with the scope {}; the key {:?} has not.",
+            words.join(" or "),
+            self.caller.name
+        );
         Err(Error::new(Code::MissingScope, detail).with("scopes", any_of))
     }
 
@@ -144,7 +155,10 @@ impl<S: Requires> Ctx<S> {
     }
 
     /// Runs queries that only read.
-    pub async fn read<T: Send + 'static>(&self, work: impl FnMut(&mut Db) -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    pub async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut Db) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         self.state.db.read(work).await
     }
 
@@ -163,10 +177,15 @@ impl<S: Requires> Ctx<S> {
     }
 
     /// Answers a POST: in one transaction, and only once for each `Idempotency-Key`.
-    pub async fn post(&self, work: impl FnOnce(&mut Db, &Actor) -> Result<Reply, Error> + Send + 'static) -> Result<Reply, Error> {
+    pub async fn post(
+        &self,
+        work: impl FnOnce(&mut Db, &Actor) -> Result<Reply, Error> + Send + 'static,
+    ) -> Result<Reply, Error> {
         let claim = self.caller.id.map(|id| Claim::from_request(&self.request, id)).transpose()?;
         match claim.flatten() {
-            Some(claim) => self.write(move |db, actor| claim.honour(db, |db| work(db, actor))).await,
+            Some(claim) => {
+                self.write(move |db, actor| claim.honour(db, |db| work(db, actor))).await
+            }
             None => self.write(work).await,
         }
     }

@@ -13,7 +13,9 @@ use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::Schema;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{self, ContentBuilder, ObjectBuilder, Ref, RefOr, Required, Response, ResponseBuilder, schema};
+use utoipa::openapi::{
+    self, ContentBuilder, ObjectBuilder, Ref, RefOr, Required, Response, ResponseBuilder, schema,
+};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 use utoipa_swagger_ui::Config;
@@ -68,9 +70,13 @@ pub fn frame() -> openapi::OpenApi {
 /// Adds what holds for every operation: the key, the ways to fail, and the headers of the conventions.
 pub fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
     let components = document.components.get_or_insert_default();
-    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("A key of prop: `prop_` and 36 characters.")).build();
+    let scheme = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("A key of prop: `prop_` and 36 characters."))
+        .build();
     components.add_security_scheme(KEY, SecurityScheme::Http(scheme));
-    let signature = "`sha256=` and the HMAC-SHA256 of the body, in hexadecimal, as GitHub makes it.";
+    let signature =
+        "`sha256=` and the HMAC-SHA256 of the body, in hexadecimal, as GitHub makes it.";
     let signature = ApiKey::Header(ApiKeyValue::with_description("X-Hub-Signature-256", signature));
     components.add_security_scheme(SIGNATURE, SecurityScheme::ApiKey(signature));
     components.schemas.insert("Problem".into(), Problem::schema());
@@ -99,11 +105,20 @@ pub fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
 
 /// Names of the schemas that request bodies use, directly or through others.
 fn named_in_requests(document: &openapi::OpenApi) -> BTreeSet<String> {
-    let bodies = document.paths.paths.values().flat_map(|item| [&item.post, &item.put, &item.patch]).flatten();
-    let mut open: Vec<String> = bodies.filter_map(|operation| operation.request_body.as_ref()).flat_map(references).collect();
+    let bodies = document
+        .paths
+        .paths
+        .values()
+        .flat_map(|item| [&item.post, &item.put, &item.patch])
+        .flatten();
+    let mut open: Vec<String> = bodies
+        .filter_map(|operation| operation.request_body.as_ref())
+        .flat_map(references)
+        .collect();
     let mut named = BTreeSet::new();
     while let Some(name) = open.pop() {
-        if let Some(schema) = document.components.iter().find_map(|components| components.schemas.get(&name))
+        if let Some(schema) =
+            document.components.iter().find_map(|components| components.schemas.get(&name))
             && named.insert(name)
         {
             open.extend(references(schema));
@@ -114,7 +129,10 @@ fn named_in_requests(document: &openapi::OpenApi) -> BTreeSet<String> {
 
 fn references(part: impl serde::Serialize) -> Vec<String> {
     let json = serde_json::to_string(&part).unwrap_or_default();
-    json.split("\"#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned)).collect()
+    json.split("\"#/components/schemas/")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next().map(str::to_owned))
+        .collect()
 }
 
 /// Schemas of answers that leave out what does not apply.
@@ -122,7 +140,10 @@ const SPARSE: [&str; 2] = ["Problem", "Reason"];
 
 /// In answers, a field that may be `null` is there all the same.
 fn complete_answers(schemas: &mut BTreeMap<String, RefOr<Schema>>, asked: &BTreeSet<String>) {
-    for (_, schema) in schemas.iter_mut().filter(|(name, _)| !asked.contains(*name) && !SPARSE.contains(&name.as_str())) {
+    for (_, schema) in schemas
+        .iter_mut()
+        .filter(|(name, _)| !asked.contains(*name) && !SPARSE.contains(&name.as_str()))
+    {
         let parts = match schema {
             RefOr::T(Schema::AllOf(all)) => &mut all.items[..],
             one => std::slice::from_mut(one),
@@ -137,10 +158,17 @@ fn complete_answers(schemas: &mut BTreeMap<String, RefOr<Schema>>, asked: &BTree
 
 /// A page refers to what its items are, instead of describing it again, and is shown with one: the item's own example.
 fn complete_pages(components: &mut openapi::Components) {
-    let named = components.schemas.iter().filter_map(|(name, schema)| Some((name.clone(), example(schema)?.clone())));
+    let named = components
+        .schemas
+        .iter()
+        .filter_map(|(name, schema)| Some((name.clone(), example(schema)?.clone())));
     for (name, item) in named.collect::<Vec<_>>() {
-        if let Some(RefOr::T(Schema::Object(page))) = components.schemas.get_mut(&format!("Page_{name}")) {
-            let items = schema::ArrayBuilder::new().items(Ref::from_schema_name(name)).description(Some("The items, at most `limit`."));
+        if let Some(RefOr::T(Schema::Object(page))) =
+            components.schemas.get_mut(&format!("Page_{name}"))
+        {
+            let items = schema::ArrayBuilder::new()
+                .items(Ref::from_schema_name(name))
+                .description(Some("The items, at most `limit`."));
             page.properties.insert("items".into(), items.build().into());
             page.example = Some(serde_json::json!({"items": [item], "next": null}));
         }
@@ -160,7 +188,10 @@ fn complete_operation(path: &str, method: &Method, operation: &mut Operation) {
     let has_body = operation.request_body.is_some();
     let is_conditional = has_etag(operation);
     let is_signed = path.starts_with("/webhooks/");
-    let is_idempotent_post = *method == Method::POST && has_body && !is_signed && !operation.tags.iter().flatten().any(|tag| tag == "keys");
+    let is_idempotent_post = *method == Method::POST
+        && has_body
+        && !is_signed
+        && !operation.tags.iter().flatten().any(|tag| tag == "keys");
 
     let mut failures = vec![500, 503];
     if is_keyed {
@@ -181,7 +212,11 @@ fn complete_operation(path: &str, method: &Method, operation: &mut Operation) {
     let parameters = operation.parameters.get_or_insert_default();
     if is_idempotent_post {
         failures.push(409);
-        parameters.push(header_parameter("Idempotency-Key", "Done once, however often it is sent in 24 hours.", Some("^[!#-~]{1,255}$")));
+        parameters.push(header_parameter(
+            "Idempotency-Key",
+            "Done once, however often it is sent in 24 hours.",
+            Some("^[!#-~]{1,255}$"),
+        ));
     }
     if *method == Method::PATCH {
         failures.push(412);
@@ -193,11 +228,22 @@ fn complete_operation(path: &str, method: &Method, operation: &mut Operation) {
     }
     if *method == Method::GET && is_conditional {
         // No pattern: what is no list of tags matches nothing, and the answer is the whole resource.
-        parameters.push(header_parameter("If-None-Match", "The ETag that was read: 304 when it has not changed since.", None));
-        operation.responses.responses.insert("304".into(), RefOr::T(ResponseBuilder::new().description("Not changed.").build()));
+        parameters.push(header_parameter(
+            "If-None-Match",
+            "The ETag that was read: 304 when it has not changed since.",
+            None,
+        ));
+        operation.responses.responses.insert(
+            "304".into(),
+            RefOr::T(ResponseBuilder::new().description("Not changed.").build()),
+        );
     }
     for status in failures {
-        operation.responses.responses.entry(status.to_string()).or_insert_with(|| RefOr::T(Response::default()));
+        operation
+            .responses
+            .responses
+            .entry(status.to_string())
+            .or_insert_with(|| RefOr::T(Response::default()));
     }
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response {
@@ -220,7 +266,11 @@ fn parameters(operation: &Operation) -> impl Iterator<Item = &openapi::path::Par
     })
 }
 
-fn header_parameter(name: &str, description: &str, pattern: Option<&str>) -> RefOr<openapi::path::Parameter> {
+fn header_parameter(
+    name: &str,
+    description: &str,
+    pattern: Option<&str>,
+) -> RefOr<openapi::path::Parameter> {
     let text = ObjectBuilder::new().schema_type(schema::Type::String).pattern(pattern).build();
     ParameterBuilder::new()
         .name(name)
@@ -238,15 +288,17 @@ fn describe(status: &str, response: &mut Response) {
     let codes = Code::ALL.iter().filter(|code| code.status().as_str() == status);
     let codes: Vec<_> = codes.map(|code| format!("`{}`", code.as_str())).collect();
     if !codes.is_empty() {
-        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();
+        let content =
+            ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();
         response.content.insert(MEDIA_TYPE.into(), content.into());
     }
     if response.description.is_empty() {
         response.description = if codes.is_empty() { "Done.".into() } else { codes.join(", ") };
     }
     if status == "503" {
-        let seconds =
-            HeaderBuilder::new().schema(Some(ObjectBuilder::new().schema_type(schema::Type::Integer))).description(Some("Seconds."));
+        let seconds = HeaderBuilder::new()
+            .schema(Some(ObjectBuilder::new().schema_type(schema::Type::Integer)))
+            .description(Some("Seconds."));
         response.headers.insert("Retry-After".into(), seconds.build().into());
     }
 }
@@ -274,15 +326,34 @@ impl Published {
         self.made.get_or_init(|| {
             let document = (self.make)();
             let json = document.to_json().unwrap_or_default().into_bytes();
-            let methods = document.paths.paths.iter().map(|(path, item)| (ResourceDef::new(path.as_str()), allow(item))).collect();
-            Made { compressed: gzip(&json, Compression::default()).unwrap_or_default(), json, methods }
+            let methods = document
+                .paths
+                .paths
+                .iter()
+                .map(|(path, item)| (ResourceDef::new(path.as_str()), allow(item)))
+                .collect();
+            Made {
+                compressed: gzip(&json, Compression::default()).unwrap_or_default(),
+                json,
+                methods,
+            }
         })
     }
 }
 
 fn allow(item: &openapi::PathItem) -> HeaderValue {
-    let methods = [("GET, HEAD", &item.get), ("POST", &item.post), ("PUT", &item.put), ("PATCH", &item.patch), ("DELETE", &item.delete)];
-    let present: Vec<_> = methods.iter().filter(|(_, operation)| operation.is_some()).map(|(method, _)| *method).collect();
+    let methods = [
+        ("GET, HEAD", &item.get),
+        ("POST", &item.post),
+        ("PUT", &item.put),
+        ("PATCH", &item.patch),
+        ("DELETE", &item.delete),
+    ];
+    let present: Vec<_> = methods
+        .iter()
+        .filter(|(_, operation)| operation.is_some())
+        .map(|(method, _)| *method)
+        .collect();
     HeaderValue::from_str(&present.join(", ")).unwrap_or(HeaderValue::from_static(""))
 }
 
@@ -290,13 +361,20 @@ fn allow(item: &openapi::PathItem) -> HeaderValue {
 pub async fn nowhere(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Error> {
     match state.docs.get().methods.iter().find(|(path, _)| path.is_match(request.path())) {
         Some((_, allow)) => Err(not_allowed(&request, allow.clone())),
-        None => Err(Error::new(Code::NotFound, "There is nothing at this path. `/docs/` shows what there is.")),
+        None => Err(Error::new(
+            Code::NotFound,
+            "There is nothing at this path. `/docs/` shows what there is.",
+        )),
     }
 }
 
 /// This path has other methods.
 pub fn not_allowed(request: &HttpRequest, allow: HeaderValue) -> Error {
-    let detail = format!("{} is not for this path; {} is.", request.method(), allow.to_str().unwrap_or_default());
+    let detail = format!(
+        "{} is not for this path; {} is.",
+        request.method(),
+        allow.to_str().unwrap_or_default()
+    );
     Error::new(Code::MethodNotAllowed, detail).header(header::ALLOW, allow)
 }
 
@@ -323,8 +401,11 @@ async fn openapi_json(request: HttpRequest, state: web::Data<State>) -> HttpResp
 /// Swagger UI. Its files are in the binary; its style needs `unsafe-inline`, its scripts do not.
 pub fn swagger_ui(config: &mut web::ServiceConfig) {
     let policy = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'";
-    let settings =
-        Config::new(["/openapi.json"]).try_it_out_enabled(true).persist_authorization(false).doc_expansion("list").validator_url("none");
+    let settings = Config::new(["/openapi.json"])
+        .try_it_out_enabled(true)
+        .persist_authorization(false)
+        .doc_expansion("list")
+        .validator_url("none");
     let settings = Arc::new(settings);
     let file = move |request: HttpRequest, path: web::Path<String>| {
         let settings = settings.clone();
@@ -332,15 +413,17 @@ pub fn swagger_ui(config: &mut web::ServiceConfig) {
             match utoipa_swagger_ui::serve(&path, settings) {
                 Ok(Some(file)) => {
                     let mut response = HttpResponse::Ok();
-                    let response = response.content_type(file.content_type).insert_header((header::CONTENT_SECURITY_POLICY, policy));
+                    let response = response
+                        .content_type(file.content_type)
+                        .insert_header((header::CONTENT_SECURITY_POLICY, policy));
                     response
                         .insert_header((header::CACHE_CONTROL, "public, max-age=3600"))
                         .insert_header((header::VARY, "Accept-Encoding"));
                     // In the binary it is compressed; every browser takes it so.
                     match file.gzpipped {
-                        true if takes_gzip(&request) => {
-                            Ok(response.insert_header(header::ContentEncoding::Gzip).body(file.bytes.into_owned()))
-                        }
+                        true if takes_gzip(&request) => Ok(response
+                            .insert_header(header::ContentEncoding::Gzip)
+                            .body(file.bytes.into_owned())),
                         true => Ok(response.body(gunzip(&file.bytes).map_err(Error::internal)?)),
                         false => Ok(response.body(file.bytes.into_owned())),
                     }
@@ -350,5 +433,7 @@ pub fn swagger_ui(config: &mut web::ServiceConfig) {
             }
         }
     };
-    config.service(web::redirect("/docs", "/docs/")).service(web::resource("/docs/{file:.*}").route(web::get().to(file)));
+    config
+        .service(web::redirect("/docs", "/docs/"))
+        .service(web::resource("/docs/{file:.*}").route(web::get().to(file)));
 }

@@ -41,22 +41,33 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
 /// The body, which must call itself JSON and be no larger than allowed.
 pub async fn read(request: &HttpRequest, payload: Payload) -> Result<web::Bytes, Error> {
     if request.content_type() != "application/json" {
-        return Err(Error::new(Code::UnsupportedMediaType, "Send JSON with `Content-Type: application/json`."));
+        return Err(Error::new(
+            Code::UnsupportedMediaType,
+            "Send JSON with `Content-Type: application/json`.",
+        ));
     }
-    let state = request.app_data::<web::Data<State>>().ok_or_else(|| Error::internal("no state"))?;
+    let state =
+        request.app_data::<web::Data<State>>().ok_or_else(|| Error::internal("no state"))?;
     let limit = state.http.body_limit;
     let too_large = || Error::new(Code::BodyTooLarge, format!("A body may have {limit} bytes."));
-    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let announced = request
+        .headers()
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
-    let payload = web::Payload::from_request(request, &mut { payload }).await.map_err(Error::internal)?;
+    let payload =
+        web::Payload::from_request(request, &mut { payload }).await.map_err(Error::internal)?;
     match tokio::time::timeout(state.http.read_timeout, payload.to_bytes_limited(limit)).await {
-        Err(_elapsed) => {
-            Err(Error::new(Code::RequestTimeout, format!("The body was not complete after {} s.", state.http.read_timeout.as_secs())))
-        }
+        Err(_elapsed) => Err(Error::new(
+            Code::RequestTimeout,
+            format!("The body was not complete after {} s.", state.http.read_timeout.as_secs()),
+        )),
         Ok(Err(_limit)) => Err(too_large()),
-        Ok(Ok(Err(broken))) => Err(Error::new(Code::MalformedJson, format!("The body could not be read: {broken}"))),
+        Ok(Ok(Err(broken))) => {
+            Err(Error::new(Code::MalformedJson, format!("The body could not be read: {broken}")))
+        }
         Ok(Ok(Ok(bytes))) => Ok(bytes),
     }
 }
@@ -69,7 +80,8 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
         if cause.is_data() {
             // "... at line 1 column 17": the pointer says where.
             let message = cause.to_string();
-            let message = message.rfind(" at line ").map_or(message.as_str(), |end| &message[..end]);
+            let message =
+                message.rfind(" at line ").map_or(message.as_str(), |end| &message[..end]);
             return explain(message, &pointer(error.path()));
         }
         Error::new(Code::MalformedJson, format!("{cause}."))
@@ -102,7 +114,9 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
 }
 
 /// For fields that hold an object.
-pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     Object::deserialize(deserializer).map(|object| object.0)
 }
 
@@ -123,16 +137,24 @@ fn escape(field: &str) -> String {
 
 /// Turns what serde says about a field into a problem. `at` points to the field, or to the object it is missing in.
 fn explain(message: &str, at: &str) -> Error {
-    if let Some((code, detail)) = message.split_once(": ").and_then(|(word, rest)| Some((Code::from_word(word)?, rest))) {
+    if let Some((code, detail)) =
+        message.split_once(": ").and_then(|(word, rest)| Some((Code::from_word(word)?, rest)))
+    {
         return Error::field(code, at, detail);
     }
     let field = message.split('`').nth(1).unwrap_or_default();
     let kind = message.split(' ').take(2).collect::<Vec<_>>().join(" ");
     match kind.as_str() {
-        "unknown field" => Error::field(Code::UnknownField, beside(at, field), message.replacen("unknown field", "there is no field", 1)),
+        "unknown field" => Error::field(
+            Code::UnknownField,
+            beside(at, field),
+            message.replacen("unknown field", "there is no field", 1),
+        ),
         "duplicate field" => Error::field(Code::InvalidValue, beside(at, field), "is given twice"),
         "missing field" => Error::field(Code::MissingField, format!("{at}/{field}"), "is missing"),
-        "invalid type:" => Error::field(Code::InvalidType, at, message.trim_start_matches("invalid type: ")),
+        "invalid type:" => {
+            Error::field(Code::InvalidType, at, message.trim_start_matches("invalid type: "))
+        }
         _ => Error::field(Code::InvalidValue, at, message),
     }
 }
@@ -159,14 +181,21 @@ fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, Error> {
     let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
     serde_path_to_error::deserialize(pairs).map_err(|error| {
         let explained = explain(&error.inner().to_string(), &pointer(error.path()));
-        let code = if explained.code.status() == actix_web::http::StatusCode::BAD_REQUEST { explained.code } else { Code::InvalidQuery };
+        let code = if explained.code.status() == actix_web::http::StatusCode::BAD_REQUEST {
+            explained.code
+        } else {
+            Code::InvalidQuery
+        };
         let field = explained.errors.into_iter().next();
-        let (name, detail) = field.map(|f| (f.pointer.trim_start_matches('/').to_owned(), f.detail)).unwrap_or_default();
+        let (name, detail) = field
+            .map(|f| (f.pointer.trim_start_matches('/').to_owned(), f.detail))
+            .unwrap_or_default();
         Error::field(code, name, detail)
     })
 }
 
 /// Path parameters that do not have the form of an identifier name nothing.
 pub fn path_config() -> web::PathConfig {
-    web::PathConfig::default().error_handler(|_, request| Error::not_found("resource", request.path()).into())
+    web::PathConfig::default()
+        .error_handler(|_, request| Error::not_found("resource", request.path()).into())
 }

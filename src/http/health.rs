@@ -54,10 +54,18 @@ async fn ready(state: &State) -> Result<Reply, Error> {
     if state.draining.load(Ordering::Relaxed) {
         return Err(Error::new(Code::ShuttingDown, "This process ends; ask another one."));
     }
-    let pending =
-        state.db.read(|db| migrations::is_pending(db).map_err(|_| Error::from(crate::db::pool::Unavailable::Unreachable))).await?;
+    let pending = state
+        .db
+        .read(|db| {
+            migrations::is_pending(db)
+                .map_err(|_| Error::from(crate::db::pool::Unavailable::Unreachable))
+        })
+        .await?;
     if pending {
-        return Err(Error::new(Code::NotReady, "The database lacks migrations of this version; `prop migrate` applies them."));
+        return Err(Error::new(
+            Code::NotReady,
+            "The database lacks migrations of this version; `prop migrate` applies them.",
+        ));
     }
     Reply::ok(&Health { status: "ok" })
 }
@@ -83,7 +91,11 @@ pub struct Build {
 #[utoipa::path(tag = "operations", operation_id = "version", responses((status = 200, body = Build)))]
 #[get("/version")]
 async fn version(state: web::Data<State>) -> Result<Reply, Error> {
-    Reply::ok(&Build { version: env!("CARGO_PKG_VERSION"), git_sha: env!("PROP_GIT_SHA"), image_digest: state.image_digest.clone() })
+    Reply::ok(&Build {
+        version: env!("CARGO_PKG_VERSION"),
+        git_sha: env!("PROP_GIT_SHA"),
+        image_digest: state.image_digest.clone(),
+    })
 }
 
 /// Counters for Prometheus

@@ -44,8 +44,13 @@ impl Claim {
         let Some(header) = request.headers().get(HEADER) else { return Ok(None) };
         let key = header.to_str().unwrap_or_default().trim();
         let key = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
-        if key.is_empty() || key.len() > LONGEST || !key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"') {
-            let detail = format!("Allowed are 1 to {LONGEST} visible ASCII characters without spaces or quotes; a UUID is a good choice.");
+        if key.is_empty()
+            || key.len() > LONGEST
+            || !key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"')
+        {
+            let detail = format!(
+                "Allowed are 1 to {LONGEST} visible ASCII characters without spaces or quotes; a UUID is a good choice."
+            );
             return Err(Error::new(Code::InvalidIdempotencyKey, detail));
         }
         let mut fingerprint = Sha256::new();
@@ -57,7 +62,11 @@ impl Claim {
     }
 
     /// Does the work, or gives the answer that was given when it was done.
-    pub fn honour(self, db: &mut Db, work: impl FnOnce(&mut Db) -> Result<Reply, Error>) -> Result<Reply, Error> {
+    pub fn honour(
+        self,
+        db: &mut Db,
+        work: impl FnOnce(&mut Db) -> Result<Reply, Error>,
+    ) -> Result<Reply, Error> {
         self.lock(db)?;
         let now = Timestamp::now();
         let place = idempotency_keys::table.find((self.caller, &self.key));
@@ -95,11 +104,16 @@ impl Claim {
         let Db::Pg(connection) = db else { return Ok(()) };
         let digest = Sha256::digest(format!("{} {}", self.caller, self.key));
         let number = i64::from_be_bytes(digest[..8].try_into().map_err(Error::internal)?);
-        let locked = diesel::select(diesel::dsl::sql::<diesel::sql_types::Bool>(&format!("pg_try_advisory_xact_lock({number})")));
+        let locked = diesel::select(diesel::dsl::sql::<diesel::sql_types::Bool>(&format!(
+            "pg_try_advisory_xact_lock({number})"
+        )));
         if locked.get_result(connection)? {
             return Ok(());
         }
-        Err(Error::new(Code::IdempotencyInProgress, "Wait for its answer, or ask for it again with the same key in a moment."))
+        Err(Error::new(
+            Code::IdempotencyInProgress,
+            "Wait for its answer, or ask for it again with the same key in a moment.",
+        ))
     }
 }
 
@@ -116,7 +130,8 @@ struct Kept {
 
 impl Kept {
     fn reply(self) -> Result<Reply, Error> {
-        let status = u16::try_from(self.status).ok().and_then(|status| StatusCode::from_u16(status).ok());
+        let status =
+            u16::try_from(self.status).ok().and_then(|status| StatusCode::from_u16(status).ok());
         let mut reply = Reply::ok(&())?;
         reply.status = status.ok_or_else(|| Error::internal("a kept answer has no status"))?;
         reply.location = self.location;
@@ -129,5 +144,8 @@ impl Kept {
 
 /// Deletes answers that nobody may ask for any more.
 pub fn forget_expired(db: &mut Db) -> Result<usize, Error> {
-    Ok(diesel::delete(idempotency_keys::table.filter(idempotency_keys::expires_at.le(Timestamp::now()))).execute(db)?)
+    Ok(diesel::delete(
+        idempotency_keys::table.filter(idempotency_keys::expires_at.le(Timestamp::now())),
+    )
+    .execute(db)?)
 }

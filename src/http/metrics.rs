@@ -1,6 +1,8 @@
 //! Counters for Prometheus.
 
-use prometheus::{Encoder, HistogramOpts, HistogramVec, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntGauge, Registry, TextEncoder,
+};
 use std::time::Duration;
 
 use crate::db::pool::Database;
@@ -22,14 +24,23 @@ impl Metrics {
     /// When a name is malformed or used twice.
     pub fn new() -> prometheus::Result<Self> {
         let buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
-        let requests =
-            HistogramOpts::new("prop_http_request_duration_seconds", "Time from a request's head to its answer.").buckets(buckets);
+        let requests = HistogramOpts::new(
+            "prop_http_request_duration_seconds",
+            "Time from a request's head to its answer.",
+        )
+        .buckets(buckets);
         let metrics = Self {
             registry: Registry::new(),
             requests: HistogramVec::new(requests, &["method", "route", "status"])?,
-            queued: IntGauge::new("prop_database_queue_length", "Requests that wait for a database thread.")?,
+            queued: IntGauge::new(
+                "prop_database_queue_length",
+                "Requests that wait for a database thread.",
+            )?,
             statements: IntCounter::new("prop_database_statements_total", "SQL statements run.")?,
-            log_dropped: IntCounter::new("prop_log_lines_dropped_total", "Log lines that were not written because too many waited.")?,
+            log_dropped: IntCounter::new(
+                "prop_log_lines_dropped_total",
+                "Log lines that were not written because too many waited.",
+            )?,
         };
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
         metrics.registry.register(Box::new(metrics.queued.clone()))?;

@@ -59,7 +59,11 @@ impl<'de> Deserialize<'de> for Limit {
         // Plain digits only: `+5` and ` 5` are read by `parse`, but are no integer of the document's.
         let limit = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
         limit.filter(|n| (1..=Self::LARGEST).contains(n)).map(Self).ok_or_else(|| {
-            D::Error::custom(format!("{}: {text:?} is not a whole number from 1 to {}", Code::InvalidLimit.as_str(), Self::LARGEST))
+            D::Error::custom(format!(
+                "{}: {text:?} is not a whole number from 1 to {}",
+                Code::InvalidLimit.as_str(),
+                Self::LARGEST
+            ))
         })
     }
 }
@@ -92,9 +96,15 @@ impl<K: Serialize> std::fmt::Display for Cursor<K> {
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Cursor<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let key = BASE64_URL_SAFE_NO_PAD.decode(&text).ok().and_then(|json| serde_json::from_slice(&json).ok());
+        let key = BASE64_URL_SAFE_NO_PAD
+            .decode(&text)
+            .ok()
+            .and_then(|json| serde_json::from_slice(&json).ok());
         key.map(Self).ok_or_else(|| {
-            D::Error::custom(format!("{}: take the cursor from `next` of the page before, as it is", Code::InvalidCursor.as_str()))
+            D::Error::custom(format!(
+                "{}: take the cursor from `next` of the page before, as it is",
+                Code::InvalidCursor.as_str()
+            ))
         })
     }
 }

@@ -34,8 +34,12 @@ const ASSETS: [(&str, &str, &str); 12] = [
     ("dora.js", SCRIPT, include_str!("pages/dora.js")),
 ];
 
-const PAGES: [&str; 4] =
-    ["/", "/deployments/{id:[0-9a-f-]{36}}", "/services/{service:[a-z0-9-]{1,63}}/environments/{environment:[a-z0-9-]{1,63}}", "/dora"];
+const PAGES: [&str; 4] = [
+    "/",
+    "/deployments/{id:[0-9a-f-]{36}}",
+    "/services/{service:[a-z0-9-]{1,63}}/environments/{environment:[a-z0-9-]{1,63}}",
+    "/dora",
+];
 
 /// The routes of the pages. They are not part of the API, and not in its document.
 pub fn routes(config: &mut web::ServiceConfig) {
@@ -46,7 +50,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
 }
 
 fn only_get(path: &str) -> actix_web::Resource {
-    let refuse = |request: HttpRequest| async move { Err::<HttpResponse, _>(not_allowed(&request, HeaderValue::from_static("GET, HEAD"))) };
+    let refuse = |request: HttpRequest| async move {
+        Err::<HttpResponse, _>(not_allowed(&request, HeaderValue::from_static("GET, HEAD")))
+    };
     web::resource(path).default_service(web::to(refuse))
 }
 
@@ -61,7 +67,12 @@ struct File {
 impl File {
     fn new(media_type: &'static str, text: &str) -> Self {
         let plain = text.as_bytes().to_vec();
-        Self { media_type, compressed: gzip(&plain, Compression::best()).unwrap_or_default(), etag: conditional::of_bytes(&plain), plain }
+        Self {
+            media_type,
+            compressed: gzip(&plain, Compression::best()).unwrap_or_default(),
+            etag: conditional::of_bytes(&plain),
+            plain,
+        }
     }
 
     fn answer(&self, request: &HttpRequest, keep: &'static str) -> HttpResponse {
@@ -101,7 +112,10 @@ fn site() -> &'static Site {
                 "text/html; charset=utf-8",
                 &include_str!("pages/page.html").replace("{assets}", &format!("/assets/{version}")),
             ),
-            assets: ASSETS.iter().map(|(name, media_type, text)| (*name, File::new(media_type, text))).collect(),
+            assets: ASSETS
+                .iter()
+                .map(|(name, media_type, text)| (*name, File::new(media_type, text)))
+                .collect(),
             version,
         }
     })
@@ -113,9 +127,13 @@ async fn page(request: HttpRequest) -> HttpResponse {
 }
 
 /// While versions change, a page may ask one for the assets of the other: it gets what there is, and keeps it for once.
-async fn asset(request: HttpRequest, path: web::Path<(String, String)>) -> Result<HttpResponse, Error> {
+async fn asset(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+) -> Result<HttpResponse, Error> {
     let (version, name) = path.into_inner();
     let file = site().assets.get(name.as_str()).ok_or_else(|| Error::not_found("asset", &name))?;
-    let keep = if version == site().version { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let keep =
+        if version == site().version { "public, max-age=31536000, immutable" } else { "no-cache" };
     Ok(file.answer(&request, keep))
 }

@@ -73,7 +73,9 @@ pub fn render(error: &Error, request_id: &str) -> HttpResponse<BoxBody> {
 pub fn foreign(error: &actix_web::Error) -> Error {
     match error.as_response_error().status_code() {
         StatusCode::NOT_FOUND => Error::new(Code::NotFound, "There is nothing at this path."),
-        StatusCode::PAYLOAD_TOO_LARGE => Error::new(Code::BodyTooLarge, "The body is larger than allowed."),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Error::new(Code::BodyTooLarge, "The body is larger than allowed.")
+        }
         status if status.is_client_error() => Error::new(Code::MalformedJson, error.to_string()),
         _ => Error::internal(error),
     }

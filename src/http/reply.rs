@@ -1,7 +1,9 @@
 //! Answers: JSON, with ETag and 304, Location, Link, and compressed when large.
 
 use actix_web::body::BoxBody;
-use actix_web::http::header::{self, AcceptEncoding, ContentEncoding, EntityTag, Header, HeaderValue};
+use actix_web::http::header::{
+    self, AcceptEncoding, ContentEncoding, EntityTag, Header, HeaderValue,
+};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, Responder};
 use flate2::Compression;
@@ -40,7 +42,14 @@ impl Reply {
     /// 200 with a body.
     pub fn ok<T: Serialize>(value: &T) -> Result<Self, Error> {
         let body = serde_json::to_vec(value).map_err(Error::internal)?;
-        Ok(Self { status: StatusCode::OK, location: None, etag: None, body, replayed: false, next: None })
+        Ok(Self {
+            status: StatusCode::OK,
+            location: None,
+            etag: None,
+            body,
+            replayed: false,
+            next: None,
+        })
     }
 
     /// 201 with the thing that was made, and its path.
@@ -70,7 +79,10 @@ impl Reply {
 
     fn link(&self, request: &HttpRequest) -> Option<String> {
         let next = self.next.as_ref()?;
-        let others = request.query_string().split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+        let others = request
+            .query_string()
+            .split('&')
+            .filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
         let query: String = others.map(|pair| format!("{pair}&")).collect();
         Some(format!("<{}?{query}cursor={next}>; rel=\"next\"", request.path()))
     }
@@ -84,7 +96,10 @@ impl Responder for Reply {
         response.insert_header((header::CACHE_CONTROL, "private, no-cache"));
         if let Some(etag) = &self.etag {
             response.insert_header((header::ETAG, etag.clone()));
-            if self.status == StatusCode::OK && request.method() == Method::GET && conditional::is_known(request, etag) {
+            if self.status == StatusCode::OK
+                && request.method() == Method::GET
+                && conditional::is_known(request, etag)
+            {
                 return response.status(StatusCode::NOT_MODIFIED).finish();
             }
         }
@@ -97,12 +112,17 @@ impl Responder for Reply {
         if self.replayed {
             response.insert_header(("Idempotent-Replayed", "true"));
         }
-        response.insert_header((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
+        response
+            .insert_header((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
         if self.body.len() < COMPRESS_FROM {
             return response.body(self.body);
         }
         response.insert_header((header::VARY, "Accept-Encoding"));
-        let level = if self.body.len() < COMPRESS_WELL_FROM { Compression::fast() } else { Compression::default() };
+        let level = if self.body.len() < COMPRESS_WELL_FROM {
+            Compression::fast()
+        } else {
+            Compression::default()
+        };
         match takes_gzip(request).then(|| gzip(&self.body, level)) {
             Some(Ok(compressed)) => response.insert_header(ContentEncoding::Gzip).body(compressed),
             _ => response.body(self.body),

@@ -23,7 +23,10 @@ const SECURITY: [(HeaderName, HeaderValue); 4] = [
     (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff")),
     (HeaderName::from_static("x-frame-options"), HeaderValue::from_static("DENY")),
     (HeaderName::from_static("referrer-policy"), HeaderValue::from_static("no-referrer")),
-    (HeaderName::from_static("content-security-policy"), HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+    (
+        HeaderName::from_static("content-security-policy"),
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+    ),
 ];
 
 /// Takes a request in, and lets its answer out.
@@ -69,7 +72,10 @@ pub async fn observe(
         state.metrics.count(method.as_str(), route, status.as_str(), took);
         if state.draining.load(Ordering::Relaxed) {
             // Connections that stay open would hold the process up.
-            response.response_mut().head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
+            response
+                .response_mut()
+                .head_mut()
+                .set_connection_type(actix_web::http::ConnectionType::Close);
         }
     }
     let caller = response.request().extensions().get::<Arc<Caller>>().cloned();
@@ -90,17 +96,29 @@ pub async fn observe(
 /// The client's own id when it is a sensible one, so that it can be found in both logs; else a fresh one.
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    let sensible = |id: &&str| !id.is_empty() && id.len() <= 64 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    let sensible = |id: &&str| {
+        !id.is_empty()
+            && id.len() <= 64
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
     given.filter(sensible).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
 /// The trace that the request belongs to (W3C Trace Context, section 3.2.2: `00-<trace id>-<parent id>-<flags>`).
 fn trace_id(headers: &HeaderMap) -> Option<&str> {
     let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
-    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |text: &str, length| text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let whole = is_hex(version, 2) && version != "ff" && is_hex(trace, 32) && is_hex(parent, 16) && is_hex(flags, 2);
-    (whole && trace.bytes().any(|b| b != b'0') && parent.bytes().any(|b| b != b'0')).then_some(trace)
+    let (version, trace, parent, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str, length| {
+        text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let whole = is_hex(version, 2)
+        && version != "ff"
+        && is_hex(trace, 32)
+        && is_hex(parent, 16)
+        && is_hex(flags, 2);
+    (whole && trace.bytes().any(|b| b != b'0') && parent.bytes().any(|b| b != b'0'))
+        .then_some(trace)
 }
 
 #[cfg(test)]
@@ -116,10 +134,22 @@ mod tests {
     #[test]
     fn a_trace_is_taken_from_a_well_formed_header_only() {
         let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-        assert_eq!(trace_id(&headers("traceparent", &format!("00-{trace}-00f067aa0ba902b7-01"))), Some(trace));
-        assert_eq!(trace_id(&headers("traceparent", &format!("cc-{trace}-00f067aa0ba902b7-01-later"))), Some(trace));
+        assert_eq!(
+            trace_id(&headers("traceparent", &format!("00-{trace}-00f067aa0ba902b7-01"))),
+            Some(trace)
+        );
+        assert_eq!(
+            trace_id(&headers("traceparent", &format!("cc-{trace}-00f067aa0ba902b7-01-later"))),
+            Some(trace)
+        );
         let zeros = format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32));
-        for wrong in [&format!("ff-{trace}-00f067aa0ba902b7-01"), &zeros, "00-abc-def-01", "", &format!("00-{trace}")] {
+        for wrong in [
+            &format!("ff-{trace}-00f067aa0ba902b7-01"),
+            &zeros,
+            "00-abc-def-01",
+            "",
+            &format!("00-{trace}"),
+        ] {
             assert_eq!(trace_id(&headers("traceparent", wrong)), None, "{wrong}");
         }
     }

@@ -33,7 +33,10 @@ impl FromRequest for Signed {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (request, payload) = (request.clone(), payload.take());
         Box::pin(async move {
-            let state = request.app_data::<web::Data<State>>().cloned().ok_or_else(|| Error::internal("no state"))?;
+            let state = request
+                .app_data::<web::Data<State>>()
+                .cloned()
+                .ok_or_else(|| Error::internal("no state"))?;
             let secret = state.webhook_secret.as_ref().ok_or_else(|| {
                 let detail = "prop takes signed webhooks only, and has no secret to check them with: set `github.webhook_secret`.";
                 Error::new(Code::WebhooksOff, detail)
@@ -44,12 +47,16 @@ impl FromRequest for Signed {
             })?;
             let body = extract::read(&request, payload).await?;
             if !is_signed(secret, &body, signature) {
-                return Err(unsigned("X-Hub-Signature-256 was not made with the secret of prop, or not over this body."));
+                return Err(unsigned(
+                    "X-Hub-Signature-256 was not made with the secret of prop, or not over this body.",
+                ));
             }
-            let (id, event) = (word(headers, "X-GitHub-Delivery")?, word(headers, "X-GitHub-Event")?);
+            let (id, event) =
+                (word(headers, "X-GitHub-Delivery")?, word(headers, "X-GitHub-Event")?);
             // PostgreSQL keeps no NUL in a text, and JSON has none.
             let body = String::from_utf8(body.into()).ok().filter(|text| !text.contains('\0'));
-            let body = body.ok_or_else(|| Error::new(Code::MalformedJson, "The body is not text in UTF-8."))?;
+            let body = body
+                .ok_or_else(|| Error::new(Code::MalformedJson, "The body is not text in UTF-8."))?;
             Ok(Self { id, event, body, state })
         })
     }
@@ -67,24 +74,40 @@ impl Signed {
 }
 
 fn unsigned(detail: &str) -> Error {
-    Error::new(Code::InvalidSignature, detail).header(WWW_AUTHENTICATE, HeaderValue::from_static("GitHub-Signature"))
+    Error::new(Code::InvalidSignature, detail)
+        .header(WWW_AUTHENTICATE, HeaderValue::from_static("GitHub-Signature"))
 }
 
 /// Whether `sha256=` and an HMAC-SHA256 in hexadecimal, compared in constant time, belongs to the body.
 fn is_signed(secret: &Secret, body: &[u8], signature: &[u8]) -> bool {
-    let Some(digits) = signature.strip_prefix(b"sha256=").and_then(|digits| std::str::from_utf8(digits).ok()) else { return false };
+    let Some(digits) =
+        signature.strip_prefix(b"sha256=").and_then(|digits| std::str::from_utf8(digits).ok())
+    else {
+        return false;
+    };
     let Some(told) = from_hex(digits) else { return false };
-    Hmac::<Sha256>::new_from_slice(secret.reveal().as_bytes()).is_ok_and(|mac| mac.chain_update(body).verify_slice(&told).is_ok())
+    Hmac::<Sha256>::new_from_slice(secret.reveal().as_bytes())
+        .is_ok_and(|mac| mac.chain_update(body).verify_slice(&told).is_ok())
 }
 
 fn from_hex(digits: &str) -> Option<Vec<u8>> {
-    let is_hex = digits.len().is_multiple_of(2) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_hex.then(|| (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16)).collect::<Result<_, _>>().ok())?
+    let is_hex =
+        digits.len().is_multiple_of(2) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hex.then(|| {
+        (0..digits.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&digits[at..at + 2], 16))
+            .collect::<Result<_, _>>()
+            .ok()
+    })?
 }
 
 /// A header that is one word.
 fn word(headers: &HeaderMap, name: &str) -> Result<String, Error> {
     let text = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let fits = (1..=100).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    fits.then(|| text.to_owned()).ok_or_else(|| Error::new(Code::InvalidDelivery, format!("{name} is missing or malformed.")))
+    let fits = (1..=100).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    fits.then(|| text.to_owned()).ok_or_else(|| {
+        Error::new(Code::InvalidDelivery, format!("{name} is missing or malformed."))
+    })
 }

@@ -152,7 +152,11 @@ async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
         (status = 404, description = "The service, environment or release does not exist.")))]
 #[post("/approvals")]
 async fn create(ctx: Ctx<ApproveOrMirror>, body: Body<NewApproval>) -> Result<Reply, Error> {
-    ctx.require(&[if body.0.source == Some(Source::GitHub) { Scope::Mirror } else { Scope::Approve }])?;
+    ctx.require(&[if body.0.source == Some(Source::GitHub) {
+        Scope::Mirror
+    } else {
+        Scope::Approve
+    }])?;
     ctx.post(move |db, actor| {
         let (approval, is_new) = say(db, actor, body.0)?;
         if is_new { Reply::made(&approval) } else { Reply::ok(&approval) }
@@ -172,9 +176,14 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Approval>, Error> {
         query = query.filter(approvals::release_id.eq(release));
     }
     if let Some(Cursor((at, id))) = filter.cursor {
-        query = query.filter(approvals::created_at.lt(at).or(approvals::created_at.eq(at).and(approvals::id.lt(id))));
+        query = query.filter(
+            approvals::created_at.lt(at).or(approvals::created_at.eq(at).and(approvals::id.lt(id))),
+        );
     }
-    let rows = query.order((approvals::created_at.desc(), approvals::id.desc())).limit(filter.limit.and_one()).load(db)?;
+    let rows = query
+        .order((approvals::created_at.desc(), approvals::id.desc()))
+        .limit(filter.limit.and_one())
+        .load(db)?;
     Ok(Page::of(rows, filter.limit, |approval: &Approval| (approval.created_at, approval.id)))
 }
 
@@ -192,13 +201,23 @@ pub fn say(db: &mut Db, actor: &Actor, new: NewApproval) -> Result<(Approval, bo
     }
     refuse_own(db, &approval, &release, &environment)?;
     diesel::insert_into(approvals::table).values(&approval).execute(db)?;
-    let about = About { entity: Entity::Approval, id: &approval.id, service: Some(&release.service), environment: Some(&environment.slug) };
+    let about = About {
+        entity: Entity::Approval,
+        id: &approval.id,
+        service: Some(&release.service),
+        environment: Some(&environment.slug),
+    };
     events::record(db, actor, &about, approval.decision.as_str(), &approval)?;
     transitions::hear(db, actor, &release, &environment, approval.decision == Verdict::Approved)?;
     Ok((approval, true))
 }
 
-fn approval(actor: &Actor, new: NewApproval, release: &Release, environment: &Environment) -> Result<Approval, Error> {
+fn approval(
+    actor: &Actor,
+    new: NewApproval,
+    release: &Release,
+    environment: &Environment,
+) -> Result<Approval, Error> {
     let source = new.source.unwrap_or(Source::Api);
     let (approver, run_url) = match (source, new.approver, new.run_url) {
         (Source::Api, None, None) if new.review_id.is_none() => (actor.name.clone(), None),
@@ -206,11 +225,22 @@ fn approval(actor: &Actor, new: NewApproval, release: &Release, environment: &En
             let detail = "approver, run_url and review_id are for what was said elsewhere: `source` says where";
             return Err(Error::field(Code::InvalidValue, "/source", detail));
         }
-        (Source::GitHub, Some(approver), Some(run_url)) => (approver.to_string(), Some(run_url.to_string())),
-        (Source::GitHub, None, _) => return Err(Error::field(Code::MissingField, "/approver", "is missing: who said it?")),
-        (Source::GitHub, _, None) => return Err(Error::field(Code::MissingField, "/run_url", "is missing: where was it said?")),
+        (Source::GitHub, Some(approver), Some(run_url)) => {
+            (approver.to_string(), Some(run_url.to_string()))
+        }
+        (Source::GitHub, None, _) => {
+            return Err(Error::field(Code::MissingField, "/approver", "is missing: who said it?"));
+        }
+        (Source::GitHub, _, None) => {
+            return Err(Error::field(
+                Code::MissingField,
+                "/run_url",
+                "is missing: where was it said?",
+            ));
+        }
     };
-    let review_id = text(new.review_id).or_else(|| run_url.as_ref().map(|run| format!("{run} {approver} {} 1", new.decision)));
+    let review_id = text(new.review_id)
+        .or_else(|| run_url.as_ref().map(|run| format!("{run} {approver} {} 1", new.decision)));
     Ok(Approval {
         id: ApprovalId::new(),
         release_id: release.id,
@@ -246,23 +276,34 @@ fn the_same(known: Approval, sent: &Approval) -> Result<Approval, Error> {
         return Err(Error::new(Code::ApprovalUsed, detail).with("deployment_id", deployment));
     }
     if known.decision != sent.decision || known.approver != sent.approver {
-        let detail = format!("This review is recorded already: {} by {}.", known.decision, known.approver);
+        let detail =
+            format!("This review is recorded already: {} by {}.", known.decision, known.approver);
         return Err(Error::new(Code::AlreadyExists, detail).with("approval_id", known.id));
     }
     Ok(known)
 }
 
 /// Four eyes: an approval that could count for nobody but the approver's own request is refused.
-fn refuse_own(db: &mut Db, approval: &Approval, release: &Release, environment: &Environment) -> Result<(), Error> {
+fn refuse_own(
+    db: &mut Db,
+    approval: &Approval,
+    release: &Release,
+    environment: &Environment,
+) -> Result<(), Error> {
     if approval.decision == Verdict::Rejected || environment.allow_self_approval {
         return Ok(());
     }
     // What has waited too long waits no more, whether anybody has looked at it since or not.
     let mut waiting = deployments::awaiting(db, release.id, &environment.slug)?;
     waiting.retain(|deployment| !deployment.is_overdue());
-    if waiting.is_empty() || !waiting.iter().all(|deployment| deployment.belongs_to(&approval.approver)) {
+    if waiting.is_empty()
+        || !waiting.iter().all(|deployment| deployment.belongs_to(&approval.approver))
+    {
         return Ok(());
     }
-    let detail = format!("{} asked for this deployment; {} wants somebody else's approval.", approval.approver, environment.slug);
+    let detail = format!(
+        "{} asked for this deployment; {} wants somebody else's approval.",
+        approval.approver, environment.slug
+    );
     Err(Error::new(Code::OwnApproval, detail))
 }

@@ -172,14 +172,24 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Delivery>, Error> {
         query = query.filter(deliveries::deployment_id.eq(id));
     }
     if let Some(Cursor((at, id))) = filter.cursor.clone() {
-        query = query.filter(deliveries::received_at.lt(at).or(deliveries::received_at.eq(at).and(deliveries::id.lt(id))));
+        query = query.filter(
+            deliveries::received_at
+                .lt(at)
+                .or(deliveries::received_at.eq(at).and(deliveries::id.lt(id))),
+        );
     }
-    let rows = query.order((deliveries::received_at.desc(), deliveries::id.desc())).limit(filter.limit.and_one()).load(db)?;
-    Ok(Page::of(rows, filter.limit, |delivery: &Delivery| (delivery.received_at, delivery.id.clone())))
+    let rows = query
+        .order((deliveries::received_at.desc(), deliveries::id.desc()))
+        .limit(filter.limit.and_one())
+        .load(db)?;
+    Ok(Page::of(rows, filter.limit, |delivery: &Delivery| {
+        (delivery.received_at, delivery.id.clone())
+    }))
 }
 
 fn find(db: &mut Db, id: &str) -> Result<DeliveryWithBody, Error> {
-    let found = deliveries::table.find(id).select(DeliveryWithBody::as_select()).first(db).optional()?;
+    let found =
+        deliveries::table.find(id).select(DeliveryWithBody::as_select()).first(db).optional()?;
     found.ok_or_else(|| Error::not_found("delivery", id))
 }
 
@@ -187,10 +197,13 @@ fn find(db: &mut Db, id: &str) -> Result<DeliveryWithBody, Error> {
 /// kept all the same, and says why: sent again, it is applied again, as what was in the way may be gone. Only when prop itself
 /// or its database is at fault GitHub hears of it, and nothing is kept.
 fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, bool), Error> {
-    let payload: Value = serde_json::from_str(body).map_err(|cause| Error::new(Code::MalformedJson, format!("{cause}.")))?;
+    let payload: Value = serde_json::from_str(body)
+        .map_err(|cause| Error::new(Code::MalformedJson, format!("{cause}.")))?;
     let fact = read(event, &payload);
     let (action, repository) = heading(&payload);
-    let sender = payload["sender"]["login"].as_str().map_or_else(|| GITHUB.to_owned(), |login| format!("{GITHUB}:{login}"));
+    let sender = payload["sender"]["login"]
+        .as_str()
+        .map_or_else(|| GITHUB.to_owned(), |login| format!("{GITHUB}:{login}"));
     let actor = Actor::new(sender);
     let mut delivery = Delivery {
         id: id.to_owned(),
@@ -204,11 +217,21 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
         received_at: actor.now,
     };
     let digest = hex(&Sha256::digest(body));
-    let row = (&delivery, deliveries::digest.eq(&digest), deliveries::body.eq(is_of_use(event).then_some(body)));
-    let is_new = each_backend!(db, |c| diesel::insert_into(deliveries::table).values(row).on_conflict_do_nothing().execute(c))? == 1;
+    let row = (
+        &delivery,
+        deliveries::digest.eq(&digest),
+        deliveries::body.eq(is_of_use(event).then_some(body)),
+    );
+    let is_new = each_backend!(db, |c| diesel::insert_into(deliveries::table)
+        .values(row)
+        .on_conflict_do_nothing()
+        .execute(c))?
+        == 1;
     if !is_new {
         let known = find(db, id)?;
-        let is_due = known.delivery.outcome == Outcome::Failed && known.delivery.event == event && known.body.as_deref() == Some(body);
+        let is_due = known.delivery.outcome == Outcome::Failed
+            && known.delivery.event == event
+            && known.body.as_deref() == Some(body);
         if !is_due {
             return Ok((known.delivery, false));
         }
@@ -219,12 +242,18 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
         (delivery.outcome, delivery.detail, delivery.deployment_id) =
             (Outcome::Unchanged, format!("Delivery {same} told the same."), deployment);
         delivery.subject = None;
-        diesel::update(deliveries::table.find(id)).set((&delivery, deliveries::body.eq(None::<String>))).execute(db)?;
+        diesel::update(deliveries::table.find(id))
+            .set((&delivery, deliveries::body.eq(None::<String>)))
+            .execute(db)?;
         return Ok((delivery, true));
     }
     let applied = match fact {
         Ok(fact) => {
-            delivery.outcome = if matches!(fact, Fact::Nothing(_)) { Outcome::Ignored } else { Outcome::Unchanged };
+            delivery.outcome = if matches!(fact, Fact::Nothing(_)) {
+                Outcome::Ignored
+            } else {
+                Outcome::Unchanged
+            };
             attempt(db, |db| github::apply(db, &actor, &fact))?
         }
         Err(lacks) => Err(Error::new(Code::InvalidValue, lacks)),
@@ -236,23 +265,39 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
             }
             (delivery.detail, delivery.deployment_id) = (detail, deployment);
         }
-        Err(failure) => (delivery.outcome, delivery.detail) = (Outcome::Failed, failure.to_string()),
+        Err(failure) => {
+            (delivery.outcome, delivery.detail) = (Outcome::Failed, failure.to_string())
+        }
     }
     diesel::update(deliveries::table.find(id)).set(&delivery).execute(db)?;
     Ok((delivery, true))
 }
 
 /// The delivery that told the very same under another name and was understood, with the deployment that it is about.
-fn told_before(db: &mut Db, delivery: &Delivery, digest: &str) -> QueryResult<Option<(String, Option<DeploymentId>)>> {
-    let is_understood = deliveries::outcome.eq(Outcome::Applied.as_str()).or(deliveries::outcome.eq(Outcome::Unchanged.as_str()));
-    let the_same = deliveries::table.filter(deliveries::digest.eq(digest)).filter(deliveries::event.eq(&delivery.event));
-    let understood = the_same.filter(deliveries::id.ne(&delivery.id)).filter(is_understood).filter(deliveries::body.is_not_null());
+fn told_before(
+    db: &mut Db,
+    delivery: &Delivery,
+    digest: &str,
+) -> QueryResult<Option<(String, Option<DeploymentId>)>> {
+    let is_understood = deliveries::outcome
+        .eq(Outcome::Applied.as_str())
+        .or(deliveries::outcome.eq(Outcome::Unchanged.as_str()));
+    let the_same = deliveries::table
+        .filter(deliveries::digest.eq(digest))
+        .filter(deliveries::event.eq(&delivery.event));
+    let understood = the_same
+        .filter(deliveries::id.ne(&delivery.id))
+        .filter(is_understood)
+        .filter(deliveries::body.is_not_null());
     understood.select((deliveries::id, deliveries::deployment_id)).first(db).optional()
 }
 
 /// Does the work in a savepoint: when it fails, everything of it is undone but the record of a refusal, and the transaction
 /// goes on. What prop or its database is at fault for ends the transaction.
-fn attempt<T>(db: &mut Db, work: impl FnOnce(&mut Db) -> Result<T, Error>) -> Result<Result<T, Error>, Error> {
+fn attempt<T>(
+    db: &mut Db,
+    work: impl FnOnce(&mut Db) -> Result<T, Error>,
+) -> Result<Result<T, Error>, Error> {
     let attempted = db.transaction(|db| match work(db) {
         Err(refusal) if refusal.is_recorded => Ok(Err(refusal)),
         other => other.map(Ok),

@@ -124,7 +124,12 @@ pub struct DeploymentWithDecision {
 impl Deployment {
     /// What its events are about.
     pub fn about(&self) -> About<'_> {
-        About { entity: Entity::Deployment, id: &self.id, service: Some(&self.service), environment: Some(&self.environment) }
+        About {
+            entity: Entity::Deployment,
+            id: &self.id,
+            service: Some(&self.service),
+            environment: Some(&self.environment),
+        }
     }
 
     /// Where it is read.
@@ -146,7 +151,10 @@ impl Deployment {
 
     /// Whether this person asked for it, or told prop of it. Logins are compared as GitHub does it, in any case.
     pub fn belongs_to(&self, person: &str) -> bool {
-        [Some(&self.requested_by), self.recorded_by.as_ref()].into_iter().flatten().any(|name| name.eq_ignore_ascii_case(person))
+        [Some(&self.requested_by), self.recorded_by.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|name| name.eq_ignore_ascii_case(person))
     }
 
     /// Whether it has waited longer than it may.
@@ -155,7 +163,8 @@ impl Deployment {
     }
 
     fn is_overdue_at(&self, now: Timestamp) -> bool {
-        matches!(self.state, State::AwaitingApproval | State::Approved) && self.expires_at.is_some_and(|end| end <= now)
+        matches!(self.state, State::AwaitingApproval | State::Approved)
+            && self.expires_at.is_some_and(|end| end <= now)
     }
 }
 
@@ -196,7 +205,12 @@ async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
     if query.0.state == Some(State::Expired) {
         ctx.write(|db, actor| expire_overdue(db, actor.now)).await?;
     }
-    let page = settled(&ctx, move |db| find_all(db, &query.0), |page| page.items.iter().any(Deployment::is_overdue)).await?;
+    let page = settled(
+        &ctx,
+        move |db| find_all(db, &query.0),
+        |page| page.items.iter().any(Deployment::is_overdue),
+    )
+    .await?;
     Reply::page(&page)
 }
 
@@ -206,7 +220,8 @@ async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
 #[get("/deployments/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<DeploymentId>) -> Result<Reply, Error> {
     let id = *id;
-    let found = settled(&ctx, move |db| find(db, id), |found| found.deployment.is_overdue()).await?;
+    let found =
+        settled(&ctx, move |db| find(db, id), |found| found.deployment.is_overdue()).await?;
     Ok(Reply::ok(&found)?.at_revision(found.deployment.revision))
 }
 
@@ -216,7 +231,11 @@ async fn show(ctx: Ctx<Read>, id: web::Path<DeploymentId>) -> Result<Reply, Erro
 #[utoipa::path(tag = "deployments", operation_id = "list_deployment_events", security(("key" = ["read"])),
     params(("id" = DeploymentId, Path, description = "The deployment."), events::Paging), responses((status = 200, body = Page<Event>)))]
 #[get("/deployments/{id}/events")]
-async fn list_events(ctx: Ctx<Read>, id: web::Path<DeploymentId>, query: Query<events::Paging>) -> Result<Reply, Error> {
+async fn list_events(
+    ctx: Ctx<Read>,
+    id: web::Path<DeploymentId>,
+    query: Query<events::Paging>,
+) -> Result<Reply, Error> {
     let (id, is_first) = (*id, query.0.is_first());
     let page = ctx.read(move |db| events::of(db, Entity::Deployment, id, &query.0)).await?;
     // Each deployment has an event from its beginning on.
@@ -244,15 +263,28 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Deployment>, Error> {
         query = query.filter(deployments::requested_at.lt(until));
     }
     if let Some(Cursor((at, id))) = filter.cursor {
-        query = query.filter(deployments::requested_at.lt(at).or(deployments::requested_at.eq(at).and(deployments::id.lt(id))));
+        query = query.filter(
+            deployments::requested_at
+                .lt(at)
+                .or(deployments::requested_at.eq(at).and(deployments::id.lt(id))),
+        );
     }
-    let rows = query.order((deployments::requested_at.desc(), deployments::id.desc())).limit(filter.limit.and_one()).load(db)?;
-    Ok(Page::of(rows, filter.limit, |deployment: &Deployment| (deployment.requested_at, deployment.id)))
+    let rows = query
+        .order((deployments::requested_at.desc(), deployments::id.desc()))
+        .limit(filter.limit.and_one())
+        .load(db)?;
+    Ok(Page::of(rows, filter.limit, |deployment: &Deployment| {
+        (deployment.requested_at, deployment.id)
+    }))
 }
 
 /// The deployment with this id, or 404.
 pub fn find(db: &mut Db, id: DeploymentId) -> Result<DeploymentWithDecision, Error> {
-    let found = deployments::table.find(id).select(DeploymentWithDecision::as_select()).first(db).optional()?;
+    let found = deployments::table
+        .find(id)
+        .select(DeploymentWithDecision::as_select())
+        .first(db)
+        .optional()?;
     found.ok_or_else(|| Error::not_found("deployment", id))
 }
 
@@ -273,7 +305,9 @@ pub async fn settled<S: Requires, T: Send + 'static>(
 
 /// Lets every deployment expire that has waited longer than it may.
 fn expire_overdue(db: &mut Db, now: Timestamp) -> Result<(), Error> {
-    let is_waiting = deployments::state.eq(State::AwaitingApproval.word()).or(deployments::state.eq(State::Approved.word()));
+    let is_waiting = deployments::state
+        .eq(State::AwaitingApproval.word())
+        .or(deployments::state.eq(State::Approved.word()));
     let overdue: Vec<(String, DeploymentId)> = deployments::table
         .filter(is_waiting)
         .filter(deployments::expires_at.le(now))
@@ -298,38 +332,76 @@ pub fn expire(db: &mut Db, deployment: Deployment, now: Timestamp) -> Result<Dep
 }
 
 /// The deployment that a source names so.
-pub fn find_external(db: &mut Db, source: &str, external_id: Option<&str>) -> Result<Option<DeploymentWithDecision>, Error> {
+pub fn find_external(
+    db: &mut Db,
+    source: &str,
+    external_id: Option<&str>,
+) -> Result<Option<DeploymentWithDecision>, Error> {
     let Some(external_id) = external_id else { return Ok(None) };
-    let named = deployments::table.filter(deployments::source.eq(source)).filter(deployments::external_id.eq(external_id));
+    let named = deployments::table
+        .filter(deployments::source.eq(source))
+        .filter(deployments::external_id.eq(external_id));
     Ok(named.select(DeploymentWithDecision::as_select()).first(db).optional()?)
 }
 
 /// What is live in a place.
 pub fn live_in(db: &mut Db, service: &str, environment: &str) -> QueryResult<Option<Deployment>> {
-    let here = deployments::table.filter(deployments::service.eq(service)).filter(deployments::environment.eq(environment));
-    here.filter(deployments::state.eq(State::Succeeded.word())).select(Deployment::as_select()).first(db).optional()
+    let here = deployments::table
+        .filter(deployments::service.eq(service))
+        .filter(deployments::environment.eq(environment));
+    here.filter(deployments::state.eq(State::Succeeded.word()))
+        .select(Deployment::as_select())
+        .first(db)
+        .optional()
 }
 
 /// The deployments of a run in a place, among its latest; the newest first.
-pub fn of_run(db: &mut Db, service: &str, environment: &str, run: &str) -> QueryResult<Vec<Deployment>> {
-    let here = deployments::table.filter(deployments::service.eq(service)).filter(deployments::environment.eq(environment));
-    let latest: Vec<Deployment> =
-        here.select(Deployment::as_select()).order((deployments::requested_at.desc(), deployments::id.desc())).limit(LATEST).load(db)?;
-    Ok(latest.into_iter().filter(|known| known.run_url.as_deref().and_then(github::run_of) == Some(run)).collect())
+pub fn of_run(
+    db: &mut Db,
+    service: &str,
+    environment: &str,
+    run: &str,
+) -> QueryResult<Vec<Deployment>> {
+    let here = deployments::table
+        .filter(deployments::service.eq(service))
+        .filter(deployments::environment.eq(environment));
+    let latest: Vec<Deployment> = here
+        .select(Deployment::as_select())
+        .order((deployments::requested_at.desc(), deployments::id.desc()))
+        .limit(LATEST)
+        .load(db)?;
+    Ok(latest
+        .into_iter()
+        .filter(|known| known.run_url.as_deref().and_then(github::run_of) == Some(run))
+        .collect())
 }
 
 /// The deployment that a webhook told of before, for what now says itself that it deploys: the same run, on its way to the
 /// same place. One rollout is one deployment, and who does it knows it best.
-pub fn find_witnessed(db: &mut Db, service: &str, environment: &str, run_url: Option<&str>) -> QueryResult<Option<Deployment>> {
+pub fn find_witnessed(
+    db: &mut Db,
+    service: &str,
+    environment: &str,
+    run_url: Option<&str>,
+) -> QueryResult<Option<Deployment>> {
     let Some(run) = run_url.and_then(github::run_of) else { return Ok(None) };
     let same_run = of_run(db, service, environment, run)?.into_iter();
     Ok(same_run.filter(|known| known.source == GITHUB).find(|known| !known.state.is_finished()))
 }
 
 /// What runs in a place.
-pub fn running_in(db: &mut Db, service: &str, environment: &str) -> QueryResult<Option<Deployment>> {
-    let here = deployments::table.filter(deployments::service.eq(service)).filter(deployments::environment.eq(environment));
-    here.filter(deployments::state.eq(State::Running.word())).select(Deployment::as_select()).first(db).optional()
+pub fn running_in(
+    db: &mut Db,
+    service: &str,
+    environment: &str,
+) -> QueryResult<Option<Deployment>> {
+    let here = deployments::table
+        .filter(deployments::service.eq(service))
+        .filter(deployments::environment.eq(environment));
+    here.filter(deployments::state.eq(State::Running.word()))
+        .select(Deployment::as_select())
+        .first(db)
+        .optional()
 }
 
 /// The latest other release that was live in the place of `live` until another success took over.
@@ -357,7 +429,10 @@ pub fn advance(
 ) -> Result<Deployment, Error> {
     let from = deployment.state;
     if lifecycle::decide(from, to, By::Ledger) != Move::To(to) {
-        return Err(Error::internal(format!("deployment {} can't go from {from} to {to}", deployment.id)));
+        return Err(Error::internal(format!(
+            "deployment {} can't go from {from} to {to}",
+            deployment.id
+        )));
     }
     deployment.state = to;
     deployment.revision += 1;
@@ -374,7 +449,8 @@ pub fn advance(
     }
     diesel::update(deployments::table.find(deployment.id)).set(&deployment).execute(db)?;
     let verb = if to == State::Running { "started" } else { to.as_str() };
-    let payload = json!({"from": from, "to": to, "reason": reason, "at": at, "ungated": deployment.ungated});
+    let payload =
+        json!({"from": from, "to": to, "reason": reason, "at": at, "ungated": deployment.ungated});
     events::record(db, actor, &deployment.about(), verb, payload)?;
     if from == State::Running {
         log_outcome(&deployment);
@@ -399,7 +475,11 @@ pub fn log_outcome(deployment: &Deployment) {
 }
 
 /// The deployments of a release that await approval in an environment.
-pub fn awaiting(db: &mut Db, release: ReleaseId, environment: &str) -> QueryResult<Vec<Deployment>> {
+pub fn awaiting(
+    db: &mut Db,
+    release: ReleaseId,
+    environment: &str,
+) -> QueryResult<Vec<Deployment>> {
     deployments::table
         .filter(deployments::release_id.eq(release))
         .filter(deployments::environment.eq(environment))
@@ -420,11 +500,19 @@ text_enum! {
 }
 
 /// Links a deployment to an incident; twice is once.
-pub fn link(db: &mut Db, incident: IncidentId, deployment: DeploymentId, role: Role) -> QueryResult<usize> {
+pub fn link(
+    db: &mut Db,
+    incident: IncidentId,
+    deployment: DeploymentId,
+    role: Role,
+) -> QueryResult<usize> {
     let row = (
         incident_deployments::incident_id.eq(incident),
         incident_deployments::deployment_id.eq(deployment),
         incident_deployments::role.eq(role),
     );
-    each_backend!(db, |c| diesel::insert_into(incident_deployments::table).values(row).on_conflict_do_nothing().execute(c))
+    each_backend!(db, |c| diesel::insert_into(incident_deployments::table)
+        .values(row)
+        .on_conflict_do_nothing()
+        .execute(c))
 }

@@ -119,13 +119,20 @@ async fn show(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
 impl Question {
     fn window(&self, now: Timestamp) -> Result<Window, Error> {
         if self.environment.is_some() && self.tier.is_some() {
-            return Err(Error::field(Code::InvalidQuery, "tier", "is given beside an environment; one of them is enough"));
+            return Err(Error::field(
+                Code::InvalidQuery,
+                "tier",
+                "is given beside an environment; one of them is enough",
+            ));
         }
         let until = self.until.map_or(now, |until| until.min(now));
         let since = self.since.unwrap_or_else(|| until.plus(-DEFAULT));
         let invalid = |pointer, detail| Err(Error::field(Code::InvalidWindow, pointer, detail));
         if since >= until {
-            return invalid("since", "is not before the end of the window, which is `until`, and now at the latest");
+            return invalid(
+                "since",
+                "is not before the end of the window, which is `until`, and now at the latest",
+            );
         }
         if until.since(since) > dora::LONGEST {
             return invalid("since", "is more than 366 days before the end of the window");
@@ -139,19 +146,27 @@ impl Question {
 pub fn measure(db: &mut Db, question: &Question) -> Result<DoraMeasures, Error> {
     let window = question.window(Timestamp::now())?;
     let environments = environments_of(db, question)?;
-    let seen = Seen { service: question.service.as_ref().map(ToString::to_string), environments, window };
+    let seen =
+        Seen { service: question.service.as_ref().map(ToString::to_string), environments, window };
     let finished = seen.deployments(db)?;
     if let (Some(service), true) = (&seen.service, finished.is_empty()) {
         services::find(db, service)?;
     }
     let incidents = seen.incidents(db)?;
-    let measures = dora::measure(&finished, &incidents, dora::Question { window, step: question.bucket, named: question.limit.rows() });
+    let measures = dora::measure(
+        &finished,
+        &incidents,
+        dora::Question { window, step: question.bucket, named: question.limit.rows() },
+    );
     let Seen { service, environments, window: Window { since, until } } = seen;
     Ok(DoraMeasures { service, environments, since: since.into(), until: until.into(), measures })
 }
 
 fn environments_of(db: &mut Db, question: &Question) -> Result<Vec<String>, Error> {
-    let mut query = environments::table.select(environments::slug).order(environments::slug).into_boxed::<MultiBackend>();
+    let mut query = environments::table
+        .select(environments::slug)
+        .order(environments::slug)
+        .into_boxed::<MultiBackend>();
     query = match &question.environment {
         Some(environment) => query.filter(environments::slug.eq(environment.to_string())),
         None => query.filter(environments::tier.eq(question.tier.unwrap_or(Tier::Production))),
@@ -205,7 +220,8 @@ impl Seen {
 
     /// What finished, in the order of time. What was delivered is asked only of what can have been the first to deliver it.
     fn deployments(&self, db: &mut Db) -> Result<Vec<dora::Deployment>, Error> {
-        let is_change = deployments::kind.eq(Kind::Normal.word()).or(deployments::kind.eq(Kind::Hotfix.word()));
+        let is_change =
+            deployments::kind.eq(Kind::Normal.word()).or(deployments::kind.eq(Kind::Hotfix.word()));
         let mut query = deployments::table
             .left_join(releases::table.on(releases::id.eq(deployments::release_id).and(is_change)))
             .filter(deployments::environment.eq_any(&self.environments))
@@ -221,13 +237,20 @@ impl Seen {
         let deployment = |(finished, delivers): (Finished, Option<Delivers>)| {
             let Finished { id, service, environment, version, state, kind, finished_at } = finished;
             let finished_at = finished_at?.into();
-            let counted = Counted { id: id.to_string(), service, environment, version, kind, finished_at };
+            let counted =
+                Counted { id: id.to_string(), service, environment, version, kind, finished_at };
             let (commits, git_sha, committed_at) = match delivers {
                 Some(delivers) => (delivers.commits, delivers.git_sha, delivers.committed_at),
                 None => (None, None, None),
             };
             let commits = commits.map_or_else(Vec::new, |commits| commits.0);
-            Some(dora::Deployment { counted, state, commits, git_sha, committed_at: committed_at.map(Into::into) })
+            Some(dora::Deployment {
+                counted,
+                state,
+                commits,
+                git_sha,
+                committed_at: committed_at.map(Into::into),
+            })
         };
         Ok(rows.into_iter().filter_map(deployment).collect())
     }
@@ -237,10 +260,21 @@ impl Seen {
         let finished = diesel::alias!(deployments as finished);
         let links = diesel::alias!(incident_deployments as links);
         let mut query = finished
-            .inner_join(links.on(links.field(incident_deployments::deployment_id).eq(finished.field(deployments::id))))
-            .inner_join(incidents::table.on(incidents::id.eq(links.field(incident_deployments::incident_id))))
-            .inner_join(incident_deployments::table.on(incident_deployments::incident_id.eq(incidents::id)))
-            .inner_join(deployments::table.on(deployments::id.eq(incident_deployments::deployment_id)))
+            .inner_join(
+                links.on(links
+                    .field(incident_deployments::deployment_id)
+                    .eq(finished.field(deployments::id))),
+            )
+            .inner_join(
+                incidents::table
+                    .on(incidents::id.eq(links.field(incident_deployments::incident_id))),
+            )
+            .inner_join(
+                incident_deployments::table.on(incident_deployments::incident_id.eq(incidents::id)),
+            )
+            .inner_join(
+                deployments::table.on(deployments::id.eq(incident_deployments::deployment_id)),
+            )
             .filter(finished.field(deployments::environment).eq_any(&self.environments))
             .filter(finished.field(deployments::finished_at).ge(self.since()))
             .filter(finished.field(deployments::finished_at).lt(self.until()))
@@ -260,12 +294,19 @@ impl Seen {
         let linked: Vec<Linked> = query.load(db)?;
         let mut found = BTreeMap::new();
         for (id, resolved_at, role, deployment, state, finished_at) in linked {
-            let new = || Incident { id: id.to_string(), resolved_at: resolved_at.map(Into::into), caused_by: vec![], fixed_by: vec![] };
+            let new = || Incident {
+                id: id.to_string(),
+                resolved_at: resolved_at.map(Into::into),
+                caused_by: vec![],
+                fixed_by: vec![],
+            };
             let incident = found.entry(id).or_insert_with(new);
             match (role, finished_at) {
                 (Role::CausedBy, _) => incident.caused_by.push(deployment.to_string()),
                 (Role::FixedBy, Some(at)) if state.went_live() => {
-                    incident.fixed_by.push(Fix { id: deployment.to_string(), finished_at: at.into() });
+                    incident
+                        .fixed_by
+                        .push(Fix { id: deployment.to_string(), finished_at: at.into() });
                 }
                 (Role::FixedBy, _) => {}
             }

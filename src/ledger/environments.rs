@@ -93,7 +93,12 @@ pub struct Environment {
 
 impl Environment {
     fn about(&self) -> About<'_> {
-        About { entity: Entity::Environment, id: &self.slug, service: None, environment: Some(&self.slug) }
+        About {
+            entity: Entity::Environment,
+            id: &self.slug,
+            service: None,
+            environment: Some(&self.slug),
+        }
     }
 
     /// An environment that was named, but not described: it asks nothing.
@@ -295,7 +300,11 @@ async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
 #[utoipa::path(tag = "environments", operation_id = "update_environment", security(("key" = ["operate"])), request_body = EnvironmentPatch,
     params(("slug" = Slug, Path, description = "The environment.")), responses((status = 200, body = Environment, headers(("ETag" = String)))))]
 #[patch("/environments/{slug}")]
-async fn change(ctx: Ctx<Operate>, slug: web::Path<Slug>, body: Body<EnvironmentPatch>) -> Result<Reply, Error> {
+async fn change(
+    ctx: Ctx<Operate>,
+    slug: web::Path<Slug>,
+    body: Body<EnvironmentPatch>,
+) -> Result<Reply, Error> {
     let if_match = ctx.if_match()?;
     ctx.write(move |db, actor| {
         let before = find_locked(db, &slug)?;
@@ -307,7 +316,8 @@ async fn change(ctx: Ctx<Operate>, slug: web::Path<Slug>, body: Body<Environment
 }
 
 fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Environment>, Error> {
-    let mut query = environments::table.select(Environment::as_select()).into_boxed::<MultiBackend>();
+    let mut query =
+        environments::table.select(Environment::as_select()).into_boxed::<MultiBackend>();
     if let Some(Cursor(slug)) = &filter.cursor {
         query = query.filter(environments::slug.gt(slug.to_string()));
     }
@@ -317,21 +327,32 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Environment>, Error> {
 
 /// The environment with this slug, or 404.
 pub fn find(db: &mut Db, slug: &str) -> Result<Environment, Error> {
-    let found = environments::table.find(slug).select(Environment::as_select()).first(db).optional()?;
+    let found =
+        environments::table.find(slug).select(Environment::as_select()).first(db).optional()?;
     found.ok_or_else(|| Error::not_found("environment", slug))
 }
 
 fn find_locked(db: &mut Db, slug: &str) -> Result<Environment, Error> {
     let found = match db {
-        Db::Pg(c) => environments::table.find(slug).select(Environment::as_select()).for_no_key_update().first(c).optional()?,
-        Db::Sqlite(c) => environments::table.find(slug).select(Environment::as_select()).first(c).optional()?,
+        Db::Pg(c) => environments::table
+            .find(slug)
+            .select(Environment::as_select())
+            .for_no_key_update()
+            .first(c)
+            .optional()?,
+        Db::Sqlite(c) => {
+            environments::table.find(slug).select(Environment::as_select()).first(c).optional()?
+        }
     };
     found.ok_or_else(|| Error::not_found("environment", slug))
 }
 
 /// Records an environment that another resource named. One that somebody else recorded in the meantime stays as it is.
 pub fn ensure(db: &mut Db, actor: &Actor, environment: &Environment) -> Result<(), Error> {
-    let inserted = each_backend!(db, |c| diesel::insert_into(environments::table).values(environment).on_conflict_do_nothing().execute(c))?;
+    let inserted = each_backend!(db, |c| diesel::insert_into(environments::table)
+        .values(environment)
+        .on_conflict_do_nothing()
+        .execute(c))?;
     if inserted == 1 {
         events::record(db, actor, &environment.about(), "created", environment)?;
     }
@@ -342,7 +363,12 @@ fn insert(db: &mut Db, actor: &Actor, new: NewEnvironment) -> Result<Environment
     let environment = Environment::new(new, actor.now);
     check_predecessor(db, &environment.slug, environment.predecessor.as_deref())?;
     let inserted = diesel::insert_into(environments::table).values(&environment).execute(db);
-    or_conflict(inserted, || Error::new(Code::AlreadyExists, format!("There is an environment {} already.", environment.slug)))?;
+    or_conflict(inserted, || {
+        Error::new(
+            Code::AlreadyExists,
+            format!("There is an environment {} already.", environment.slug),
+        )
+    })?;
     events::record(db, actor, &environment.about(), "created", &environment)?;
     Ok(environment)
 }
@@ -352,9 +378,11 @@ fn check_predecessor(db: &mut Db, slug: &str, predecessor: Option<&str>) -> Resu
     let Some(predecessor) = predecessor else { return Ok(()) };
     if let Db::Pg(connection) = db {
         // Two changes at once, each right by itself, could close a circle.
-        diesel::sql_query("LOCK TABLE environments IN SHARE ROW EXCLUSIVE MODE").execute(connection)?;
+        diesel::sql_query("LOCK TABLE environments IN SHARE ROW EXCLUSIVE MODE")
+            .execute(connection)?;
     }
-    let before: Vec<(String, Option<String>)> = environments::table.select((environments::slug, environments::predecessor)).load(db)?;
+    let before: Vec<(String, Option<String>)> =
+        environments::table.select((environments::slug, environments::predecessor)).load(db)?;
     let before: HashMap<_, _> = before.into_iter().collect();
     let mut path = vec![slug];
     let mut next = Some(predecessor);
@@ -362,18 +390,33 @@ fn check_predecessor(db: &mut Db, slug: &str, predecessor: Option<&str>) -> Resu
         if path.contains(&environment) {
             path.push(environment);
             path.reverse();
-            return Err(Error::field(Code::PredecessorCircle, "/predecessor", format!("this makes a circle: {}", path.join(" -> "))));
+            return Err(Error::field(
+                Code::PredecessorCircle,
+                "/predecessor",
+                format!("this makes a circle: {}", path.join(" -> ")),
+            ));
         }
         path.push(environment);
         next = match before.get(environment) {
             Some(next) => next.as_deref(),
-            None => return Err(Error::field(Code::InvalidValue, "/predecessor", format!("there is no environment {environment}"))),
+            None => {
+                return Err(Error::field(
+                    Code::InvalidValue,
+                    "/predecessor",
+                    format!("there is no environment {environment}"),
+                ));
+            }
         };
     }
     Ok(())
 }
 
-fn update(db: &mut Db, actor: &Actor, before: &Environment, patch: EnvironmentPatch) -> Result<Environment, Error> {
+fn update(
+    db: &mut Db,
+    actor: &Actor,
+    before: &Environment,
+    patch: EnvironmentPatch,
+) -> Result<Environment, Error> {
     if let Some(predecessor) = &patch.predecessor {
         check_predecessor(db, &before.slug, predecessor.as_deref())?;
     }
@@ -389,7 +432,11 @@ fn update(db: &mut Db, actor: &Actor, before: &Environment, patch: EnvironmentPa
         rollback_needs_approval: patch.rollback_needs_approval,
     };
     let environment: Environment = diesel::update(environments::table.find(&before.slug))
-        .set((&changes, environments::updated_at.eq(actor.now), environments::revision.eq(before.revision + 1)))
+        .set((
+            &changes,
+            environments::updated_at.eq(actor.now),
+            environments::revision.eq(before.revision + 1),
+        ))
         .returning(environments::all_columns)
         .get_result(db)?;
     events::record(db, actor, &environment.about(), "updated", &changes)?;

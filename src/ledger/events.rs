@@ -90,7 +90,13 @@ pub struct About<'a> {
 }
 
 /// Writes down what `actor` did: `verb` as in `started`, and what changed by it.
-pub fn record(db: &mut Db, actor: &Actor, about: &About<'_>, verb: &str, payload: impl Serialize) -> Result<(), Error> {
+pub fn record(
+    db: &mut Db,
+    actor: &Actor,
+    about: &About<'_>,
+    verb: &str,
+    payload: impl Serialize,
+) -> Result<(), Error> {
     let payload = serde_json::to_value(payload).map_err(Error::internal)?;
     diesel::insert_into(events::table)
         .values((
@@ -200,8 +206,15 @@ impl Paging {
 }
 
 /// A page of the events of one thing.
-pub fn of(db: &mut Db, entity: Entity, id: impl std::fmt::Display, paging: &Paging) -> Result<Page<Event>, Error> {
-    let of_it = events::table.filter(events::entity.eq(entity)).filter(events::entity_id.eq(id.to_string()));
+pub fn of(
+    db: &mut Db,
+    entity: Entity,
+    id: impl std::fmt::Display,
+    paging: &Paging,
+) -> Result<Page<Event>, Error> {
+    let of_it = events::table
+        .filter(events::entity.eq(entity))
+        .filter(events::entity_id.eq(id.to_string()));
     let mut query = of_it.select(Event::as_select()).into_boxed::<MultiBackend>();
     if let Some(Cursor(seq)) = paging.cursor {
         query = query.filter(events::seq.lt(seq));

@@ -61,7 +61,12 @@ pub struct Freeze {
 
 impl Freeze {
     fn about(&self) -> About<'_> {
-        About { entity: Entity::Freeze, id: &self.id, service: self.service.as_deref(), environment: self.environment.as_deref() }
+        About {
+            entity: Entity::Freeze,
+            id: &self.id,
+            service: self.service.as_deref(),
+            environment: self.environment.as_deref(),
+        }
     }
 
     fn path(&self) -> String {
@@ -79,7 +84,8 @@ impl Freeze {
             return None;
         }
         let weekly = self.weekly.as_ref().map(|weekly| weekly.0.clone());
-        Schedule { starts_at: self.starts_at.into(), ends_at: self.ends_at.map(Into::into), weekly }.holds(now.into())
+        Schedule { starts_at: self.starts_at.into(), ends_at: self.ends_at.map(Into::into), weekly }
+            .holds(now.into())
     }
 }
 
@@ -105,7 +111,11 @@ struct Days(Vec<Day>);
 impl<'de> Deserialize<'de> for Days {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let days = Vec::deserialize(deserializer)?;
-        if days.is_empty() { Err(malformed(Code::InvalidValue, "a week without a day is no window")) } else { Ok(Self(days)) }
+        if days.is_empty() {
+            Err(malformed(Code::InvalidValue, "a week without a day is no window"))
+        } else {
+            Ok(Self(days))
+        }
     }
 }
 
@@ -251,7 +261,11 @@ async fn show(ctx: Ctx<Read>, id: web::Path<FreezeId>) -> Result<Reply, Error> {
     params(("id" = FreezeId, Path, description = "The freeze.")),
     responses((status = 200, body = Freeze, headers(("ETag" = String))), (status = 409)))]
 #[patch("/freezes/{id}")]
-async fn change(ctx: Ctx<Operate>, id: web::Path<FreezeId>, body: Body<FreezePatch>) -> Result<Reply, Error> {
+async fn change(
+    ctx: Ctx<Operate>,
+    id: web::Path<FreezeId>,
+    body: Body<FreezePatch>,
+) -> Result<Reply, Error> {
     let if_match = ctx.if_match()?;
     ctx.write(move |db, actor| {
         let before = find_locked(db, *id)?;
@@ -268,7 +282,11 @@ async fn change(ctx: Ctx<Operate>, id: web::Path<FreezeId>, body: Body<FreezePat
 #[utoipa::path(tag = "freezes", operation_id = "override_freeze", security(("key" = ["override"])), request_body = NewOverride,
     params(("id" = FreezeId, Path, description = "The freeze.")), responses((status = 201, body = FreezeOverride)))]
 #[post("/freezes/{id}/overrides")]
-async fn let_through(ctx: Ctx<Override>, id: web::Path<FreezeId>, body: Body<NewOverride>) -> Result<Reply, Error> {
+async fn let_through(
+    ctx: Ctx<Override>,
+    id: web::Path<FreezeId>,
+    body: Body<NewOverride>,
+) -> Result<Reply, Error> {
     ctx.post(move |db, actor| Reply::made(&insert_override(db, actor, *id, body.0)?)).await
 }
 
@@ -276,14 +294,27 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Freeze>, Error> {
     let mut query = freezes::table.select(Freeze::as_select()).into_boxed::<MultiBackend>();
     let now = Timestamp::now();
     match filter.open {
-        Some(true) => query = query.filter(freezes::ended_at.is_null().and(freezes::ends_at.is_null().or(freezes::ends_at.gt(now)))),
-        Some(false) => query = query.filter(freezes::ended_at.is_not_null().or(freezes::ends_at.le(now))),
+        Some(true) => {
+            query = query.filter(
+                freezes::ended_at
+                    .is_null()
+                    .and(freezes::ends_at.is_null().or(freezes::ends_at.gt(now))),
+            )
+        }
+        Some(false) => {
+            query = query.filter(freezes::ended_at.is_not_null().or(freezes::ends_at.le(now)))
+        }
         None => {}
     }
     if let Some(Cursor((at, id))) = filter.cursor {
-        query = query.filter(freezes::created_at.lt(at).or(freezes::created_at.eq(at).and(freezes::id.lt(id))));
+        query = query.filter(
+            freezes::created_at.lt(at).or(freezes::created_at.eq(at).and(freezes::id.lt(id))),
+        );
     }
-    let rows = query.order((freezes::created_at.desc(), freezes::id.desc())).limit(filter.limit.and_one()).load(db)?;
+    let rows = query
+        .order((freezes::created_at.desc(), freezes::id.desc()))
+        .limit(filter.limit.and_one())
+        .load(db)?;
     Ok(Page::of(rows, filter.limit, |freeze: &Freeze| (freeze.created_at, freeze.id)))
 }
 
@@ -304,7 +335,12 @@ fn find(db: &mut Db, id: FreezeId) -> Result<Freeze, Error> {
 
 fn find_locked(db: &mut Db, id: FreezeId) -> Result<Freeze, Error> {
     let found = match db {
-        Db::Pg(c) => freezes::table.find(id).select(Freeze::as_select()).for_no_key_update().first(c).optional()?,
+        Db::Pg(c) => freezes::table
+            .find(id)
+            .select(Freeze::as_select())
+            .for_no_key_update()
+            .first(c)
+            .optional()?,
         Db::Sqlite(c) => freezes::table.find(id).select(Freeze::as_select()).first(c).optional()?,
     };
     found.ok_or_else(|| Error::not_found("freeze", id))
@@ -344,7 +380,12 @@ fn check_bounds(freeze: &Freeze) -> Result<(), Error> {
     Ok(())
 }
 
-fn update(db: &mut Db, actor: &Actor, mut freeze: Freeze, patch: FreezePatch) -> Result<Freeze, Error> {
+fn update(
+    db: &mut Db,
+    actor: &Actor,
+    mut freeze: Freeze,
+    patch: FreezePatch,
+) -> Result<Freeze, Error> {
     if freeze.ended_at.is_some() {
         return Err(Error::new(Code::FreezeEnded, "It has ended, for good; declare another one."));
     }
@@ -363,11 +404,22 @@ fn update(db: &mut Db, actor: &Actor, mut freeze: Freeze, patch: FreezePatch) ->
     }
     freeze.revision += 1;
     diesel::update(freezes::table.find(freeze.id)).set(&freeze).execute(db)?;
-    events::record(db, actor, &freeze.about(), if patch.ended { "ended" } else { "updated" }, &freeze)?;
+    events::record(
+        db,
+        actor,
+        &freeze.about(),
+        if patch.ended { "ended" } else { "updated" },
+        &freeze,
+    )?;
     Ok(freeze)
 }
 
-fn insert_override(db: &mut Db, actor: &Actor, id: FreezeId, new: NewOverride) -> Result<FreezeOverride, Error> {
+fn insert_override(
+    db: &mut Db,
+    actor: &Actor,
+    id: FreezeId,
+    new: NewOverride,
+) -> Result<FreezeOverride, Error> {
     let freeze = find(db, id)?;
     services::find(db, &new.service)?;
     environments::find(db, &new.environment)?;
@@ -375,7 +427,11 @@ fn insert_override(db: &mut Db, actor: &Actor, id: FreezeId, new: NewOverride) -
         return Err(Error::new(Code::FreezeEnded, "It has ended: there is nothing to override."));
     }
     if !freeze.covers(&new.service, &new.environment) {
-        return Err(Error::field(Code::InvalidValue, "", "the freeze does not cover this service and environment"));
+        return Err(Error::field(
+            Code::InvalidValue,
+            "",
+            "the freeze does not cover this service and environment",
+        ));
     }
     let given = FreezeOverride {
         id: OverrideId::new(),
@@ -389,7 +445,11 @@ fn insert_override(db: &mut Db, actor: &Actor, id: FreezeId, new: NewOverride) -
         consumed_by: None,
     };
     diesel::insert_into(freeze_overrides::table).values(&given).execute(db)?;
-    let about = About { service: Some(&given.service), environment: Some(&given.environment), ..freeze.about() };
+    let about = About {
+        service: Some(&given.service),
+        environment: Some(&given.environment),
+        ..freeze.about()
+    };
     events::record(db, actor, &about, "overridden", &given)?;
     Ok(given)
 }

@@ -10,7 +10,9 @@ use utoipa::IntoParams;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::Db;
-use crate::db::schema::{approvals, deployments, environments, freeze_overrides, releases, services};
+use crate::db::schema::{
+    approvals, deployments, environments, freeze_overrides, releases, services,
+};
 use crate::db::types::sql::{Document, Identifier, Instant};
 use crate::db::types::{Json, Timestamp};
 use crate::error::{Code, Error};
@@ -71,17 +73,26 @@ async fn ask(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
             if !seen.has_service {
                 return Err(Error::not_found("service", &service));
             }
-            let here = seen.environment.as_ref().ok_or_else(|| Error::not_found("environment", &environment))?;
-            let release = seen.release.as_ref().ok_or_else(|| Error::not_found(&format!("release of {service} with version"), &version))?;
+            let here = seen
+                .environment
+                .as_ref()
+                .ok_or_else(|| Error::not_found("environment", &environment))?;
+            let release = seen.release.as_ref().ok_or_else(|| {
+                Error::not_found(&format!("release of {service} with version"), &version)
+            })?;
             let asked = Asked {
                 step: Step::Start,
                 requested_by: &requested_by,
                 recorded_by: Some(&caller),
                 unplanned: false,
-                deployment: find_witnessed(db, &service, &environment, run_url.as_deref())?.map(|told| told.id),
+                deployment: find_witnessed(db, &service, &environment, run_url.as_deref())?
+                    .map(|told| told.id),
                 fixes: None,
             };
-            Ok(gate::decide(&facts(db, &seen, here, &Candidate::of(release), &asked, now)?, now.into()))
+            Ok(gate::decide(
+                &facts(db, &seen, here, &Candidate::of(release), &asked, now)?,
+                now.into(),
+            ))
         })
         .await?;
     Reply::ok(&decision)
@@ -139,12 +150,22 @@ impl Candidate {
     /// A release that is recorded.
     pub fn of(release: &Release) -> Self {
         let Release { id, version, image_digest, scan, .. } = release;
-        Self { id: Some(*id), version: version.clone(), image_digest: image_digest.clone(), scan: scan.0.status }
+        Self {
+            id: Some(*id),
+            version: version.clone(),
+            image_digest: image_digest.clone(),
+            scan: scan.0.status,
+        }
     }
 
     /// A release that is not recorded yet.
     pub fn unrecorded(version: &str, image_digest: Option<&str>) -> Self {
-        Self { id: None, version: version.to_owned(), image_digest: image_digest.map(str::to_owned), scan: ScanStatus::Missing }
+        Self {
+            id: None,
+            version: version.to_owned(),
+            image_digest: image_digest.map(str::to_owned),
+            scan: ScanStatus::Missing,
+        }
     }
 
     /// The same with an image that is about to become known.
@@ -155,23 +176,37 @@ impl Candidate {
 
 /// The environment, the release, what is live, what runs, how the release last ceased to be live there, and when it first
 /// succeeded in the environment that comes before.
-type Row =
-    (Option<Environment>, Option<Release>, Option<(DeploymentId, ReleaseId)>, Option<DeploymentId>, Option<State>, Option<Timestamp>);
+type Row = (
+    Option<Environment>,
+    Option<Release>,
+    Option<(DeploymentId, ReleaseId)>,
+    Option<DeploymentId>,
+    Option<State>,
+    Option<Timestamp>,
+);
 
 /// Looks at a place with a release in mind: one query, and one more when there is no such service.
 pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Result<Seen, Error> {
-    let (live, running, former, earlier) =
-        diesel::alias!(deployments as live, deployments as running, deployments as former, deployments as earlier);
+    let (live, running, former, earlier) = diesel::alias!(
+        deployments as live,
+        deployments as running,
+        deployments as former,
+        deployments as earlier
+    );
     let (this, same) = diesel::alias!(releases as this_release, releases as same_release);
     let before = diesel::alias!(environments as before);
 
     // A subselect that is a single value must own what is bound in it, and so must what it stands beside.
-    let (service, environment, version) = (|| service.to_owned(), || environment.to_owned(), || version.to_owned());
+    let (service, environment, version) =
+        (|| service.to_owned(), || environment.to_owned(), || version.to_owned());
     let last_end = former
         .filter(former.field(deployments::service).eq(service()))
         .filter(former.field(deployments::environment).eq(environment()))
         .filter(
-            former.field(deployments::state).eq(State::Superseded.word()).or(former.field(deployments::state).eq(State::RolledBack.word())),
+            former
+                .field(deployments::state)
+                .eq(State::Superseded.word())
+                .or(former.field(deployments::state).eq(State::RolledBack.word())),
         )
         .filter(
             former.field(deployments::release_id).eq_any(
@@ -185,10 +220,11 @@ pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Res
         .select(former.field(deployments::state));
     let succeeded_before = earlier
         .filter(
-            earlier
-                .field(deployments::environment)
-                .nullable()
-                .eq_any(before.filter(before.field(environments::slug).eq(environment())).select(before.field(environments::predecessor))),
+            earlier.field(deployments::environment).nullable().eq_any(
+                before
+                    .filter(before.field(environments::slug).eq(environment()))
+                    .select(before.field(environments::predecessor)),
+            ),
         )
         .filter(
             earlier
@@ -210,7 +246,10 @@ pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Res
 
     let row: Option<Row> = services::table
         .left_join(environments::table.on(environments::slug.eq(environment())))
-        .left_join(releases::table.on(releases::service.eq(services::slug).and(releases::version.eq(version()))))
+        .left_join(
+            releases::table
+                .on(releases::service.eq(services::slug).and(releases::version.eq(version()))),
+        )
         .left_join(
             live.on(live
                 .field(deployments::service)
@@ -240,11 +279,24 @@ pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Res
     let (environment, release, live, running, last_end, succeeded_before_at) = match row {
         Some(row) => row,
         None => {
-            let alone = environments::table.find(environment()).select(Environment::as_select()).first(db).optional()?;
+            let alone = environments::table
+                .find(environment())
+                .select(Environment::as_select())
+                .first(db)
+                .optional()?;
             (alone, None, None, None, None, None)
         }
     };
-    Ok(Seen { service: service(), has_service, environment, release, live, running, last_end, succeeded_before_at })
+    Ok(Seen {
+        service: service(),
+        has_service,
+        environment,
+        release,
+        live,
+        running,
+        last_end,
+        succeeded_before_at,
+    })
 }
 
 /// Who asks the gate, and for what.
@@ -356,11 +408,19 @@ pub fn facts(
             "freeze" => facts.freezes.push(Freeze {
                 id: row.id,
                 reason: row.words,
-                schedule: Schedule { starts_at: row.since.into(), ends_at: row.until.map(Into::into), weekly: row.weekly.map(|w| w.0) },
+                schedule: Schedule {
+                    starts_at: row.since.into(),
+                    ends_at: row.until.map(Into::into),
+                    weekly: row.weekly.map(|w| w.0),
+                },
                 allow_rollback: row.allow_rollback,
                 is_overridden: row.yes,
             }),
-            "incident" => facts.incidents.push(Incident { id: row.id, title: row.words, is_fixed_by_this: row.yes }),
+            "incident" => facts.incidents.push(Incident {
+                id: row.id,
+                title: row.words,
+                is_fixed_by_this: row.yes,
+            }),
             _ => facts.opinions.push(Opinion {
                 id: row.id,
                 approver: row.approver,
@@ -401,25 +461,49 @@ impl Ruling {
 }
 
 /// The refusal of a step that the gate does not let through. The attempt is in the history.
-pub fn refuse(db: &mut Db, actor: &Actor, service: &str, deployment: Option<DeploymentId>, ruling: &Ruling) -> Result<Error, Error> {
+pub fn refuse(
+    db: &mut Db,
+    actor: &Actor,
+    service: &str,
+    deployment: Option<DeploymentId>,
+    ruling: &Ruling,
+) -> Result<Error, Error> {
     let Facts { policy, release, step, .. } = &ruling.facts;
     let place = format!("{service}/{}", policy.environment);
-    let about = About { entity: Entity::Gate, id: &place, service: Some(service), environment: Some(&policy.environment) };
+    let about = About {
+        entity: Entity::Gate,
+        id: &place,
+        service: Some(service),
+        environment: Some(&policy.environment),
+    };
     let payload = serde_json::json!({"step": step, "version": release.version, "deployment_id": deployment, "decision": ruling});
     events::record(db, actor, &about, "blocked", payload)?;
-    let details: Vec<_> = ruling.decision.reasons.iter().map(|reason| reason.detail.as_str()).collect();
+    let details: Vec<_> =
+        ruling.decision.reasons.iter().map(|reason| reason.detail.as_str()).collect();
     let refusal = Error::new(Code::GateBlocked, details.join(" "));
-    Ok(refusal.with("reasons", &ruling.decision.reasons).with("evaluated_at", Timestamp::from(ruling.decision.evaluated_at)).recorded())
+    Ok(refusal
+        .with("reasons", &ruling.decision.reasons)
+        .with("evaluated_at", Timestamp::from(ruling.decision.evaluated_at))
+        .recorded())
 }
 
 /// Takes one override of each freeze that holds for this deployment, so that no other one passes with it.
-pub fn take_overrides(db: &mut Db, deployment: DeploymentId, service: &str, facts: &Facts, now: Timestamp) -> Result<(), Error> {
+pub fn take_overrides(
+    db: &mut Db,
+    deployment: DeploymentId,
+    service: &str,
+    facts: &Facts,
+    now: Timestamp,
+) -> Result<(), Error> {
     let needed = |freeze: &&Freeze| {
-        freeze.is_overridden && !(facts.is_rollback && freeze.allow_rollback) && freeze.schedule.holds(now.into()).is_some()
+        freeze.is_overridden
+            && !(facts.is_rollback && freeze.allow_rollback)
+            && freeze.schedule.holds(now.into()).is_some()
     };
     for freeze in facts.freezes.iter().filter(needed) {
         let freeze_id: FreezeId = freeze.id.parse().map_err(Error::internal)?;
-        let of_freeze = || freeze_overrides::table.filter(freeze_overrides::freeze_id.eq(freeze_id));
+        let of_freeze =
+            || freeze_overrides::table.filter(freeze_overrides::freeze_id.eq(freeze_id));
         let has_one = exists(of_freeze().filter(freeze_overrides::consumed_by.eq(deployment)));
         if diesel::select(has_one).get_result(db)? {
             continue;
@@ -432,7 +516,9 @@ pub fn take_overrides(db: &mut Db, deployment: DeploymentId, service: &str, fact
             .order(freeze_overrides::created_at)
             .select(freeze_overrides::id)
             .first(db)?;
-        diesel::update(freeze_overrides::table.find(unused)).set(freeze_overrides::consumed_by.eq(deployment)).execute(db)?;
+        diesel::update(freeze_overrides::table.find(unused))
+            .set(freeze_overrides::consumed_by.eq(deployment))
+            .execute(db)?;
     }
     Ok(())
 }
@@ -442,7 +528,9 @@ pub fn give_back(db: &mut Db, deployment: DeploymentId) -> QueryResult<()> {
     let of_it = approvals::table.filter(approvals::consumed_by.eq(deployment));
     diesel::update(of_it).set(approvals::consumed_by.eq(None::<DeploymentId>)).execute(db)?;
     let of_it = freeze_overrides::table.filter(freeze_overrides::consumed_by.eq(deployment));
-    diesel::update(of_it).set(freeze_overrides::consumed_by.eq(None::<DeploymentId>)).execute(db)?;
+    diesel::update(of_it)
+        .set(freeze_overrides::consumed_by.eq(None::<DeploymentId>))
+        .execute(db)?;
     Ok(())
 }
 
@@ -450,7 +538,9 @@ pub fn give_back(db: &mut Db, deployment: DeploymentId) -> QueryResult<()> {
 pub fn use_approvals(db: &mut Db, deployment: DeploymentId, facts: &Facts) -> Result<(), Error> {
     for opinion in gate::settled_by_start(facts) {
         let id: ApprovalId = opinion.id.parse().map_err(Error::internal)?;
-        diesel::update(approvals::table.find(id)).set(approvals::consumed_by.eq(deployment)).execute(db)?;
+        diesel::update(approvals::table.find(id))
+            .set(approvals::consumed_by.eq(deployment))
+            .execute(db)?;
     }
     Ok(())
 }

@@ -55,7 +55,9 @@ pub fn apply(db: &mut Db, actor: &Actor, fact: &Fact) -> Result<Applied, Error> 
 pub fn subject(fact: &Fact) -> Option<String> {
     match fact {
         Fact::Deployment(told) => Some(told.id.to_string()),
-        Fact::Review(review) => Some(github::run_of(&review.run_url).unwrap_or(&review.run_url).to_owned()),
+        Fact::Review(review) => {
+            Some(github::run_of(&review.run_url).unwrap_or(&review.run_url).to_owned())
+        }
         Fact::RunEnded(run) => Some(run.run_url.clone()),
         Fact::Nothing(_) => None,
     }
@@ -83,16 +85,24 @@ fn deployment(db: &mut Db, actor: &Actor, told: &github::Deployment) -> Result<A
         return own(db, actor, known, standing);
     }
     if standing.state == Some(State::Cancelled) && standing.started_at.is_none() {
-        return Ok(Applied::unchanged("It was given up before it started, and was not recorded.", None));
+        return Ok(Applied::unchanged(
+            "It was given up before it started, and was not recorded.",
+            None,
+        ));
     }
     let has_started = standing.state.is_some();
     if !has_started && all.len() > 1 {
-        return Ok(Applied::unchanged("It has not started, and the gate held it back when it was told first.", None));
+        return Ok(Applied::unchanged(
+            "It has not started, and the gate held it back when it was told first.",
+            None,
+        ));
     }
     let new = new_deployment(db, service, environment, told, &standing, has_started)?;
     let recorded = match requests::witness(db, actor, new) {
         // Nothing has happened yet that the gate did not let through. What happens all the same will be told, and flagged.
-        Err(refusal) if refusal.code == Code::GateBlocked => return Ok(Applied::unchanged(refusal.to_string(), None)),
+        Err(refusal) if refusal.code == Code::GateBlocked => {
+            return Ok(Applied::unchanged(refusal.to_string(), None));
+        }
         recorded => recorded?,
     };
     let id = recorded.id;
@@ -108,46 +118,77 @@ fn stands_aside(
     known: Option<&Deployment>,
     standing: &Standing,
 ) -> Result<Option<Applied>, Error> {
-    if standing.state != Some(State::Running) || known.is_some_and(|known| known.state == State::Running) {
+    if standing.state != Some(State::Running)
+        || known.is_some_and(|known| known.state == State::Running)
+    {
         return Ok(None);
     }
     let running = running_in(db, service, environment)?.filter(|running| running.source != GITHUB);
     Ok(running.map(|running| {
-        let detail = format!("Another one runs there, deployment {}; what comes of this will be told.", running.id);
+        let detail = format!(
+            "Another one runs there, deployment {}; what comes of this will be told.",
+            running.id
+        );
         Applied::unchanged(detail, known.map(|known| known.id))
     }))
 }
 
 /// A deployment that only GitHub tells of goes where GitHub says.
-fn own(db: &mut Db, actor: &Actor, known: Deployment, standing: Standing) -> Result<Applied, Error> {
+fn own(
+    db: &mut Db,
+    actor: &Actor,
+    known: Deployment,
+    standing: Standing,
+) -> Result<Applied, Error> {
     let (id, before) = (known.id, known.state);
     let (known, is_completed) = complete(db, actor, known, &standing)?;
     let stays = |why: String| match is_completed {
-        true => Applied::changed(format!("Its run or who asked for it was not known. {why}"), Some(id)),
+        true => {
+            Applied::changed(format!("Its run or who asked for it was not known. {why}"), Some(id))
+        }
         false => Applied::unchanged(why, Some(id)),
     };
     // GitHub fails the job that nobody let begin.
-    let never_ran = before == State::Rejected && standing.state == Some(State::Failed) && !standing.was_seen_running;
+    let never_ran = before == State::Rejected
+        && standing.state == Some(State::Failed)
+        && !standing.was_seen_running;
     if standing.state.is_none() || never_ran {
         return Ok(stays(format!("It is {before} here; this says no more.")));
     }
     // Whoever ended it since knew more than a start that comes late.
-    let has_ended = |known: &Deployment| known.started_at.is_some() && matches!(known.state, State::Failed | State::Cancelled);
+    let has_ended = |known: &Deployment| {
+        known.started_at.is_some() && matches!(known.state, State::Failed | State::Cancelled)
+    };
     let restarted_at = standing.restarted_at.map(Timestamp::from);
-    if standing.state == Some(State::Running) && has_ended(&known) && known.finished_at >= restarted_at {
+    if standing.state == Some(State::Running)
+        && has_ended(&known)
+        && known.finished_at >= restarted_at
+    {
         return Ok(stays(format!("It was {before} after that.")));
     }
     match correct(db, actor, known, standing)? {
-        (now, true) if now.state == before => Ok(Applied::changed(format!("Still {before}, with better times."), Some(id))),
+        (now, true) if now.state == before => {
+            Ok(Applied::changed(format!("Still {before}, with better times."), Some(id)))
+        }
         (now, true) => Ok(Applied::changed(format!("From {before} to {}.", now.state), Some(id))),
-        (now, false) => Ok(stays(format!("It is {} already, or something newer is known.", now.state))),
+        (now, false) => {
+            Ok(stays(format!("It is {} already, or something newer is known.", now.state)))
+        }
     }
 }
 
 /// Adds what only later deliveries tell: its run, and the person behind a bot.
-fn complete(db: &mut Db, actor: &Actor, mut known: Deployment, standing: &Standing) -> Result<(Deployment, bool), Error> {
+fn complete(
+    db: &mut Db,
+    actor: &Actor,
+    mut known: Deployment,
+    standing: &Standing,
+) -> Result<(Deployment, bool), Error> {
     let run_url = standing.run_url.clone().filter(|_| known.run_url.is_none());
-    let person = standing.requested_by.clone().filter(|login| github::is_bot(&known.requested_by) && !github::is_bot(login));
+    let person = standing
+        .requested_by
+        .clone()
+        .filter(|login| github::is_bot(&known.requested_by) && !github::is_bot(login));
     if run_url.is_none() && person.is_none() {
         return Ok((known, false));
     }
@@ -161,53 +202,95 @@ fn complete(db: &mut Db, actor: &Actor, mut known: Deployment, standing: &Standi
 }
 
 /// A deployment that its script tells of itself: GitHub only ends what the script left running.
-fn elsewhere(db: &mut Db, actor: &Actor, known: &Deployment, standing: Standing) -> Result<Applied, Error> {
+fn elsewhere(
+    db: &mut Db,
+    actor: &Actor,
+    known: &Deployment,
+    standing: Standing,
+) -> Result<Applied, Error> {
     let id = Some(known.id);
-    let ended = standing.state.filter(|state| matches!(state, State::Succeeded | State::Failed | State::Cancelled));
+    let ended = standing
+        .state
+        .filter(|state| matches!(state, State::Succeeded | State::Failed | State::Cancelled));
     let at = standing.finished_at.map(Timestamp::from);
     if let (State::Running, Some(to), true) = (known.state, ended, at >= known.started_at) {
         end(db, actor, known.id, to, at, standing.reason)?;
         return Ok(Applied::changed(format!("Its run ended without a word: {to}."), id));
     }
-    Ok(Applied::unchanged(format!("It is the deployment that `{}` tells of, and {}.", known.source, known.state), id))
+    Ok(Applied::unchanged(
+        format!("It is the deployment that `{}` tells of, and {}.", known.source, known.state),
+        id,
+    ))
 }
 
-fn end(db: &mut Db, actor: &Actor, id: DeploymentId, to: State, at: Option<Timestamp>, reason: Option<String>) -> Result<(), Error> {
+fn end(
+    db: &mut Db,
+    actor: &Actor,
+    id: DeploymentId,
+    to: State,
+    at: Option<Timestamp>,
+    reason: Option<String>,
+) -> Result<(), Error> {
     let at = at.map(|at| at.min(actor.now));
     let reason = reason.and_then(|reason| reason.parse::<Prose>().ok());
     transitions::transition(db, actor, id, Transition { to, reason, observed: true, at })?;
     Ok(())
 }
 
-fn correct(db: &mut Db, actor: &Actor, known: Deployment, standing: Standing) -> Result<(Deployment, bool), Error> {
+fn correct(
+    db: &mut Db,
+    actor: &Actor,
+    known: Deployment,
+    standing: Standing,
+) -> Result<(Deployment, bool), Error> {
     let Some(state) = standing.state else { return Ok((known, false)) };
     let time = |at: Option<jiff::Timestamp>| at.map(|at| Timestamp::from(at).min(actor.now));
-    let course = Course { state, started_at: time(standing.started_at), finished_at: time(standing.finished_at), reason: standing.reason };
+    let course = Course {
+        state,
+        started_at: time(standing.started_at),
+        finished_at: time(standing.finished_at),
+        reason: standing.reason,
+    };
     transitions::correct(db, actor, known, course)
 }
 
 /// Everything that was told of one GitHub deployment, this delivery included.
 fn all_told(db: &mut Db, subject: &str) -> Result<Vec<github::Deployment>, Error> {
     let facts = facts_of(db, subject)?.into_iter();
-    Ok(facts.filter_map(|fact| if let Fact::Deployment(told) = fact { Some(*told) } else { None }).collect())
+    Ok(facts
+        .filter_map(|fact| if let Fact::Deployment(told) = fact { Some(*told) } else { None })
+        .collect())
 }
 
 /// Where a deployment stands, when its run is asked too: that may have ended, and its end be told first.
 fn with_its_run(db: &mut Db, standing: Standing) -> Result<Standing, Error> {
-    let Some(run) = standing.run_url.as_deref().filter(|_| standing.state == Some(State::Running)).and_then(github::run_of) else {
+    let Some(run) = standing
+        .run_url
+        .as_deref()
+        .filter(|_| standing.state == Some(State::Running))
+        .and_then(github::run_of)
+    else {
         return Ok(standing);
     };
     let facts = facts_of(db, run)?.into_iter();
-    let ends: Vec<_> = facts.filter_map(|fact| if let Fact::RunEnded(end) = fact { Some(end) } else { None }).collect();
+    let ends: Vec<_> = facts
+        .filter_map(|fact| if let Fact::RunEnded(end) = fact { Some(end) } else { None })
+        .collect();
     Ok(github::ended_with_run(standing, &ends))
 }
 
 /// What was told of a subject and could be read, in the order in which it came.
 fn facts_of(db: &mut Db, subject: &str) -> Result<Vec<Fact>, Error> {
-    let of_it = deliveries::table.filter(deliveries::subject.eq(subject)).order((deliveries::received_at, deliveries::id));
-    let of_it = of_it.filter(deliveries::body.is_not_null()).select((deliveries::event, deliveries::body.assume_not_null()));
+    let of_it = deliveries::table
+        .filter(deliveries::subject.eq(subject))
+        .order((deliveries::received_at, deliveries::id));
+    let of_it = of_it
+        .filter(deliveries::body.is_not_null())
+        .select((deliveries::event, deliveries::body.assume_not_null()));
     let kept: Vec<(String, String)> = of_it.load(db)?;
-    let read = |(event, body): (String, String)| github::read(&event, &serde_json::from_str(&body).ok()?).ok();
+    let read = |(event, body): (String, String)| {
+        github::read(&event, &serde_json::from_str(&body).ok()?).ok()
+    };
     Ok(kept.into_iter().filter_map(read).collect())
 }
 
@@ -224,15 +307,20 @@ fn find_known(
     if let Some(known) = find_external(db, GITHUB, Some(&subject))? {
         return Ok(Some(known.deployment));
     }
-    let linked = deliveries::table.filter(deliveries::subject.eq(&subject)).filter(deliveries::deployment_id.is_not_null());
-    let linked: Option<DeploymentId> = linked.select(deliveries::deployment_id.assume_not_null()).first(db).optional()?;
+    let linked = deliveries::table
+        .filter(deliveries::subject.eq(&subject))
+        .filter(deliveries::deployment_id.is_not_null());
+    let linked: Option<DeploymentId> =
+        linked.select(deliveries::deployment_id.assume_not_null()).first(db).optional()?;
     if let Some(id) = linked {
         return Ok(Some(find(db, id)?.deployment));
     }
     let candidates = match standing.run_url.as_deref().and_then(github::run_of) {
         Some(run) => of_run(db, service, environment, run)?,
         None => {
-            let here = deployments::table.filter(deployments::service.eq(&**service)).filter(deployments::environment.eq(&**environment));
+            let here = deployments::table
+                .filter(deployments::service.eq(&**service))
+                .filter(deployments::environment.eq(&**environment));
             let on_its_way = deployments::state
                 .eq(State::Running.word())
                 .or(deployments::state.eq(State::Approved.word()))
@@ -243,10 +331,15 @@ fn find_known(
     };
     // A run that is done again is another deployment on GitHub, and here.
     let ids: Vec<_> = candidates.iter().map(|candidate| candidate.id).collect();
-    let of_others = deliveries::table.filter(deliveries::deployment_id.eq_any(ids)).filter(deliveries::subject.ne(&subject));
+    let of_others = deliveries::table
+        .filter(deliveries::deployment_id.eq_any(ids))
+        .filter(deliveries::subject.ne(&subject));
     let of_others = of_others.filter(deliveries::event.eq_any(["deployment", "deployment_status"]));
-    let taken: Vec<DeploymentId> = of_others.select(deliveries::deployment_id.assume_not_null()).distinct().load(db)?;
-    Ok(candidates.into_iter().find(|candidate| candidate.source != GITHUB && !taken.contains(&candidate.id)))
+    let taken: Vec<DeploymentId> =
+        of_others.select(deliveries::deployment_id.assume_not_null()).distinct().load(db)?;
+    Ok(candidates
+        .into_iter()
+        .find(|candidate| candidate.source != GITHUB && !taken.contains(&candidate.id)))
 }
 
 fn new_deployment(
@@ -281,9 +374,15 @@ fn new_deployment(
 
 /// The service that a repository is, locked: the one that names it as its own; else one of its name, which is made. Where
 /// several have one repository, the deployment's payload says which.
-fn service_of(db: &mut Db, actor: &Actor, repository: &Repository, named: Option<&str>) -> Result<Slug, Error> {
+fn service_of(
+    db: &mut Db,
+    actor: &Actor,
+    repository: &Repository,
+    named: Option<&str>,
+) -> Result<Slug, Error> {
     let ours = home(&repository.html_url);
-    let (of_it, of_others): (Vec<_>, Vec<_>) = services::repositories(db)?.into_iter().partition(|(_, url)| home(url) == ours);
+    let (of_it, of_others): (Vec<_>, Vec<_>) =
+        services::repositories(db)?.into_iter().partition(|(_, url)| home(url) == ours);
     let of_it: Vec<_> = of_it.into_iter().map(|(slug, _)| slug).collect();
     let is_taken = |slug: &str| of_others.iter().any(|(other, _)| other == slug);
     let (short, long) = (github::slug(&repository.name), github::slug(&repository.full_name));
@@ -294,20 +393,31 @@ fn service_of(db: &mut Db, actor: &Actor, repository: &Repository, named: Option
         (None, []) => &short,
         (None, several) if several.contains(&short) => &short,
         (None, several) => {
-            let detail = format!("{} has the services {}; its deployment's payload must say which.", ours, several.join(", "));
+            let detail = format!(
+                "{} has the services {}; its deployment's payload must say which.",
+                ours,
+                several.join(", ")
+            );
             return Err(Error::new(Code::InvalidValue, detail));
         }
     };
-    let slug: Slug = slug.parse().map_err(|is| Error::new(Code::InvalidSlug, format!("{slug:?} names no service: {is}.")))?;
+    let slug: Slug = slug
+        .parse()
+        .map_err(|is| Error::new(Code::InvalidSlug, format!("{slug:?} names no service: {is}.")))?;
     if services::ensure(db, actor, &slug, repository.html_url.parse::<Url>().ok())? {
         return Ok(slug);
     }
     // Whoever may send webhooks for one repository says nothing of another's: looked at again now, in the service's lock.
     match services::find(db, &slug)?.repository_url {
         Some(url) if home(&url) == ours => Ok(slug),
-        Some(_) => Err(Error::new(Code::AlreadyExists, format!("The service {slug} belongs to another repository than {ours}."))),
+        Some(_) => Err(Error::new(
+            Code::AlreadyExists,
+            format!("The service {slug} belongs to another repository than {ours}."),
+        )),
         None => {
-            let detail = format!("The service {slug} has no repository_url: set it (PATCH /v1/services/{slug}) if {ours} is its own.");
+            let detail = format!(
+                "The service {slug} has no repository_url: set it (PATCH /v1/services/{slug}) if {ours} is its own."
+            );
             Err(Error::new(Code::InvalidValue, detail))
         }
     }
@@ -320,11 +430,18 @@ fn home(url: &str) -> String {
 
 fn environment_of(name: &str) -> Result<Slug, Error> {
     let slug = github::slug(name);
-    slug.parse().map_err(|is| Error::new(Code::InvalidSlug, format!("The environment {name:?} makes no slug: {is}.")))
+    slug.parse().map_err(|is| {
+        Error::new(Code::InvalidSlug, format!("The environment {name:?} makes no slug: {is}."))
+    })
 }
 
 /// The release that a commit is: the latest that was recorded with it, else one that is called by its tag or its digits.
-fn release_of(db: &mut Db, service: &Slug, reference: &str, sha: &str) -> Result<(Version, Option<GitSha>), Error> {
+fn release_of(
+    db: &mut Db,
+    service: &Slug,
+    reference: &str,
+    sha: &str,
+) -> Result<(Version, Option<GitSha>), Error> {
     let git_sha = sha.parse::<GitSha>().ok();
     let known = releases::find_commit(db, service, sha)?.map(|release| release.version);
     let mut version = known.unwrap_or_else(|| github::version(reference, sha));
@@ -333,7 +450,9 @@ fn release_of(db: &mut Db, service: &Slug, reference: &str, sha: &str) -> Result
         // The tag has been moved since, and a version is one commit for good.
         version = github::version("", sha);
     }
-    let version = version.parse().map_err(|is| Error::new(Code::InvalidVersion, format!("{version:?} is no version: {is}.")))?;
+    let version = version.parse().map_err(|is| {
+        Error::new(Code::InvalidVersion, format!("{version:?} is no version: {is}."))
+    })?;
     Ok((version, git_sha))
 }
 
@@ -365,14 +484,23 @@ fn review(db: &mut Db, actor: &Actor, review: &Review) -> Result<Applied, Error>
     let detail = format!("{} {verdict} it for {}.", review.approver, said.join(", "));
     match refused.pop() {
         Some(refusal) if said.is_empty() => Err(refusal),
-        Some(refusal) => Err(Error::new(refusal.code, format!("{detail} Not for all: {}", refusal.detail)).recorded()),
+        Some(refusal) => {
+            Err(Error::new(refusal.code, format!("{detail} Not for all: {}", refusal.detail))
+                .recorded())
+        }
         None if is_change => Ok(Applied::changed(detail, about)),
         None => Ok(Applied::unchanged(detail, about)),
     }
 }
 
 /// The services that a run deploys to an environment, as far as is known: those of its repository with a deployment of it.
-fn services_of_run(db: &mut Db, actor: &Actor, repository: &Repository, environment: &Slug, run: &str) -> Result<Vec<Slug>, Error> {
+fn services_of_run(
+    db: &mut Db,
+    actor: &Actor,
+    repository: &Repository,
+    environment: &Slug,
+    run: &str,
+) -> Result<Vec<Slug>, Error> {
     let ours = home(&repository.html_url);
     let mut found = Vec::new();
     for (service, url) in services::repositories(db)? {
@@ -400,13 +528,21 @@ fn mirror(
         None => {
             let (version, git_sha) = release_of(db, &service, &review.reference, &review.sha)?;
             environments::ensure(db, actor, &Environment::named(environment, actor.now))?;
-            releases::ensure(db, actor, NewRelease::named(&service, &version, git_sha, None), None)?;
+            releases::ensure(
+                db,
+                actor,
+                NewRelease::named(&service, &version, git_sha, None),
+                None,
+            )?;
             version
         }
     };
     let decision = if review.is_approved { Verdict::Approved } else { Verdict::Rejected };
-    let review_id = format!("{run} {} {decision} {}", review.approver, nth(db, review, environment, run)?);
-    let line = |text: &str| text.parse::<Line>().map_err(|is| Error::new(Code::InvalidText, format!("{text:?}: {is}.")));
+    let review_id =
+        format!("{run} {} {decision} {}", review.approver, nth(db, review, environment, run)?);
+    let line = |text: &str| {
+        text.parse::<Line>().map_err(|is| Error::new(Code::InvalidText, format!("{text:?}: {is}.")))
+    };
     let new = NewApproval {
         service,
         version,
@@ -415,7 +551,10 @@ fn mirror(
         comment: review.comment.as_deref().and_then(|comment| comment.parse::<Prose>().ok()),
         source: Some(Source::GitHub),
         approver: Some(line(&review.approver)?),
-        run_url: Some(run.parse::<Url>().map_err(|is| Error::new(Code::InvalidUrl, format!("{run:?}: {is}.")))?),
+        run_url: Some(
+            run.parse::<Url>()
+                .map_err(|is| Error::new(Code::InvalidUrl, format!("{run:?}: {is}.")))?,
+        ),
         review_id: Some(line(&review_id)?),
     };
     match approvals::say(db, actor, new) {
@@ -435,7 +574,11 @@ fn nth(db: &mut Db, review: &Review, environment: &Slug, run: &str) -> Result<us
             break;
         }
         let is_here = told.environments.iter().any(|name| github::slug(name) == **environment);
-        if is_here && told.approver == review.approver && told.is_approved == review.is_approved && !before.contains(&*told) {
+        if is_here
+            && told.approver == review.approver
+            && told.is_approved == review.is_approved
+            && !before.contains(&*told)
+        {
             before.push(*told);
         }
     }
@@ -445,11 +588,18 @@ fn nth(db: &mut Db, review: &Review, environment: &Slug, run: &str) -> Result<us
 /// What still runs when its run has failed or was cancelled runs no more.
 fn run_ended(db: &mut Db, actor: &Actor, run: &RunEnded) -> Result<Applied, Error> {
     let Some(to) = run.leaves else {
-        return Ok(Applied::unchanged(format!("The run ended: {}. Its deployments tell their own end.", run.conclusion), None));
+        return Ok(Applied::unchanged(
+            format!("The run ended: {}. Its deployments tell their own end.", run.conclusion),
+            None,
+        ));
     };
     let is_running = deployments::state.eq(State::Running.word());
-    let candidates = deployments::table.filter(deployments::run_url.is_not_null()).filter(is_running);
-    let candidates: Vec<Deployment> = candidates.select(Deployment::as_select()).order((deployments::service, deployments::id)).load(db)?;
+    let candidates =
+        deployments::table.filter(deployments::run_url.is_not_null()).filter(is_running);
+    let candidates: Vec<Deployment> = candidates
+        .select(Deployment::as_select())
+        .order((deployments::service, deployments::id))
+        .load(db)?;
     let at = Timestamp::from(run.at);
     let mut ended = Vec::new();
     for known in candidates {
@@ -459,20 +609,38 @@ fn run_ended(db: &mut Db, actor: &Actor, run: &RunEnded) -> Result<Applied, Erro
         services::lock(db, &known.service)?;
         let known = find(db, known.id)?.deployment;
         // An earlier attempt of the run says nothing about what a later one has started.
-        if known.state == State::Running && known.started_at <= Some(at) && restarted_at(db, &known)? <= Some(at) {
-            end(db, actor, known.id, to, Some(at), Some(format!("its run ended: {}", run.conclusion)))?;
+        if known.state == State::Running
+            && known.started_at <= Some(at)
+            && restarted_at(db, &known)? <= Some(at)
+        {
+            end(
+                db,
+                actor,
+                known.id,
+                to,
+                Some(at),
+                Some(format!("its run ended: {}", run.conclusion)),
+            )?;
             ended.push(known);
         }
     }
     let about = ended.first().map(|known| known.id);
     Ok(match ended.len() {
-        0 => Applied::unchanged(format!("The run ended: {}. Nothing of it was running.", run.conclusion), None),
-        n => Applied::changed(format!("The run ended: {}. {n} of its deployments ran still: {to}.", run.conclusion), about),
+        0 => Applied::unchanged(
+            format!("The run ended: {}. Nothing of it was running.", run.conclusion),
+            None,
+        ),
+        n => Applied::changed(
+            format!("The run ended: {}. {n} of its deployments ran still: {to}.", run.conclusion),
+            about,
+        ),
     })
 }
 
 /// When GitHub last told of the start of a deployment of its own.
 fn restarted_at(db: &mut Db, known: &Deployment) -> Result<Option<Timestamp>, Error> {
-    let Some(subject) = known.external_id.as_deref().filter(|_| known.source == GITHUB) else { return Ok(None) };
+    let Some(subject) = known.external_id.as_deref().filter(|_| known.source == GITHUB) else {
+        return Ok(None);
+    };
     Ok(github::standing(&all_told(db, subject)?).restarted_at.map(Timestamp::from))
 }

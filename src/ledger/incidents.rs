@@ -85,7 +85,12 @@ pub struct IncidentWithDeployments {
 
 impl Incident {
     fn about(&self) -> About<'_> {
-        About { entity: Entity::Incident, id: &self.id, service: Some(&self.service), environment: Some(&self.environment) }
+        About {
+            entity: Entity::Incident,
+            id: &self.id,
+            service: Some(&self.service),
+            environment: Some(&self.environment),
+        }
     }
 
     fn path(&self) -> String {
@@ -142,7 +147,11 @@ pub struct IncidentPatch {
 /// At most 100 deployments.
 fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DeploymentId>, D::Error> {
     let linked = Vec::deserialize(deserializer)?;
-    if linked.len() <= 100 { Ok(linked) } else { Err(malformed(Code::InvalidValue, "allowed are at most 100 deployments")) }
+    if linked.len() <= 100 {
+        Ok(linked)
+    } else {
+        Err(malformed(Code::InvalidValue, "allowed are at most 100 deployments"))
+    }
 }
 
 /// What a list of incidents is ordered by.
@@ -201,7 +210,9 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewIncident>) -> Result<Reply, Err
     responses((status = 200, body = IncidentWithDeployments, headers(("ETag" = String)))))]
 #[get("/incidents/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<IncidentId>) -> Result<Reply, Error> {
-    let found = ctx.read(move |db| find(db, *id).and_then(|incident| with_deployments(db, incident))).await?;
+    let found = ctx
+        .read(move |db| find(db, *id).and_then(|incident| with_deployments(db, incident)))
+        .await?;
     Ok(Reply::ok(&found)?.at_revision(found.incident.revision))
 }
 
@@ -210,7 +221,11 @@ async fn show(ctx: Ctx<Read>, id: web::Path<IncidentId>) -> Result<Reply, Error>
     params(("id" = IncidentId, Path, description = "The incident.")),
     responses((status = 200, body = IncidentWithDeployments, headers(("ETag" = String)))))]
 #[patch("/incidents/{id}")]
-async fn change(ctx: Ctx<Operate>, id: web::Path<IncidentId>, body: Body<IncidentPatch>) -> Result<Reply, Error> {
+async fn change(
+    ctx: Ctx<Operate>,
+    id: web::Path<IncidentId>,
+    body: Body<IncidentPatch>,
+) -> Result<Reply, Error> {
     let if_match = ctx.if_match()?;
     ctx.write(move |db, actor| {
         let before = find(db, *id)?;
@@ -243,9 +258,16 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Incident>, Error> {
         None => {}
     }
     if let Some(Cursor((at, id))) = filter.cursor {
-        query = query.filter(incidents::detected_at.lt(at).or(incidents::detected_at.eq(at).and(incidents::id.lt(id))));
+        query = query.filter(
+            incidents::detected_at
+                .lt(at)
+                .or(incidents::detected_at.eq(at).and(incidents::id.lt(id))),
+        );
     }
-    let rows = query.order((incidents::detected_at.desc(), incidents::id.desc())).limit(filter.limit.and_one()).load(db)?;
+    let rows = query
+        .order((incidents::detected_at.desc(), incidents::id.desc()))
+        .limit(filter.limit.and_one())
+        .load(db)?;
     Ok(Page::of(rows, filter.limit, |incident: &Incident| (incident.detected_at, incident.id)))
 }
 
@@ -261,7 +283,11 @@ fn with_deployments(db: &mut Db, incident: Incident) -> Result<IncidentWithDeplo
         .order(incident_deployments::deployment_id)
         .load(db)?;
     let in_role = |role| linked.iter().filter(|link| link.1 == role).map(|link| link.0).collect();
-    Ok(IncidentWithDeployments { caused_by: in_role(Role::CausedBy), fixed_by: in_role(Role::FixedBy), incident })
+    Ok(IncidentWithDeployments {
+        caused_by: in_role(Role::CausedBy),
+        fixed_by: in_role(Role::FixedBy),
+        incident,
+    })
 }
 
 fn insert(db: &mut Db, actor: &Actor, new: NewIncident) -> Result<IncidentWithDeployments, Error> {
@@ -288,7 +314,12 @@ fn insert(db: &mut Db, actor: &Actor, new: NewIncident) -> Result<IncidentWithDe
     Ok(found)
 }
 
-fn update(db: &mut Db, actor: &Actor, mut incident: Incident, patch: IncidentPatch) -> Result<IncidentWithDeployments, Error> {
+fn update(
+    db: &mut Db,
+    actor: &Actor,
+    mut incident: Incident,
+    patch: IncidentPatch,
+) -> Result<IncidentWithDeployments, Error> {
     let was_open = incident.resolved_at.is_none();
     if let Some(title) = patch.title {
         incident.title = title.into();
@@ -300,7 +331,11 @@ fn update(db: &mut Db, actor: &Actor, mut incident: Incident, patch: IncidentPat
         incident.resolved_at = Some(patch.resolved_at.unwrap_or(actor.now));
     }
     if incident.resolved_at.is_some_and(|end| end < incident.detected_at) {
-        return Err(Error::field(Code::InvalidValue, "/resolved_at", "an incident is over after it was noticed"));
+        return Err(Error::field(
+            Code::InvalidValue,
+            "/resolved_at",
+            "an incident is over after it was noticed",
+        ));
     }
     link_all(db, &incident, &patch.caused_by, Role::CausedBy)?;
     link_all(db, &incident, &patch.fixed_by, Role::FixedBy)?;
@@ -312,9 +347,20 @@ fn update(db: &mut Db, actor: &Actor, mut incident: Incident, patch: IncidentPat
     Ok(found)
 }
 
-fn link_all(db: &mut Db, incident: &Incident, linked: &[DeploymentId], role: Role) -> Result<(), Error> {
+fn link_all(
+    db: &mut Db,
+    incident: &Incident,
+    linked: &[DeploymentId],
+    role: Role,
+) -> Result<(), Error> {
     for deployment in linked {
-        if deployments::table.find(deployment).select(deployments::id).first::<DeploymentId>(db).optional()?.is_none() {
+        if deployments::table
+            .find(deployment)
+            .select(deployments::id)
+            .first::<DeploymentId>(db)
+            .optional()?
+            .is_none()
+        {
             return Err(Error::not_found("deployment", deployment));
         }
         link(db, incident.id, *deployment, role)?;

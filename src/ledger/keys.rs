@@ -111,7 +111,11 @@ pub struct Scopes(Vec<Scope>);
 impl<'de> Deserialize<'de> for Scopes {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let scopes = Vec::deserialize(deserializer)?;
-        if scopes.is_empty() { Err(malformed(Code::InvalidValue, "a key needs at least one scope")) } else { Ok(Self(scopes)) }
+        if scopes.is_empty() {
+            Err(malformed(Code::InvalidValue, "a key needs at least one scope"))
+        } else {
+            Ok(Self(scopes))
+        }
     }
 }
 
@@ -182,8 +186,18 @@ pub fn all(db: &mut Db) -> Result<Vec<Key>, Error> {
 }
 
 /// Keeps a key.
-pub fn insert(db: &mut Db, actor: &Actor, name: &str, scopes: &[Scope], token: &Token) -> Result<Key, Error> {
-    let scopes: Vec<_> = Scope::ALL.iter().filter(|scope| scopes.contains(scope)).map(|scope| scope.as_str()).collect();
+pub fn insert(
+    db: &mut Db,
+    actor: &Actor,
+    name: &str,
+    scopes: &[Scope],
+    token: &Token,
+) -> Result<Key, Error> {
+    let scopes: Vec<_> = Scope::ALL
+        .iter()
+        .filter(|scope| scopes.contains(scope))
+        .map(|scope| scope.as_str())
+        .collect();
     let kept = Kept {
         id: KeyId::new(),
         name: name.to_owned(),
@@ -195,14 +209,21 @@ pub fn insert(db: &mut Db, actor: &Actor, name: &str, scopes: &[Scope], token: &
     };
     diesel::insert_into(keys::table).values((&kept, keys::hash.eq(token.hash()))).execute(db)?;
     let key = Key::from(kept);
-    events::record(db, actor, &key.about(), "created", json!({"name": key.name, "scopes": key.scopes}))?;
+    events::record(
+        db,
+        actor,
+        &key.about(),
+        "created",
+        json!({"name": key.name, "scopes": key.scopes}),
+    )?;
     Ok(key)
 }
 
 /// Revokes a key; one that is revoked already stays as it is.
 pub fn revoke(db: &mut Db, actor: &Actor, id: KeyId) -> Result<Key, Error> {
-    let revoked =
-        diesel::update(keys::table.find(id).filter(keys::revoked_at.is_null())).set(keys::revoked_at.eq(actor.now)).execute(db)?;
+    let revoked = diesel::update(keys::table.find(id).filter(keys::revoked_at.is_null()))
+        .set(keys::revoked_at.eq(actor.now))
+        .execute(db)?;
     let kept = keys::table.find(id).select(Kept::as_select()).first(db).optional()?;
     let key: Key = kept.ok_or_else(|| Error::not_found("key", id))?.into();
     if revoked == 1 {
@@ -218,7 +239,11 @@ pub fn bootstrap(db: &mut Db, given: Option<&Token>) -> Result<Option<Token>, Er
     lock(db)?;
     match given {
         Some(token) => {
-            let known = keys::table.filter(keys::hash.eq(token.hash())).select(keys::id).first::<KeyId>(db).optional()?;
+            let known = keys::table
+                .filter(keys::hash.eq(token.hash()))
+                .select(keys::id)
+                .first::<KeyId>(db)
+                .optional()?;
             if known.is_none() {
                 insert(db, &actor, "bootstrap", &[Scope::Admin], token)?;
             }

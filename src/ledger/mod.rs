@@ -51,7 +51,10 @@ pub fn routes(config: &mut ServiceConfig) {
 }
 
 /// Turns a violated unique index into the caller's own error.
-pub(crate) fn or_conflict<T>(result: QueryResult<T>, conflict: impl FnOnce() -> Error) -> Result<T, Error> {
+pub(crate) fn or_conflict<T>(
+    result: QueryResult<T>,
+    conflict: impl FnOnce() -> Error,
+) -> Result<T, Error> {
     result.map_err(|error| match error {
         DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => conflict(),
         other => other.into(),

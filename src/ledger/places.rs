@@ -66,16 +66,27 @@ async fn show(ctx: Ctx<Read>, path: web::Path<(Slug, Slug)>) -> Result<Reply, Er
 
 /// Three queries at most, each by an index, whatever the size of the history; two more to tell an empty place from none.
 fn look(db: &mut Db, service: &str, environment: &str) -> Result<PlaceView, Error> {
-    let here = || deployments::table.filter(deployments::service.eq(service)).filter(deployments::environment.eq(environment));
-    let latest: Vec<Deployment> =
-        here().select(Deployment::as_select()).order((deployments::requested_at.desc(), deployments::id.desc())).limit(LATEST).load(db)?;
+    let here = || {
+        deployments::table
+            .filter(deployments::service.eq(service))
+            .filter(deployments::environment.eq(environment))
+    };
+    let latest: Vec<Deployment> = here()
+        .select(Deployment::as_select())
+        .order((deployments::requested_at.desc(), deployments::id.desc()))
+        .limit(LATEST)
+        .load(db)?;
     if latest.is_empty() {
         services::find(db, service)?;
         environments::find(db, environment)?;
     }
-    let is_current = deployments::state.eq(State::Succeeded.word()).or(deployments::state.eq(State::Running.word()));
-    let current: Vec<Deployment> = here().filter(is_current).select(Deployment::as_select()).load(db)?;
-    let (live, running): (Vec<_>, Vec<_>) = current.into_iter().partition(|deployment| deployment.state == State::Succeeded);
+    let is_current = deployments::state
+        .eq(State::Succeeded.word())
+        .or(deployments::state.eq(State::Running.word()));
+    let current: Vec<Deployment> =
+        here().filter(is_current).select(Deployment::as_select()).load(db)?;
+    let (live, running): (Vec<_>, Vec<_>) =
+        current.into_iter().partition(|deployment| deployment.state == State::Succeeded);
     let live = live.into_iter().next();
     let previous = match &live {
         Some(live) => previous_good(db, live)?,

@@ -89,7 +89,12 @@ pub struct ReleaseWithCommits {
 
 impl Release {
     fn about(&self) -> About<'_> {
-        About { entity: Entity::Release, id: &self.id, service: Some(&self.service), environment: None }
+        About {
+            entity: Entity::Release,
+            id: &self.id,
+            service: Some(&self.service),
+            environment: None,
+        }
     }
 
     fn path(&self) -> String {
@@ -141,7 +146,14 @@ pub struct Scan {
 }
 
 impl Scan {
-    const MISSING: Scan = Scan { status: ScanStatus::Missing, tool: None, summary: None, max_severity: None, report_url: None, at: None };
+    const MISSING: Scan = Scan {
+        status: ScanStatus::Missing,
+        tool: None,
+        summary: None,
+        max_severity: None,
+        report_url: None,
+        at: None,
+    };
 }
 
 /// A release to record.
@@ -173,7 +185,12 @@ pub struct NewRelease {
 
 impl NewRelease {
     /// A release of which only the name is known, and perhaps commit and image.
-    pub fn named(service: &Slug, version: &Version, git_sha: Option<GitSha>, image_digest: Option<Digest>) -> Self {
+    pub fn named(
+        service: &Slug,
+        version: &Version,
+        git_sha: Option<GitSha>,
+        image_digest: Option<Digest>,
+    ) -> Self {
         Self {
             service: service.clone(),
             version: version.clone(),
@@ -196,7 +213,11 @@ impl<'de> Deserialize<'de> for Commits {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let commits: Vec<Object<Commit>> = Vec::deserialize(deserializer)?;
         let commits: Vec<Commit> = commits.into_iter().map(|commit| commit.0).collect();
-        if commits.len() <= 1000 { Ok(Self(commits)) } else { Err(malformed(Code::InvalidValue, "allowed are at most 1000 commits")) }
+        if commits.len() <= 1000 {
+            Ok(Self(commits))
+        } else {
+            Err(malformed(Code::InvalidValue, "allowed are at most 1000 commits"))
+        }
     }
 }
 
@@ -316,7 +337,8 @@ async fn create(ctx: Ctx<Deploy>, body: Body<NewRelease>) -> Result<Reply, Error
         }
         let (recorded, is_new) = record(db, actor, body.0)?;
         let release = &recorded.release;
-        let reply = if is_new { Reply::created(release.path(), &recorded)? } else { Reply::ok(&recorded)? };
+        let reply =
+            if is_new { Reply::created(release.path(), &recorded)? } else { Reply::ok(&recorded)? };
         Ok(reply.at_revision(release.revision))
     })
     .await
@@ -366,32 +388,49 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Release>, Error> {
         query = query.filter(releases::git_sha.eq(sha.to_string()));
     }
     if let Some(Cursor((at, id))) = filter.cursor {
-        query = query.filter(releases::created_at.lt(at).or(releases::created_at.eq(at).and(releases::id.lt(id))));
+        query = query.filter(
+            releases::created_at.lt(at).or(releases::created_at.eq(at).and(releases::id.lt(id))),
+        );
     }
-    let rows = query.order((releases::created_at.desc(), releases::id.desc())).limit(filter.limit.and_one()).load(db)?;
+    let rows = query
+        .order((releases::created_at.desc(), releases::id.desc()))
+        .limit(filter.limit.and_one())
+        .load(db)?;
     Ok(Page::of(rows, filter.limit, |release: &Release| (release.created_at, release.id)))
 }
 
 fn find(db: &mut Db, id: ReleaseId) -> Result<ReleaseWithCommits, Error> {
-    let found = releases::table.find(id).select(ReleaseWithCommits::as_select()).first(db).optional()?;
+    let found =
+        releases::table.find(id).select(ReleaseWithCommits::as_select()).first(db).optional()?;
     found.ok_or_else(|| Error::not_found("release", id))
 }
 
 /// The release of this version of a service, or 404.
 pub fn find_version(db: &mut Db, service: &str, version: &str) -> Result<Release, Error> {
-    let of_version = releases::table.filter(releases::service.eq(service)).filter(releases::version.eq(version));
+    let of_version =
+        releases::table.filter(releases::service.eq(service)).filter(releases::version.eq(version));
     let found = of_version.select(Release::as_select()).first(db).optional()?;
     found.ok_or_else(|| Error::not_found(&format!("release of {service} with version"), version))
 }
 
 /// The latest release of a service that was built from this commit.
 pub fn find_commit(db: &mut Db, service: &str, git_sha: &str) -> QueryResult<Option<Release>> {
-    let of_commit = releases::table.filter(releases::service.eq(service)).filter(releases::git_sha.eq(git_sha));
-    of_commit.select(Release::as_select()).order((releases::created_at.desc(), releases::id.desc())).first(db).optional()
+    let of_commit =
+        releases::table.filter(releases::service.eq(service)).filter(releases::git_sha.eq(git_sha));
+    of_commit
+        .select(Release::as_select())
+        .order((releases::created_at.desc(), releases::id.desc()))
+        .first(db)
+        .optional()
 }
 
 /// The release that a deployment is of: `known`, with what the deployment adds to it, or a new one.
-pub fn ensure(db: &mut Db, actor: &Actor, new: NewRelease, known: Option<&Release>) -> Result<Release, Error> {
+pub fn ensure(
+    db: &mut Db,
+    actor: &Actor,
+    new: NewRelease,
+    known: Option<&Release>,
+) -> Result<Release, Error> {
     match known {
         Some(known) if !adds(known, &new) => Ok(known.clone()),
         _ => Ok(record(db, actor, new)?.0.release),
@@ -399,7 +438,8 @@ pub fn ensure(db: &mut Db, actor: &Actor, new: NewRelease, known: Option<&Releas
 }
 
 fn adds(known: &Release, new: &NewRelease) -> bool {
-    known.git_sha.is_none() && new.git_sha.is_some() || known.image_digest.is_none() && new.image_digest.is_some()
+    known.git_sha.is_none() && new.git_sha.is_some()
+        || known.image_digest.is_none() && new.image_digest.is_some()
 }
 
 /// Refuses a release that differs from the known one in what can't change.
@@ -411,8 +451,14 @@ pub fn check_same(known: &Release, new: &NewRelease) -> Result<(), Error> {
 
 /// Records a release, or adds to the recorded one what was not known of it; says whether it is new. The service must
 /// exist, and be locked.
-fn record(db: &mut Db, actor: &Actor, new: NewRelease) -> Result<(ReleaseWithCommits, bool), Error> {
-    let of_version = releases::table.filter(releases::service.eq(&*new.service)).filter(releases::version.eq(&*new.version));
+fn record(
+    db: &mut Db,
+    actor: &Actor,
+    new: NewRelease,
+) -> Result<(ReleaseWithCommits, bool), Error> {
+    let of_version = releases::table
+        .filter(releases::service.eq(&*new.service))
+        .filter(releases::version.eq(&*new.version));
     match of_version.select(ReleaseWithCommits::as_select()).first(db).optional()? {
         Some(known) => Ok((complete(db, actor, known, new)?, false)),
         None => Ok((insert(db, actor, new)?, true)),
@@ -457,19 +503,36 @@ struct Additions {
 }
 
 /// Adds what was not known; refuses what differs from what is.
-fn complete(db: &mut Db, actor: &Actor, known: ReleaseWithCommits, new: NewRelease) -> Result<ReleaseWithCommits, Error> {
+fn complete(
+    db: &mut Db,
+    actor: &Actor,
+    known: ReleaseWithCommits,
+    new: NewRelease,
+) -> Result<ReleaseWithCommits, Error> {
     let release = &known.release;
     let additions = Additions {
         git_sha: addition(release, "git_sha", &release.git_sha, text(new.git_sha))?,
-        image_digest: addition(release, "image_digest", &release.image_digest, text(new.image_digest))?,
+        image_digest: addition(
+            release,
+            "image_digest",
+            &release.image_digest,
+            text(new.image_digest),
+        )?,
         committed_at: addition(release, "committed_at", &release.committed_at, new.committed_at)?,
         source_url: addition(release, "source_url", &release.source_url, text(new.source_url))?,
-        commits: addition(release, "commits", &known.commits, new.commits.map(|commits| Json(commits.0)))?,
+        commits: addition(
+            release,
+            "commits",
+            &known.commits,
+            new.commits.map(|commits| Json(commits.0)),
+        )?,
     };
     if additions == Additions::default() {
         return Ok(known);
     }
-    diesel::update(releases::table.find(release.id)).set((&additions, releases::revision.eq(release.revision + 1))).execute(db)?;
+    diesel::update(releases::table.find(release.id))
+        .set((&additions, releases::revision.eq(release.revision + 1)))
+        .execute(db)?;
     // Deployments say what was put there: what becomes known of the release becomes known of them.
     let deployed = deployments::table.filter(deployments::release_id.eq(release.id));
     if let Some(sha) = &additions.git_sha {
@@ -482,24 +545,47 @@ fn complete(db: &mut Db, actor: &Actor, known: ReleaseWithCommits, new: NewRelea
     find(db, release.id)
 }
 
-fn addition<T: PartialEq>(release: &Release, field: &str, known: &Option<T>, new: Option<T>) -> Result<Option<T>, Error> {
+fn addition<T: PartialEq>(
+    release: &Release,
+    field: &str,
+    known: &Option<T>,
+    new: Option<T>,
+) -> Result<Option<T>, Error> {
     match (known, new) {
         (Some(known), Some(new)) if *known != new => {
-            let detail = format!("version {} of {} is recorded with another {field}", release.version, release.service);
-            Err(Error::field(Code::ReleaseConflict, format!("/{field}"), detail).with("release_id", release.id))
+            let detail = format!(
+                "version {} of {} is recorded with another {field}",
+                release.version, release.service
+            );
+            Err(Error::field(Code::ReleaseConflict, format!("/{field}"), detail)
+                .with("release_id", release.id))
         }
         (None, new) => Ok(new),
         (Some(_), _) => Ok(None),
     }
 }
 
-fn scan(db: &mut Db, actor: &Actor, id: ReleaseId, policy: ScanPolicy, sent: SentScan) -> Result<ReleaseWithCommits, Error> {
+fn scan(
+    db: &mut Db,
+    actor: &Actor,
+    id: ReleaseId,
+    policy: ScanPolicy,
+    sent: SentScan,
+) -> Result<ReleaseWithCommits, Error> {
     let (verdict, tool, summary, max_severity, report_url, at) = match sent {
-        SentScan::Counted(new) => (new.status, new.tool.into(), new.summary, new.max_severity, text(new.report_url), new.at),
+        SentScan::Counted(new) => (
+            new.status,
+            new.tool.into(),
+            new.summary,
+            new.max_severity,
+            text(new.report_url),
+            new.at,
+        ),
         SentScan::Report(report) => (None, report.tool, report.findings, None, None, None),
     };
     let max_severity = max_severity.or(policy.max_severity).unwrap_or(Severity::Medium);
-    let has_passed = verdict.map_or_else(|| summary.pass(max_severity), |verdict| verdict == ScanVerdict::Passed);
+    let has_passed = verdict
+        .map_or_else(|| summary.pass(max_severity), |verdict| verdict == ScanVerdict::Passed);
     let scan = Scan {
         status: if has_passed { ScanStatus::Passed } else { ScanStatus::Failed },
         tool: Some(tool),
@@ -508,7 +594,8 @@ fn scan(db: &mut Db, actor: &Actor, id: ReleaseId, policy: ScanPolicy, sent: Sen
         report_url: report_url.or(text(policy.report_url)),
         at: Some(at.unwrap_or(actor.now)),
     };
-    let scanned = (releases::scan.eq(Json(scan.clone())), releases::revision.eq(releases::revision + 1));
+    let scanned =
+        (releases::scan.eq(Json(scan.clone())), releases::revision.eq(releases::revision + 1));
     if diesel::update(releases::table.find(id)).set(scanned).execute(db)? == 0 {
         return Err(Error::not_found("release", id));
     }

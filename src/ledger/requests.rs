@@ -15,7 +15,8 @@ use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::reply::Reply;
 use crate::ledger::deployments::{
-    Deployment, DeploymentWithDecision, GITHUB, Role, advance, find_external, find_witnessed, link, live_in, previous_good,
+    Deployment, DeploymentWithDecision, GITHUB, Role, advance, find_external, find_witnessed, link,
+    live_in, previous_good,
 };
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::gate::{self, Asked, Ruling};
@@ -94,14 +95,22 @@ pub struct NewDeployment {
 async fn create(ctx: Ctx<Deploy>, body: Body<NewDeployment>) -> Result<Reply, Error> {
     ctx.post(move |db, actor| {
         let (found, is_new) = request(db, actor, body.0)?;
-        let reply = if is_new { Reply::created(found.deployment.path(), &found)? } else { Reply::ok(&found)? };
+        let reply = if is_new {
+            Reply::created(found.deployment.path(), &found)?
+        } else {
+            Reply::ok(&found)?
+        };
         Ok(reply.at_revision(found.deployment.revision))
     })
     .await
 }
 
 /// Records a deployment that somebody asks for, and says whether it is new.
-fn request(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<(DeploymentWithDecision, bool), Error> {
+fn request(
+    db: &mut Db,
+    actor: &Actor,
+    new: NewDeployment,
+) -> Result<(DeploymentWithDecision, bool), Error> {
     record(db, actor, new, false)
 }
 
@@ -113,10 +122,19 @@ pub fn witness(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<Deploym
 
 /// In the place's lock, so that nothing changes between decision and act; and everything is decided before anything is
 /// recorded, so that a refusal leaves nothing but its record, and the end of what a webhook had taken for started.
-fn record(db: &mut Db, actor: &Actor, new: NewDeployment, is_witnessed: bool) -> Result<(DeploymentWithDecision, bool), Error> {
+fn record(
+    db: &mut Db,
+    actor: &Actor,
+    new: NewDeployment,
+    is_witnessed: bool,
+) -> Result<(DeploymentWithDecision, bool), Error> {
     let has_service = services::lock(db, &new.service)?;
     let actor = &actor.afresh();
-    let at = if is_witnessed { new.at.unwrap_or(actor.now) } else { observed_at(new.observed, new.at, actor.now)? };
+    let at = if is_witnessed {
+        new.at.unwrap_or(actor.now)
+    } else {
+        observed_at(new.observed, new.at, actor.now)?
+    };
     if !has_service && !new.create_missing {
         return Err(Error::not_found("service", &new.service));
     }
@@ -127,7 +145,13 @@ fn record(db: &mut Db, actor: &Actor, new: NewDeployment, is_witnessed: bool) ->
     let version = match &new.version {
         Some(version) => version.clone(),
         None if new.rollback => rollback_target(db, &new.service, &new.environment)?,
-        None => return Err(Error::field(Code::MissingField, "/version", "is missing; only a rollback finds its version itself")),
+        None => {
+            return Err(Error::field(
+                Code::MissingField,
+                "/version",
+                "is missing; only a rollback finds its version itself",
+            ));
+        }
     };
     let seen = gate::look(db, &new.service, &new.environment, &version)?;
     let environment = match &seen.environment {
@@ -135,14 +159,22 @@ fn record(db: &mut Db, actor: &Actor, new: NewDeployment, is_witnessed: bool) ->
         None if new.create_missing => Environment::named(&new.environment, actor.now),
         None => return Err(Error::not_found("environment", &new.environment)),
     };
-    let release = NewRelease::named(&new.service, &version, new.git_sha.clone(), new.image_digest.clone());
+    let release =
+        NewRelease::named(&new.service, &version, new.git_sha.clone(), new.image_digest.clone());
     let candidate = match &seen.release {
         Some(known) => {
             releases::check_same(known, &release)?;
             gate::Candidate::of(known).with_digest(new.image_digest.as_deref())
         }
-        None if new.create_missing => gate::Candidate::unrecorded(&version, new.image_digest.as_deref()),
-        None => return Err(Error::not_found(&format!("release of {} with version", new.service), &version)),
+        None if new.create_missing => {
+            gate::Candidate::unrecorded(&version, new.image_digest.as_deref())
+        }
+        None => {
+            return Err(Error::not_found(
+                &format!("release of {} with version", new.service),
+                &version,
+            ));
+        }
     };
 
     let unplanned = new.unplanned || new.fixes.is_some();
@@ -166,11 +198,21 @@ fn record(db: &mut Db, actor: &Actor, new: NewDeployment, is_witnessed: bool) ->
     let requested_by = new.requested_by.map_or_else(|| actor.name.clone(), Into::into);
     let starts = new.start || new.observed;
     let step = if starts { Step::Start } else { Step::Create };
-    let asked =
-        Asked { step, requested_by: &requested_by, recorded_by: Some(&actor.name), unplanned, deployment: Some(id), fixes: new.fixes };
+    let asked = Asked {
+        step,
+        requested_by: &requested_by,
+        recorded_by: Some(&actor.name),
+        unplanned,
+        deployment: Some(id),
+        fixes: new.fixes,
+    };
     let facts = gate::facts(db, &seen, &environment, &candidate, &asked, actor.now)?;
     if new.fixes.is_some() && !facts.incidents.iter().any(|incident| incident.is_fixed_by_this) {
-        return Err(Error::field(Code::InvalidValue, "/fixes", "is no open incident of this service and environment"));
+        return Err(Error::field(
+            Code::InvalidValue,
+            "/fixes",
+            "is no open incident of this service and environment",
+        ));
     }
     let ruling = Ruling::on(facts, actor.now);
     if !ruling.decision.allowed && !new.observed {
@@ -229,7 +271,9 @@ fn record(db: &mut Db, actor: &Actor, new: NewDeployment, is_witnessed: bool) ->
             .execute(db),
         None => diesel::insert_into(deployments::table).values(&recorded).execute(db),
     };
-    or_conflict(written, || Error::new(Code::ExternalIdTaken, "Somebody else just recorded it. Ask again."))?;
+    or_conflict(written, || {
+        Error::new(Code::ExternalIdTaken, "Somebody else just recorded it. Ask again.")
+    })?;
     gate::take_overrides(db, id, &new.service, &ruling.facts, actor.now)?;
     if starts {
         gate::use_approvals(db, id, &ruling.facts)?;
@@ -241,8 +285,7 @@ fn record(db: &mut Db, actor: &Actor, new: NewDeployment, is_witnessed: bool) ->
     let verb = if is_new { "requested" } else { "adopted" };
     events::record(db, actor, &recorded.deployment.about(), verb, &recorded.deployment)?;
     if starts && !is_witnessed && known.is_none_or(|known| known.state != State::Running) {
-        let payload =
-            json!({"from": State::Approved, "to": State::Running, "reason": null, "at": at, "ungated": recorded.deployment.ungated});
+        let payload = json!({"from": State::Approved, "to": State::Running, "reason": null, "at": at, "ungated": recorded.deployment.ungated});
         events::record(db, actor, &recorded.deployment.about(), "started", payload)?;
     }
     Ok((recorded, is_new))
@@ -251,15 +294,33 @@ fn record(db: &mut Db, actor: &Actor, new: NewDeployment, is_witnessed: bool) ->
 /// The gate held back what a webhook took for running already: its run had begun, no more. It is over before it started, what
 /// it had used up is unused again, and what becomes of the run says nothing about it.
 fn withdraw(db: &mut Db, actor: &Actor, known: Deployment, source: &str) -> Result<(), Error> {
-    let held_back = Deployment { source: source.to_owned(), external_id: None, ungated: false, started_at: None, ..known };
-    advance(db, actor, held_back, State::Cancelled, actor.now, Some("the gate held it back".into()))?;
+    let held_back = Deployment {
+        source: source.to_owned(),
+        external_id: None,
+        ungated: false,
+        started_at: None,
+        ..known
+    };
+    advance(
+        db,
+        actor,
+        held_back,
+        State::Cancelled,
+        actor.now,
+        Some("the gate held it back".into()),
+    )?;
     Ok(())
 }
 
 /// The deployment that a source names again, if it means the same one.
-fn the_same(known: DeploymentWithDecision, new: &NewDeployment) -> Result<DeploymentWithDecision, Error> {
+fn the_same(
+    known: DeploymentWithDecision,
+    new: &NewDeployment,
+) -> Result<DeploymentWithDecision, Error> {
     let Deployment { id, service, environment, version, .. } = &known.deployment;
-    let is_same = *service == *new.service && *environment == *new.environment && new.version.as_ref().is_none_or(|new| **new == **version);
+    let is_same = *service == *new.service
+        && *environment == *new.environment
+        && new.version.as_ref().is_none_or(|new| **new == **version);
     if is_same {
         return Ok(known);
     }

@@ -66,7 +66,12 @@ impl Service {
     }
 
     fn about(&self) -> About<'_> {
-        About { entity: Entity::Service, id: &self.slug, service: Some(&self.slug), environment: None }
+        About {
+            entity: Entity::Service,
+            id: &self.slug,
+            service: Some(&self.slug),
+            environment: None,
+        }
     }
 
     fn path(&self) -> String {
@@ -168,7 +173,11 @@ async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
 #[utoipa::path(tag = "services", operation_id = "update_service", security(("key" = ["operate"])), request_body = ServicePatch,
     params(("slug" = Slug, Path, description = "The service.")), responses((status = 200, body = Service, headers(("ETag" = String)))))]
 #[patch("/services/{slug}")]
-async fn change(ctx: Ctx<Operate>, slug: web::Path<Slug>, body: Body<ServicePatch>) -> Result<Reply, Error> {
+async fn change(
+    ctx: Ctx<Operate>,
+    slug: web::Path<Slug>,
+    body: Body<ServicePatch>,
+) -> Result<Reply, Error> {
     let if_match = ctx.if_match()?;
     ctx.write(move |db, actor| {
         lock(db, &slug)?;
@@ -199,10 +208,16 @@ pub fn find(db: &mut Db, slug: &str) -> Result<Service, Error> {
 /// other. Returns whether there is one. SQLite has one writer anyway.
 pub fn lock(db: &mut Db, slug: &str) -> QueryResult<bool> {
     match db {
-        Db::Pg(c) => {
-            services::table.find(slug).select(services::slug).for_no_key_update().first::<String>(c).optional().map(|row| row.is_some())
+        Db::Pg(c) => services::table
+            .find(slug)
+            .select(services::slug)
+            .for_no_key_update()
+            .first::<String>(c)
+            .optional()
+            .map(|row| row.is_some()),
+        Db::Sqlite(c) => {
+            diesel::select(diesel::dsl::exists(services::table.find(slug))).get_result(c)
         }
-        Db::Sqlite(c) => diesel::select(diesel::dsl::exists(services::table.find(slug))).get_result(c),
     }
 }
 
@@ -217,9 +232,26 @@ pub fn repositories(db: &mut Db) -> QueryResult<Vec<(String, String)>> {
 
 /// Makes sure that the service exists, and locks it; says whether this made it. One that somebody else recorded in the
 /// meantime stays as it is.
-pub fn ensure(db: &mut Db, actor: &Actor, slug: &Slug, repository_url: Option<Url>) -> Result<bool, Error> {
-    let service = Service::new(NewService { slug: slug.clone(), name: None, description: None, owner: None, repository_url }, actor.now);
-    let inserted = each_backend!(db, |c| diesel::insert_into(services::table).values(&service).on_conflict_do_nothing().execute(c))?;
+pub fn ensure(
+    db: &mut Db,
+    actor: &Actor,
+    slug: &Slug,
+    repository_url: Option<Url>,
+) -> Result<bool, Error> {
+    let service = Service::new(
+        NewService {
+            slug: slug.clone(),
+            name: None,
+            description: None,
+            owner: None,
+            repository_url,
+        },
+        actor.now,
+    );
+    let inserted = each_backend!(db, |c| diesel::insert_into(services::table)
+        .values(&service)
+        .on_conflict_do_nothing()
+        .execute(c))?;
     if inserted == 1 {
         events::record(db, actor, &service.about(), "created", &service)?;
     } else {
@@ -231,12 +263,19 @@ pub fn ensure(db: &mut Db, actor: &Actor, slug: &Slug, repository_url: Option<Ur
 fn insert(db: &mut Db, actor: &Actor, new: NewService) -> Result<Service, Error> {
     let service = Service::new(new, actor.now);
     let inserted = diesel::insert_into(services::table).values(&service).execute(db);
-    or_conflict(inserted, || Error::new(Code::AlreadyExists, format!("There is a service {} already.", service.slug)))?;
+    or_conflict(inserted, || {
+        Error::new(Code::AlreadyExists, format!("There is a service {} already.", service.slug))
+    })?;
     events::record(db, actor, &service.about(), "created", &service)?;
     Ok(service)
 }
 
-fn update(db: &mut Db, actor: &Actor, before: &Service, patch: ServicePatch) -> Result<Service, Error> {
+fn update(
+    db: &mut Db,
+    actor: &Actor,
+    before: &Service,
+    patch: ServicePatch,
+) -> Result<Service, Error> {
     let changes = Changes {
         name: text(patch.name),
         description: patch.description.map(text),
@@ -244,7 +283,11 @@ fn update(db: &mut Db, actor: &Actor, before: &Service, patch: ServicePatch) -> 
         repository_url: patch.repository_url.map(text),
     };
     let service: Service = diesel::update(services::table.find(&before.slug))
-        .set((&changes, services::updated_at.eq(actor.now), services::revision.eq(before.revision + 1)))
+        .set((
+            &changes,
+            services::updated_at.eq(actor.now),
+            services::revision.eq(before.revision + 1),
+        ))
         .returning(services::all_columns)
         .get_result(db)?;
     events::record(db, actor, &service.about(), "updated", &changes)?;

@@ -204,7 +204,8 @@ impl From<Found> for Current {
 impl Grid {
     fn has_overdue(&self) -> bool {
         let now = Timestamp::now();
-        let waiting = self.services.iter().flat_map(|row| &row.places).flat_map(|cell| &cell.waiting);
+        let waiting =
+            self.services.iter().flat_map(|row| &row.places).flat_map(|cell| &cell.waiting);
         waiting.filter_map(|current| current.expires_at).any(|end| end <= now)
     }
 }
@@ -242,7 +243,8 @@ const LAGS: &str = "
 /// Five queries whatever the size of the history: the columns, the services with what is current of them, the freezes, the
 /// incidents, and what is behind.
 fn grid(db: &mut Db) -> Result<Grid, Error> {
-    let mut columns: Vec<Column> = environments::table.select(Column::as_select()).order(environments::slug).load(db)?;
+    let mut columns: Vec<Column> =
+        environments::table.select(Column::as_select()).order(environments::slug).load(db)?;
     columns.sort_by_key(|column| column.tier as u8);
 
     let is_current = deployments::state
@@ -267,11 +269,17 @@ fn grid(db: &mut Db) -> Result<Grid, Error> {
         incidents.entry(incident.service.clone()).or_default().push(incident);
     }
     let lags: Vec<Lag> = diesel::sql_query(LAGS).load(db)?;
-    let mut lags: HashMap<_, _> = lags.into_iter().map(|lag| ((lag.service.clone(), lag.environment.clone()), lag)).collect();
+    let mut lags: HashMap<_, _> =
+        lags.into_iter().map(|lag| ((lag.service.clone(), lag.environment.clone()), lag)).collect();
     let mut grid = Grid { environments: columns, services: Vec::new() };
     for (service, found) in rows {
         if grid.services.last().is_none_or(|row| row.slug != service.slug) {
-            grid.services.push(Row { slug: service.slug, name: service.name, owner: service.owner, places: Vec::new() });
+            grid.services.push(Row {
+                slug: service.slug,
+                name: service.name,
+                owner: service.owner,
+                places: Vec::new(),
+            });
         }
         if let (Some(row), Some(found)) = (grid.services.last_mut(), found) {
             row.add(found);
@@ -288,12 +296,13 @@ fn grid(db: &mut Db) -> Result<Grid, Error> {
             });
         }
         for cell in &mut row.places {
-            cell.behind = lags.remove(&(row.slug.clone(), cell.environment.clone())).map(|lag| Behind {
-                environment: lag.before,
-                version: lag.version,
-                releases: lag.releases,
-                since: lag.since,
-            });
+            cell.behind =
+                lags.remove(&(row.slug.clone(), cell.environment.clone())).map(|lag| Behind {
+                    environment: lag.before,
+                    version: lag.version,
+                    releases: lag.releases,
+                    since: lag.since,
+                });
             cell.frozen = freezes.iter().find_map(|freeze| {
                 let until = freeze.holds(&row.slug, &cell.environment, now)?;
                 let until = if let Until::At(end) = until { Some(end.into()) } else { None };
@@ -307,7 +316,15 @@ fn grid(db: &mut Db) -> Result<Grid, Error> {
 impl Cell {
     fn empty(environment: &str) -> Self {
         let environment = environment.to_owned();
-        Self { environment, live: None, running: None, waiting: Vec::new(), frozen: None, incident: None, behind: None }
+        Self {
+            environment,
+            live: None,
+            running: None,
+            waiting: Vec::new(),
+            frozen: None,
+            incident: None,
+            behind: None,
+        }
     }
 }
 
@@ -323,10 +340,13 @@ impl Row {
 
     /// The place in an environment; they are kept in the order of these.
     fn at(&mut self, environment: &str) -> &mut Cell {
-        let at = self.places.binary_search_by(|cell| cell.environment.as_str().cmp(environment)).unwrap_or_else(|at| {
-            self.places.insert(at, Cell::empty(environment));
-            at
-        });
+        let at = self
+            .places
+            .binary_search_by(|cell| cell.environment.as_str().cmp(environment))
+            .unwrap_or_else(|at| {
+                self.places.insert(at, Cell::empty(environment));
+                at
+            });
         &mut self.places[at]
     }
 }

@@ -15,7 +15,8 @@ use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::reply::Reply;
 use crate::ledger::deployments::{
-    Deployment, DeploymentWithDecision, GITHUB, advance, awaiting, expire, find, live_in, log_outcome, running_in,
+    Deployment, DeploymentWithDecision, GITHUB, advance, awaiting, expire, find, live_in,
+    log_outcome, running_in,
 };
 use crate::ledger::environments::Environment;
 use crate::ledger::gate::{self, Ruling};
@@ -52,7 +53,11 @@ pub struct Transition {
 #[utoipa::path(tag = "deployments", operation_id = "move_deployment", security(("key" = ["deploy"])), request_body = Transition,
     params(("id" = DeploymentId, Path, description = "The deployment.")), responses((status = 200, body = DeploymentWithDecision, headers(("ETag" = String)))))]
 #[post("/deployments/{id}/transitions")]
-async fn make_transition(ctx: Ctx<Deploy>, id: web::Path<DeploymentId>, body: Body<Transition>) -> Result<Reply, Error> {
+async fn make_transition(
+    ctx: Ctx<Deploy>,
+    id: web::Path<DeploymentId>,
+    body: Body<Transition>,
+) -> Result<Reply, Error> {
     ctx.post(move |db, actor| {
         let found = transition(db, actor, *id, body.0)?;
         Ok(Reply::ok(&found)?.at_revision(found.deployment.revision))
@@ -61,19 +66,33 @@ async fn make_transition(ctx: Ctx<Deploy>, id: web::Path<DeploymentId>, body: Bo
 }
 
 /// When something happened: what was observed may be told later, what prop decides happens now.
-pub fn observed_at(observed: bool, at: Option<Timestamp>, now: Timestamp) -> Result<Timestamp, Error> {
+pub fn observed_at(
+    observed: bool,
+    at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Timestamp, Error> {
     match at {
         None => Ok(now),
-        Some(_) if !observed => Err(Error::field(Code::InvalidValue, "/at", "is for what was observed; all else happens now")),
+        Some(_) if !observed => Err(Error::field(
+            Code::InvalidValue,
+            "/at",
+            "is for what was observed; all else happens now",
+        )),
         Some(at) if at > now => Err(Error::field(Code::InvalidValue, "/at", "is in the future")),
         Some(at) => Ok(at),
     }
 }
 
 /// Moves a deployment as a caller asked.
-pub fn transition(db: &mut Db, actor: &Actor, id: DeploymentId, asked: Transition) -> Result<DeploymentWithDecision, Error> {
+pub fn transition(
+    db: &mut Db,
+    actor: &Actor,
+    id: DeploymentId,
+    asked: Transition,
+) -> Result<DeploymentWithDecision, Error> {
     // Which service it belongs to never changes; everything else is read under the lock.
-    let service: Option<String> = deployments::table.find(id).select(deployments::service).first(db).optional()?;
+    let service: Option<String> =
+        deployments::table.find(id).select(deployments::service).first(db).optional()?;
     services::lock(db, &service.ok_or_else(|| Error::not_found("deployment", id))?)?;
     let actor = &actor.afresh();
     let at = observed_at(asked.observed, asked.at, actor.now)?;
@@ -96,8 +115,13 @@ pub fn transition(db: &mut Db, actor: &Actor, id: DeploymentId, asked: Transitio
         Move::Refused(moves) => {
             let words: Vec<_> = moves.iter().map(|state| state.as_str()).collect();
             let words = if words.is_empty() { "none".to_owned() } else { words.join(", ") };
-            let detail = format!("The deployment is {}; from there it has these moves: {words}.", deployment.state);
-            let refusal = Error::new(Code::InvalidTransition, detail).with("state", deployment.state).with("moves", moves);
+            let detail = format!(
+                "The deployment is {}; from there it has these moves: {words}.",
+                deployment.state
+            );
+            let refusal = Error::new(Code::InvalidTransition, detail)
+                .with("state", deployment.state)
+                .with("moves", moves);
             return Err(if has_expired { refusal.recorded() } else { refusal });
         }
     };
@@ -105,7 +129,13 @@ pub fn transition(db: &mut Db, actor: &Actor, id: DeploymentId, asked: Transitio
 }
 
 /// Starts a deployment, if the gate lets it or it was observed.
-fn start(db: &mut Db, actor: &Actor, deployment: Deployment, asked: &Transition, at: Timestamp) -> Result<Deployment, Error> {
+fn start(
+    db: &mut Db,
+    actor: &Actor,
+    deployment: Deployment,
+    asked: &Transition,
+    at: Timestamp,
+) -> Result<Deployment, Error> {
     let (mut deployment, running) = judge(db, actor, deployment, asked.observed)?;
     if deployment.state == State::AwaitingApproval {
         deployment = advance(db, actor, deployment, State::Approved, at, None)?;
@@ -115,12 +145,27 @@ fn start(db: &mut Db, actor: &Actor, deployment: Deployment, asked: &Transition,
 }
 
 /// Lets the gate decide on a start, and settles what the start uses up. Returns what runs in the place, too.
-fn judge(db: &mut Db, actor: &Actor, mut deployment: Deployment, was_observed: bool) -> Result<(Deployment, Option<DeploymentId>), Error> {
+fn judge(
+    db: &mut Db,
+    actor: &Actor,
+    mut deployment: Deployment,
+    was_observed: bool,
+) -> Result<(Deployment, Option<DeploymentId>), Error> {
     let seen = gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
     let (Some(environment), Some(release)) = (&seen.environment, &seen.release) else {
-        return Err(Error::internal(format!("deployment {} has no environment or release", deployment.id)));
+        return Err(Error::internal(format!(
+            "deployment {} has no environment or release",
+            deployment.id
+        )));
     };
-    let facts = gate::facts(db, &seen, environment, &gate::Candidate::of(release), &deployment.asks_to_start(), actor.now)?;
+    let facts = gate::facts(
+        db,
+        &seen,
+        environment,
+        &gate::Candidate::of(release),
+        &deployment.asks_to_start(),
+        actor.now,
+    )?;
     let ruling = Ruling::on(facts, actor.now);
     if !ruling.decision.allowed && !was_observed {
         return Err(gate::refuse(db, actor, &deployment.service, Some(deployment.id), &ruling)?);
@@ -128,16 +173,26 @@ fn judge(db: &mut Db, actor: &Actor, mut deployment: Deployment, was_observed: b
     gate::take_overrides(db, deployment.id, &deployment.service, &ruling.facts, actor.now)?;
     gate::use_approvals(db, deployment.id, &ruling.facts)?;
     // The place may have changed since it was requested.
-    deployment.kind = seen.kind(deployment.unplanned || ruling.facts.incidents.iter().any(|incident| incident.is_fixed_by_this));
+    deployment.kind = seen.kind(
+        deployment.unplanned
+            || ruling.facts.incidents.iter().any(|incident| incident.is_fixed_by_this),
+    );
     deployment.previous_id = seen.live_id();
     deployment.rollback_of = seen.live_id().filter(|_| deployment.kind == Kind::Rollback);
     deployment.ungated = !ruling.decision.allowed;
-    diesel::update(deployments::table.find(deployment.id)).set(deployments::decision.eq(Json(ruling.document()?))).execute(db)?;
+    diesel::update(deployments::table.find(deployment.id))
+        .set(deployments::decision.eq(Json(ruling.document()?)))
+        .execute(db)?;
     Ok((deployment, seen.running()))
 }
 
 /// What prop took for running in the place of an observed deployment can't be: there is one at a time.
-pub fn cancel_running(db: &mut Db, actor: &Actor, observed: &Deployment, running: Option<DeploymentId>) -> Result<(), Error> {
+pub fn cancel_running(
+    db: &mut Db,
+    actor: &Actor,
+    observed: &Deployment,
+    running: Option<DeploymentId>,
+) -> Result<(), Error> {
     let Some(running) = running else { return Ok(()) };
     let running = find(db, running)?.deployment;
     let reason = format!("deployment {} was observed to run in its place", observed.id);
@@ -146,9 +201,17 @@ pub fn cancel_running(db: &mut Db, actor: &Actor, observed: &Deployment, running
 }
 
 /// What was live until now is superseded, or rolled back if that is what the success was for. The successor remembers it.
-fn retire_live(db: &mut Db, actor: &Actor, successor: &mut Deployment, at: Timestamp) -> Result<(), Error> {
-    let Some(live) = live_in(db, &successor.service, &successor.environment)? else { return Ok(()) };
-    let state = if successor.rollback_of == Some(live.id) { State::RolledBack } else { State::Superseded };
+fn retire_live(
+    db: &mut Db,
+    actor: &Actor,
+    successor: &mut Deployment,
+    at: Timestamp,
+) -> Result<(), Error> {
+    let Some(live) = live_in(db, &successor.service, &successor.environment)? else {
+        return Ok(());
+    };
+    let state =
+        if successor.rollback_of == Some(live.id) { State::RolledBack } else { State::Superseded };
     successor.previous_id = Some(live.id);
     advance(db, actor, live, state, at, None)?;
     Ok(())
@@ -168,18 +231,28 @@ pub struct Course {
 
 /// Brings a deployment to where a witness saw it, whatever prop took it for, and says whether that changed anything. Told
 /// late, it moves nothing that has happened in its place since. In the service's lock.
-pub fn correct(db: &mut Db, actor: &Actor, mut deployment: Deployment, seen: Course) -> Result<(Deployment, bool), Error> {
+pub fn correct(
+    db: &mut Db,
+    actor: &Actor,
+    mut deployment: Deployment,
+    seen: Course,
+) -> Result<(Deployment, bool), Error> {
     let Course { state: mut to, started_at, mut finished_at, mut reason } = seen;
-    let running = running_in(db, &deployment.service, &deployment.environment)?.filter(|running| running.id != deployment.id);
+    let running = running_in(db, &deployment.service, &deployment.environment)?
+        .filter(|running| running.id != deployment.id);
     let (was_overtaken, ran_after) = match &running {
-        Some(running) => (running.started_at > started_at, started_at.is_some() && running.started_at <= started_at),
+        Some(running) => (
+            running.started_at > started_at,
+            started_at.is_some() && running.started_at <= started_at,
+        ),
         None => (false, false),
     };
     if let Some(running) = running.as_ref().filter(|_| was_overtaken && to == State::Running) {
         (to, finished_at) = (State::Cancelled, running.started_at);
         reason = Some(format!("deployment {} has started in its place since", running.id));
     }
-    let live = live_in(db, &deployment.service, &deployment.environment)?.filter(|live| live.id != deployment.id);
+    let live = live_in(db, &deployment.service, &deployment.environment)?
+        .filter(|live| live.id != deployment.id);
     if to == State::Succeeded && live.is_some_and(|live| live.finished_at > finished_at) {
         to = State::Superseded;
     }
@@ -191,7 +264,11 @@ pub fn correct(db: &mut Db, actor: &Actor, mut deployment: Deployment, seen: Cou
     };
     let started_at = started_at.or(deployment.started_at);
     let is_same_reason = to == State::Superseded || deployment.reason == reason;
-    if !moves && deployment.started_at == started_at && deployment.finished_at == finished_at && is_same_reason {
+    if !moves
+        && deployment.started_at == started_at
+        && deployment.finished_at == finished_at
+        && is_same_reason
+    {
         return Ok((deployment, false));
     }
 
@@ -207,7 +284,8 @@ pub fn correct(db: &mut Db, actor: &Actor, mut deployment: Deployment, seen: Cou
     if moves && to == State::Succeeded {
         retire_live(db, actor, &mut deployment, finished_at.unwrap_or(actor.now))?;
     }
-    (deployment.state, deployment.started_at, deployment.finished_at) = (to, started_at, finished_at);
+    (deployment.state, deployment.started_at, deployment.finished_at) =
+        (to, started_at, finished_at);
     deployment.revision += 1;
     deployment.expires_at = None;
     if to != State::Superseded {
@@ -229,7 +307,13 @@ pub fn correct(db: &mut Db, actor: &Actor, mut deployment: Deployment, seen: Cou
         }
     }
     if !moves && !starts {
-        events::record(db, actor, &about, "corrected", json!({"started_at": started_at, "finished_at": finished_at, "reason": reason}))?;
+        events::record(
+            db,
+            actor,
+            &about,
+            "corrected",
+            json!({"started_at": started_at, "finished_at": finished_at, "reason": reason}),
+        )?;
     }
     if from == State::Succeeded && to == State::Failed {
         give_back(db, actor, &deployment)?;
@@ -242,7 +326,9 @@ fn give_back(db: &mut Db, actor: &Actor, failed: &Deployment) -> Result<(), Erro
     let Some(previous) = failed.previous_id else { return Ok(()) };
     let mut previous = find(db, previous)?.deployment;
     let from = previous.state;
-    if !matches!(from, State::Superseded | State::RolledBack) || live_in(db, &failed.service, &failed.environment)?.is_some() {
+    if !matches!(from, State::Superseded | State::RolledBack)
+        || live_in(db, &failed.service, &failed.environment)?.is_some()
+    {
         return Ok(());
     }
     previous.state = State::Succeeded;
@@ -254,7 +340,13 @@ fn give_back(db: &mut Db, actor: &Actor, failed: &Deployment) -> Result<(), Erro
 }
 
 /// Lets the deployments that wait for what somebody just said move on. In the service's lock.
-pub fn hear(db: &mut Db, actor: &Actor, release: &Release, environment: &Environment, approved: bool) -> Result<(), Error> {
+pub fn hear(
+    db: &mut Db,
+    actor: &Actor,
+    release: &Release,
+    environment: &Environment,
+    approved: bool,
+) -> Result<(), Error> {
     for deployment in awaiting(db, release.id, &environment.slug)? {
         let mut deployment = expire(db, deployment, actor.now)?;
         if deployment.state != State::AwaitingApproval {
@@ -264,8 +356,16 @@ pub fn hear(db: &mut Db, actor: &Actor, release: &Release, environment: &Environ
             advance(db, actor, deployment, State::Rejected, actor.now, None)?;
             continue;
         }
-        let seen = gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
-        let facts = gate::facts(db, &seen, environment, &gate::Candidate::of(release), &deployment.asks_to_start(), actor.now)?;
+        let seen =
+            gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
+        let facts = gate::facts(
+            db,
+            &seen,
+            environment,
+            &gate::Candidate::of(release),
+            &deployment.asks_to_start(),
+            actor.now,
+        )?;
         if Ruling::on(facts, actor.now).is_approved() {
             deployment.expires_at = Some(actor.now.plus(environment.approval_ttl()));
             advance(db, actor, deployment, State::Approved, actor.now, None)?;

@@ -142,7 +142,12 @@ impl<'de> Deserialize<'de> for Zone {
         let zone = jiff::tz::TimeZone::get(&name).ok();
         // The database's own spelling: names are found in any case.
         let name = zone.as_ref().and_then(|zone| zone.iana_name()).map(str::to_owned);
-        name.map(Self).ok_or_else(|| malformed(Code::InvalidTimeZone, "a time zone is named as in the IANA database, as in Europe/Berlin"))
+        name.map(Self).ok_or_else(|| {
+            malformed(
+                Code::InvalidTimeZone,
+                "a time zone is named as in the IANA database, as in Europe/Berlin",
+            )
+        })
     }
 }
 
@@ -154,24 +159,35 @@ impl<'de, const LEAST: i32, const MOST: i32> Deserialize<'de> for Whole<LEAST, M
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = whole_number(deserializer)?;
         let fits = i32::try_from(number).ok().filter(|number| (LEAST..=MOST).contains(number));
-        fits.map(Self).ok_or_else(|| malformed(Code::InvalidValue, format_args!("{number} is not from {LEAST} to {MOST}")))
+        fits.map(Self).ok_or_else(|| {
+            malformed(Code::InvalidValue, format_args!("{number} is not from {LEAST} to {MOST}"))
+        })
     }
 }
 
 impl<const LEAST: i32, const MOST: i32> PartialSchema for Whole<LEAST, MOST> {
     fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(LEAST)).maximum(Some(MOST)).build().into()
+        ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(LEAST))
+            .maximum(Some(MOST))
+            .build()
+            .into()
     }
 }
 impl<const LEAST: i32, const MOST: i32> ToSchema for Whole<LEAST, MOST> {}
 
 /// For fields of a PATCH that can be emptied: absent (`None`) is another thing than `null` (`Some(None)`).
-pub fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+pub fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
 /// For fields of a PATCH that can't be emptied: may be absent, but not `null`.
-pub fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+pub fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
@@ -181,10 +197,12 @@ pub fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D
     const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
     let number = serde_json::Number::deserialize(deserializer)?;
     let float = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < EXACT_BELOW);
-    number
-        .as_i64()
-        .or(float.map(|float| float as i64))
-        .ok_or_else(|| D::Error::invalid_type(Unexpected::Float(number.as_f64().unwrap_or(f64::INFINITY)), &"a whole number"))
+    number.as_i64().or(float.map(|float| float as i64)).ok_or_else(|| {
+        D::Error::invalid_type(
+            Unexpected::Float(number.as_f64().unwrap_or(f64::INFINITY)),
+            &"a whole number",
+        )
+    })
 }
 
 /// The text of an optional value.
@@ -204,20 +222,55 @@ mod tests {
     fn each_value_has_its_form() {
         let long = |n| "a".repeat(n);
         assert!(is::<Slug>("checkout-2") && is::<Slug>(&long(63)));
-        assert!(!is::<Slug>("") && !is::<Slug>("Checkout") && !is::<Slug>("a_b") && !is::<Slug>(&long(64)) && !is::<Slug>("a\n"));
-        assert!(is::<Version>("1.4.2") && is::<Version>("v2-rc.1+build_7") && is::<Version>(&long(128)));
-        assert!(!is::<Version>("") && !is::<Version>("-1") && !is::<Version>("1 2") && !is::<Version>(&long(129)));
-        assert!(is::<GitSha>(&long(40)) && is::<GitSha>(&long(64)));
-        assert!(!is::<GitSha>(&long(39)) && !is::<GitSha>(&long(41)) && !is::<GitSha>(&"A".repeat(40)) && !is::<GitSha>(&"g".repeat(40)));
         assert!(
-            is::<Digest>(&format!("sha256:{}", long(64))) && !is::<Digest>(&long(64)) && !is::<Digest>(&format!("sha512:{}", long(64)))
+            !is::<Slug>("")
+                && !is::<Slug>("Checkout")
+                && !is::<Slug>("a_b")
+                && !is::<Slug>(&long(64))
+                && !is::<Slug>("a\n")
+        );
+        assert!(
+            is::<Version>("1.4.2") && is::<Version>("v2-rc.1+build_7") && is::<Version>(&long(128))
+        );
+        assert!(
+            !is::<Version>("")
+                && !is::<Version>("-1")
+                && !is::<Version>("1 2")
+                && !is::<Version>(&long(129))
+        );
+        assert!(is::<GitSha>(&long(40)) && is::<GitSha>(&long(64)));
+        assert!(
+            !is::<GitSha>(&long(39))
+                && !is::<GitSha>(&long(41))
+                && !is::<GitSha>(&"A".repeat(40))
+                && !is::<GitSha>(&"g".repeat(40))
+        );
+        assert!(
+            is::<Digest>(&format!("sha256:{}", long(64)))
+                && !is::<Digest>(&long(64))
+                && !is::<Digest>(&format!("sha512:{}", long(64)))
         );
         assert!(is::<Url>("https://a.example/b?c=d#e") && is::<Url>("http://[::1]:8080/"));
-        assert!(!is::<Url>("ftp://a") && !is::<Url>("https://") && !is::<Url>("https://a b") && !is::<Url>("javascript:alert(1)"));
-        assert!(is::<Line>("Zahlung & Co – ü") && is::<Line>(&"ü".repeat(200)));
-        assert!(!is::<Line>("") && !is::<Line>(" a") && !is::<Line>("a\nb") && !is::<Line>("a\0") && !is::<Line>(&"ü".repeat(201)));
         assert!(
-            is::<Prose>("a\n\tb\r\n") && is::<Prose>(&long(4000)) && !is::<Prose>("a\0b") && !is::<Prose>(&long(4001)) && !is::<Prose>("")
+            !is::<Url>("ftp://a")
+                && !is::<Url>("https://")
+                && !is::<Url>("https://a b")
+                && !is::<Url>("javascript:alert(1)")
+        );
+        assert!(is::<Line>("Zahlung & Co – ü") && is::<Line>(&"ü".repeat(200)));
+        assert!(
+            !is::<Line>("")
+                && !is::<Line>(" a")
+                && !is::<Line>("a\nb")
+                && !is::<Line>("a\0")
+                && !is::<Line>(&"ü".repeat(201))
+        );
+        assert!(
+            is::<Prose>("a\n\tb\r\n")
+                && is::<Prose>(&long(4000))
+                && !is::<Prose>("a\0b")
+                && !is::<Prose>(&long(4001))
+                && !is::<Prose>("")
         );
     }
 }

@@ -155,15 +155,30 @@ mod tests {
     }
 
     fn weekly(days: &[Day], from: &str, to: &str, zone: &str) -> Weekly {
-        Weekly { days: days.to_vec(), from: from.parse().unwrap(), to: to.parse().unwrap(), time_zone: zone.into() }
+        Weekly {
+            days: days.to_vec(),
+            from: from.parse().unwrap(),
+            to: to.parse().unwrap(),
+            time_zone: zone.into(),
+        }
     }
 
     #[test]
     fn a_one_off_freeze_is_half_open() {
-        let freeze = Schedule { starts_at: at("2026-12-24T00:00:00Z"), ends_at: Some(at("2026-12-27T00:00:00Z")), weekly: None };
+        let freeze = Schedule {
+            starts_at: at("2026-12-24T00:00:00Z"),
+            ends_at: Some(at("2026-12-27T00:00:00Z")),
+            weekly: None,
+        };
         assert_eq!(freeze.holds(at("2026-12-23T23:59:59.999999Z")), None);
-        assert_eq!(freeze.holds(at("2026-12-24T00:00:00Z")), Some(Until::At(at("2026-12-27T00:00:00Z"))));
-        assert_eq!(freeze.holds(at("2026-12-26T23:59:59.999999Z")), Some(Until::At(at("2026-12-27T00:00:00Z"))));
+        assert_eq!(
+            freeze.holds(at("2026-12-24T00:00:00Z")),
+            Some(Until::At(at("2026-12-27T00:00:00Z")))
+        );
+        assert_eq!(
+            freeze.holds(at("2026-12-26T23:59:59.999999Z")),
+            Some(Until::At(at("2026-12-27T00:00:00Z")))
+        );
         assert_eq!(freeze.holds(at("2026-12-27T00:00:00Z")), None);
         let open = Schedule { ends_at: None, ..freeze };
         assert_eq!(open.holds(at("2030-01-01T00:00:00Z")), Some(Until::Ended));
@@ -178,17 +193,30 @@ mod tests {
         assert_eq!(window.holds(at("2026-11-20T12:30:00Z")), end);
         assert_eq!(window.holds(at("2026-11-21T02:29:59.999999Z")), end);
         assert_eq!(window.holds(at("2026-11-21T02:30:00Z")), None);
-        assert_eq!(window.holds(at("2026-11-21T12:30:00Z")), None, "Saturday evening is none of it");
+        assert_eq!(
+            window.holds(at("2026-11-21T12:30:00Z")),
+            None,
+            "Saturday evening is none of it"
+        );
     }
 
     #[test]
     fn windows_that_meet_are_one() {
         let weekend = weekly(&[Day::Saturday, Day::Sunday], "00:00", "00:00", "Europe/Berlin");
-        assert_eq!(weekend.holds(at("2026-11-21T10:00:00Z")), Some(Until::At(at("2026-11-22T23:00:00Z"))));
-        assert_eq!(weekend.holds(at("2026-11-22T22:59:59Z")), Some(Until::At(at("2026-11-22T23:00:00Z"))));
+        assert_eq!(
+            weekend.holds(at("2026-11-21T10:00:00Z")),
+            Some(Until::At(at("2026-11-22T23:00:00Z")))
+        );
+        assert_eq!(
+            weekend.holds(at("2026-11-22T22:59:59Z")),
+            Some(Until::At(at("2026-11-22T23:00:00Z")))
+        );
         assert_eq!(weekend.holds(at("2026-11-22T23:00:00Z")), None);
         let overlapping = weekly(&[Day::Monday, Day::Tuesday], "20:00", "22:00", "UTC");
-        assert_eq!(overlapping.holds(at("2026-11-23T21:00:00Z")), Some(Until::At(at("2026-11-23T22:00:00Z"))));
+        assert_eq!(
+            overlapping.holds(at("2026-11-23T21:00:00Z")),
+            Some(Until::At(at("2026-11-23T22:00:00Z")))
+        );
         let always = weekly(Day::ALL, "09:00", "09:00", "America/New_York");
         assert_eq!(always.holds(at("2026-11-23T21:00:00Z")), Some(Until::Ended));
     }
@@ -197,15 +225,27 @@ mod tests {
     fn spring_forward_in_berlin() {
         // 2026-03-29: 02:00 CET is 03:00 CEST. A window of local time is an hour shorter.
         let night = weekly(&[Day::Saturday], "22:00", "06:00", "Europe/Berlin");
-        assert_eq!(night.holds(at("2026-03-28T21:00:00Z")), Some(Until::At(at("2026-03-29T04:00:00Z"))));
-        assert_eq!(night.holds(at("2026-03-29T03:59:59.999999Z")), Some(Until::At(at("2026-03-29T04:00:00Z"))));
+        assert_eq!(
+            night.holds(at("2026-03-28T21:00:00Z")),
+            Some(Until::At(at("2026-03-29T04:00:00Z")))
+        );
+        assert_eq!(
+            night.holds(at("2026-03-29T03:59:59.999999Z")),
+            Some(Until::At(at("2026-03-29T04:00:00Z")))
+        );
         assert_eq!(night.holds(at("2026-03-29T04:00:00Z")), None);
         // 02:30 does not exist that night: the freeze begins early and ends late.
         let from_the_gap = weekly(&[Day::Sunday], "02:30", "05:00", "Europe/Berlin");
         assert_eq!(from_the_gap.holds(at("2026-03-29T00:29:59Z")), None);
-        assert_eq!(from_the_gap.holds(at("2026-03-29T00:30:00Z")), Some(Until::At(at("2026-03-29T03:00:00Z"))));
+        assert_eq!(
+            from_the_gap.holds(at("2026-03-29T00:30:00Z")),
+            Some(Until::At(at("2026-03-29T03:00:00Z")))
+        );
         let into_the_gap = weekly(&[Day::Sunday], "01:00", "02:30", "Europe/Berlin");
-        assert_eq!(into_the_gap.holds(at("2026-03-29T01:29:59Z")), Some(Until::At(at("2026-03-29T01:30:00Z"))));
+        assert_eq!(
+            into_the_gap.holds(at("2026-03-29T01:29:59Z")),
+            Some(Until::At(at("2026-03-29T01:30:00Z")))
+        );
         assert_eq!(into_the_gap.holds(at("2026-03-29T01:30:00Z")), None);
     }
 
@@ -214,29 +254,61 @@ mod tests {
         // 2026-10-25: 03:00 CEST is 02:00 CET. 02:30 comes twice, at 00:30Z and 01:30Z.
         let from_the_fold = weekly(&[Day::Sunday], "02:30", "05:00", "Europe/Berlin");
         assert_eq!(from_the_fold.holds(at("2026-10-25T00:29:59Z")), None);
-        assert_eq!(from_the_fold.holds(at("2026-10-25T00:30:00Z")), Some(Until::At(at("2026-10-25T04:00:00Z"))));
+        assert_eq!(
+            from_the_fold.holds(at("2026-10-25T00:30:00Z")),
+            Some(Until::At(at("2026-10-25T04:00:00Z")))
+        );
         let into_the_fold = weekly(&[Day::Sunday], "01:00", "02:30", "Europe/Berlin");
-        assert_eq!(into_the_fold.holds(at("2026-10-25T01:29:59Z")), Some(Until::At(at("2026-10-25T01:30:00Z"))));
+        assert_eq!(
+            into_the_fold.holds(at("2026-10-25T01:29:59Z")),
+            Some(Until::At(at("2026-10-25T01:30:00Z")))
+        );
         assert_eq!(into_the_fold.holds(at("2026-10-25T01:30:00Z")), None);
     }
 
     #[test]
     fn a_new_york_evening_follows_its_own_clock() {
         let evening = weekly(&[Day::Friday], "17:00", "23:00", "America/New_York");
-        assert_eq!(evening.holds(at("2026-03-06T22:00:00Z")), Some(Until::At(at("2026-03-07T04:00:00Z"))), "EST");
-        assert_eq!(evening.holds(at("2026-03-13T21:00:00Z")), Some(Until::At(at("2026-03-14T03:00:00Z"))), "EDT");
-        assert_eq!(evening.holds(at("2026-10-30T21:00:00Z")), Some(Until::At(at("2026-10-31T03:00:00Z"))), "EDT");
+        assert_eq!(
+            evening.holds(at("2026-03-06T22:00:00Z")),
+            Some(Until::At(at("2026-03-07T04:00:00Z"))),
+            "EST"
+        );
+        assert_eq!(
+            evening.holds(at("2026-03-13T21:00:00Z")),
+            Some(Until::At(at("2026-03-14T03:00:00Z"))),
+            "EDT"
+        );
+        assert_eq!(
+            evening.holds(at("2026-10-30T21:00:00Z")),
+            Some(Until::At(at("2026-10-31T03:00:00Z"))),
+            "EDT"
+        );
         assert_eq!(evening.holds(at("2026-11-06T21:59:59Z")), None);
-        assert_eq!(evening.holds(at("2026-11-06T22:00:00Z")), Some(Until::At(at("2026-11-07T04:00:00Z"))), "EST");
+        assert_eq!(
+            evening.holds(at("2026-11-06T22:00:00Z")),
+            Some(Until::At(at("2026-11-07T04:00:00Z"))),
+            "EST"
+        );
     }
 
     #[test]
     fn a_weekly_freeze_keeps_to_its_bounds() {
         let weekly = Some(weekly(&[Day::Friday], "18:00", "23:00", "UTC"));
-        let freeze = Schedule { starts_at: at("2026-11-20T20:00:00Z"), ends_at: Some(at("2026-11-27T19:00:00Z")), weekly };
+        let freeze = Schedule {
+            starts_at: at("2026-11-20T20:00:00Z"),
+            ends_at: Some(at("2026-11-27T19:00:00Z")),
+            weekly,
+        };
         assert_eq!(freeze.holds(at("2026-11-20T19:59:59Z")), None);
-        assert_eq!(freeze.holds(at("2026-11-20T20:00:00Z")), Some(Until::At(at("2026-11-20T23:00:00Z"))));
-        assert_eq!(freeze.holds(at("2026-11-27T18:00:00Z")), Some(Until::At(at("2026-11-27T19:00:00Z"))));
+        assert_eq!(
+            freeze.holds(at("2026-11-20T20:00:00Z")),
+            Some(Until::At(at("2026-11-20T23:00:00Z")))
+        );
+        assert_eq!(
+            freeze.holds(at("2026-11-27T18:00:00Z")),
+            Some(Until::At(at("2026-11-27T19:00:00Z")))
+        );
         assert_eq!(freeze.holds(at("2026-11-27T19:00:00Z")), None);
     }
 }

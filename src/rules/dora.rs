@@ -13,9 +13,9 @@ use crate::rules::lifecycle::{Kind, State};
 mod figures;
 
 pub use figures::{
-    Bucket, ChangeFailRate, ChangeLeadTime, Counted, DeliveringDeployment, DeploymentFrequency, DeploymentReworkRate, Evidence,
-    FailedDeployment, FailedDeploymentRecoveryTime, LeadTimeBases, LeadTimeBasis, LeftOut, Measures, Omission, Recovery, RecoveryBasis,
-    Step,
+    Bucket, ChangeFailRate, ChangeLeadTime, Counted, DeliveringDeployment, DeploymentFrequency,
+    DeploymentReworkRate, Evidence, FailedDeployment, FailedDeploymentRecoveryTime, LeadTimeBases,
+    LeadTimeBasis, LeftOut, Measures, Omission, Recovery, RecoveryBasis, Step,
 };
 use figures::{Division, Omissions, newest, percentile, ratio};
 
@@ -148,13 +148,20 @@ pub fn measure(deployments: &[Deployment], incidents: &[Incident], question: Que
     let lead_time_omissions = deliver(deployments, window, &mut known);
 
     let mut series = Division::of(window, question.step);
-    let (mut frequency, mut fail_rate, mut rework_rate) = (Omissions::default(), Omissions::default(), Omissions::default());
+    let (mut frequency, mut fail_rate, mut rework_rate) =
+        (Omissions::default(), Omissions::default(), Omissions::default());
     let mut recovery_omissions = Omissions::default();
-    let (mut changes, mut deliveries, mut failures, mut recoveries, mut rework) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut changes, mut deliveries, mut failures, mut recoveries, mut rework) =
+        (vec![], vec![], vec![], vec![], vec![]);
     let (mut judged, mut live, mut open) = (0, 0, 0);
-    let (mut lead_times, mut recovery_times, mut basis) = (Vec::new(), Vec::new(), LeadTimeBases::default());
+    let (mut lead_times, mut recovery_times, mut basis) =
+        (Vec::new(), Vec::new(), LeadTimeBases::default());
 
-    for (deployment, known) in deployments.iter().zip(&known).filter(|(deployment, _)| window.holds(deployment.counted.finished_at)) {
+    for (deployment, known) in deployments
+        .iter()
+        .zip(&known)
+        .filter(|(deployment, _)| window.holds(deployment.counted.finished_at))
+    {
         let bucket = series.at(deployment.counted.finished_at);
         if deployment.state.went_live() {
             live += 1;
@@ -175,7 +182,8 @@ pub fn measure(deployments: &[Deployment], incidents: &[Incident], question: Que
         if !known.lead_times.is_empty() {
             bucket.lead_times.extend(&known.lead_times);
             lead_times.extend(&known.lead_times);
-            let from = if deployment.commits.is_empty() { &mut basis.release } else { &mut basis.commits };
+            let from =
+                if deployment.commits.is_empty() { &mut basis.release } else { &mut basis.commits };
             *from += known.lead_times.len();
             deliveries.push((deployment, known));
         }
@@ -223,7 +231,11 @@ pub fn measure(deployments: &[Deployment], incidents: &[Incident], question: Que
             deployments: newest(&deliveries, named, |(deployment, known)| {
                 Some(DeliveringDeployment {
                     deployment: deployment.counted.clone(),
-                    basis: if deployment.commits.is_empty() { LeadTimeBasis::Release } else { LeadTimeBasis::Commits },
+                    basis: if deployment.commits.is_empty() {
+                        LeadTimeBasis::Release
+                    } else {
+                        LeadTimeBasis::Commits
+                    },
                     n: known.lead_times.len(),
                     p50_seconds: percentile(&known.lead_times, 50)?,
                 })
@@ -238,7 +250,11 @@ pub fn measure(deployments: &[Deployment], incidents: &[Incident], question: Que
                 Some(FailedDeployment {
                     deployment: deployment.counted.clone(),
                     because: because.clone(),
-                    incidents: known.incidents.iter().map(|incident| incidents[*incident].id.clone()).collect(),
+                    incidents: known
+                        .incidents
+                        .iter()
+                        .map(|incident| incidents[*incident].id.clone())
+                        .collect(),
                 })
             }),
         },
@@ -280,7 +296,8 @@ struct Line<'a> {
 /// mends that.
 fn judge(deployments: &[Deployment], incidents: &[Incident]) -> Vec<Known> {
     let mut known = vec![Known::default(); deployments.len()];
-    let places: HashMap<&str, usize> = deployments.iter().enumerate().map(|(i, d)| (d.counted.id.as_str(), i)).collect();
+    let places: HashMap<&str, usize> =
+        deployments.iter().enumerate().map(|(i, d)| (d.counted.id.as_str(), i)).collect();
     let mut mends_a_known_cause = HashSet::new();
     for (i, incident) in incidents.iter().enumerate() {
         for cause in incident.caused_by.iter().filter_map(|id| places.get(id.as_str())) {
@@ -292,18 +309,23 @@ fn judge(deployments: &[Deployment], incidents: &[Incident]) -> Vec<Known> {
     }
 
     let mut lines: HashMap<(&str, &str), Line> = HashMap::new();
-    for (i, deployment) in deployments.iter().enumerate().filter(|(_, deployment)| deployment.state.went_live()) {
+    for (i, deployment) in
+        deployments.iter().enumerate().filter(|(_, deployment)| deployment.state.went_live())
+    {
         let Counted { id, service, environment, version, kind, .. } = &deployment.counted;
         let line = lines.entry((service, environment)).or_default();
         match kind {
             Kind::Rollback => {
                 let target = line.last.get(version.as_str()).copied();
-                while let Some(top) = line.standing.pop_if(|top| target.is_none_or(|target| *top > target)) {
+                while let Some(top) =
+                    line.standing.pop_if(|top| target.is_none_or(|target| *top > target))
+                {
                     known[top].rolled_back_by = Some(i);
                 }
             }
             Kind::Hotfix if !mends_a_known_cause.contains(id.as_str()) => {
-                if let Some(mended) = line.latest.filter(|latest| deployments[*latest].is_change()) {
+                if let Some(mended) = line.latest.filter(|latest| deployments[*latest].is_change())
+                {
                     known[mended].hotfixed_by = Some(i);
                 }
             }
@@ -322,12 +344,17 @@ fn judge(deployments: &[Deployment], incidents: &[Incident]) -> Vec<Known> {
 fn deliver(deployments: &[Deployment], window: Window, known: &mut [Known]) -> Omissions {
     let mut omissions = Omissions::default();
     let mut delivered: HashSet<(&str, &str)> = HashSet::new();
-    for (deployment, known) in deployments.iter().zip(known).filter(|(deployment, _)| deployment.is_change()) {
+    for (deployment, known) in
+        deployments.iter().zip(known).filter(|(deployment, _)| deployment.is_change())
+    {
         let Counted { service, version, finished_at, .. } = &deployment.counted;
         let is_asked_for = window.holds(*finished_at);
         let of_release = deployment.committed_at.filter(|_| deployment.commits.is_empty());
         let sha = deployment.git_sha.as_deref().unwrap_or(version);
-        let commits = deployment.commits.iter().map(|commit| (commit.sha.as_str(), commit.committed_at, commit.is_merge));
+        let commits = deployment
+            .commits
+            .iter()
+            .map(|commit| (commit.sha.as_str(), commit.committed_at, commit.is_merge));
         for (sha, committed_at, is_merge) in commits.chain(of_release.map(|at| (sha, at, false))) {
             let is_first = delivered.insert((service, sha));
             if !is_asked_for {
@@ -367,10 +394,20 @@ impl End {
                 deployment,
                 seconds: Some(*seconds),
                 recovered_at: Some(*at),
-                basis: Some(if fixed_by.is_some() { RecoveryBasis::Fix } else { RecoveryBasis::Incident }),
+                basis: Some(if fixed_by.is_some() {
+                    RecoveryBasis::Fix
+                } else {
+                    RecoveryBasis::Incident
+                }),
                 fixed_by: fixed_by.clone(),
             }),
-            End::Open => Some(Recovery { deployment, seconds: None, recovered_at: None, basis: None, fixed_by: None }),
+            End::Open => Some(Recovery {
+                deployment,
+                seconds: None,
+                recovered_at: None,
+                basis: None,
+                fixed_by: None,
+            }),
             End::LeftOut(_) => None,
         }
     }
@@ -380,7 +417,10 @@ impl Known {
     fn evidence(&self, deployment: &Deployment) -> Vec<Evidence> {
         let shown = [
             (Evidence::Incident, !self.incidents.is_empty()),
-            (Evidence::RolledBack, self.rolled_back_by.is_some() || deployment.state == State::RolledBack),
+            (
+                Evidence::RolledBack,
+                self.rolled_back_by.is_some() || deployment.state == State::RolledBack,
+            ),
             (Evidence::Hotfixed, self.hotfixed_by.is_some()),
         ];
         shown.into_iter().filter(|(_, is_shown)| *is_shown).map(|(evidence, _)| evidence).collect()
@@ -388,9 +428,17 @@ impl Known {
 
     /// When a failure was over. What caused no incident is over with the first fix that went live. An incident that goes on says
     /// that no fix was enough; one that is over was mended by the last fix that went live until its end, or else by its end.
-    fn end(&self, deployment: &Deployment, deployments: &[Deployment], incidents: &[Incident]) -> End {
+    fn end(
+        &self,
+        deployment: &Deployment,
+        deployments: &[Deployment],
+        incidents: &[Incident],
+    ) -> End {
         let failed_at = deployment.counted.finished_at;
-        let next = [self.rolled_back_by, self.hotfixed_by].into_iter().flatten().map(|fix| &deployments[fix].counted);
+        let next = [self.rolled_back_by, self.hotfixed_by]
+            .into_iter()
+            .flatten()
+            .map(|fix| &deployments[fix].counted);
         let next: Vec<_> = next.map(|fix| (fix.finished_at, fix.id.as_str())).collect();
         let end = if self.incidents.is_empty() {
             match next.into_iter().min() {
@@ -402,7 +450,10 @@ impl Known {
             for incident in self.incidents.iter().map(|incident| &incidents[*incident]) {
                 let Some(over_at) = incident.resolved_at else { return End::Open };
                 let linked = incident.fixed_by.iter().map(|fix| (fix.finished_at, fix.id.as_str()));
-                let fix = linked.chain(next.iter().copied()).filter(|(at, _)| failed_at <= *at && *at <= over_at).max();
+                let fix = linked
+                    .chain(next.iter().copied())
+                    .filter(|(at, _)| failed_at <= *at && *at <= over_at)
+                    .max();
                 ends.push(fix.map_or((over_at, None), |(at, fix)| (at, Some(fix))));
             }
             match ends.into_iter().max() {
@@ -414,7 +465,11 @@ impl Known {
         if at < failed_at {
             return End::LeftOut(LeftOut::OverBefore);
         }
-        End::Recovered { at, seconds: at.duration_since(failed_at).as_secs(), fixed_by: fixed_by.map(str::to_owned) }
+        End::Recovered {
+            at,
+            seconds: at.duration_since(failed_at).as_secs(),
+            fixed_by: fixed_by.map(str::to_owned),
+        }
     }
 }
 
@@ -436,13 +491,27 @@ mod tests {
     const HOUR: i64 = 3600;
 
     fn march() -> Question {
-        let window = Window { since: at("2026-03-01T00:00:00Z"), until: at("2026-04-01T00:00:00Z") };
+        let window =
+            Window { since: at("2026-03-01T00:00:00Z"), until: at("2026-04-01T00:00:00Z") };
         Question { window, step: None, named: 100 }
     }
 
-    fn deployment(id: &str, version: &str, kind: Kind, state: State, finished_at: Timestamp) -> Deployment {
+    fn deployment(
+        id: &str,
+        version: &str,
+        kind: Kind,
+        state: State,
+        finished_at: Timestamp,
+    ) -> Deployment {
         let (id, version) = (id.to_owned(), version.to_owned());
-        let counted = Counted { id, service: "checkout".into(), environment: "production".into(), version, kind, finished_at };
+        let counted = Counted {
+            id,
+            service: "checkout".into(),
+            environment: "production".into(),
+            version,
+            kind,
+            finished_at,
+        };
         Deployment { counted, state, commits: vec![], git_sha: None, committed_at: None }
     }
 
@@ -453,7 +522,9 @@ mod tests {
         let mut live: Option<usize> = None;
         for (i, word) in story.split(' ').enumerate() {
             let version = word.trim_end_matches(['h', 'f']);
-            let is = |deployment: &Deployment| deployment.counted.version == version && deployment.state.went_live();
+            let is = |deployment: &Deployment| {
+                deployment.counted.version == version && deployment.state.went_live()
+            };
             let kind = kind(Place {
                 is_live: live.is_some_and(|live| is(&told[live])),
                 was_live: told.iter().any(is),
@@ -461,7 +532,8 @@ mod tests {
             });
             let failed = word.ends_with('f');
             if let Some(live) = live.filter(|_| !failed) {
-                told[live].state = if kind == Kind::Rollback { State::RolledBack } else { State::Superseded };
+                told[live].state =
+                    if kind == Kind::Rollback { State::RolledBack } else { State::Superseded };
             }
             let state = if failed { State::Failed } else { State::Succeeded };
             told.push(deployment(&i.to_string(), version, kind, state, hour(i as i64)));
@@ -482,7 +554,14 @@ mod tests {
     /// Of each failed deployment: how many hours it took, and what ended it; neither while it is open.
     fn ends(measures: &Measures) -> Vec<(&str, Option<i64>, Option<&str>)> {
         let ends = measures.failed_deployment_recovery_time.deployments.iter().rev();
-        ends.map(|end| (end.deployment.id.as_str(), end.seconds.map(|seconds| seconds / HOUR), end.fixed_by.as_deref())).collect()
+        ends.map(|end| {
+            (
+                end.deployment.id.as_str(),
+                end.seconds.map(|seconds| seconds / HOUR),
+                end.fixed_by.as_deref(),
+            )
+        })
+        .collect()
     }
 
     fn omitted(omissions: &[Omission]) -> Vec<(LeftOut, usize)> {
@@ -527,12 +606,24 @@ mod tests {
         for (story, changes, expected, (hotfixes, rollbacks, live)) in cases {
             let measures = measure(&place(story), &[], march());
             assert_eq!(failed(&measures), *expected, "{story}");
-            assert_eq!((measures.change_fail_rate.failed, measures.change_fail_rate.n), (expected.len(), *changes), "{story}");
+            assert_eq!(
+                (measures.change_fail_rate.failed, measures.change_fail_rate.n),
+                (expected.len(), *changes),
+                "{story}"
+            );
             assert_eq!(measures.deployment_frequency.n, *changes, "{story}");
             let rework = &measures.deployment_rework_rate;
-            assert_eq!((rework.hotfixes, rework.rollbacks, rework.n), (*hotfixes, *rollbacks, *live), "{story}");
+            assert_eq!(
+                (rework.hotfixes, rework.rollbacks, rework.n),
+                (*hotfixes, *rollbacks, *live),
+                "{story}"
+            );
             assert_eq!(rework.rate, Some((hotfixes + rollbacks) as f64 / *live as f64), "{story}");
-            assert_eq!(measures.change_fail_rate.rate, Some(expected.len() as f64 / *changes as f64), "{story}");
+            assert_eq!(
+                measures.change_fail_rate.rate,
+                Some(expected.len() as f64 / *changes as f64),
+                "{story}"
+            );
         }
     }
 
@@ -550,22 +641,39 @@ mod tests {
         assert_eq!(failed(&measures), [("1", &[RolledBack][..])]);
         // Too late to be looked for, so that its end can't be told.
         assert_eq!(ends(&measures), []);
-        assert_eq!(omitted(&measures.failed_deployment_recovery_time.left_out), [(LeftOut::FixUnknown, 1)]);
+        assert_eq!(
+            omitted(&measures.failed_deployment_recovery_time.left_out),
+            [(LeftOut::FixUnknown, 1)]
+        );
     }
 
     #[test]
     fn nothing_gives_no_figures() {
         for deployments in [vec![], place("1f")] {
             let measures = measure(&deployments, &[], march());
-            assert_eq!((measures.deployment_frequency.n, measures.deployment_frequency.per_day), (0, 0.0));
-            let (lead, recovery) = (&measures.change_lead_time, &measures.failed_deployment_recovery_time);
+            assert_eq!(
+                (measures.deployment_frequency.n, measures.deployment_frequency.per_day),
+                (0, 0.0)
+            );
+            let (lead, recovery) =
+                (&measures.change_lead_time, &measures.failed_deployment_recovery_time);
             assert_eq!((lead.n, lead.p50_seconds, lead.p90_seconds), (0, None, None));
             assert_eq!((measures.change_fail_rate.rate, measures.change_fail_rate.n), (None, 0));
-            assert_eq!((recovery.n, recovery.open, recovery.p50_seconds, recovery.p90_seconds), (0, 0, None, None));
-            assert_eq!((measures.deployment_rework_rate.rate, measures.deployment_rework_rate.n), (None, 0));
+            assert_eq!(
+                (recovery.n, recovery.open, recovery.p50_seconds, recovery.p90_seconds),
+                (0, 0, None, None)
+            );
+            assert_eq!(
+                (measures.deployment_rework_rate.rate, measures.deployment_rework_rate.n),
+                (None, 0)
+            );
             assert_eq!(measures.series.buckets.len(), 31);
         }
-        assert_eq!(measure(&place("1 2"), &[], march()).change_fail_rate.rate, Some(0.0), "none failed, of some");
+        assert_eq!(
+            measure(&place("1 2"), &[], march()).change_fail_rate.rate,
+            Some(0.0),
+            "none failed, of some"
+        );
     }
 
     #[test]
@@ -575,25 +683,47 @@ mod tests {
             told[i].state = state;
         }
         let measures = measure(&told, &[], march());
-        let never_live = [(LeftOut::Failed, 1), (LeftOut::Cancelled, 1), (LeftOut::Rejected, 1), (LeftOut::Expired, 1)];
-        let no_change: Vec<_> = [(LeftOut::Redeploy, 1), (LeftOut::Rollback, 1)].into_iter().chain(never_live).collect();
+        let never_live = [
+            (LeftOut::Failed, 1),
+            (LeftOut::Cancelled, 1),
+            (LeftOut::Rejected, 1),
+            (LeftOut::Expired, 1),
+        ];
+        let no_change: Vec<_> = [(LeftOut::Redeploy, 1), (LeftOut::Rollback, 1)]
+            .into_iter()
+            .chain(never_live)
+            .collect();
         assert_eq!(omitted(&measures.deployment_frequency.left_out), no_change);
         assert_eq!(omitted(&measures.change_fail_rate.left_out), no_change);
         assert_eq!(omitted(&measures.deployment_rework_rate.left_out), never_live);
-        assert_eq!(ids(&measures.deployment_frequency.deployments), ["8", "2", "0"], "the newest first");
+        assert_eq!(
+            ids(&measures.deployment_frequency.deployments),
+            ["8", "2", "0"],
+            "the newest first"
+        );
         assert_eq!(ids(&measures.deployment_rework_rate.deployments), ["8", "3"]);
         let fewer = measure(&told, &[], Question { named: 1, ..march() });
-        assert_eq!((ids(&fewer.deployment_frequency.deployments), fewer.deployment_frequency.n), (vec!["8"], 3));
+        assert_eq!(
+            (ids(&fewer.deployment_frequency.deployments), fewer.deployment_frequency.n),
+            (vec!["8"], 3)
+        );
         assert_eq!(fewer.deployment_frequency.per_day, 3.0 / 31.0);
     }
 
     #[test]
     fn the_window_is_half_open_and_judged_by_what_is_around_it() {
         let mut told = place("1 2 3 2 4");
-        let window = |since: i64, until: i64| Question { window: Window { since: hour(since), until: hour(until) }, ..march() };
+        let window = |since: i64, until: i64| Question {
+            window: Window { since: hour(since), until: hour(until) },
+            ..march()
+        };
         let of = |told: &[Deployment], since, until| {
             let measures = measure(told, &[], window(since, until));
-            (measures.deployment_frequency.n, measures.change_fail_rate.failed, measures.deployment_rework_rate.rollbacks)
+            (
+                measures.deployment_frequency.n,
+                measures.change_fail_rate.failed,
+                measures.deployment_rework_rate.rollbacks,
+            )
         };
         assert_eq!(of(&told, 0, 5), (4, 1, 1));
         assert_eq!(of(&told, 0, 2), (2, 0, 0));
@@ -608,7 +738,10 @@ mod tests {
         assert_eq!(ends(&measures), [("2", Some(1), Some("3"))], "mended after the window");
         // Back to a release that went live before all that is known.
         let back = &place("1 2 3 1")[1..];
-        assert_eq!(failed(&measure(back, &[], march())), [("1", &[RolledBack][..]), ("2", &[RolledBack][..])]);
+        assert_eq!(
+            failed(&measure(back, &[], march())),
+            [("1", &[RolledBack][..]), ("2", &[RolledBack][..])]
+        );
     }
 
     fn incident(caused_by: &[usize], fixed_by: &[usize], resolved_at: Option<i64>) -> Incident {
@@ -623,29 +756,106 @@ mod tests {
 
     #[test]
     fn a_failure_lasts_until_its_fix_or_the_end_of_its_incident() {
-        let older = Incident { caused_by: vec!["older than all".into()], ..incident(&[], &[2], Some(5)) };
-        type Case<'a> = (&'a str, &'a str, &'a [Incident], &'a [(&'a str, Option<i64>, Option<&'a str>)]);
+        let older =
+            Incident { caused_by: vec!["older than all".into()], ..incident(&[], &[2], Some(5)) };
+        type Case<'a> =
+            (&'a str, &'a str, &'a [Incident], &'a [(&'a str, Option<i64>, Option<&'a str>)]);
         let cases: &[Case] = &[
             ("the rollback", "1 2 1", &[], &[("1", Some(1), Some("2"))]),
-            ("the rollback past both", "1 2 3 1", &[], &[("1", Some(2), Some("3")), ("2", Some(1), Some("3"))]),
+            (
+                "the rollback past both",
+                "1 2 3 1",
+                &[],
+                &[("1", Some(2), Some("3")), ("2", Some(1), Some("3"))],
+            ),
             ("the hotfix", "1 2 3h", &[], &[("1", Some(1), Some("2"))]),
-            ("the first of them", "1 2 3h 1", &[], &[("1", Some(1), Some("2")), ("2", Some(1), Some("3"))]),
-            ("the end of the incident", "1 2", &[incident(&[1], &[], Some(4))], &[("1", Some(3), None)]),
+            (
+                "the first of them",
+                "1 2 3h 1",
+                &[],
+                &[("1", Some(1), Some("2")), ("2", Some(1), Some("3"))],
+            ),
+            (
+                "the end of the incident",
+                "1 2",
+                &[incident(&[1], &[], Some(4))],
+                &[("1", Some(3), None)],
+            ),
             ("an incident that goes on", "1 2", &[incident(&[1], &[], None)], &[("1", None, None)]),
-            ("one that goes on in spite of a fix", "1 2 1", &[incident(&[1], &[2], None)], &[("1", None, None)]),
-            ("the fix, not the paperwork", "1 2 1", &[incident(&[1], &[2], Some(9))], &[("1", Some(1), Some("2"))]),
-            ("a rollback that nobody linked", "1 2 1", &[incident(&[1], &[], Some(9))], &[("1", Some(1), Some("2"))]),
-            ("the end before a late fix", "1 2 3 4", &[incident(&[1], &[3], Some(2))], &[("1", Some(1), None)]),
-            ("a fix at the very end", "1 2 3", &[incident(&[1], &[2], Some(2))], &[("1", Some(1), Some("2"))]),
-            ("the fix that was enough", "1 2 3 4", &[incident(&[1], &[2, 3], Some(5))], &[("1", Some(2), Some("3"))]),
-            ("the last of two", "1 2", &[incident(&[1], &[], Some(3)), incident(&[1], &[], Some(5))], &[("1", Some(4), None)]),
-            ("one of two goes on", "1 2", &[incident(&[1], &[], Some(3)), incident(&[1], &[], None)], &[("1", None, None)]),
-            ("two that caused it", "1 2", &[incident(&[0, 1], &[], Some(3))], &[("0", Some(3), None), ("1", Some(2), None)]),
+            (
+                "one that goes on in spite of a fix",
+                "1 2 1",
+                &[incident(&[1], &[2], None)],
+                &[("1", None, None)],
+            ),
+            (
+                "the fix, not the paperwork",
+                "1 2 1",
+                &[incident(&[1], &[2], Some(9))],
+                &[("1", Some(1), Some("2"))],
+            ),
+            (
+                "a rollback that nobody linked",
+                "1 2 1",
+                &[incident(&[1], &[], Some(9))],
+                &[("1", Some(1), Some("2"))],
+            ),
+            (
+                "the end before a late fix",
+                "1 2 3 4",
+                &[incident(&[1], &[3], Some(2))],
+                &[("1", Some(1), None)],
+            ),
+            (
+                "a fix at the very end",
+                "1 2 3",
+                &[incident(&[1], &[2], Some(2))],
+                &[("1", Some(1), Some("2"))],
+            ),
+            (
+                "the fix that was enough",
+                "1 2 3 4",
+                &[incident(&[1], &[2, 3], Some(5))],
+                &[("1", Some(2), Some("3"))],
+            ),
+            (
+                "the last of two",
+                "1 2",
+                &[incident(&[1], &[], Some(3)), incident(&[1], &[], Some(5))],
+                &[("1", Some(4), None)],
+            ),
+            (
+                "one of two goes on",
+                "1 2",
+                &[incident(&[1], &[], Some(3)), incident(&[1], &[], None)],
+                &[("1", None, None)],
+            ),
+            (
+                "two that caused it",
+                "1 2",
+                &[incident(&[0, 1], &[], Some(3))],
+                &[("0", Some(3), None), ("1", Some(2), None)],
+            ),
             // Linked to an incident of which the cause is known, a hotfix mends that, and not what happens to be before it.
-            ("a fix of another", "1 2 3 4h", &[incident(&[1], &[3], Some(5))], &[("1", Some(2), Some("3"))]),
-            ("the cause is not known", "1 2 3h", &[incident(&[], &[2], Some(5))], &[("1", Some(1), Some("2"))]),
+            (
+                "a fix of another",
+                "1 2 3 4h",
+                &[incident(&[1], &[3], Some(5))],
+                &[("1", Some(2), Some("3"))],
+            ),
+            (
+                "the cause is not known",
+                "1 2 3h",
+                &[incident(&[], &[2], Some(5))],
+                &[("1", Some(1), Some("2"))],
+            ),
             ("a fix of something older", "1 2 3h", &[older], &[]),
-            ("whoever mended something before", "1 2 3", &[incident(&[2], &[1], Some(4))], &[("2", Some(2), None)]),
+            (
+                "whoever mended something before",
+                "1 2 3",
+                &[incident(&[2], &[1], Some(4))],
+                &[("2", Some(2), None)],
+            ),
         ];
         for (name, story, incidents, expected) in cases {
             let measures = measure(&place(story), incidents, march());
@@ -656,8 +866,14 @@ mod tests {
             assert_eq!(measures.change_fail_rate.failed, expected.len(), "{name}");
         }
         let measures = measure(&place("1 2"), &[incident(&[1], &[], Some(0))], march());
-        assert_eq!((measures.change_fail_rate.failed, measures.failed_deployment_recovery_time.n), (1, 0));
-        assert_eq!(omitted(&measures.failed_deployment_recovery_time.left_out), [(LeftOut::OverBefore, 1)]);
+        assert_eq!(
+            (measures.change_fail_rate.failed, measures.failed_deployment_recovery_time.n),
+            (1, 0)
+        );
+        assert_eq!(
+            omitted(&measures.failed_deployment_recovery_time.left_out),
+            [(LeftOut::OverBefore, 1)]
+        );
     }
 
     #[test]
@@ -671,7 +887,11 @@ mod tests {
             let told = place(story);
             let before = measure(&told, &[], march());
             let after = measure(&told, &[incident(&[cause], &[], Some(4))], march());
-            assert_eq!(after.change_fail_rate.failed, before.change_fail_rate.failed + 1, "{story}");
+            assert_eq!(
+                after.change_fail_rate.failed,
+                before.change_fail_rate.failed + 1,
+                "{story}"
+            );
             assert_eq!(after.change_fail_rate.n, before.change_fail_rate.n + 1, "{story}");
             assert_eq!(after.change_fail_rate.left_out, [], "{story}");
             assert_eq!(after.deployment_frequency, before.deployment_frequency, "{story}");
@@ -687,7 +907,8 @@ mod tests {
     fn a_commit_counts_where_it_is_first_delivered() {
         let mut told = place("1 2 3 2 4 5 6f 7 8");
         told[0].commits = vec![commit("a", -2), commit("b", -1)];
-        told[1].commits = vec![commit("b", -1), commit("c", -3), Commit { is_merge: true, ..commit("m", 0) }];
+        told[1].commits =
+            vec![commit("b", -1), commit("c", -3), Commit { is_merge: true, ..commit("m", 0) }];
         // A commit of its own counts only where there is no list, and when it is new.
         told[2].committed_at = Some(hour(-8));
         told[2].git_sha = Some("d".into());
@@ -699,7 +920,11 @@ mod tests {
         told[7].commits = vec![commit("f", 0), commit("g", 8)];
         told[8].committed_at = Some(hour(8));
         let lead = measure(&told, &[], march()).change_lead_time;
-        let delivered: Vec<_> = lead.deployments.iter().map(|d| (d.deployment.id.as_str(), d.basis, d.n, d.p50_seconds / HOUR)).collect();
+        let delivered: Vec<_> = lead
+            .deployments
+            .iter()
+            .map(|d| (d.deployment.id.as_str(), d.basis, d.n, d.p50_seconds / HOUR))
+            .collect();
         let expected = [
             ("8", LeadTimeBasis::Release, 1, 0),
             ("7", LeadTimeBasis::Commits, 1, 7),
@@ -711,20 +936,34 @@ mod tests {
         assert_eq!((lead.n, lead.basis), (6, LeadTimeBases { commits: 4, release: 2 }));
         // 0, 1, 2, 4, 7, 10 hours.
         assert_eq!((lead.p50_seconds, lead.p90_seconds), (Some(2 * HOUR), Some(10 * HOUR)));
-        let expected = [(LeftOut::MergeCommit, 1), (LeftOut::DeliveredBefore, 2), (LeftOut::NoCommitTime, 1), (LeftOut::CommittedAfter, 1)];
+        let expected = [
+            (LeftOut::MergeCommit, 1),
+            (LeftOut::DeliveredBefore, 2),
+            (LeftOut::NoCommitTime, 1),
+            (LeftOut::CommittedAfter, 1),
+        ];
         assert_eq!(omitted(&lead.left_out), expected);
 
         // What was delivered before the window is not delivered again in it.
         let window = Window { since: hour(1), until: hour(2) };
         let lead = measure(&told, &[], Question { window, ..march() }).change_lead_time;
-        assert_eq!((lead.n, omitted(&lead.left_out)), (1, vec![(LeftOut::MergeCommit, 1), (LeftOut::DeliveredBefore, 1)]));
+        assert_eq!(
+            (lead.n, omitted(&lead.left_out)),
+            (1, vec![(LeftOut::MergeCommit, 1), (LeftOut::DeliveredBefore, 1)])
+        );
 
         // The same commit in another place of the service is delivered already; in another service it is new.
         for (environment, service, n) in [("us", "checkout", 2), ("production", "billing", 4)] {
             let mut told = place("1 2");
-            (told[1].counted.environment, told[1].counted.service) = (environment.into(), service.into());
-            told.iter_mut().for_each(|deployment| deployment.commits = vec![commit("a", -2), commit("b", -1)]);
-            assert_eq!(measure(&told, &[], march()).change_lead_time.n, n, "{service} in {environment}");
+            (told[1].counted.environment, told[1].counted.service) =
+                (environment.into(), service.into());
+            told.iter_mut()
+                .for_each(|deployment| deployment.commits = vec![commit("a", -2), commit("b", -1)]);
+            assert_eq!(
+                measure(&told, &[], march()).change_lead_time.n,
+                n,
+                "{service} in {environment}"
+            );
         }
     }
 
@@ -740,7 +979,11 @@ mod tests {
             (&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], Some(6), Some(10)),
         ];
         for (values, median, ninetieth) in cases {
-            assert_eq!((percentile(values, 50), percentile(values, 90)), (*median, *ninetieth), "{values:?}");
+            assert_eq!(
+                (percentile(values, 50), percentile(values, 90)),
+                (*median, *ninetieth),
+                "{values:?}"
+            );
         }
     }
 
@@ -749,21 +992,33 @@ mod tests {
         let cut = |since: &str, until: &str, step| -> (Step, Vec<String>) {
             let window = Window { since: at(since), until: at(until) };
             let series = measure(&[], &[], Question { window, step, named: 1 }).series;
-            let mut edges: Vec<_> = series.buckets.iter().map(|bucket| bucket.from.to_string()).collect();
+            let mut edges: Vec<_> =
+                series.buckets.iter().map(|bucket| bucket.from.to_string()).collect();
             edges.extend(series.buckets.last().map(|bucket| bucket.until.to_string()));
             assert!(series.buckets.windows(2).all(|pair| pair[0].until == pair[1].from));
             (series.bucket, edges)
         };
-        let days = ["2026-03-01T12:00:00Z", "2026-03-02T00:00:00Z", "2026-03-03T00:00:00Z", "2026-03-03T06:00:00Z"];
+        let days = [
+            "2026-03-01T12:00:00Z",
+            "2026-03-02T00:00:00Z",
+            "2026-03-03T00:00:00Z",
+            "2026-03-03T06:00:00Z",
+        ];
         assert_eq!(cut(days[0], days[3], None), (Step::Day, days.map(str::to_owned).to_vec()));
         // 2026-03-02 is a Monday.
         let weeks = ["2026-03-01T12:00:00Z", "2026-03-02T00:00:00Z", "2026-03-09T00:00:00Z"];
-        assert_eq!(cut(weeks[0], weeks[2], Some(Step::Week)), (Step::Week, weeks.map(str::to_owned).to_vec()));
+        assert_eq!(
+            cut(weeks[0], weeks[2], Some(Step::Week)),
+            (Step::Week, weeks.map(str::to_owned).to_vec())
+        );
         assert_eq!(cut("1969-12-31T00:00:00Z", "1970-01-02T00:00:00Z", None).1.len(), 3);
         assert_eq!(cut("2026-01-01T00:00:00Z", "2026-02-05T00:00:00Z", None).0, Step::Day);
         let (step, edges) = cut("2026-01-01T00:00:00Z", "2026-02-05T00:00:00.000001Z", None);
         assert_eq!((step, edges.len()), (Step::Week, 7));
-        assert_eq!(cut("2025-01-01T00:00:00Z", "2026-01-02T00:00:00Z", Some(Step::Day)).1.len(), 367);
+        assert_eq!(
+            cut("2025-01-01T00:00:00Z", "2026-01-02T00:00:00Z", Some(Step::Day)).1.len(),
+            367
+        );
 
         let mut told = place("1 2 1 3h");
         told[1].commits = vec![commit("a", -5), commit("b", -1), commit("c", 0)];
@@ -771,10 +1026,17 @@ mod tests {
         told[3].committed_at = Some(hour(23));
         let series = measure(&told, &[], march()).series;
         let [monday, tuesday] = [1, 2].map(|day: usize| &series.buckets[day]);
-        let figures = |bucket: &Bucket| (bucket.deployments, bucket.failed, bucket.went_live, bucket.rework);
+        let figures =
+            |bucket: &Bucket| (bucket.deployments, bucket.failed, bucket.went_live, bucket.rework);
         assert_eq!((figures(monday), figures(tuesday)), ((2, 1, 3, 1), (1, 0, 1, 1)));
-        assert_eq!((monday.lead_time_p50_seconds, monday.recovery_p50_seconds), (Some(2 * HOUR), Some(HOUR)));
-        assert_eq!((tuesday.lead_time_p50_seconds, tuesday.recovery_p50_seconds), (Some(HOUR), None));
+        assert_eq!(
+            (monday.lead_time_p50_seconds, monday.recovery_p50_seconds),
+            (Some(2 * HOUR), Some(HOUR))
+        );
+        assert_eq!(
+            (tuesday.lead_time_p50_seconds, tuesday.recovery_p50_seconds),
+            (Some(HOUR), None)
+        );
         let other: usize = series.buckets.iter().map(|bucket| bucket.went_live).sum();
         assert_eq!(other, 4, "nothing elsewhere");
     }

@@ -193,7 +193,10 @@ pub(super) fn micros<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::
 }
 
 /// The same, where there may be none.
-pub(super) fn micros_if_any<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn micros_if_any<S: Serializer>(
+    at: &Option<Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match at {
         Some(at) => micros(at, serializer),
         None => serializer.serialize_none(),
@@ -208,15 +211,24 @@ pub fn decide(facts: &Facts, now: Timestamp) -> Decision {
     if facts.policy.is_production && !facts.release.has_digest {
         reasons.push(Reason::new(
             Code::DigestMissing,
-            format!("{} runs images by digest, and release {} names none.", facts.policy.environment, facts.release.version),
+            format!(
+                "{} runs images by digest, and release {} names none.",
+                facts.policy.environment, facts.release.version
+            ),
         ));
     }
     seasoned(facts, now, &mut reasons);
     if let Some(running) = &facts.running {
-        reasons.push(Reason::new(Code::DeploymentRunning, "Another deployment is running there.".into()).about(running));
+        reasons.push(
+            Reason::new(Code::DeploymentRunning, "Another deployment is running there.".into())
+                .about(running),
+        );
     }
-    for incident in facts.incidents.iter().filter(|incident| !incident.is_fixed_by_this && !facts.is_rollback) {
-        let detail = format!("There is an open incident: {}. A rollback or its fix may go.", incident.title);
+    for incident in
+        facts.incidents.iter().filter(|incident| !incident.is_fixed_by_this && !facts.is_rollback)
+    {
+        let detail =
+            format!("There is an open incident: {}. A rollback or its fix may go.", incident.title);
         reasons.push(Reason::new(Code::OpenIncident, detail).about(&incident.id));
     }
     if facts.step == Step::Start {
@@ -243,7 +255,11 @@ fn frozen(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
     for freeze in &facts.freezes {
         let passes = freeze.is_overridden || facts.is_rollback && freeze.allow_rollback;
         let Some(until) = freeze.schedule.holds(now).filter(|_| !passes) else { continue };
-        let reason = Reason::new(Code::Frozen, format!("There is a freeze: {}.", freeze.reason.trim_end_matches('.'))).about(&freeze.id);
+        let reason = Reason::new(
+            Code::Frozen,
+            format!("There is a freeze: {}.", freeze.reason.trim_end_matches('.')),
+        )
+        .about(&freeze.id);
         reasons.push(match until {
             Until::At(end) => reason.until(end),
             Until::Ended => reason,
@@ -255,29 +271,38 @@ fn scanned(facts: &Facts, reasons: &mut Vec<Reason>) {
     let (version, environment) = (&facts.release.version, &facts.policy.environment);
     match facts.release.scan_passed {
         _ if !facts.policy.require_scan => {}
-        None => {
-            reasons.push(Reason::new(Code::ScanMissing, format!("{environment} requires a scan, and release {version} was not scanned.")))
-        }
-        Some(false) => {
-            reasons.push(Reason::new(Code::ScanFailed, format!("{environment} requires a scan, and that of release {version} failed.")))
-        }
+        None => reasons.push(Reason::new(
+            Code::ScanMissing,
+            format!("{environment} requires a scan, and release {version} was not scanned."),
+        )),
+        Some(false) => reasons.push(Reason::new(
+            Code::ScanFailed,
+            format!("{environment} requires a scan, and that of release {version} failed."),
+        )),
         Some(true) => {}
     }
 }
 
 /// A rollback goes to what has run there before: it need not pass through the predecessor again.
 fn seasoned(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
-    let Some(predecessor) = facts.policy.predecessor.as_deref().filter(|_| !facts.is_rollback) else { return };
+    let Some(predecessor) = facts.policy.predecessor.as_deref().filter(|_| !facts.is_rollback)
+    else {
+        return;
+    };
     let version = &facts.release.version;
     let Some(succeeded_at) = facts.release.succeeded_before_at else {
-        reasons.push(Reason::new(Code::NotInPredecessor, format!("Release {version} has not succeeded in {predecessor} yet.")));
+        reasons.push(Reason::new(
+            Code::NotInPredecessor,
+            format!("Release {version} has not succeeded in {predecessor} yet."),
+        ));
         return;
     };
     let soak = SignedDuration::from_mins(facts.policy.soak_minutes.into());
     let soaked_at = succeeded_at.saturating_add(soak).unwrap_or(Timestamp::MAX);
     if now < soaked_at {
         let minutes = facts.policy.soak_minutes;
-        let detail = format!("Release {version} must have been in {predecessor} for {minutes} minutes.");
+        let detail =
+            format!("Release {version} must have been in {predecessor} for {minutes} minutes.");
         reasons.push(Reason::new(Code::Soaking, detail).until(soaked_at));
     }
 }
@@ -286,15 +311,22 @@ fn seasoned(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
 /// GitHub does it, in any case.
 fn counts(facts: &Facts, opinion: &Opinion) -> bool {
     let mut own = [Some(&facts.requested_by), facts.recorded_by.as_ref()].into_iter().flatten();
-    !opinion.approved || facts.policy.allow_self_approval || !own.any(|name| name.eq_ignore_ascii_case(&opinion.approver))
+    !opinion.approved
+        || facts.policy.allow_self_approval
+        || !own.any(|name| name.eq_ignore_ascii_case(&opinion.approver))
 }
 
 /// What each person last said, as far as it counts here.
 fn latest(facts: &Facts, now: Timestamp) -> impl Iterator<Item = &Opinion> + Clone {
     let is_last = |opinion: &Opinion| {
-        !facts.opinions.iter().any(|other| other.approver == opinion.approver && (other.at, &other.id) > (opinion.at, &opinion.id))
+        !facts.opinions.iter().any(|other| {
+            other.approver == opinion.approver && (other.at, &other.id) > (opinion.at, &opinion.id)
+        })
     };
-    facts.opinions.iter().filter(move |opinion| opinion.at <= now && is_last(opinion) && counts(facts, opinion))
+    facts
+        .opinions
+        .iter()
+        .filter(move |opinion| opinion.at <= now && is_last(opinion) && counts(facts, opinion))
 }
 
 /// The approvals that a start now is carried by: each person once, what is required or more; none where none is needed.
@@ -309,12 +341,20 @@ pub fn carried_by(facts: &Facts, now: Timestamp) -> Vec<&Opinion> {
 /// What a start settles: everything that was said until then and counts, if it needed somebody's approval. What was said
 /// before it says nothing of the next one.
 pub fn settled_by_start(facts: &Facts) -> Vec<&Opinion> {
-    if needed(facts) == 0 { Vec::new() } else { facts.opinions.iter().filter(|opinion| counts(facts, opinion)).collect() }
+    if needed(facts) == 0 {
+        Vec::new()
+    } else {
+        facts.opinions.iter().filter(|opinion| counts(facts, opinion)).collect()
+    }
 }
 
 /// How many approvals a start needs.
 fn needed(facts: &Facts) -> i32 {
-    if facts.is_rollback && !facts.policy.rollback_needs_approval { 0 } else { facts.policy.required_approvals }
+    if facts.is_rollback && !facts.policy.rollback_needs_approval {
+        0
+    } else {
+        facts.policy.required_approvals
+    }
 }
 
 /// Whether a start would lack no approval.
@@ -334,20 +374,31 @@ fn approved(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
     let approvals = latest.clone().filter(|opinion| opinion.approved);
     let valid = i32::try_from(carried_by(facts, now).len()).unwrap_or(i32::MAX);
     let last_yes = approvals.clone().map(|opinion| opinion.at).max();
-    let rejection =
-        latest.filter(|opinion| !opinion.approved && last_yes.is_none_or(|yes| opinion.at >= yes)).max_by_key(|opinion| opinion.at);
+    let rejection = latest
+        .filter(|opinion| !opinion.approved && last_yes.is_none_or(|yes| opinion.at >= yes))
+        .max_by_key(|opinion| opinion.at);
     if let Some(no) = rejection {
         reasons.push(
-            Reason::new(Code::ApprovalRejected, format!("{} rejected release {version} for {environment}.", no.approver)).about(&no.id),
+            Reason::new(
+                Code::ApprovalRejected,
+                format!("{} rejected release {version} for {environment}.", no.approver),
+            )
+            .about(&no.id),
         );
     } else if valid < needed && approvals.count() as i32 >= needed {
         let detail = format!("The approvals of release {version} for {environment} have run out.");
-        reasons.push(Reason { missing: Some(needed - valid), ..Reason::new(Code::ApprovalExpired, detail) });
+        reasons.push(Reason {
+            missing: Some(needed - valid),
+            ..Reason::new(Code::ApprovalExpired, detail)
+        });
     } else if valid < needed {
         let missing = needed - valid;
-        let detail =
-            format!("{environment} requires {needed} approval{}; release {version} lacks {missing}.", if needed == 1 { "" } else { "s" });
-        reasons.push(Reason { missing: Some(missing), ..Reason::new(Code::ApprovalMissing, detail) });
+        let detail = format!(
+            "{environment} requires {needed} approval{}; release {version} lacks {missing}.",
+            if needed == 1 { "" } else { "s" }
+        );
+        reasons
+            .push(Reason { missing: Some(missing), ..Reason::new(Code::ApprovalMissing, detail) });
     }
 }
 
@@ -394,12 +445,28 @@ mod tests {
 
     fn opinion(approver: &str, approved: bool, said_at: &str) -> Opinion {
         let expires_at = at(said_at) + SignedDuration::from_hours(24);
-        Opinion { id: format!("{approver} {said_at}"), approver: approver.into(), approved, at: at(said_at), expires_at }
+        Opinion {
+            id: format!("{approver} {said_at}"),
+            approver: approver.into(),
+            approved,
+            at: at(said_at),
+            expires_at,
+        }
     }
 
     fn freeze(ends_at: Option<&str>) -> Freeze {
-        let schedule = Schedule { starts_at: at("2026-03-02T00:00:00Z"), ends_at: ends_at.map(at), weekly: None };
-        Freeze { id: "f".into(), reason: "Quarter end.".into(), schedule, allow_rollback: true, is_overridden: false }
+        let schedule = Schedule {
+            starts_at: at("2026-03-02T00:00:00Z"),
+            ends_at: ends_at.map(at),
+            weekly: None,
+        };
+        Freeze {
+            id: "f".into(),
+            reason: "Quarter end.".into(),
+            schedule,
+            allow_rollback: true,
+            is_overridden: false,
+        }
     }
 
     fn incident() -> Incident {
@@ -426,8 +493,12 @@ mod tests {
         (Code::DeploymentRunning, |f| f.running = Some("d".into())),
         (Code::OpenIncident, |f| f.incidents.push(incident())),
         (Code::ApprovalMissing, |f| f.opinions.clear()),
-        (Code::ApprovalRejected, |f| f.opinions.push(opinion("carol", false, "2026-03-02T11:30:00Z"))),
-        (Code::ApprovalExpired, |f| f.opinions = vec![opinion("bob", true, "2026-03-01T11:00:00Z")]),
+        (Code::ApprovalRejected, |f| {
+            f.opinions.push(opinion("carol", false, "2026-03-02T11:30:00Z"))
+        }),
+        (Code::ApprovalExpired, |f| {
+            f.opinions = vec![opinion("bob", true, "2026-03-01T11:00:00Z")]
+        }),
     ];
 
     #[test]
@@ -449,9 +520,9 @@ mod tests {
             &[Code::ApprovalMissing, Code::ApprovalRejected, Code::ApprovalExpired],
         ];
         for (one, first) in CAUSES {
-            for (other, second) in
-                CAUSES.iter().filter(|(other, _)| one != other && !families.iter().any(|f| f.contains(one) && f.contains(other)))
-            {
+            for (other, second) in CAUSES.iter().filter(|(other, _)| {
+                one != other && !families.iter().any(|f| f.contains(one) && f.contains(other))
+            }) {
                 let mut facts = free();
                 first(&mut facts);
                 second(&mut facts);
@@ -465,10 +536,12 @@ mod tests {
     #[test]
     fn everything_at_once_is_reported_at_once() {
         let mut facts = free();
-        for (code, change) in CAUSES
-            .iter()
-            .filter(|(code, _)| !matches!(code, Code::ScanFailed | Code::Soaking | Code::ApprovalMissing | Code::ApprovalExpired))
-        {
+        for (code, change) in CAUSES.iter().filter(|(code, _)| {
+            !matches!(
+                code,
+                Code::ScanFailed | Code::Soaking | Code::ApprovalMissing | Code::ApprovalExpired
+            )
+        }) {
             change(&mut facts);
             assert!(codes(&facts).contains(code));
         }
@@ -480,7 +553,10 @@ mod tests {
         for (code, change) in CAUSES {
             let mut facts = Facts { step: Step::Create, ..free() };
             change(&mut facts);
-            let is_about_approval = matches!(code, Code::ApprovalMissing | Code::ApprovalRejected | Code::ApprovalExpired);
+            let is_about_approval = matches!(
+                code,
+                Code::ApprovalMissing | Code::ApprovalRejected | Code::ApprovalExpired
+            );
             assert_eq!(codes(&facts).is_empty(), is_about_approval, "{code}");
         }
     }
@@ -488,8 +564,19 @@ mod tests {
     #[test]
     fn an_environment_that_asks_nothing_gets_nothing_asked() {
         let mut facts = free();
-        facts.policy = Policy { is_production: false, required_approvals: 0, require_scan: false, predecessor: None, ..facts.policy };
-        facts.release = Candidate { has_digest: false, scan_passed: Some(false), succeeded_before_at: None, ..facts.release };
+        facts.policy = Policy {
+            is_production: false,
+            required_approvals: 0,
+            require_scan: false,
+            predecessor: None,
+            ..facts.policy
+        };
+        facts.release = Candidate {
+            has_digest: false,
+            scan_passed: Some(false),
+            succeeded_before_at: None,
+            ..facts.release
+        };
         facts.opinions = vec![opinion("carol", false, "2026-03-02T11:30:00Z")];
         assert_eq!(codes(&facts), []);
     }
@@ -519,7 +606,8 @@ mod tests {
 
     #[test]
     fn an_override_passes_its_own_freeze_and_no_other() {
-        let mut facts = Facts { freezes: vec![Freeze { is_overridden: true, ..freeze(None) }], ..free() };
+        let mut facts =
+            Facts { freezes: vec![Freeze { is_overridden: true, ..freeze(None) }], ..free() };
         assert_eq!(codes(&facts), []);
         facts.freezes.push(Freeze { id: "g".into(), ..freeze(None) });
         let decision = decide(&facts, at(NOW));
@@ -529,7 +617,8 @@ mod tests {
 
     #[test]
     fn the_fix_of_one_incident_passes_that_one() {
-        let mut facts = Facts { incidents: vec![Incident { is_fixed_by_this: true, ..incident() }], ..free() };
+        let mut facts =
+            Facts { incidents: vec![Incident { is_fixed_by_this: true, ..incident() }], ..free() };
         assert_eq!(codes(&facts), []);
         facts.incidents.push(incident());
         assert_eq!(codes(&facts), [Code::OpenIncident]);
@@ -538,14 +627,19 @@ mod tests {
     /// What is so one microsecond before `turn`, and from `turn` on.
     fn around(facts: &Facts, turn: &str) -> (Vec<Code>, Vec<Code>) {
         let turn = at(turn);
-        let codes = |now| decide(facts, now).reasons.iter().map(|reason| reason.code).collect::<Vec<_>>();
+        let codes =
+            |now| decide(facts, now).reasons.iter().map(|reason| reason.code).collect::<Vec<_>>();
         (codes(turn - SignedDuration::from_micros(1)), codes(turn))
     }
 
     #[test]
     fn time_turns_to_the_microsecond() {
         let soaking = free();
-        assert_eq!(around(&soaking, "2026-03-02T11:00:00Z").0, [Code::Soaking, Code::ApprovalMissing], "not said yet, not soaked yet");
+        assert_eq!(
+            around(&soaking, "2026-03-02T11:00:00Z").0,
+            [Code::Soaking, Code::ApprovalMissing],
+            "not said yet, not soaked yet"
+        );
         assert_eq!(around(&soaking, "2026-03-02T11:00:00Z").1, []);
         assert_eq!(around(&soaking, "2026-03-03T11:00:00Z"), (vec![], vec![Code::ApprovalExpired]));
 
@@ -568,13 +662,25 @@ mod tests {
             time_zone: "UTC".into(),
         };
         facts.freezes.push(Freeze {
-            schedule: Schedule { weekly: Some(weekly), ends_at: None, starts_at: at("2026-01-01T00:00:00Z") },
+            schedule: Schedule {
+                weekly: Some(weekly),
+                ends_at: None,
+                starts_at: at("2026-01-01T00:00:00Z"),
+            },
             ..freeze(None)
         });
         facts.freezes.push(freeze(None));
         let decision = decide(&facts, at(NOW));
         let until: Vec<_> = decision.reasons.iter().map(|reason| reason.until).collect();
-        assert_eq!(until, [Some(at("2026-03-02T18:00:00Z")), Some(at("2026-03-02T14:00:00Z")), None, Some(at("2026-03-02T12:30:00Z"))]);
+        assert_eq!(
+            until,
+            [
+                Some(at("2026-03-02T18:00:00Z")),
+                Some(at("2026-03-02T14:00:00Z")),
+                None,
+                Some(at("2026-03-02T12:30:00Z"))
+            ]
+        );
         let json = serde_json::to_value(&decision).unwrap();
         assert_eq!(json["evaluated_at"], "2026-03-02T12:00:00.000000Z");
         assert_eq!(json["reasons"][0]["until"], "2026-03-02T18:00:00.000000Z");
@@ -599,16 +705,27 @@ mod tests {
     #[test]
     fn a_rejection_counts_until_somebody_approves_after_it() {
         let mut facts = free();
-        facts.opinions = vec![opinion("carol", false, "2026-03-02T10:30:00Z"), opinion("bob", true, "2026-03-02T11:00:00Z")];
+        facts.opinions = vec![
+            opinion("carol", false, "2026-03-02T10:30:00Z"),
+            opinion("bob", true, "2026-03-02T11:00:00Z"),
+        ];
         assert_eq!(codes(&facts), []);
         facts.opinions[0].at = facts.opinions[1].at;
-        assert_eq!(codes(&facts), [Code::ApprovalRejected], "at the same moment, no is the stronger word");
+        assert_eq!(
+            codes(&facts),
+            [Code::ApprovalRejected],
+            "at the same moment, no is the stronger word"
+        );
     }
 
     #[test]
     fn ones_own_approval_counts_only_where_the_environment_says_so() {
         let told_by_bob = Facts { recorded_by: Some("bob".into()), ..free() };
-        assert_eq!(codes(&told_by_bob), [Code::ApprovalMissing], "who names another as the requester");
+        assert_eq!(
+            codes(&told_by_bob),
+            [Code::ApprovalMissing],
+            "who names another as the requester"
+        );
         let mut facts = Facts { requested_by: "Bob".into(), ..free() };
         assert_eq!(codes(&facts), [Code::ApprovalMissing], "logins have no case");
         assert_eq!(carried_by(&facts, at(NOW)), Vec::<&Opinion>::new());
@@ -622,7 +739,11 @@ mod tests {
         facts.opinions.push(opinion("bob", true, "2026-03-02T11:30:00Z"));
         facts.opinions.push(opinion("carol", false, "2026-03-02T10:00:00Z"));
         assert_eq!(carried_by(&facts, at(NOW)).len(), 1);
-        assert_eq!(settled_by_start(&facts).len(), 3, "what was said before says nothing of the next one");
+        assert_eq!(
+            settled_by_start(&facts).len(),
+            3,
+            "what was said before says nothing of the next one"
+        );
         facts.is_rollback = true;
         assert!(carried_by(&facts, at(NOW)).is_empty() && settled_by_start(&facts).is_empty());
     }

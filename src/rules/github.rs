@@ -206,7 +206,10 @@ pub fn heading(payload: &Value) -> (Option<String>, Option<String>) {
 
 /// Whether events of this kind may say something to the ledger.
 pub fn is_of_use(event: &str) -> bool {
-    matches!(event, "ping" | "deployment" | "deployment_status" | "deployment_review" | "workflow_run")
+    matches!(
+        event,
+        "ping" | "deployment" | "deployment_status" | "deployment_review" | "workflow_run"
+    )
 }
 
 /// Reads a delivery.
@@ -217,28 +220,41 @@ pub fn read(event: &str, payload: &Value) -> Result<Fact, String> {
     let action = payload["action"].as_str().unwrap_or_default();
     Ok(match (event, action) {
         ("ping", _) => Fact::Nothing("GitHub asks whether prop is there: it is."),
-        ("deployment" | "deployment_status", _) => Fact::Deployment(Box::new(deployment(of(payload)?))),
-        ("deployment_review", "approved" | "rejected") => Fact::Review(Box::new(review(of(payload)?, action == "approved"))),
-        ("deployment_review", _) => Fact::Nothing("A review was asked for; what comes of it will be told."),
-        ("workflow_run", "completed") => Fact::RunEnded(run_ended(of::<RunPayload>(payload)?.workflow_run)),
-        ("workflow_run", _) => Fact::Nothing("A run is on its way; only its end says something of deployments."),
+        ("deployment" | "deployment_status", _) => {
+            Fact::Deployment(Box::new(deployment(of(payload)?)))
+        }
+        ("deployment_review", "approved" | "rejected") => {
+            Fact::Review(Box::new(review(of(payload)?, action == "approved")))
+        }
+        ("deployment_review", _) => {
+            Fact::Nothing("A review was asked for; what comes of it will be told.")
+        }
+        ("workflow_run", "completed") => {
+            Fact::RunEnded(run_ended(of::<RunPayload>(payload)?.workflow_run))
+        }
+        ("workflow_run", _) => {
+            Fact::Nothing("A run is on its way; only its end says something of deployments.")
+        }
         _ => Fact::Nothing("prop has no use for events of this kind."),
     })
 }
 
 fn of<T: DeserializeOwned>(payload: &Value) -> Result<T, String> {
-    serde_path_to_error::deserialize(payload).map_err(|error| format!("The payload is not GitHub's: {error}."))
+    serde_path_to_error::deserialize(payload)
+        .map_err(|error| format!("The payload is not GitHub's: {error}."))
 }
 
 fn deployment(told: DeploymentPayload) -> Deployment {
     let DeploymentPayload { repository, deployment, deployment_status, workflow_run } = told;
     let status = deployment_status.as_ref();
-    let linked = status.into_iter().flat_map(|status| [&status.log_url, &status.target_url]).flatten();
+    let linked =
+        status.into_iter().flat_map(|status| [&status.log_url, &status.target_url]).flatten();
     let (of_run, actors) = match workflow_run {
         Some(run) => (Some(run.html_url), [run.triggering_actor, run.actor]),
         None => (None, [None, None]),
     };
-    let run_url = of_run.or_else(|| linked.map(|url| run_of(url)).find_map(|run| run.map(str::to_owned)));
+    let run_url =
+        of_run.or_else(|| linked.map(|url| run_of(url)).find_map(|run| run.map(str::to_owned)));
     // A text that holds the object is GitHub's older form.
     let given = match deployment.payload {
         Some(Value::String(text)) => serde_json::from_str(&text).unwrap_or(Value::Null),
@@ -251,7 +267,11 @@ fn deployment(told: DeploymentPayload) -> Deployment {
         reference: deployment.reference,
         sha: deployment.sha,
         service: given["service"].as_str().map(str::to_owned),
-        started_by: actors.into_iter().flatten().map(|user| user.login).find(|login| !is_bot(login)),
+        started_by: actors
+            .into_iter()
+            .flatten()
+            .map(|user| user.login)
+            .find(|login| !is_bot(login)),
         creator: deployment.creator.map(|user| user.login),
         created_at: deployment.created_at,
         run_url,
@@ -265,7 +285,12 @@ fn deployment(told: DeploymentPayload) -> Deployment {
 }
 
 fn review(told: ReviewPayload, is_approved: bool) -> Review {
-    let mut environments: Vec<_> = told.workflow_job_runs.into_iter().chain(told.workflow_job_run).map(|job| job.environment).collect();
+    let mut environments: Vec<_> = told
+        .workflow_job_runs
+        .into_iter()
+        .chain(told.workflow_job_run)
+        .map(|job| job.environment)
+        .collect();
     environments.sort();
     environments.dedup();
     Review {
@@ -327,8 +352,16 @@ pub fn standing(told: &[Deployment]) -> Standing {
     let mut runs: Vec<_> = told.iter().filter_map(|told| told.run_url.as_ref()).collect();
     runs.sort();
     let people = told.iter().filter_map(|told| told.started_by.as_ref()).min();
-    let requested_by = people.or_else(|| told.iter().filter_map(|told| told.creator.as_ref()).min_by_key(|login| (is_bot(login), *login)));
-    let mut now = Standing { run_url: runs.first().map(|url| (*url).clone()), requested_by: requested_by.cloned(), ..Standing::default() };
+    let requested_by = people.or_else(|| {
+        told.iter()
+            .filter_map(|told| told.creator.as_ref())
+            .min_by_key(|login| (is_bot(login), *login))
+    });
+    let mut now = Standing {
+        run_url: runs.first().map(|url| (*url).clone()),
+        requested_by: requested_by.cloned(),
+        ..Standing::default()
+    };
     for status in &statuses {
         let to = match (now.state, status.state.as_str()) {
             (Some(State::Superseded), _) => continue,
@@ -336,7 +369,9 @@ pub fn standing(told: &[Deployment]) -> Standing {
             (_, "failure" | "error") => State::Failed,
             (Some(State::Succeeded), "inactive") => State::Superseded,
             (None | Some(State::Running), "inactive") => State::Cancelled,
-            (None | Some(State::Running | State::Failed | State::Cancelled), "in_progress") => State::Running,
+            (None | Some(State::Running | State::Failed | State::Cancelled), "in_progress") => {
+                State::Running
+            }
             _ => continue,
         };
         if status.state == "in_progress" {
@@ -348,12 +383,14 @@ pub fn standing(told: &[Deployment]) -> Standing {
         }
         now.state = Some(to);
     }
-    let first_start = statuses.iter().find(|status| status.state == "in_progress").map(|status| status.at);
+    let first_start =
+        statuses.iter().find(|status| status.state == "in_progress").map(|status| status.at);
     now.was_seen_running = first_start.is_some();
     let must_have_started = !matches!(now.state, None | Some(State::Cancelled));
     let made_at = told.iter().map(|told| told.created_at).min().filter(|_| must_have_started);
     // A status may be older than the first start that was told: what has ended had started.
-    now.started_at = first_start.or(made_at).map(|start| now.finished_at.map_or(start, |end| start.min(end)));
+    now.started_at =
+        first_start.or(made_at).map(|start| now.finished_at.map_or(start, |end| start.min(end)));
     now
 }
 
@@ -362,7 +399,9 @@ pub fn standing(told: &[Deployment]) -> Standing {
 pub fn ended_with_run(mut now: Standing, ends: &[RunEnded]) -> Standing {
     let since = now.restarted_at.filter(|_| now.state == Some(State::Running));
     let ends = ends.iter().filter(|end| since.is_some_and(|since| since <= end.at));
-    let first = ends.filter_map(|end| Some((end.at, end.leaves?, &end.conclusion))).min_by_key(|(at, ..)| *at);
+    let first = ends
+        .filter_map(|end| Some((end.at, end.leaves?, &end.conclusion)))
+        .min_by_key(|(at, ..)| *at);
     if let Some((at, state, conclusion)) = first {
         (now.state, now.finished_at) = (Some(state), Some(at));
         now.reason = Some(format!("its run ended: {conclusion}"));
@@ -396,8 +435,14 @@ pub fn slug(name: &str) -> String {
 pub fn version(reference: &str, sha: &str) -> String {
     let tag = reference.strip_prefix("refs/tags/").unwrap_or(reference);
     let number = tag.strip_prefix('v').unwrap_or(tag);
-    let looks_like_one = number.starts_with(|first: char| first.is_ascii_digit()) && number.contains('.') && !number.contains('/');
-    if tag.len() < reference.len() || looks_like_one { tag.to_owned() } else { sha.chars().take(12).collect() }
+    let looks_like_one = number.starts_with(|first: char| first.is_ascii_digit())
+        && number.contains('.')
+        && !number.contains('/');
+    if tag.len() < reference.len() || looks_like_one {
+        tag.to_owned()
+    } else {
+        sha.chars().take(12).collect()
+    }
 }
 
 #[cfg(test)]
@@ -407,7 +452,8 @@ mod tests {
 
     fn told(id: u64, state: &str, second: i64) -> Deployment {
         let at = Timestamp::from_second(1_000_000 + second).unwrap();
-        let status = (!state.is_empty()).then(|| Status { id, state: state.into(), at, description: None });
+        let status =
+            (!state.is_empty()).then(|| Status { id, state: state.into(), at, description: None });
         let name = || "shop".to_owned();
         Deployment {
             repository: Repository { name: name(), full_name: name(), html_url: name() },
@@ -460,7 +506,11 @@ mod tests {
             (&["in_progress", "a_state_to_come"], Some(Running)),
         ];
         for (states, expected) in cases {
-            let facts: Vec<_> = states.iter().enumerate().map(|(n, state)| told(n as u64, state, n as i64)).collect();
+            let facts: Vec<_> = states
+                .iter()
+                .enumerate()
+                .map(|(n, state)| told(n as u64, state, n as i64))
+                .collect();
             let in_order = standing(&facts);
             assert_eq!(in_order.state, *expected, "{states:?}");
             for order in orders(&facts) {
@@ -472,7 +522,10 @@ mod tests {
 
     #[test]
     fn of_statuses_in_the_same_second_the_later_number_counts() {
-        assert_eq!(standing(&[told(8, "success", 5), told(7, "in_progress", 5)]).state, Some(Succeeded));
+        assert_eq!(
+            standing(&[told(8, "success", 5), told(7, "in_progress", 5)]).state,
+            Some(Succeeded)
+        );
         let ended = standing(&[told(8, "success", 5), told(7, "in_progress", 3)]);
         let second = |at: Option<Timestamp>| at.map(|at| at.as_second() - 1_000_000);
         assert_eq!((second(ended.started_at), second(ended.finished_at)), (Some(3), Some(5)));

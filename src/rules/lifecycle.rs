@@ -82,9 +82,10 @@ pub const fn moves(from: State, by: By) -> &'static [State] {
         (Succeeded, By::Ledger) => &[Superseded, RolledBack],
         (Running, By::Witness) => &[Succeeded, Failed, Cancelled, Superseded],
         (Running, _) => &[Succeeded, Failed, Cancelled],
-        (Requested | AwaitingApproval | Approved | Rejected | Expired | Failed | Cancelled, By::Witness) => {
-            &[Running, Succeeded, Failed, Cancelled, Superseded]
-        }
+        (
+            Requested | AwaitingApproval | Approved | Rejected | Expired | Failed | Cancelled,
+            By::Witness,
+        ) => &[Running, Succeeded, Failed, Cancelled, Superseded],
         (Succeeded, By::Witness) => &[Failed, Superseded],
         (AwaitingApproval, By::Caller) => &[Cancelled],
         (Approved, By::Caller) => &[Running, Cancelled],
@@ -118,7 +119,10 @@ pub fn decide(from: State, to: State, by: By) -> Move {
 impl State {
     /// Nothing follows any more, except that a success may be superseded or rolled back.
     pub const fn is_finished(self) -> bool {
-        !matches!(self, State::Requested | State::AwaitingApproval | State::Approved | State::Running)
+        !matches!(
+            self,
+            State::Requested | State::AwaitingApproval | State::Approved | State::Running
+        )
     }
 
     /// It is live, or was.
@@ -200,7 +204,12 @@ mod tests {
         for from in State::ALL {
             let corrected = moves(*from, By::Witness);
             assert_eq!(corrected.is_empty(), matches!(from, Superseded | RolledBack), "{from}");
-            assert!(corrected.iter().all(|to| matches!(to, Running | Succeeded | Failed | Cancelled | Superseded)), "{from}");
+            assert!(
+                corrected
+                    .iter()
+                    .all(|to| matches!(to, Running | Succeeded | Failed | Cancelled | Superseded)),
+                "{from}"
+            );
             for to in moves(*from, By::Caller) {
                 assert!(corrected.contains(to), "{from} -> {to}");
             }
@@ -228,7 +237,11 @@ mod tests {
             ((true, false, false), Kind::Redeploy),
         ];
         for ((is_live, was_live, unplanned), expected) in cases {
-            assert_eq!(kind(Place { is_live, was_live, unplanned }), expected, "{is_live} {was_live} {unplanned}");
+            assert_eq!(
+                kind(Place { is_live, was_live, unplanned }),
+                expected,
+                "{is_live} {was_live} {unplanned}"
+            );
         }
     }
 }

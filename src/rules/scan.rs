@@ -53,8 +53,12 @@ pub struct Severities {
 /// JSON has no integers: `1.0` is one as well as `1`.
 fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let number = serde_json::Number::deserialize(deserializer)?;
-    let whole = number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(float));
-    whole.map(|float| float as u32).ok_or_else(|| D::Error::custom("invalid_value: a count is a whole number from 0 to 4294967295"))
+    let whole = number
+        .as_f64()
+        .filter(|float| float.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(float));
+    whole.map(|float| float as u32).ok_or_else(|| {
+        D::Error::custom("invalid_value: a count is a whole number from 0 to 4294967295")
+    })
 }
 
 impl Severities {
@@ -71,8 +75,12 @@ impl Severities {
 
     /// Whether nothing is worse than `most`.
     pub fn pass(&self, most: Severity) -> bool {
-        let worse =
-            [(Severity::Critical, self.critical), (Severity::High, self.high), (Severity::Medium, self.medium), (Severity::Low, self.low)];
+        let worse = [
+            (Severity::Critical, self.critical),
+            (Severity::High, self.high),
+            (Severity::Medium, self.medium),
+            (Severity::Low, self.low),
+        ];
         worse.iter().all(|(severity, count)| *severity as u8 <= most as u8 || *count == 0)
     }
 }
@@ -108,12 +116,16 @@ fn sarif(report: &Value) -> Report {
         }
     }
     let tools: Vec<_> = runs().filter_map(|run| tool_of(&run["tool"]["driver"])).collect();
-    Report { tool: if tools.is_empty() { "sarif".into() } else { line(&tools.join(", ")) }, findings }
+    Report {
+        tool: if tools.is_empty() { "sarif".into() } else { line(&tools.join(", ")) },
+        findings,
+    }
 }
 
 /// Whether a run looked for results (SARIF, 3.14.23: without `results`, it did not), and was not broken off (3.20.14).
 fn is_complete(run: &Value) -> bool {
-    run["results"].is_array() && items(run, "invocations").all(|invocation| invocation["executionSuccessful"] != false)
+    run["results"].is_array()
+        && items(run, "invocations").all(|invocation| invocation["executionSuccessful"] != false)
 }
 
 /// A name as a report gives it, cut to what a name may be.
@@ -130,8 +142,8 @@ fn tool_of(driver: &Value) -> Option<String> {
 fn is_open_failure(result: &Value) -> bool {
     let is_failure = result["kind"].as_str().is_none_or(|kind| kind == "fail");
     let mut suppressions = items(result, "suppressions").peekable();
-    let is_suppressed =
-        suppressions.peek().is_some() && suppressions.all(|s| s["status"].as_str().is_none_or(|status| status == "accepted"));
+    let is_suppressed = suppressions.peek().is_some()
+        && suppressions.all(|s| s["status"].as_str().is_none_or(|status| status == "accepted"));
     is_failure && !is_suppressed
 }
 
@@ -152,7 +164,9 @@ fn sarif_severity(run: &Value, result: &Value) -> Option<Severity> {
             _ => None,
         };
     }
-    let level = result["level"].as_str().or_else(|| rule.and_then(|rule| rule["defaultConfiguration"]["level"].as_str()));
+    let level = result["level"]
+        .as_str()
+        .or_else(|| rule.and_then(|rule| rule["defaultConfiguration"]["level"].as_str()));
     match level.unwrap_or("warning") {
         "error" => Some(Severity::High),
         "warning" => Some(Severity::Medium),
@@ -163,14 +177,17 @@ fn sarif_severity(run: &Value, result: &Value) -> Option<Severity> {
 
 /// The rule of a result: by index or by id, of the driver or of one of its extensions (3.52).
 fn sarif_rule<'a>(run: &'a Value, result: &Value) -> Option<&'a Value> {
-    let extension = result["rule"]["toolComponent"]["index"].as_u64().and_then(|index| run["tool"]["extensions"].get(index as usize));
+    let extension = result["rule"]["toolComponent"]["index"]
+        .as_u64()
+        .and_then(|index| run["tool"]["extensions"].get(index as usize));
     let component = extension.unwrap_or(&run["tool"]["driver"]);
     let index = result["ruleIndex"].as_u64().or(result["rule"]["index"].as_u64());
     if let Some(rule) = index.and_then(|index| component["rules"].get(index as usize)) {
         return Some(rule);
     }
     let id = result["ruleId"].as_str().or(result["rule"]["id"].as_str())?;
-    let components = std::iter::once(&run["tool"]["driver"]).chain(items(&run["tool"], "extensions"));
+    let components =
+        std::iter::once(&run["tool"]["driver"]).chain(items(&run["tool"], "extensions"));
     components.flat_map(|component| items(component, "rules")).find(|rule| rule["id"] == id)
 }
 
@@ -178,14 +195,23 @@ fn sarif_rule<'a>(run: &'a Value, result: &Value) -> Option<&'a Value> {
 fn trivy(report: &Value) -> Report {
     let mut findings = Severities::default();
     for result in items(report, "Results") {
-        let misconfigurations =
-            items(result, "Misconfigurations").filter(|check| check["Status"].as_str().is_none_or(|status| status == "FAIL"));
-        for finding in items(result, "Vulnerabilities").chain(misconfigurations).chain(items(result, "Secrets")) {
-            findings.add(finding["Severity"].as_str().and_then(|word| word.to_lowercase().parse().ok()));
+        let misconfigurations = items(result, "Misconfigurations")
+            .filter(|check| check["Status"].as_str().is_none_or(|status| status == "FAIL"));
+        for finding in items(result, "Vulnerabilities")
+            .chain(misconfigurations)
+            .chain(items(result, "Secrets"))
+        {
+            findings.add(
+                finding["Severity"].as_str().and_then(|word| word.to_lowercase().parse().ok()),
+            );
         }
     }
     let version = report["Trivy"]["Version"].as_str();
-    Report { tool: version.map_or_else(|| "trivy".to_owned(), |version| line(&format!("trivy {version}"))), findings }
+    Report {
+        tool: version
+            .map_or_else(|| "trivy".to_owned(), |version| line(&format!("trivy {version}"))),
+        findings,
+    }
 }
 
 fn items<'a>(of: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
@@ -236,7 +262,10 @@ mod tests {
     fn the_bands_are_those_of_cvss() {
         let severity = |score: &str| {
             let run = json!({"tool": {"driver": {"rules": []}}});
-            sarif_severity(&run, &json!({"level": "error", "properties": {"security-severity": score}}))
+            sarif_severity(
+                &run,
+                &json!({"level": "error", "properties": {"security-severity": score}}),
+            )
         };
         let bands = [
             ("0.0", None),
@@ -271,7 +300,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_no_report() {
-        let broken_off = json!({"runs": [{"results": [], "invocations": [{"executionSuccessful": false}]}]});
+        let broken_off =
+            json!({"runs": [{"results": [], "invocations": [{"executionSuccessful": false}]}]});
         for other in [
             json!({}),
             json!([]),

@@ -1,6 +1,9 @@
 //! Who may say yes, to what, and how often it counts.
 
-use crate::gate::{ask, codes, deploy, expect_blocked, go_live, in_minutes, now, person, production, release, say, sql, with};
+use crate::gate::{
+    ask, codes, deploy, expect_blocked, go_live, in_minutes, now, person, production, release, say,
+    sql, with,
+};
 use crate::harness::{TestApp, count, digest, together};
 use serde_json::{Value, json};
 
@@ -30,11 +33,18 @@ fn expect_one_runs(app: &TestApp, answers: Vec<crate::harness::Answer>, approval
     for answer in lost {
         expect_blocked(&answer, &["deployment_running", "approval_missing"]);
     }
-    let all: Vec<_> = app.all("/v1/deployments?state=running").iter().map(|deployment| deployment["id"].clone()).collect();
+    let all: Vec<_> = app
+        .all("/v1/deployments?state=running")
+        .iter()
+        .map(|deployment| deployment["id"].clone())
+        .collect();
     assert_eq!(all, [running["id"].clone()]);
     let approvals = app.all("/v1/approvals");
     assert_eq!(approvals.len(), 1);
-    assert_eq!((&approvals[0]["id"], &approvals[0]["consumed_by"]), (&approval["id"], &running["id"]));
+    assert_eq!(
+        (&approvals[0]["id"], &approvals[0]["consumed_by"]),
+        (&approval["id"], &running["id"])
+    );
 }
 
 fn of_concurrent_starts_with_one_approval_exactly_one_runs(app: &TestApp) {
@@ -42,7 +52,8 @@ fn of_concurrent_starts_with_one_approval_exactly_one_runs(app: &TestApp) {
     let (pipeline, alice) = (&person(app, "pipeline"), &person(app, "alice"));
     release(app, "1");
     // Half of them wait for the approval, the other half is recorded with it.
-    let mut waiting: Vec<_> = (0..10).map(|_| deploy(app, pipeline, "1", json!({})).expect(201)).collect();
+    let mut waiting: Vec<_> =
+        (0..10).map(|_| deploy(app, pipeline, "1", json!({})).expect(201)).collect();
     let approval = say(app, alice, "1", "approved").expect(201);
     waiting.extend((0..10).map(|_| deploy(app, pipeline, "1", json!({})).expect(201)));
     assert_eq!(app.all("/v1/deployments?state=approved").len(), 20);
@@ -54,7 +65,11 @@ fn of_concurrent_new_deployments_with_one_approval_exactly_one_runs(app: &TestAp
     let (pipeline, alice) = (&person(app, "pipeline"), &person(app, "alice"));
     release(app, "1");
     let approval = say(app, alice, "1", "approved").expect(201);
-    expect_one_runs(app, together(10, |_| deploy(app, pipeline, "1", json!({"start": true}))), &approval);
+    expect_one_runs(
+        app,
+        together(10, |_| deploy(app, pipeline, "1", json!({"start": true}))),
+        &approval,
+    );
 }
 
 fn an_approval_is_used_up_by_a_start(app: &TestApp) {
@@ -76,17 +91,27 @@ fn an_approval_is_used_up_by_a_start(app: &TestApp) {
 
 fn an_approval_is_bound_to_the_image(app: &TestApp) {
     // Of the staging tier, where a release need not name an image.
-    app.post("/v1/environments", json!({"slug": "production", "tier": "staging", "required_approvals": 1})).expect(201);
+    app.post(
+        "/v1/environments",
+        json!({"slug": "production", "tier": "staging", "required_approvals": 1}),
+    )
+    .expect(201);
     let (pipeline, alice) = (&person(app, "pipeline"), &person(app, "alice"));
     let nameless = json!({"service": "checkout", "version": "1", "create_missing": true});
     app.post("/v1/releases", nameless.clone()).expect(201);
     say(app, alice, "1", "approved").expect(201);
     let approved = deploy(app, pipeline, "1", json!({})).expect(201);
-    assert_eq!((&approved["state"], &ask(app, pipeline, "1")["allowed"]), (&json!("approved"), &json!(true)));
+    assert_eq!(
+        (&approved["state"], &ask(app, pipeline, "1")["allowed"]),
+        (&json!("approved"), &json!(true))
+    );
 
     // With the deployment itself, or before it: an image that nobody has approved.
     let named = json!({"image_digest": digest(1)});
-    expect_blocked(&deploy(app, pipeline, "1", with(named.clone(), json!({"start": true}))), &["approval_missing"]);
+    expect_blocked(
+        &deploy(app, pipeline, "1", with(named.clone(), json!({"start": true}))),
+        &["approval_missing"],
+    );
     app.post("/v1/releases", with(nameless, named)).expect(200);
     assert_eq!(codes(&ask(app, pipeline, "1")), ["approval_missing"]);
     expect_blocked(&app.transition(&approved, "running"), &["approval_missing"]);
@@ -97,7 +122,11 @@ fn an_approval_is_bound_to_the_image(app: &TestApp) {
 
 fn an_approval_is_bound_to_the_environment(app: &TestApp) {
     production(app, json!({"required_approvals": 1}));
-    app.post("/v1/environments", json!({"slug": "staging", "tier": "staging", "required_approvals": 1})).expect(201);
+    app.post(
+        "/v1/environments",
+        json!({"slug": "staging", "tier": "staging", "required_approvals": 1}),
+    )
+    .expect(201);
     let (pipeline, alice) = (&person(app, "pipeline"), &person(app, "alice"));
     release(app, "1");
     release(app, "2");
@@ -125,7 +154,10 @@ fn nobody_approves_their_own_deployment(app: &TestApp) {
     assert_eq!(now(app, &waiting)["state"], "awaiting_approval");
     say(app, bob, "1", "approved").expect(201);
     app.transition(&waiting, "running").expect(200);
-    assert_eq!(count(&mut app.db(), "approvals WHERE consumed_by IS NOT NULL AND approver = 'alice'"), 0);
+    assert_eq!(
+        count(&mut app.db(), "approvals WHERE consumed_by IS NOT NULL AND approver = 'alice'"),
+        0
+    );
 }
 
 fn an_environment_may_allow_ones_own_approval(app: &TestApp) {
@@ -140,7 +172,8 @@ fn an_environment_may_allow_ones_own_approval(app: &TestApp) {
 
 fn two_approvals_are_two_people(app: &TestApp) {
     production(app, json!({"required_approvals": 2}));
-    let (pipeline, alice, bob) = (&person(app, "pipeline"), &person(app, "alice"), &person(app, "bob"));
+    let (pipeline, alice, bob) =
+        (&person(app, "pipeline"), &person(app, "alice"), &person(app, "bob"));
     release(app, "1");
     let waiting = deploy(app, pipeline, "1", json!({})).expect(201);
     for _ in 0..2 {
@@ -154,15 +187,18 @@ fn two_approvals_are_two_people(app: &TestApp) {
 
 fn a_rejection_holds_until_a_later_approval(app: &TestApp) {
     production(app, json!({"required_approvals": 1}));
-    let (pipeline, alice, bob) = (&person(app, "pipeline"), &person(app, "alice"), &person(app, "bob"));
+    let (pipeline, alice, bob) =
+        (&person(app, "pipeline"), &person(app, "alice"), &person(app, "bob"));
     release(app, "1");
-    let waiting: Vec<_> = (0..2).map(|_| deploy(app, pipeline, "1", json!({})).expect(201)).collect();
+    let waiting: Vec<_> =
+        (0..2).map(|_| deploy(app, pipeline, "1", json!({})).expect(201)).collect();
     let rejection = say(app, alice, "1", "rejected").expect(201);
     for deployment in &waiting {
         assert_eq!(now(app, deployment)["state"], "rejected");
         app.transition(deployment, "running").expect_problem(409, "invalid_transition");
     }
-    let problem = expect_blocked(&deploy(app, pipeline, "1", json!({"start": true})), &["approval_rejected"]);
+    let problem =
+        expect_blocked(&deploy(app, pipeline, "1", json!({"start": true})), &["approval_rejected"]);
     assert_eq!(problem["reasons"][0]["id"], rejection["id"]);
     say(app, bob, "1", "approved").expect(201);
     let running = deploy(app, pipeline, "1", json!({"start": true})).expect(201);
@@ -186,7 +222,8 @@ fn an_approval_runs_out(app: &TestApp) {
     release(app, "1");
     let approval = say(app, alice, "1", "approved").expect(201);
     let hour = |from: &str, to: &str| {
-        let at = |field: &str| approval[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        let at =
+            |field: &str| approval[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
         at(to).duration_since(at(from))
     };
     assert_eq!(hour("created_at", "expires_at"), jiff::SignedDuration::from_hours(1));
@@ -210,11 +247,18 @@ fn an_approval_lets_what_waits_for_it_move_on(app: &TestApp) {
     let other = deploy(app, bob, "2", json!({})).expect(201);
     // Hers counts for his alone.
     say(app, alice, "1", "approved").expect(201);
-    let states = || [&of_alice, &of_bob, &other].map(|deployment| now(app, deployment)["state"].clone());
+    let states =
+        || [&of_alice, &of_bob, &other].map(|deployment| now(app, deployment)["state"].clone());
     assert_eq!(states(), ["awaiting_approval", "approved", "awaiting_approval"]);
     let events = app.all(&format!("/v1/deployments/{}/events", of_bob["id"].as_str().unwrap()));
-    assert_eq!((&events[0]["action"], &events[0]["actor"]), (&json!("deployment.approved"), &json!("alice")));
-    assert!(now(app, &of_bob)["expires_at"].as_str() > of_bob["expires_at"].as_str(), "it may wait anew for its start");
+    assert_eq!(
+        (&events[0]["action"], &events[0]["actor"]),
+        (&json!("deployment.approved"), &json!("alice"))
+    );
+    assert!(
+        now(app, &of_bob)["expires_at"].as_str() > of_bob["expires_at"].as_str(),
+        "it may wait anew for its start"
+    );
     say(app, bob, "1", "approved").expect(201);
     assert_eq!(states(), ["approved", "approved", "awaiting_approval"]);
 }
@@ -238,7 +282,8 @@ fn a_review_is_mirrored_once(app: &TestApp) {
         assert_eq!(problem["errors"][0]["pointer"], format!("/{missing}"));
     }
     // Under one's own name there is no saying what others said.
-    send(alice, &with(review.clone(), json!({"source": "api"}))).expect_problem(422, "invalid_value");
+    send(alice, &with(review.clone(), json!({"source": "api"})))
+        .expect_problem(422, "invalid_value");
 
     let answers = crate::harness::together(4, |_| send(mirror, &review));
     let mut statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
@@ -246,7 +291,10 @@ fn a_review_is_mirrored_once(app: &TestApp) {
     assert_eq!(statuses, [200, 200, 200, 201]);
     let approval = answers[0].json();
     assert!(answers.iter().all(|answer| answer.json() == approval));
-    assert_eq!((&approval["approver"], &approval["recorded_by"], &approval["source"]), (&json!("zoe"), &json!("mirror"), &json!("github")));
+    assert_eq!(
+        (&approval["approver"], &approval["recorded_by"], &approval["source"]),
+        (&json!("zoe"), &json!("mirror"), &json!("github"))
+    );
     assert_eq!(app.all("/v1/approvals").len(), 1);
 
     let running = deploy(app, pipeline, "1", json!({"start": true})).expect(201);
@@ -263,12 +311,17 @@ fn a_list_of_approvals_is_filtered(app: &TestApp) {
     production(app, json!({}));
     let alice = &person(app, "alice");
     release(app, "1");
-    let mut made: Vec<_> = ["approved", "rejected", "approved"].map(|decision| say(app, alice, "1", decision).expect(201)).into();
+    let mut made: Vec<_> = ["approved", "rejected", "approved"]
+        .map(|decision| say(app, alice, "1", decision).expect(201))
+        .into();
     made.reverse();
     assert_eq!(app.all("/v1/approvals?service=checkout&environment=production"), made);
     let release = made[0]["release_id"].as_str().unwrap();
     assert_eq!(app.all(&format!("/v1/approvals?release_id={release}")), made);
-    assert_eq!(app.all("/v1/approvals?release_id=019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41"), [] as [Value; 0]);
+    assert_eq!(
+        app.all("/v1/approvals?release_id=019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41"),
+        [] as [Value; 0]
+    );
     assert_eq!(app.all("/v1/approvals?service=billing"), [] as [Value; 0]);
     assert_eq!(app.all("/v1/approvals?environment=staging"), [] as [Value; 0]);
 }

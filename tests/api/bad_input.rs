@@ -22,7 +22,8 @@ crate::on_both_databases! {
 const UNKNOWN: &str = "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42";
 
 /// The lists of what a request may change.
-const LISTS: [&str; 7] = ["services", "environments", "releases", "deployments", "approvals", "freezes", "incidents"];
+const LISTS: [&str; 7] =
+    ["services", "environments", "releases", "deployments", "approvals", "freezes", "incidents"];
 
 /// A service, an environment, a release and a deployment.
 fn ledger(app: &TestApp) -> Value {
@@ -45,7 +46,8 @@ fn body(valid: &Value, pointer: &str, value: &Value) -> Value {
     let mut body = valid.clone();
     let (parent, field) = pointer.rsplit_once('/').unwrap();
     // A list that the valid body lacks is made for its item.
-    if let Some((owner, list)) = parent.rsplit_once('/').filter(|_| body.pointer(parent).is_none()) {
+    if let Some((owner, list)) = parent.rsplit_once('/').filter(|_| body.pointer(parent).is_none())
+    {
         body.pointer_mut(owner).unwrap()[list] = json!([null]);
     }
     let parent = body.pointer_mut(parent).unwrap();
@@ -62,35 +64,65 @@ fn a_bad_body_is_refused(app: &TestApp) {
     let id = |field: &str| deployment[field].as_str().unwrap().to_owned();
     // Neither keeps anything back here: the freeze begins later, the incident is elsewhere.
     app.post("/v1/environments", json!({"slug": "qa", "tier": "testing"})).expect(201);
-    let freeze = app.post("/v1/freezes", json!({"reason": "Quarter end", "starts_at": "2999-01-01T00:00:00Z"})).expect(201);
+    let freeze = app
+        .post("/v1/freezes", json!({"reason": "Quarter end", "starts_at": "2999-01-01T00:00:00Z"}))
+        .expect(201);
     let freeze = format!("/v1/freezes/{}", freeze["id"].as_str().unwrap());
     let incident = json!({"service": "checkout", "environment": "qa", "title": "Cards fail", "severity": "minor"});
     let incident = app.post("/v1/incidents", incident).expect(201);
     let incident = format!("/v1/incidents/{}", incident["id"].as_str().unwrap());
     let place = json!({"service": "checkout", "environment": "staging"});
-    let week = json!({"days": ["fri"], "from": "18:00", "to": "08:00", "time_zone": "Asia/Kolkata"});
-    let review =
-        json!({"version": "1", "decision": "approved", "source": "github", "approver": "alice", "run_url": "https://ci.example.org/17"});
+    let week =
+        json!({"days": ["fri"], "from": "18:00", "to": "08:00", "time_zone": "Asia/Kolkata"});
+    let review = json!({"version": "1", "decision": "approved", "source": "github", "approver": "alice", "run_url": "https://ci.example.org/17"});
     let bodies = [
         ("POST", "/v1/services".to_owned(), json!({"slug": "billing", "name": "Billing"})),
         ("PATCH", "/v1/services/checkout".to_owned(), json!({"name": "Checkout"})),
-        ("POST", "/v1/environments".to_owned(), json!({"slug": "production", "tier": "production"})),
+        (
+            "POST",
+            "/v1/environments".to_owned(),
+            json!({"slug": "production", "tier": "production"}),
+        ),
         ("PATCH", "/v1/environments/staging".to_owned(), json!({"name": "Staging"})),
         (
             "POST",
             "/v1/releases".to_owned(),
             json!({"service": "checkout", "version": "2", "commits": [{"sha": sha(1), "committed_at": "2026-02-03T04:05:06Z"}]}),
         ),
-        ("PUT", format!("/v1/releases/{}/scan", id("release_id")), json!({"status": "passed", "tool": "trivy", "summary": {"high": 1}})),
-        ("POST", "/v1/deployments".to_owned(), json!({"service": "checkout", "environment": "staging", "version": "1"})),
+        (
+            "PUT",
+            format!("/v1/releases/{}/scan", id("release_id")),
+            json!({"status": "passed", "tool": "trivy", "summary": {"high": 1}}),
+        ),
+        (
+            "POST",
+            "/v1/deployments".to_owned(),
+            json!({"service": "checkout", "environment": "staging", "version": "1"}),
+        ),
         ("POST", format!("/v1/deployments/{}/transitions", id("id")), json!({"to": "running"})),
         ("POST", "/v1/keys".to_owned(), json!({"name": "pipeline", "scopes": ["read"]})),
-        ("POST", "/v1/approvals".to_owned(), with(place.clone(), json!({"version": "1", "decision": "approved"}))),
+        (
+            "POST",
+            "/v1/approvals".to_owned(),
+            with(place.clone(), json!({"version": "1", "decision": "approved"})),
+        ),
         ("POST", "/v1/approvals".to_owned(), with(place.clone(), review)),
-        ("POST", "/v1/freezes".to_owned(), json!({"reason": "Weekend", "starts_at": "2026-02-03T04:05:06Z", "weekly": week})),
+        (
+            "POST",
+            "/v1/freezes".to_owned(),
+            json!({"reason": "Weekend", "starts_at": "2026-02-03T04:05:06Z", "weekly": week}),
+        ),
         ("PATCH", freeze.clone(), json!({"reason": "Year end"})),
-        ("POST", format!("{freeze}/overrides"), with(place.clone(), json!({"version": "1", "reason": "Card payments are down."}))),
-        ("POST", "/v1/incidents".to_owned(), with(place, json!({"title": "Card payments are down", "severity": "critical"}))),
+        (
+            "POST",
+            format!("{freeze}/overrides"),
+            with(place.clone(), json!({"version": "1", "reason": "Card payments are down."})),
+        ),
+        (
+            "POST",
+            "/v1/incidents".to_owned(),
+            with(place, json!({"title": "Card payments are down", "severity": "critical"})),
+        ),
         ("PATCH", incident, json!({"title": "Card payments are down"})),
     ];
     let long = |n| Value::from("x".repeat(n));
@@ -98,12 +130,40 @@ fn a_bad_body_is_refused(app: &TestApp) {
     // The body by its number above, the field, what is wrong with it, and the code.
     let cases = [
         (0, "/slug", &[json!("")][..], "invalid_slug"),
-        (0, "/slug", &[json!("Checkout"), json!("a_b"), json!("a b"), json!("ä"), json!("a\0"), json!("a\n"), long(64)], "invalid_slug"),
-        (0, "/slug", &[json!(1), json!(null), json!({}), json!(["a"]), json!(true)], "invalid_type"),
+        (
+            0,
+            "/slug",
+            &[
+                json!("Checkout"),
+                json!("a_b"),
+                json!("a b"),
+                json!("ä"),
+                json!("a\0"),
+                json!("a\n"),
+                long(64),
+            ],
+            "invalid_slug",
+        ),
+        (
+            0,
+            "/slug",
+            &[json!(1), json!(null), json!({}), json!(["a"]), json!(true)],
+            "invalid_type",
+        ),
         (0, "/slug", std::slice::from_ref(&absent), "missing_field"),
-        (0, "/name", &[json!(""), json!(" a"), json!("a\nb"), json!("a\0b"), json!("a\u{7f}"), long(201)], "invalid_text"),
+        (
+            0,
+            "/name",
+            &[json!(""), json!(" a"), json!("a\nb"), json!("a\0b"), json!("a\u{7f}"), long(201)],
+            "invalid_text",
+        ),
         (0, "/name", &[json!(1), json!([])], "invalid_type"),
-        (0, "/description", &[json!(""), json!("a\0b"), json!("\u{1b}[31m"), long(4001)], "invalid_text"),
+        (
+            0,
+            "/description",
+            &[json!(""), json!("a\0b"), json!("\u{1b}[31m"), long(4001)],
+            "invalid_text",
+        ),
         (0, "/owner", &[json!(""), json!("a\tb"), long(201)], "invalid_text"),
         (
             0,
@@ -118,7 +178,12 @@ fn a_bad_body_is_refused(app: &TestApp) {
             ],
             "invalid_url",
         ),
-        (0, "/repository_url", &[Value::from(format!("https://{}", "x".repeat(1993)))], "invalid_url"),
+        (
+            0,
+            "/repository_url",
+            &[Value::from(format!("https://{}", "x".repeat(1993)))],
+            "invalid_url",
+        ),
         (0, "/revision", &[json!(7)], "unknown_field"),
         (0, "/a~1b", &[json!(7)], "unknown_field"),
         (1, "/name", &[json!(null), json!(7)], "invalid_type"),
@@ -130,7 +195,12 @@ fn a_bad_body_is_refused(app: &TestApp) {
         (2, "/tier", std::slice::from_ref(&absent), "missing_field"),
         (2, "/required_approvals", &[json!(-1), json!(11)], "invalid_value"),
         (2, "/required_approvals", &[json!("1"), json!(1.5)], "invalid_type"),
-        (2, "/approval_ttl_hours", &[json!(0), json!(-1), json!(8761), json!(4_294_967_297_i64)], "invalid_value"),
+        (
+            2,
+            "/approval_ttl_hours",
+            &[json!(0), json!(-1), json!(8761), json!(4_294_967_297_i64)],
+            "invalid_value",
+        ),
         (2, "/approval_ttl_hours", &[json!("72"), json!(0.5)], "invalid_type"),
         (2, "/soak_minutes", &[json!(-1), json!(43201)], "invalid_value"),
         (2, "/soak_minutes", &[json!("60"), json!(true)], "invalid_type"),
@@ -154,12 +224,41 @@ fn a_bad_body_is_refused(app: &TestApp) {
         (3, "/predecessor", &[json!("staging")], "predecessor_circle"),
         (4, "/service", &[json!("Checkout")], "invalid_slug"),
         (4, "/service", std::slice::from_ref(&absent), "missing_field"),
-        (4, "/version", &[json!(""), json!("-1"), json!(".1"), json!("1 2"), json!("1/2"), json!("1\0"), long(129)], "invalid_version"),
-        (4, "/git_sha", &[json!(""), json!("7fd1a60"), json!("A".repeat(40)), json!("g".repeat(40)), json!("a".repeat(41))], "invalid_sha"),
+        (
+            4,
+            "/version",
+            &[
+                json!(""),
+                json!("-1"),
+                json!(".1"),
+                json!("1 2"),
+                json!("1/2"),
+                json!("1\0"),
+                long(129),
+            ],
+            "invalid_version",
+        ),
+        (
+            4,
+            "/git_sha",
+            &[
+                json!(""),
+                json!("7fd1a60"),
+                json!("A".repeat(40)),
+                json!("g".repeat(40)),
+                json!("a".repeat(41)),
+            ],
+            "invalid_sha",
+        ),
         (
             4,
             "/image_digest",
-            &[json!(""), json!("a".repeat(64)), json!(format!("sha256:{}", "A".repeat(64))), json!(format!("sha512:{}", "a".repeat(64)))],
+            &[
+                json!(""),
+                json!("a".repeat(64)),
+                json!(format!("sha256:{}", "A".repeat(64))),
+                json!(format!("sha512:{}", "a".repeat(64))),
+            ],
             "invalid_digest",
         ),
         (
@@ -191,7 +290,12 @@ fn a_bad_body_is_refused(app: &TestApp) {
         (4, "/commits/0/sha", std::slice::from_ref(&absent), "missing_field"),
         (4, "/commits/0/committed_at", &[json!("now")], "invalid_time"),
         (4, "/commits/0/author", &[json!("Anna")], "unknown_field"),
-        (4, "/commits", &[json!(vec![json!({"sha": sha(1), "committed_at": "2026-02-03T04:05:06Z"}); 1001])], "invalid_value"),
+        (
+            4,
+            "/commits",
+            &[json!(vec![json!({"sha": sha(1), "committed_at": "2026-02-03T04:05:06Z"}); 1001])],
+            "invalid_value",
+        ),
         (5, "/status", &[json!("missing"), json!("ok")], "invalid_value"),
         (5, "/tool", std::slice::from_ref(&absent), "missing_field"),
         (5, "/tool", &[json!(""), json!("a\nb"), long(201)], "invalid_text"),
@@ -221,7 +325,12 @@ fn a_bad_body_is_refused(app: &TestApp) {
         (6, "/create_missing", &[json!("yes")], "invalid_type"),
         (6, "/state", &[json!("succeeded")], "unknown_field"),
         (7, "/to", &[json!("done"), json!("RUNNING")], "invalid_value"),
-        (7, "/to", &[json!(null), json!(1), json!({"running": null}), json!(["running"])], "invalid_type"),
+        (
+            7,
+            "/to",
+            &[json!(null), json!(1), json!({"running": null}), json!(["running"])],
+            "invalid_type",
+        ),
         (7, "/to", std::slice::from_ref(&absent), "missing_field"),
         (7, "/by", &[json!("me")], "unknown_field"),
         (7, "/observed", &[json!("yes"), json!(null)], "invalid_type"),
@@ -252,7 +361,16 @@ fn a_bad_body_is_refused(app: &TestApp) {
         (11, "/service", &[json!("")], "invalid_slug"),
         (11, "/starts_at", &[json!("now"), json!("2026-02-03")], "invalid_time"),
         (11, "/ends_at", &[json!("later")], "invalid_time"),
-        (11, "/ends_at", &[json!("2026-02-03T04:05:05Z"), json!("2026-02-03T04:05:06Z"), json!("1999-01-01T00:00:00Z")], "invalid_value"),
+        (
+            11,
+            "/ends_at",
+            &[
+                json!("2026-02-03T04:05:05Z"),
+                json!("2026-02-03T04:05:06Z"),
+                json!("1999-01-01T00:00:00Z"),
+            ],
+            "invalid_value",
+        ),
         (11, "/allow_rollback", &[json!("yes")], "invalid_type"),
         (11, "/ended", &[json!(true)], "unknown_field"),
         (11, "/weekly", &[json!("fri"), json!(1)], "invalid_type"),
@@ -260,16 +378,38 @@ fn a_bad_body_is_refused(app: &TestApp) {
         (11, "/weekly/days", &[json!("fri"), json!(null)], "invalid_type"),
         (11, "/weekly/days", std::slice::from_ref(&absent), "missing_field"),
         (11, "/weekly/days/0", &[json!("friday"), json!("Fri")], "invalid_value"),
-        (11, "/weekly/from", &[json!("24:00"), json!("8:00"), json!("18:60"), json!("18:00:00"), json!("6 pm"), json!("")], "invalid_time"),
+        (
+            11,
+            "/weekly/from",
+            &[
+                json!("24:00"),
+                json!("8:00"),
+                json!("18:60"),
+                json!("18:00:00"),
+                json!("6 pm"),
+                json!(""),
+            ],
+            "invalid_time",
+        ),
         (11, "/weekly/from", &[json!(1800)], "invalid_type"),
         (11, "/weekly/to", &[json!("24:00"), json!("08.00")], "invalid_time"),
         (11, "/weekly/to", std::slice::from_ref(&absent), "missing_field"),
-        (11, "/weekly/time_zone", &[json!("Mars/Olympus"), json!(""), json!("CEST"), json!("+01:00"), json!("a\0")], "invalid_time_zone"),
+        (
+            11,
+            "/weekly/time_zone",
+            &[json!("Mars/Olympus"), json!(""), json!("CEST"), json!("+01:00"), json!("a\0")],
+            "invalid_time_zone",
+        ),
         (11, "/weekly/time_zone", std::slice::from_ref(&absent), "missing_field"),
         (11, "/weekly/every", &[json!(2)], "unknown_field"),
         (12, "/reason", &[json!("")], "invalid_text"),
         (12, "/reason", &[json!(null)], "invalid_type"),
-        (12, "/ends_at", &[json!("2998-12-31T23:59:59Z"), json!("2999-01-01T00:00:00Z")], "invalid_value"),
+        (
+            12,
+            "/ends_at",
+            &[json!("2998-12-31T23:59:59Z"), json!("2999-01-01T00:00:00Z")],
+            "invalid_value",
+        ),
         (12, "/ends_at", &[json!("never")], "invalid_time"),
         (12, "/allow_rollback", &[json!(null), json!("yes")], "invalid_type"),
         (12, "/ended", &[json!("yes"), json!(null)], "invalid_type"),
@@ -307,10 +447,19 @@ fn a_bad_body_is_refused(app: &TestApp) {
             let (method, path, valid) = &bodies[number];
             for value in values {
                 // A field's name may hold what a pointer escapes.
-                let body = if pointer == "/a~1b" { json!({"slug": "billing", "a/b": 7}) } else { body(valid, pointer, value) };
+                let body = if pointer == "/a~1b" {
+                    json!({"slug": "billing", "a/b": 7})
+                } else {
+                    body(valid, pointer, value)
+                };
                 let answer = app.call(method, path, ADMIN, Some(&body), &[]);
                 let shown = body.to_string().chars().take(200).collect::<String>();
-                assert_eq!((answer.status, answer.json()["code"].as_str()), (422, Some(code)), "{method} {path} {shown}: {}", answer.text);
+                assert_eq!(
+                    (answer.status, answer.json()["code"].as_str()),
+                    (422, Some(code)),
+                    "{method} {path} {shown}: {}",
+                    answer.text
+                );
                 let problem = answer.expect_problem(422, code);
                 assert_eq!(problem["errors"][0]["pointer"], pointer, "{shown}: {problem}");
                 assert_eq!(problem["errors"].as_array().unwrap().len(), 1, "{problem}");
@@ -327,7 +476,8 @@ fn a_bad_body_is_refused(app: &TestApp) {
 fn a_body_that_is_not_json_is_refused(app: &TestApp) {
     ledger(app);
     let send = |content_type: Option<&str>, body: &[u8]| {
-        let mut request = app.request("POST", "/v1/services").header("Authorization", format!("Bearer {ADMIN}"));
+        let mut request =
+            app.request("POST", "/v1/services").header("Authorization", format!("Bearer {ADMIN}"));
         if let Some(content_type) = content_type {
             request = request.header("Content-Type", content_type);
         }
@@ -348,19 +498,35 @@ fn a_body_that_is_not_json_is_refused(app: &TestApp) {
         ];
         for body in malformed {
             let answer = send(Some("application/json"), body);
-            assert_eq!(answer.json()["code"], "malformed_json", "{}: {}", String::from_utf8_lossy(body), answer.text);
+            assert_eq!(
+                answer.json()["code"],
+                "malformed_json",
+                "{}: {}",
+                String::from_utf8_lossy(body),
+                answer.text
+            );
             answer.expect_problem(400, "malformed_json");
         }
         // Deeper than any reader should follow.
         let deep = format!("{{\"slug\":{}", "[".repeat(100_000));
         assert!([400, 422].contains(&send(Some("application/json"), deep.as_bytes()).status));
-        for (body, code) in
-            [(&b"[]"[..], "invalid_type"), (b"null", "invalid_type"), (b"\"billing\"", "invalid_type"), (b"{}", "missing_field")]
-        {
+        for (body, code) in [
+            (&b"[]"[..], "invalid_type"),
+            (b"null", "invalid_type"),
+            (b"\"billing\"", "invalid_type"),
+            (b"{}", "missing_field"),
+        ] {
             send(Some("application/json"), body).expect_problem(422, code);
         }
-        send(Some("application/json"), br#"{"slug":"billing","slug":"other"}"#).expect_problem(422, "invalid_value");
-        for content_type in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonp"), Some("")] {
+        send(Some("application/json"), br#"{"slug":"billing","slug":"other"}"#)
+            .expect_problem(422, "invalid_value");
+        for content_type in [
+            None,
+            Some("text/plain"),
+            Some("application/x-www-form-urlencoded"),
+            Some("application/jsonp"),
+            Some(""),
+        ] {
             let answer = send(content_type, valid);
             assert_eq!(answer.status, 415, "{content_type:?}: {}", answer.text);
             answer.expect_problem(415, "unsupported_media_type");
@@ -371,7 +537,11 @@ fn a_body_that_is_not_json_is_refused(app: &TestApp) {
 
 fn a_bad_query_is_refused(app: &TestApp) {
     ledger(app);
-    let lists = LISTS.into_iter().chain(["events", "keys"]).map(|list| format!("/v1/{list}")).collect::<Vec<_>>();
+    let lists = LISTS
+        .into_iter()
+        .chain(["events", "keys"])
+        .map(|list| format!("/v1/{list}"))
+        .collect::<Vec<_>>();
     let everywhere = [
         ("limit=0", "invalid_limit", "limit"),
         ("limit=101", "invalid_limit", "limit"),
@@ -437,12 +607,25 @@ fn a_bad_query_is_refused(app: &TestApp) {
         ("/v1/gate?service=checkout&environment=staging&version=1&limit=5", "limit"),
         ("/v1/gate?service=checkout&environment=staging&version=1&version=2", "version"),
     ];
-    let scan = format!("/v1/releases/{}/scan", app.get("/v1/releases").expect(200)["items"][0]["id"].as_str().unwrap());
+    let scan = format!(
+        "/v1/releases/{}/scan",
+        app.get("/v1/releases").expect(200)["items"][0]["id"].as_str().unwrap()
+    );
     assert_untouched(app, || {
         let check = |path: String, code: &str, name: &str| {
             let answer = app.get(&path);
-            assert_eq!((answer.status, answer.json()["code"].as_str()), (400, Some(code)), "{path}: {}", answer.text);
-            assert_eq!(answer.expect_problem(400, code)["errors"][0]["pointer"], name, "{path}: {}", answer.text);
+            assert_eq!(
+                (answer.status, answer.json()["code"].as_str()),
+                (400, Some(code)),
+                "{path}: {}",
+                answer.text
+            );
+            assert_eq!(
+                answer.expect_problem(400, code)["errors"][0]["pointer"],
+                name,
+                "{path}: {}",
+                answer.text
+            );
         };
         for list in &lists {
             for (query, code, name) in everywhere {
@@ -455,8 +638,14 @@ fn a_bad_query_is_refused(app: &TestApp) {
         for limit in ["0", "101", "+5"] {
             check(format!("/v1/metrics/dora?limit={limit}"), "invalid_limit", "limit");
         }
-        for (query, name) in [("max_severity=worst", "max_severity"), ("report_url=report", "report_url"), ("severity=low", "severity")] {
-            let problem = app.put(&format!("{scan}?{query}"), json!({"tool": "trivy"})).expect_problem(400, "invalid_query");
+        for (query, name) in [
+            ("max_severity=worst", "max_severity"),
+            ("report_url=report", "report_url"),
+            ("severity=low", "severity"),
+        ] {
+            let problem = app
+                .put(&format!("{scan}?{query}"), json!({"tool": "trivy"}))
+                .expect_problem(400, "invalid_query");
             assert_eq!(problem["errors"][0]["pointer"], name, "{problem}");
         }
     });
@@ -467,19 +656,30 @@ fn a_cursor_of_another_list_is_refused(app: &TestApp) {
         app.deploy(slug, slug, "1", false);
         app.key(slug, &["read"]);
         let place = json!({"service": slug, "environment": slug});
-        app.post("/v1/approvals", with(place.clone(), json!({"version": "1", "decision": "rejected"}))).expect(201);
+        app.post(
+            "/v1/approvals",
+            with(place.clone(), json!({"version": "1", "decision": "rejected"})),
+        )
+        .expect(201);
         app.post("/v1/freezes", with(place.clone(), json!({"reason": "Quarter end"}))).expect(201);
-        app.post("/v1/incidents", with(place, json!({"title": "Cards fail", "severity": "minor"}))).expect(201);
+        app.post("/v1/incidents", with(place, json!({"title": "Cards fail", "severity": "minor"})))
+            .expect(201);
     }
     // Lists in the same order have the same form of cursor.
-    let by_time = ["/v1/releases", "/v1/deployments", "/v1/approvals", "/v1/freezes", "/v1/incidents"];
+    let by_time =
+        ["/v1/releases", "/v1/deployments", "/v1/approvals", "/v1/freezes", "/v1/incidents"];
     let orders = [&["/v1/services", "/v1/environments"][..], &by_time, &["/v1/events"]];
-    let cursor = |list: &str| app.get(&format!("{list}?limit=1")).expect(200)["next"].as_str().unwrap().to_owned();
+    let cursor = |list: &str| {
+        app.get(&format!("{list}?limit=1")).expect(200)["next"].as_str().unwrap().to_owned()
+    };
     assert_untouched(app, || {
         for (i, lists) in orders.iter().enumerate() {
-            for other in orders.iter().enumerate().filter(|(j, _)| *j != i).flat_map(|(_, others)| *others) {
+            for other in
+                orders.iter().enumerate().filter(|(j, _)| *j != i).flat_map(|(_, others)| *others)
+            {
                 for list in *lists {
-                    app.get(&format!("{list}?cursor={}", cursor(other))).expect_problem(400, "invalid_cursor");
+                    app.get(&format!("{list}?cursor={}", cursor(other)))
+                        .expect_problem(400, "invalid_cursor");
                 }
             }
         }
@@ -514,18 +714,34 @@ fn what_does_not_exist_is_not_found(app: &TestApp) {
     ];
     // What a body or a query names must be there as well.
     let place = json!({"service": "checkout", "environment": "staging"});
-    let freeze = app.post("/v1/freezes", json!({"reason": "Quarter end", "starts_at": "2999-01-01T00:00:00Z"})).expect(201);
+    let freeze = app
+        .post("/v1/freezes", json!({"reason": "Quarter end", "starts_at": "2999-01-01T00:00:00Z"}))
+        .expect(201);
     let overrides = format!("/v1/freezes/{}/overrides", freeze["id"].as_str().unwrap());
     let posts = [
         ("/v1/approvals", with(place.clone(), json!({"version": "1", "decision": "approved"}))),
         ("/v1/freezes", with(place.clone(), json!({"reason": "Quarter end"}))),
-        (&overrides, with(place.clone(), json!({"version": "1", "reason": "Card payments are down."}))),
+        (
+            &overrides,
+            with(place.clone(), json!({"version": "1", "reason": "Card payments are down."})),
+        ),
         ("/v1/incidents", with(place, json!({"title": "Cards fail", "severity": "minor"}))),
     ];
     let long = "a".repeat(5000);
     assert_untouched(app, || {
         for (method, path, body) in places {
-            for name in [UNKNOWN, "unknown", "17", "%00", "a%00b", "%ff", "..%2f..", "%27%20OR%201=1--", "%F0%9F%99%88", &long] {
+            for name in [
+                UNKNOWN,
+                "unknown",
+                "17",
+                "%00",
+                "a%00b",
+                "%ff",
+                "..%2f..",
+                "%27%20OR%201=1--",
+                "%F0%9F%99%88",
+                &long,
+            ] {
                 let answer = app.call(method, &path.replace("{}", name), ADMIN, body, &[]);
                 assert_eq!(answer.status, 404, "{method} {path} {name}: {}", answer.text);
                 answer.expect_problem(404, "not_found");
@@ -541,7 +757,9 @@ fn what_does_not_exist_is_not_found(app: &TestApp) {
             }
         }
         refused(app.post("/v1/approvals", with(posts[0].1.clone(), json!({"version": "unknown"}))));
-        let problem = app.post("/v1/incidents", with(posts[3].1.clone(), json!({"caused_by": [UNKNOWN]}))).expect_problem(404, "not_found");
+        let problem = app
+            .post("/v1/incidents", with(posts[3].1.clone(), json!({"caused_by": [UNKNOWN]})))
+            .expect_problem(404, "not_found");
         assert!(problem["detail"].as_str().unwrap().contains(UNKNOWN), "{problem}");
         for query in [
             "service=unknown&environment=staging&version=1",
@@ -555,19 +773,35 @@ fn what_does_not_exist_is_not_found(app: &TestApp) {
 
 fn environments_that_would_come_before_themselves_are_refused(app: &TestApp) {
     for (slug, predecessor) in [("a", None), ("b", Some("a")), ("c", Some("b"))] {
-        app.post("/v1/environments", json!({"slug": slug, "tier": "testing", "predecessor": predecessor})).expect(201);
+        app.post(
+            "/v1/environments",
+            json!({"slug": slug, "tier": "testing", "predecessor": predecessor}),
+        )
+        .expect(201);
     }
     assert_untouched(app, || {
-        for (slug, predecessor, circle) in [("a", "c", "a -> b -> c -> a"), ("a", "b", "a -> b -> a"), ("b", "c", "b -> c -> b")] {
-            let answer = app.patch(&format!("/v1/environments/{slug}"), json!({"predecessor": predecessor}), &[]);
+        for (slug, predecessor, circle) in
+            [("a", "c", "a -> b -> c -> a"), ("a", "b", "a -> b -> a"), ("b", "c", "b -> c -> b")]
+        {
+            let answer = app.patch(
+                &format!("/v1/environments/{slug}"),
+                json!({"predecessor": predecessor}),
+                &[],
+            );
             let problem = answer.expect_problem(422, "predecessor_circle");
             assert_eq!(problem["errors"][0]["pointer"], "/predecessor");
             assert!(problem["detail"].as_str().unwrap().contains(circle), "{problem}");
         }
     });
     // Taken apart, it is none.
-    assert_eq!(app.patch("/v1/environments/b", json!({"predecessor": null}), &[]).expect(200)["predecessor"], Value::Null);
-    assert_eq!(app.patch("/v1/environments/a", json!({"predecessor": "c"}), &[]).expect(200)["predecessor"], "c");
+    assert_eq!(
+        app.patch("/v1/environments/b", json!({"predecessor": null}), &[]).expect(200)["predecessor"],
+        Value::Null
+    );
+    assert_eq!(
+        app.patch("/v1/environments/a", json!({"predecessor": "c"}), &[]).expect(200)["predecessor"],
+        "c"
+    );
 }
 
 fn of_concurrent_changes_none_closes_a_circle(app: &TestApp) {
@@ -576,8 +810,15 @@ fn of_concurrent_changes_none_closes_a_circle(app: &TestApp) {
         app.post("/v1/environments", json!({"slug": slug, "tier": "testing"})).expect(201);
     }
     // Any three of these are right, all four together are not.
-    let answers = together(4, |i| app.patch(&format!("/v1/environments/{}", slugs[i]), json!({"predecessor": slugs[(i + 1) % 4]}), &[]));
-    let (changed, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 200);
+    let answers = together(4, |i| {
+        app.patch(
+            &format!("/v1/environments/{}", slugs[i]),
+            json!({"predecessor": slugs[(i + 1) % 4]}),
+            &[],
+        )
+    });
+    let (changed, refused): (Vec<_>, Vec<_>) =
+        answers.into_iter().partition(|answer| answer.status == 200);
     assert_eq!((changed.len(), refused.len()), (3, 1), "{refused:?}");
     refused[0].expect_problem(422, "predecessor_circle");
 }
@@ -590,17 +831,29 @@ fn what_a_freeze_does_not_cover_is_not_let_through(app: &TestApp) {
         let body = json!({"service": service, "environment": environment, "version": "1", "reason": "Card payments are down."});
         app.post(&format!("/v1/freezes/{}/overrides", freeze["id"].as_str().unwrap()), body)
     };
-    let scopes =
-        [json!({"service": "checkout"}), json!({"environment": "staging"}), json!({"service": "checkout", "environment": "staging"})];
+    let scopes = [
+        json!({"service": "checkout"}),
+        json!({"environment": "staging"}),
+        json!({"service": "checkout", "environment": "staging"}),
+    ];
     for scope in scopes {
-        let freeze = app.post("/v1/freezes", with(scope.clone(), json!({"reason": "Quarter end"}))).expect(201);
+        let freeze = app
+            .post("/v1/freezes", with(scope.clone(), json!({"reason": "Quarter end"})))
+            .expect(201);
         assert_untouched(app, || {
-            for (service, environment) in [("billing", "production"), ("billing", "staging"), ("checkout", "production")] {
+            for (service, environment) in
+                [("billing", "production"), ("billing", "staging"), ("checkout", "production")]
+            {
                 let is_covered = (scope.get("service").is_none_or(|covered| covered == service))
                     && (scope.get("environment").is_none_or(|covered| covered == environment));
                 if !is_covered {
-                    let problem = pass(&freeze, service, environment).expect_problem(422, "invalid_value");
-                    assert_eq!(problem["errors"].as_array().unwrap().len(), 1, "{scope}: {problem}");
+                    let problem =
+                        pass(&freeze, service, environment).expect_problem(422, "invalid_value");
+                    assert_eq!(
+                        problem["errors"].as_array().unwrap().len(),
+                        1,
+                        "{scope}: {problem}"
+                    );
                 }
             }
         });
@@ -618,7 +871,12 @@ fn a_freeze_ends_once(app: &TestApp) {
     let ended = app.patch(&path, json!({"ended": true}), &[]).expect(200);
     assert!(ended["ended_at"].is_string(), "{ended}");
     assert_untouched(app, || {
-        for change in [json!({"ended": true}), json!({"ended": false}), json!({"reason": "Year end"}), json!({"ends_at": null})] {
+        for change in [
+            json!({"ended": true}),
+            json!({"ended": false}),
+            json!({"reason": "Year end"}),
+            json!({"ends_at": null}),
+        ] {
             app.patch(&path, change, &[]).expect_problem(409, "freeze_ended");
         }
         app.post(&format!("{path}/overrides"), pass.clone()).expect_problem(409, "freeze_ended");
@@ -627,7 +885,8 @@ fn a_freeze_ends_once(app: &TestApp) {
     // One that is over by itself is as little to be overridden.
     let past = json!({"reason": "Quarter end", "starts_at": "2026-01-01T00:00:00Z", "ends_at": "2026-01-02T00:00:00Z"});
     let past = app.post("/v1/freezes", past).expect(201);
-    app.post(&format!("/v1/freezes/{}/overrides", past["id"].as_str().unwrap()), pass).expect_problem(409, "freeze_ended");
+    app.post(&format!("/v1/freezes/{}/overrides", past["id"].as_str().unwrap()), pass)
+        .expect_problem(409, "freeze_ended");
 }
 
 fn a_bad_or_missing_key_is_refused(app: &TestApp) {
@@ -640,7 +899,8 @@ fn a_bad_or_missing_key_is_refused(app: &TestApp) {
     let unknown = unknown.reveal();
     let typo = format!("{}x", &ADMIN[..40]);
     let send = |authorization: Option<&str>| {
-        let mut request = app.request("POST", "/v1/services").header("Content-Type", "application/json");
+        let mut request =
+            app.request("POST", "/v1/services").header("Content-Type", "application/json");
         if let Some(authorization) = authorization {
             request = request.header("Authorization", authorization);
         }
@@ -648,15 +908,33 @@ fn a_bad_or_missing_key_is_refused(app: &TestApp) {
     };
     let refused = |authorization: Option<&str>, code: &str| {
         let answer = send(authorization);
-        assert_eq!((answer.status, answer.json()["code"].as_str()), (401, Some(code)), "{authorization:?}: {}", answer.text);
+        assert_eq!(
+            (answer.status, answer.json()["code"].as_str()),
+            (401, Some(code)),
+            "{authorization:?}: {}",
+            answer.text
+        );
         answer.expect_problem(401, code);
         assert_eq!(answer.header("www-authenticate"), "Bearer");
     };
     assert_untouched(app, || {
         refused(None, "unauthenticated");
         let basic = format!("Basic {ADMIN}");
-        let (bare, twice, cut) = (ADMIN.to_owned(), format!("Bearer Bearer {ADMIN}"), format!("Bearer {}", &ADMIN[..40]));
-        for malformed in ["Bearer", "Bearer ", "Bearer prop_", &basic, &bare, &twice, &cut, &format!("Bearer {typo}")] {
+        let (bare, twice, cut) = (
+            ADMIN.to_owned(),
+            format!("Bearer Bearer {ADMIN}"),
+            format!("Bearer {}", &ADMIN[..40]),
+        );
+        for malformed in [
+            "Bearer",
+            "Bearer ",
+            "Bearer prop_",
+            &basic,
+            &bare,
+            &twice,
+            &cut,
+            &format!("Bearer {typo}"),
+        ] {
             refused(Some(malformed), "invalid_key");
         }
         refused(Some(&format!("Bearer {unknown}")), "invalid_key");
@@ -698,7 +976,10 @@ fn a_body_that_is_too_large_is_refused(app: &TestApp) {
     assert_untouched(app, || {
         small.post("/v1/services", sized(1025)).expect_problem(413, "body_too_large");
         let answer = send_chunked(&small, sized(1025).to_string().as_bytes());
-        assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"),
+            "{answer}"
+        );
     });
     let answer = send_chunked(&small, sized(1024).to_string().as_bytes());
     assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
@@ -721,15 +1002,25 @@ fn the_most_that_is_allowed_is_accepted(app: &TestApp) {
     // What is not said is what an environment asks if it asks nothing.
     let least = json!({"slug": "1", "tier": "testing", "required_approvals": null, "approval_ttl_hours": null, "soak_minutes": null, "predecessor": null});
     let least = app.post("/v1/environments", least).expect(201);
-    assert_eq!((&least["required_approvals"], &least["approval_ttl_hours"], &least["soak_minutes"]), (&json!(0), &json!(72), &json!(0)));
-    accepted(app.patch("/v1/environments/1", json!({"required_approvals": 0, "approval_ttl_hours": 1, "soak_minutes": 0}), &[]));
+    assert_eq!(
+        (&least["required_approvals"], &least["approval_ttl_hours"], &least["soak_minutes"]),
+        (&json!(0), &json!(72), &json!(0))
+    );
+    accepted(app.patch(
+        "/v1/environments/1",
+        json!({"required_approvals": 0, "approval_ttl_hours": 1, "soak_minutes": 0}),
+        &[],
+    ));
     let release = json!({
         "service": "a".repeat(63), "version": "v".repeat(128), "git_sha": "a".repeat(64), "image_digest": digest(15),
         "committed_at": "9999-12-30T22:00:00.999999999Z"
     });
     accepted(app.post("/v1/releases", release.clone()));
     let oldest = with(release, json!({"version": "0", "committed_at": "0000-01-01T00:00:00Z"}));
-    assert_eq!(app.post("/v1/releases", oldest).expect(201)["committed_at"], "0000-01-01T00:00:00.000000Z");
+    assert_eq!(
+        app.post("/v1/releases", oldest).expect(201)["committed_at"],
+        "0000-01-01T00:00:00.000000Z"
+    );
     accepted(app.get("/v1/services?limit=100"));
     accepted(app.get("/v1/services?limit=1"));
 }

@@ -38,18 +38,29 @@ fn imageless(service: &str, environment: &str, version: &str) -> Value {
 #[track_caller]
 fn assert_blocked(app: &TestApp, before: &[(&str, i64)], attempts: i64) {
     let blocked = |counts: &[(&'static str, i64)]| {
-        counts.iter().map(|(table, rows)| (*table, rows - if *table == "events" { attempts } else { 0 })).collect::<Vec<_>>()
+        counts
+            .iter()
+            .map(|(table, rows)| (*table, rows - if *table == "events" { attempts } else { 0 }))
+            .collect::<Vec<_>>()
     };
     assert_eq!(blocked(&app.counts()), before);
     let events = app.get(&format!("/v1/events?limit={attempts}")).expect(200);
     for event in events["items"].as_array().unwrap() {
-        assert_eq!((&event["action"], &event["entity"]), (&json!("gate.blocked"), &json!("gate")), "{event}");
+        assert_eq!(
+            (&event["action"], &event["entity"]),
+            (&json!("gate.blocked"), &json!("gate")),
+            "{event}"
+        );
     }
 }
 
 /// An environment that requires approvals.
 fn gated(app: &TestApp, slug: &str) {
-    app.post("/v1/environments", json!({"slug": slug, "tier": "production", "required_approvals": 2})).expect(201);
+    app.post(
+        "/v1/environments",
+        json!({"slug": slug, "tier": "production", "required_approvals": 2}),
+    )
+    .expect(201);
 }
 
 fn a_deployment_goes_live_and_is_superseded(app: &TestApp) {
@@ -97,7 +108,9 @@ fn in_state(app: &TestApp, state: &str, service: &str) -> Value {
         "approved" => app.deploy(service, "staging", "1", false),
         "running" => app.deploy(service, "staging", "1", true),
         "succeeded" => app.go_live(service, "staging", "1"),
-        "failed" | "cancelled" => app.transition(&app.deploy(service, "staging", "1", true), state).expect(200),
+        "failed" | "cancelled" => {
+            app.transition(&app.deploy(service, "staging", "1", true), state).expect(200)
+        }
         "rejected" => {
             let waiting = app.deploy(service, "gated", "1", false);
             let no = json!({"service": service, "version": "1", "environment": "gated", "decision": "rejected"});
@@ -106,7 +119,9 @@ fn in_state(app: &TestApp, state: &str, service: &str) -> Value {
         }
         "expired" => {
             let waiting = app.deploy(service, "staging", "1", false);
-            let overdue = format!("UPDATE deployments SET expires_at = '2026-01-01T00:00:00.000000Z' WHERE service = '{service}'");
+            let overdue = format!(
+                "UPDATE deployments SET expires_at = '2026-01-01T00:00:00.000000Z' WHERE service = '{service}'"
+            );
             assert_eq!(diesel::sql_query(overdue).execute(&mut app.db()).unwrap(), 1);
             app.get(&path(&waiting)).expect(200)
         }
@@ -130,7 +145,11 @@ fn every_move_is_made_or_refused_as_the_lifecycle_says(app: &TestApp) {
                 let deployment = in_state(app, from, &format!("{from}-{to}").replace('_', "-"));
                 let moved = app.transition(&deployment, to).expect(200);
                 assert_eq!(moved["state"], to, "{from} -> {to}");
-                assert_eq!(moved["revision"].as_i64(), deployment["revision"].as_i64().map(|r| r + 1), "{from} -> {to}");
+                assert_eq!(
+                    moved["revision"].as_i64(),
+                    deployment["revision"].as_i64().map(|r| r + 1),
+                    "{from} -> {to}"
+                );
                 assert_eq!(moved["finished_at"].is_null(), to == "running", "{from} -> {to}");
                 assert_eq!(app.get(&path(&deployment)).expect(200), moved, "{from} -> {to}");
                 continue;
@@ -140,7 +159,10 @@ fn every_move_is_made_or_refused_as_the_lifecycle_says(app: &TestApp) {
             if (from, to) == ("awaiting_approval", "running") {
                 let problem = answer.expect_problem(409, "gate_blocked");
                 assert_eq!(problem["reasons"].as_array().unwrap().len(), 1, "{problem}");
-                assert_eq!((&problem["reasons"][0]["code"], &problem["reasons"][0]["missing"]), (&json!("approval_missing"), &json!(2)));
+                assert_eq!(
+                    (&problem["reasons"][0]["code"], &problem["reasons"][0]["missing"]),
+                    (&json!("approval_missing"), &json!(2))
+                );
                 assert_blocked(app, &before, 1);
                 assert_eq!(app.get(&path(&resting)).expect(200), resting, "{from} -> {to}");
                 continue;
@@ -166,7 +188,10 @@ fn a_failed_or_cancelled_rollout_leaves_what_is_live(app: &TestApp) {
         let ended = app.post(&format!("{}/transitions", path(&rollout)), body).expect(200);
         assert_eq!(ended["reason"], "The probe\nstayed red.");
         assert_eq!(app.get(&path(&live)).expect(200), live);
-        assert_eq!(app.get("/v1/services/checkout/environments/staging").expect(200)["live"], brief(&live));
+        assert_eq!(
+            app.get("/v1/services/checkout/environments/staging").expect(200)["live"],
+            brief(&live)
+        );
     }
 }
 
@@ -193,10 +218,16 @@ fn going_back_rolls_back_what_was_live(app: &TestApp) {
     let first = app.go_live("checkout", "production", "1");
     let second = app.go_live("checkout", "production", "2");
     let back = app.go_live("checkout", "production", "1");
-    assert_eq!((&back["kind"], &back["rollback_of"], &back["previous_id"]), (&json!("rollback"), &second["id"], &second["id"]));
+    assert_eq!(
+        (&back["kind"], &back["rollback_of"], &back["previous_id"]),
+        (&json!("rollback"), &second["id"], &second["id"])
+    );
     assert_eq!(app.get(&path(&first)).expect(200)["state"], "superseded");
     assert_eq!(app.get(&path(&second)).expect(200)["state"], "rolled_back");
-    assert_eq!(app.get("/v1/services/checkout/environments/production").expect(200)["live"]["id"], back["id"]);
+    assert_eq!(
+        app.get("/v1/services/checkout/environments/production").expect(200)["live"]["id"],
+        back["id"]
+    );
     // What was rolled back was live too: coming back to it is a rollback of the rollback.
     let again = app.go_live("checkout", "production", "2");
     assert_eq!((&again["kind"], &again["rollback_of"]), (&json!("rollback"), &back["id"]));
@@ -209,7 +240,10 @@ fn the_kind_is_derived_again_at_the_start(app: &TestApp) {
     assert_eq!(waiting["kind"], "redeploy");
     let second = app.go_live("checkout", "staging", "2");
     let started = app.transition(&waiting, "running").expect(200);
-    assert_eq!((&started["kind"], &started["rollback_of"], &started["previous_id"]), (&json!("rollback"), &second["id"], &second["id"]));
+    assert_eq!(
+        (&started["kind"], &started["rollback_of"], &started["previous_id"]),
+        (&json!("rollback"), &second["id"], &second["id"])
+    );
     app.transition(&started, "succeeded").expect(200);
     assert_eq!(app.get(&path(&second)).expect(200)["state"], "rolled_back");
 }
@@ -217,7 +251,10 @@ fn the_kind_is_derived_again_at_the_start(app: &TestApp) {
 fn what_is_missing_is_created_or_named(app: &TestApp) {
     let ask = |service: &str, environment: &str, version: &str| {
         let before = app.counts();
-        let answer = app.post("/v1/deployments", json!({"service": service, "environment": environment, "version": version}));
+        let answer = app.post(
+            "/v1/deployments",
+            json!({"service": service, "environment": environment, "version": version}),
+        );
         assert_eq!(app.counts(), before);
         answer.expect_problem(404, "not_found")["detail"].as_str().unwrap().to_owned()
     };
@@ -231,7 +268,8 @@ fn what_is_missing_is_created_or_named(app: &TestApp) {
     let made = app.post("/v1/deployments", new("billing", "production", "7")).expect(201);
     assert_eq!(app.get("/v1/services/billing").expect(200)["name"], "billing");
     assert_eq!(app.get("/v1/environments/production").expect(200)["name"], "production");
-    let release = app.get(&format!("/v1/releases/{}", made["release_id"].as_str().unwrap())).expect(200);
+    let release =
+        app.get(&format!("/v1/releases/{}", made["release_id"].as_str().unwrap())).expect(200);
     assert_eq!((&release["service"], &release["version"]), (&json!("billing"), &json!("7")));
 }
 
@@ -240,7 +278,9 @@ fn first_deployments_that_create_the_same_things_at_once_all_succeed(app: &TestA
     for answer in together(8, |_| app.post("/v1/deployments", new("checkout", "staging", "1"))) {
         answer.expect(201);
     }
-    for answer in together(8, |i| app.post("/v1/deployments", new(&format!("service-{i}"), "production", "1"))) {
+    for answer in together(8, |i| {
+        app.post("/v1/deployments", new(&format!("service-{i}"), "production", "1"))
+    }) {
         answer.expect(201);
     }
     assert_eq!(app.all("/v1/deployments").len(), 16);
@@ -248,16 +288,28 @@ fn first_deployments_that_create_the_same_things_at_once_all_succeed(app: &TestA
 }
 
 fn a_tier_is_guessed_from_the_name(app: &TestApp) {
-    for (slug, tier) in [("eu-prod", "production"), ("preprod", "staging"), ("qa", "testing"), ("anna", "development")] {
+    for (slug, tier) in [
+        ("eu-prod", "production"),
+        ("preprod", "staging"),
+        ("qa", "testing"),
+        ("anna", "development"),
+    ] {
         app.deploy("checkout", slug, "1", false);
-        assert_eq!(app.get(&format!("/v1/environments/{slug}")).expect(200)["tier"], tier, "{slug}");
+        assert_eq!(
+            app.get(&format!("/v1/environments/{slug}")).expect(200)["tier"],
+            tier,
+            "{slug}"
+        );
     }
 }
 
 fn a_deployment_adds_to_its_release_and_never_contradicts_it(app: &TestApp) {
     let first = app.post("/v1/deployments", imageless("checkout", "staging", "1")).expect(201);
     assert_eq!(first["image_digest"], Value::Null);
-    let body = with(new("checkout", "production", "1"), json!({"git_sha": sha(1), "image_digest": digest(1)}));
+    let body = with(
+        new("checkout", "production", "1"),
+        json!({"git_sha": sha(1), "image_digest": digest(1)}),
+    );
     let second = app.post("/v1/deployments", body).expect(201);
     assert_eq!(second["release_id"], first["release_id"]);
     for deployment in [&first, &second] {
@@ -266,7 +318,10 @@ fn a_deployment_adds_to_its_release_and_never_contradicts_it(app: &TestApp) {
     }
     for (field, value) in [("git_sha", sha(2)), ("image_digest", digest(2))] {
         let before = app.counts();
-        let problem = app.post("/v1/deployments", with(imageless("checkout", "staging", "1"), json!({field: value})));
+        let problem = app.post(
+            "/v1/deployments",
+            with(imageless("checkout", "staging", "1"), json!({field: value})),
+        );
         let problem = problem.expect_problem(409, "release_conflict");
         assert_eq!(problem["errors"][0]["pointer"], format!("/{field}"));
         assert_eq!(problem["release_id"], first["release_id"]);
@@ -275,7 +330,8 @@ fn a_deployment_adds_to_its_release_and_never_contradicts_it(app: &TestApp) {
 }
 
 fn an_external_id_names_one_deployment(app: &TestApp) {
-    let body = with(new("checkout", "staging", "1"), json!({"source": "github", "external_id": "run-17"}));
+    let body =
+        with(new("checkout", "staging", "1"), json!({"source": "github", "external_id": "run-17"}));
     let answer = app.post("/v1/deployments", body.clone());
     let made = answer.expect(201);
     assert_eq!(answer.header("location"), path(&made));
@@ -283,8 +339,14 @@ fn an_external_id_names_one_deployment(app: &TestApp) {
     let again = app.post("/v1/deployments", body.clone());
     assert_eq!(again.expect(200), made);
     assert_eq!((again.header("location"), again.header("etag")), ("", answer.header("etag")));
-    for other in [json!({"version": "2"}), json!({"environment": "production"}), json!({"service": "billing"})] {
-        let problem = app.post("/v1/deployments", with(body.clone(), other)).expect_problem(409, "external_id_taken");
+    for other in [
+        json!({"version": "2"}),
+        json!({"environment": "production"}),
+        json!({"service": "billing"}),
+    ] {
+        let problem = app
+            .post("/v1/deployments", with(body.clone(), other))
+            .expect_problem(409, "external_id_taken");
         assert_eq!(problem["deployment_id"], made["id"]);
     }
     assert_eq!(app.counts(), before);
@@ -297,26 +359,40 @@ fn an_external_id_names_one_deployment(app: &TestApp) {
 fn a_deployment_without_its_approvals_waits(app: &TestApp) {
     gated(app, "production");
     let before = app.counts();
-    let problem = app.post("/v1/deployments", with(new("checkout", "production", "1"), json!({"start": true})));
+    let problem = app
+        .post("/v1/deployments", with(new("checkout", "production", "1"), json!({"start": true})));
     let problem = problem.expect_problem(409, "gate_blocked");
-    assert_eq!((&problem["reasons"][0]["code"], &problem["reasons"][0]["missing"]), (&json!("approval_missing"), &json!(2)));
+    assert_eq!(
+        (&problem["reasons"][0]["code"], &problem["reasons"][0]["missing"]),
+        (&json!("approval_missing"), &json!(2))
+    );
     assert_eq!(problem["reasons"].as_array().unwrap().len(), 1);
     // Nothing was created for a deployment that was not recorded.
     assert_blocked(app, &before, 1);
     let waiting = app.deploy("checkout", "production", "1", false);
-    assert_eq!((&waiting["state"], &waiting["started_at"]), (&json!("awaiting_approval"), &Value::Null));
+    assert_eq!(
+        (&waiting["state"], &waiting["started_at"]),
+        (&json!("awaiting_approval"), &Value::Null)
+    );
     let problem = app.transition(&waiting, "running").expect_problem(409, "gate_blocked");
-    assert_eq!((&problem["reasons"][0]["code"], &problem["reasons"][0]["missing"]), (&json!("approval_missing"), &json!(2)));
+    assert_eq!(
+        (&problem["reasons"][0]["code"], &problem["reasons"][0]["missing"]),
+        (&json!("approval_missing"), &json!(2))
+    );
     assert_eq!(problem["reasons"].as_array().unwrap().len(), 1);
     assert_eq!(app.get(&path(&waiting)).expect(200), waiting);
-    assert_eq!(app.get("/v1/status").expect(200)["services"][0]["places"][0]["waiting"][0]["id"], waiting["id"]);
+    assert_eq!(
+        app.get("/v1/status").expect(200)["services"][0]["places"][0]["waiting"][0]["id"],
+        waiting["id"]
+    );
 }
 
 fn one_deployment_runs_in_a_place(app: &TestApp) {
     let waiting = app.deploy("checkout", "staging", "2", false);
     let running = app.deploy("checkout", "staging", "1", true);
     let before = app.counts();
-    let at_once = app.post("/v1/deployments", with(new("checkout", "staging", "2"), json!({"start": true})));
+    let at_once =
+        app.post("/v1/deployments", with(new("checkout", "staging", "2"), json!({"start": true})));
     let later = app.post("/v1/deployments", new("checkout", "staging", "2"));
     for answer in [app.transition(&waiting, "running"), at_once, later] {
         let problem = answer.expect_problem(409, "gate_blocked");
@@ -333,16 +409,23 @@ fn one_deployment_runs_in_a_place(app: &TestApp) {
 }
 
 fn of_concurrent_starts_exactly_one_wins(app: &TestApp) {
-    let waiting: Vec<_> = (0..4).map(|n| app.deploy("checkout", "staging", &n.to_string(), false)).collect();
+    let waiting: Vec<_> =
+        (0..4).map(|n| app.deploy("checkout", "staging", &n.to_string(), false)).collect();
     // Half of the clients start what waits, the other half record and start something new.
     let answers = together(8, |i| match waiting.get(i) {
         Some(deployment) => app.transition(deployment, "running"),
-        None => app.post("/v1/deployments", with(new("checkout", "staging", "new"), json!({"start": true}))),
+        None => app.post(
+            "/v1/deployments",
+            with(new("checkout", "staging", "new"), json!({"start": true})),
+        ),
     });
     let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status < 400);
     assert_eq!(won.len(), 1, "{won:?}");
     for answer in lost {
-        assert_eq!(answer.expect_problem(409, "gate_blocked")["reasons"][0]["code"], "deployment_running");
+        assert_eq!(
+            answer.expect_problem(409, "gate_blocked")["reasons"][0]["code"],
+            "deployment_running"
+        );
     }
     let running = app.all("/v1/deployments?state=running");
     assert_eq!(running.len(), 1);
@@ -351,7 +434,16 @@ fn of_concurrent_starts_exactly_one_wins(app: &TestApp) {
 
 fn of_concurrent_moves_all_agree_on_the_end(app: &TestApp) {
     let running = app.deploy("checkout", "staging", "1", true);
-    let ends = ["succeeded", "failed", "cancelled", "succeeded", "failed", "cancelled", "succeeded", "failed"];
+    let ends = [
+        "succeeded",
+        "failed",
+        "cancelled",
+        "succeeded",
+        "failed",
+        "cancelled",
+        "succeeded",
+        "failed",
+    ];
     let answers = together(ends.len(), |i| (ends[i], app.transition(&running, ends[i])));
     let now = app.get(&path(&running)).expect(200);
     assert_eq!(now["revision"], 2);
@@ -362,7 +454,11 @@ fn of_concurrent_moves_all_agree_on_the_end(app: &TestApp) {
             answer.expect_problem(409, "invalid_transition");
         }
     }
-    assert_eq!(app.all(&format!("{}/events", path(&running))).len(), 3, "requested, started, ended");
+    assert_eq!(
+        app.all(&format!("{}/events", path(&running))).len(),
+        3,
+        "requested, started, ended"
+    );
 }
 
 fn a_list_is_filtered(app: &TestApp) {
@@ -370,8 +466,15 @@ fn a_list_is_filtered(app: &TestApp) {
     let b = app.deploy("checkout", "production", "1", true);
     let c = app.deploy("billing", "staging", "1", false);
     let d = app.go_live("checkout", "staging", "2");
-    let ids = |query: &str| app.all(&format!("/v1/deployments{query}")).iter().map(|item| item["id"].clone()).collect::<Vec<_>>();
-    let expected = |deployments: &[&Value]| deployments.iter().map(|deployment| deployment["id"].clone()).collect::<Vec<_>>();
+    let ids = |query: &str| {
+        app.all(&format!("/v1/deployments{query}"))
+            .iter()
+            .map(|item| item["id"].clone())
+            .collect::<Vec<_>>()
+    };
+    let expected = |deployments: &[&Value]| {
+        deployments.iter().map(|deployment| deployment["id"].clone()).collect::<Vec<_>>()
+    };
     assert_eq!(ids(""), expected(&[&d, &c, &b, &a]));
     assert_eq!(ids("?service=checkout"), expected(&[&d, &b, &a]));
     assert_eq!(ids("?environment=staging"), expected(&[&d, &c, &a]));
@@ -380,7 +483,11 @@ fn a_list_is_filtered(app: &TestApp) {
     assert_eq!(ids("?state=approved&service=checkout"), expected(&[]));
     assert_eq!(ids("?service=unknown"), expected(&[]));
     let (at_b, at_d) = (b["requested_at"].as_str().unwrap(), d["requested_at"].as_str().unwrap());
-    assert_eq!(ids(&format!("?since={at_b}")), expected(&[&d, &c, &b]), "`since` includes its instant");
+    assert_eq!(
+        ids(&format!("?since={at_b}")),
+        expected(&[&d, &c, &b]),
+        "`since` includes its instant"
+    );
     assert_eq!(ids(&format!("?until={at_b}")), expected(&[&a]), "`until` does not");
     assert_eq!(ids(&format!("?since={at_b}&until={at_d}&environment=production")), expected(&[&b]));
     // The same instant, written with another offset.
@@ -393,13 +500,18 @@ fn what_the_client_says_is_kept(app: &TestApp) {
         "requested_by": "Zoë", "source": "script", "external_id": "17 / 3", "run_url": "https://ci.example.org/runs/17", "unplanned": true,
         "reason": "Kasse steht.\n\tBestellungen gehen verloren. 🙈", "git_sha": sha(1), "image_digest": digest(1)
     });
-    let made = app.post("/v1/deployments", with(new("checkout", "staging", "1.0+b_1"), said.clone())).expect(201);
+    let made = app
+        .post("/v1/deployments", with(new("checkout", "staging", "1.0+b_1"), said.clone()))
+        .expect(201);
     for (field, value) in said.as_object().unwrap() {
         assert_eq!(made[field], *value, "{field}");
     }
     assert_eq!(app.get(&path(&made)).expect(200), made);
     let unsaid = app.post("/v1/deployments", new("checkout", "staging", "2")).expect(201);
-    assert_eq!((&unsaid["requested_by"], &unsaid["source"], &unsaid["unplanned"]), (&json!("bootstrap"), &json!("api"), &json!(false)));
+    assert_eq!(
+        (&unsaid["requested_by"], &unsaid["source"], &unsaid["unplanned"]),
+        (&json!("bootstrap"), &json!("api"), &json!(false))
+    );
 }
 
 fn an_unknown_deployment_is_not_found(app: &TestApp) {

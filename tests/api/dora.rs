@@ -51,7 +51,9 @@ fn incident(app: &TestApp, cause: &Value, detected_at: &str, resolved_at: Option
     let answer = app.post("/v1/incidents", body);
     let opened = answer.expect(201);
     match resolved_at {
-        Some(at) => app.patch(answer.header("location"), json!({"resolved_at": at}), &[]).expect(200),
+        Some(at) => {
+            app.patch(answer.header("location"), json!({"resolved_at": at}), &[]).expect(200)
+        }
         None => opened,
     }
 }
@@ -75,7 +77,12 @@ fn story(app: &TestApp) -> Story {
     let merge = with(commit(15, "2025-03-03T09:00:00Z"), json!({"is_merge": true}));
     release(app, "1", json!({"commits": [commit(1, "2025-02-19T10:00:00Z")]}));
     // One commit was delivered before; of the others, one took a day and one two hours; the merge counts for nothing.
-    let commits = [commit(1, "2025-02-19T10:00:00Z"), commit(2, "2025-03-02T10:00:00Z"), commit(3, "2025-03-03T08:00:00Z"), merge];
+    let commits = [
+        commit(1, "2025-02-19T10:00:00Z"),
+        commit(2, "2025-03-02T10:00:00Z"),
+        commit(3, "2025-03-03T08:00:00Z"),
+        merge,
+    ];
     release(app, "2", json!({"commits": commits}));
     release(app, "3", json!({"committed_at": "2025-03-05T06:00:00Z", "git_sha": sha(4)}));
     release(app, "6", json!({"committed_at": "2025-03-11T09:00:00Z"}));
@@ -90,14 +97,21 @@ fn story(app: &TestApp) -> Story {
     happened(app, "4", "2025-03-06T10:00:00Z", "failed", json!({}));
     let fifth = live(app, "5", "2025-03-10T10:00:00Z");
     let ended = incident(app, &fifth, "2025-03-10T10:30:00Z", Some("2025-03-10T12:00:00Z"));
-    let hotfix = happened(app, "6", "2025-03-11T10:00:00Z", "succeeded", json!({"unplanned": true}));
+    let hotfix =
+        happened(app, "6", "2025-03-11T10:00:00Z", "succeeded", json!({"unplanned": true}));
     let seventh = live(app, "7", "2025-03-20T10:00:00Z");
     let open = incident(app, &seventh, "2025-03-20T11:00:00Z", None);
     let eighth = live(app, "8", "2025-03-31T23:59:59.999999Z");
     let ninth = happened(app, "9", "2025-04-01T00:00:00Z", "succeeded", json!({"unplanned": true}));
 
     happened(app, "5", "2025-03-09T10:00:00Z", "succeeded", json!({"environment": "staging"}));
-    happened(app, "1", "2025-03-12T10:00:00Z", "succeeded", json!({"service": "billing", "version": "1"}));
+    happened(
+        app,
+        "1",
+        "2025-03-12T10:00:00Z",
+        "succeeded",
+        json!({"service": "billing", "version": "1"}),
+    );
     Story { second, third, rollback, fifth, hotfix, seventh, eighth, ninth, ended, open }
 }
 
@@ -116,18 +130,32 @@ fn figures(measures: &Value, measure: &str) -> Value {
 
 /// A field of each deployment that a measure names, the newest first.
 fn named<'a>(measures: &'a Value, measure: &str, field: &str) -> Vec<&'a Value> {
-    measures[measure]["deployments"].as_array().unwrap().iter().map(|deployment| &deployment[field]).collect()
+    measures[measure]["deployments"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|deployment| &deployment[field])
+        .collect()
 }
 
 fn a_month_is_what_was_counted_by_hand(app: &TestApp) {
     let story = story(app);
     let march = dora(app, &format!("{MARCH}&service=checkout"));
-    assert_eq!((&march["service"], &march["environments"]), (&json!("checkout"), &json!(["production"])));
-    assert_eq!((&march["since"], &march["until"]), (&json!("2025-03-01T00:00:00.000000Z"), &json!("2025-04-01T00:00:00.000000Z")));
+    assert_eq!(
+        (&march["service"], &march["environments"]),
+        (&json!("checkout"), &json!(["production"]))
+    );
+    assert_eq!(
+        (&march["since"], &march["until"]),
+        (&json!("2025-03-01T00:00:00.000000Z"), &json!("2025-04-01T00:00:00.000000Z"))
+    );
 
     // 2, 3, 5, 6, 7, 8 in 31 days; not the redeploy of 2, the rollback to 1, and 4, of which the rollout failed.
     let left_out = json!([{"reason": "redeploy", "n": 1}, {"reason": "rollback", "n": 1}, {"reason": "failed", "n": 1}]);
-    assert_eq!(figures(&march, "deployment_frequency"), json!({"per_day": 6.0 / 31.0, "n": 6, "left_out": left_out}));
+    assert_eq!(
+        figures(&march, "deployment_frequency"),
+        json!({"per_day": 6.0 / 31.0, "n": 6, "left_out": left_out})
+    );
     let versions = named(&march, "deployment_frequency", "version");
     assert_eq!(versions, ["8", "7", "6", "5", "3", "2"]);
 
@@ -137,34 +165,74 @@ fn a_month_is_what_was_counted_by_hand(app: &TestApp) {
         {"reason": "no_commit_time", "n": 1}, {"reason": "committed_after", "n": 1}]});
     assert_eq!(figures(&march, "change_lead_time"), lead_time);
     assert_eq!(named(&march, "change_lead_time", "version"), ["8", "6", "3", "2"]);
-    assert_eq!(named(&march, "change_lead_time", "basis"), ["release", "release", "release", "commits"]);
-    assert_eq!(named(&march, "change_lead_time", "p50_seconds"), [2 * 3600, 3600, 6 * 3600, 2 * 3600]);
+    assert_eq!(
+        named(&march, "change_lead_time", "basis"),
+        ["release", "release", "release", "commits"]
+    );
+    assert_eq!(
+        named(&march, "change_lead_time", "p50_seconds"),
+        [2 * 3600, 3600, 6 * 3600, 2 * 3600]
+    );
 
     // All but 6: 2 and 3 by the rollback past both, 5 and 7 by their incidents, 8 by the hotfix that came next.
-    assert_eq!(figures(&march, "change_fail_rate"), json!({"rate": 5.0 / 6.0, "failed": 5, "n": 6, "left_out": left_out}));
+    assert_eq!(
+        figures(&march, "change_fail_rate"),
+        json!({"rate": 5.0 / 6.0, "failed": 5, "n": 6, "left_out": left_out})
+    );
     let failed = [&story.eighth, &story.seventh, &story.fifth, &story.third, &story.second];
     assert_eq!(named(&march, "change_fail_rate", "id"), failed.map(|deployment| &deployment["id"]));
-    let because =
-        [json!(["hotfixed"]), json!(["incident"]), json!(["incident", "hotfixed"]), json!(["rolled_back"]), json!(["rolled_back"])];
+    let because = [
+        json!(["hotfixed"]),
+        json!(["incident"]),
+        json!(["incident", "hotfixed"]),
+        json!(["rolled_back"]),
+        json!(["rolled_back"]),
+    ];
     assert_eq!(named(&march, "change_fail_rate", "because"), because.iter().collect::<Vec<_>>());
-    let incidents = [json!([]), json!([story.open["id"]]), json!([story.ended["id"]]), json!([]), json!([])];
-    assert_eq!(named(&march, "change_fail_rate", "incidents"), incidents.iter().collect::<Vec<_>>());
+    let incidents =
+        [json!([]), json!([story.open["id"]]), json!([story.ended["id"]]), json!([]), json!([])];
+    assert_eq!(
+        named(&march, "change_fail_rate", "incidents"),
+        incidents.iter().collect::<Vec<_>>()
+    );
 
     // 8 was mended at once, in April; 5 when its incident was over; 3 after an hour, 2 after 51; the incident of 7 goes on.
-    let recovery = json!({"p50_seconds": 3600, "p90_seconds": 51 * 3600, "n": 4, "open": 1, "left_out": []});
+    let recovery =
+        json!({"p50_seconds": 3600, "p90_seconds": 51 * 3600, "n": 4, "open": 1, "left_out": []});
     assert_eq!(figures(&march, "failed_deployment_recovery_time"), recovery);
-    assert_eq!(named(&march, "failed_deployment_recovery_time", "id"), failed.map(|deployment| &deployment["id"]));
+    assert_eq!(
+        named(&march, "failed_deployment_recovery_time", "id"),
+        failed.map(|deployment| &deployment["id"])
+    );
     let seconds = [json!(0), Value::Null, json!(2 * 3600), json!(3600), json!(51 * 3600)];
-    assert_eq!(named(&march, "failed_deployment_recovery_time", "seconds"), seconds.iter().collect::<Vec<_>>());
-    let fixes = [&story.ninth["id"], &Value::Null, &Value::Null, &story.rollback["id"], &story.rollback["id"]];
+    assert_eq!(
+        named(&march, "failed_deployment_recovery_time", "seconds"),
+        seconds.iter().collect::<Vec<_>>()
+    );
+    let fixes = [
+        &story.ninth["id"],
+        &Value::Null,
+        &Value::Null,
+        &story.rollback["id"],
+        &story.rollback["id"],
+    ];
     assert_eq!(named(&march, "failed_deployment_recovery_time", "fixed_by"), fixes);
     let basis = [json!("fix"), Value::Null, json!("incident"), json!("fix"), json!("fix")];
-    assert_eq!(named(&march, "failed_deployment_recovery_time", "basis"), basis.iter().collect::<Vec<_>>());
-    assert_eq!(march["failed_deployment_recovery_time"]["deployments"][2]["recovered_at"], "2025-03-10T12:00:00.000000Z");
+    assert_eq!(
+        named(&march, "failed_deployment_recovery_time", "basis"),
+        basis.iter().collect::<Vec<_>>()
+    );
+    assert_eq!(
+        march["failed_deployment_recovery_time"]["deployments"][2]["recovered_at"],
+        "2025-03-10T12:00:00.000000Z"
+    );
 
     let rework = json!({"rate": 0.25, "hotfixes": 1, "rollbacks": 1, "n": 8, "left_out": [{"reason": "failed", "n": 1}]});
     assert_eq!(figures(&march, "deployment_rework_rate"), rework);
-    assert_eq!(named(&march, "deployment_rework_rate", "id"), [&story.hotfix["id"], &story.rollback["id"]]);
+    assert_eq!(
+        named(&march, "deployment_rework_rate", "id"),
+        [&story.hotfix["id"], &story.rollback["id"]]
+    );
 
     assert_eq!(march["series"]["bucket"], "day");
     let days = march["series"]["buckets"].as_array().unwrap();
@@ -173,7 +241,12 @@ fn a_month_is_what_was_counted_by_hand(app: &TestApp) {
         "went_live": 2, "rework": 1, "lead_time_p50_seconds": 6 * 3600, "recovery_p50_seconds": 3600});
     assert_eq!(days[4], fifth);
     let weekly = dora(app, &format!("{MARCH}&service=checkout&bucket=week"));
-    let by_week: Vec<_> = weekly["series"]["buckets"].as_array().unwrap().iter().map(|week| week["deployments"].clone()).collect();
+    let by_week: Vec<_> = weekly["series"]["buckets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|week| week["deployments"].clone())
+        .collect();
     assert_eq!(by_week, [0, 2, 2, 1, 0, 1], "the first is two days long, the last one");
     assert_eq!(with(weekly, json!({"series": null})), with(march, json!({"series": null})));
 }
@@ -187,7 +260,10 @@ fn a_hotfix_mends_what_it_is_linked_to(app: &TestApp) {
     assert_eq!(fix["kind"], "hotfix");
     // What broke months ago is not in March, and what was live before the fix is not to blame.
     let march = dora(app, MARCH);
-    assert_eq!(figures(&march, "change_fail_rate"), json!({"rate": 0.0, "failed": 0, "n": 2, "left_out": []}));
+    assert_eq!(
+        figures(&march, "change_fail_rate"),
+        json!({"rate": 0.0, "failed": 0, "n": 2, "left_out": []})
+    );
     assert_eq!(march["deployment_rework_rate"]["hotfixes"], 1);
     // Where it broke, it failed; the incident goes on.
     let november = dora(app, "since=2024-11-01T00:00:00Z&until=2024-12-01T00:00:00Z");
@@ -197,23 +273,38 @@ fn a_hotfix_mends_what_it_is_linked_to(app: &TestApp) {
     app.patch(&path, json!({"resolved_at": "2025-03-03T15:00:00Z"}), &[]).expect(200);
     let november = dora(app, "since=2024-11-01T00:00:00Z&until=2024-12-01T00:00:00Z");
     assert_eq!(named(&november, "failed_deployment_recovery_time", "fixed_by"), [&fix["id"]]);
-    assert_eq!(named(&november, "failed_deployment_recovery_time", "recovered_at"), ["2025-03-03T12:00:00.000000Z"]);
+    assert_eq!(
+        named(&november, "failed_deployment_recovery_time", "recovered_at"),
+        ["2025-03-03T12:00:00.000000Z"]
+    );
 }
 
 fn a_window_is_half_open(app: &TestApp) {
     story(app);
     let versions = |query: &str| {
         let measures = dora(app, &format!("service=checkout&{query}"));
-        named(&measures, "deployment_frequency", "version").into_iter().map(|v| v.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        named(&measures, "deployment_frequency", "version")
+            .into_iter()
+            .map(|v| v.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(versions("since=2025-03-31T23:59:59.999999Z&until=2025-04-01T00:00:00Z"), ["8"]);
-    assert_eq!(versions("since=2025-03-20T10:00:00.000001Z&until=2025-03-31T23:59:59.999999Z"), [] as [&str; 0]);
+    assert_eq!(
+        versions("since=2025-03-20T10:00:00.000001Z&until=2025-03-31T23:59:59.999999Z"),
+        [] as [&str; 0]
+    );
     assert_eq!(versions("since=2025-03-20T10:00:00Z&until=2025-03-31T23:59:59.999999Z"), ["7"]);
     assert_eq!(versions("since=2025-04-01T00:00:00Z&until=2025-05-01T00:00:00Z"), ["9"]);
     // Midnight in India is 18:30 in UTC, of the day before; an offset is written with `%2B` for its `+`.
-    assert_eq!(versions("since=2025-03-20T15:30:00%2B05:30&until=2025-03-20T15:30:00.000001%2B05:30"), ["7"]);
+    assert_eq!(
+        versions("since=2025-03-20T15:30:00%2B05:30&until=2025-03-20T15:30:00.000001%2B05:30"),
+        ["7"]
+    );
     // Windows that meet share nothing and miss nothing.
-    let parts = ["since=2025-03-01T00:00:00Z&until=2025-03-11T10:00:00Z", "since=2025-03-11T10:00:00Z&until=2025-04-01T00:00:00Z"];
+    let parts = [
+        "since=2025-03-01T00:00:00Z&until=2025-03-11T10:00:00Z",
+        "since=2025-03-11T10:00:00Z&until=2025-04-01T00:00:00Z",
+    ];
     for (measure, fields) in [
         ("deployment_frequency", &["n"][..]),
         ("change_lead_time", &["n"]),
@@ -233,12 +324,21 @@ fn the_last_ninety_days_are_measured_unless_told_otherwise(app: &TestApp) {
     for (version, minutes) in [("1", -91 * DAY + 5), ("2", -90 * DAY + 5), ("3", -1)] {
         live(app, version, &in_minutes(minutes));
     }
-    let now = |measures: &Value| -> jiff::Timestamp { measures["until"].as_str().unwrap().parse().unwrap() };
+    let now = |measures: &Value| -> jiff::Timestamp {
+        measures["until"].as_str().unwrap().parse().unwrap()
+    };
     let before = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(1);
     let measures = dora(app, "");
-    assert_eq!((&measures["service"], &measures["environments"]), (&Value::Null, &json!(["production"])));
+    assert_eq!(
+        (&measures["service"], &measures["environments"]),
+        (&Value::Null, &json!(["production"]))
+    );
     assert_eq!(named(&measures, "deployment_frequency", "version"), ["3", "2"]);
-    assert!(before < now(&measures) && now(&measures) <= jiff::Timestamp::now(), "{}", measures["until"]);
+    assert!(
+        before < now(&measures) && now(&measures) <= jiff::Timestamp::now(),
+        "{}",
+        measures["until"]
+    );
     let since: jiff::Timestamp = measures["since"].as_str().unwrap().parse().unwrap();
     assert_eq!(now(&measures).duration_since(since), jiff::SignedDuration::from_hours(90 * 24));
     assert_eq!(measures["deployment_frequency"]["per_day"], 2.0 / 90.0);
@@ -264,12 +364,17 @@ fn a_window_that_can_not_be_measured_is_refused(app: &TestApp) {
         format!("since={}&until={}", in_minutes(60), in_minutes(120)),
         format!("since={}", in_minutes(-367 * 24 * 60)),
     ] {
-        let problem = app.get(&format!("/v1/metrics/dora?{window}")).expect_problem(400, "invalid_window");
+        let problem =
+            app.get(&format!("/v1/metrics/dora?{window}")).expect_problem(400, "invalid_window");
         assert_eq!(problem["errors"][0]["pointer"], "since", "{window}");
     }
     // At the edges of the calendar there is little to measure, and nothing breaks.
     for until in ["0000-01-02T00:00:00Z", "0001-01-01T00:00:00Z"] {
-        assert_eq!(dora(app, &format!("since=0000-01-01T00:00:00Z&until={until}"))["deployment_frequency"]["n"], 0);
+        assert_eq!(
+            dora(app, &format!("since=0000-01-01T00:00:00Z&until={until}"))["deployment_frequency"]
+                ["n"],
+            0
+        );
     }
 }
 
@@ -292,8 +397,16 @@ fn measures_are_of_what_was_asked_for(app: &TestApp) {
     // The commit of 3 was delivered in production before it came to eu.
     let measures = dora(app, &format!("{MARCH}&environment=eu"));
     assert_eq!(measures["change_lead_time"]["n"], 1);
-    assert_eq!(dora(app, MARCH)["change_lead_time"]["left_out"][1], json!({"reason": "delivered_before", "n": 2}));
-    for unknown in ["service=unknown", "environment=unknown", "environment=eu&service=unknown", "tier=testing&service=unknown"] {
+    assert_eq!(
+        dora(app, MARCH)["change_lead_time"]["left_out"][1],
+        json!({"reason": "delivered_before", "n": 2})
+    );
+    for unknown in [
+        "service=unknown",
+        "environment=unknown",
+        "environment=eu&service=unknown",
+        "tier=testing&service=unknown",
+    ] {
         app.get(&format!("/v1/metrics/dora?{unknown}")).expect_problem(404, "not_found");
     }
     let deployer = app.key("deployer", &["deploy"]);
@@ -301,7 +414,10 @@ fn measures_are_of_what_was_asked_for(app: &TestApp) {
     // The same window again is not sent again.
     let path = format!("/v1/metrics/dora?{MARCH}");
     let tag = app.get(&path).header("etag").to_owned();
-    assert_eq!(app.call("GET", &path, crate::harness::ADMIN, None, &[("If-None-Match", &tag)]).status, 304);
+    assert_eq!(
+        app.call("GET", &path, crate::harness::ADMIN, None, &[("If-None-Match", &tag)]).status,
+        304
+    );
 }
 
 fn an_empty_ledger_has_no_figures(app: &TestApp) {
@@ -310,7 +426,11 @@ fn an_empty_ledger_has_no_figures(app: &TestApp) {
         json!({"from": from, "until": until, "deployments": 0, "failed": 0, "went_live": 0, "rework": 0,
             "lead_time_p50_seconds": null, "recovery_p50_seconds": null})
     };
-    let days = ["2025-03-01T00:00:00.000000Z", "2025-03-02T00:00:00.000000Z", "2025-03-03T00:00:00.000000Z"];
+    let days = [
+        "2025-03-01T00:00:00.000000Z",
+        "2025-03-02T00:00:00.000000Z",
+        "2025-03-03T00:00:00.000000Z",
+    ];
     let expected = json!({
         "service": null, "environments": [], "since": days[0], "until": days[2],
         "deployment_frequency": {"per_day": 0.0, "n": 0, "left_out": [], "deployments": []},
@@ -334,7 +454,11 @@ fn a_measure_names_the_newest_behind_it(app: &TestApp) {
         ("failed_deployment_recovery_time", 4, "8"),
         ("deployment_rework_rate", 8, "6"),
     ] {
-        assert_eq!((&measures[measure]["n"], named(&measures, measure, "version")), (&json!(n), vec![&json!(version)]), "{measure}");
+        assert_eq!(
+            (&measures[measure]["n"], named(&measures, measure, "version")),
+            (&json!(n), vec![&json!(version)]),
+            "{measure}"
+        );
     }
 }
 
@@ -342,25 +466,41 @@ fn a_measure_names_the_newest_behind_it(app: &TestApp) {
 fn much_history(app: &TestApp, rows: usize) {
     let ids: Vec<_> = (0..rows).map(|_| uuid::Uuid::now_v7()).collect();
     let insert = |table: &str, columns: &str, row: &dyn Fn(usize, uuid::Uuid) -> String| {
-        let rows: Vec<_> = ids.iter().enumerate().map(|(n, id)| format!("({})", row(n, *id))).collect();
+        let rows: Vec<_> =
+            ids.iter().enumerate().map(|(n, id)| format!("({})", row(n, *id))).collect();
         sql(app, &format!("INSERT INTO {table} ({columns}) VALUES {}", rows.join(", ")));
     };
-    let at = |n: usize| format!("20{:02}-{:02}-{:02}T04:05:06.000000Z", 10 + n % 10, 1 + n / 10 % 12, 1 + n / 120 % 28);
+    let at = |n: usize| {
+        format!(
+            "20{:02}-{:02}-{:02}T04:05:06.000000Z",
+            10 + n % 10,
+            1 + n / 10 % 12,
+            1 + n / 120 % 28
+        )
+    };
     insert("releases", "id, service, version, scan, created_by, created_at, revision", &|n, id| {
-        format!("'{id}', 'checkout', 'old-{n}', '{{\"status\":\"missing\"}}', 'pipeline', '{}', 1", at(n))
+        format!(
+            "'{id}', 'checkout', 'old-{n}', '{{\"status\":\"missing\"}}', 'pipeline', '{}', 1",
+            at(n)
+        )
     });
-    let columns =
-        "id, service, environment, release_id, version, state, kind, unplanned, requested_by, source, requested_at, finished_at, revision";
+    let columns = "id, service, environment, release_id, version, state, kind, unplanned, requested_by, source, requested_at, finished_at, revision";
     insert("deployments", columns, &|n, id| {
         let at = at(n);
-        format!("'{id}', 'checkout', 'production', '{id}', 'old-{n}', 'superseded', 'normal', false, 'pipeline', 'api', '{at}', '{at}', 2")
+        format!(
+            "'{id}', 'checkout', 'production', '{id}', 'old-{n}', 'superseded', 'normal', false, 'pipeline', 'api', '{at}', '{at}', 2"
+        )
     });
     let columns = "id, service, environment, title, severity, detected_at, resolved_at, created_by, created_at, revision";
     insert("incidents", columns, &|n, id| {
         let at = at(n);
-        format!("'{id}', 'checkout', 'production', 'Down', 'minor', '{at}', '{at}', 'anna', '{at}', 1")
+        format!(
+            "'{id}', 'checkout', 'production', 'Down', 'minor', '{at}', '{at}', 'anna', '{at}', 1"
+        )
     });
-    insert("incident_deployments", "incident_id, deployment_id, role", &|_, id| format!("'{id}', '{id}', 'caused_by'"));
+    insert("incident_deployments", "incident_id, deployment_id, role", &|_, id| {
+        format!("'{id}', '{id}', 'caused_by'")
+    });
 }
 
 fn measuring_costs_the_same_whatever_the_history(app: &TestApp) {
@@ -384,7 +524,10 @@ fn statements(db: &mut Db, query: &str) -> Vec<String> {
     let noted = seen.clone();
     db.set_instrumentation(move |event: InstrumentationEvent<'_>| {
         if let InstrumentationEvent::StartQuery { query, .. } = event {
-            noted.lock().unwrap().push(query.to_string().split(" -- binds").next().unwrap().to_owned());
+            noted
+                .lock()
+                .unwrap()
+                .push(query.to_string().split(" -- binds").next().unwrap().to_owned());
         }
     });
     let question: Question = serde_urlencoded::from_str(query).unwrap();
@@ -408,13 +551,18 @@ fn plan(db: &mut Db, statement: &str) -> String {
                 #[diesel(sql_type = Text)]
                 detail: String,
             }
-            let steps: Vec<Step> = diesel::sql_query(format!("EXPLAIN QUERY PLAN {statement}")).load(c).unwrap();
+            let steps: Vec<Step> =
+                diesel::sql_query(format!("EXPLAIN QUERY PLAN {statement}")).load(c).unwrap();
             steps.into_iter().map(|step| step.detail).collect()
         }
         Db::Pg(c) => {
             // The values that `story` is asked with: as prop asks, so that the plan is made for them.
             let values = ["'{production}'", "'2025-01-30'", "'2025-05-01'", "'checkout'"];
-            let given: Vec<_> = (1..).zip(values).filter(|(n, _)| statement.contains(&format!("${n}"))).map(|(_, value)| value).collect();
+            let given: Vec<_> = (1..)
+                .zip(values)
+                .filter(|(n, _)| statement.contains(&format!("${n}")))
+                .map(|(_, value)| value)
+                .collect();
             let given = given.join(", ");
             let statements = [
                 "SET plan_cache_mode = force_custom_plan".to_owned(),
@@ -448,7 +596,14 @@ fn what_is_older_is_not_read(app: &TestApp) {
             let plan = plan(&mut db, statement);
             assert!(plan.contains("deployments_finished"), "{statement}\n{plan}");
             // A table that is read from its beginning to its end.
-            let whole = ["Seq Scan on", "SCAN deployments", "SCAN finished", "SCAN incident", "SCAN links", "SCAN releases"];
+            let whole = [
+                "Seq Scan on",
+                "SCAN deployments",
+                "SCAN finished",
+                "SCAN incident",
+                "SCAN links",
+                "SCAN releases",
+            ];
             assert!(!whole.iter().any(|whole| plan.contains(whole)), "{statement}\n{plan}");
         }
     }

@@ -17,31 +17,63 @@ fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
     let pipeline = app.key("pipeline", &["deploy"]);
     let scanner = app.key("scanner", &["attest"]);
     let approver = app.key("approver", &["approve", "override"]);
-    let send = |method: &str, path: &str, key: &str, body: Value| app.call(method, path, key, Some(&body), &[]);
+    let send = |method: &str, path: &str, key: &str, body: Value| {
+        app.call(method, path, key, Some(&body), &[])
+    };
     send("POST", "/v1/services", &operator, json!({"slug": "checkout"})).expect(201);
-    send("PATCH", "/v1/services/checkout", &operator, json!({"owner": "payments", "description": null})).expect(200);
-    send("POST", "/v1/environments", &operator, json!({"slug": "staging", "tier": "staging"})).expect(201);
+    send(
+        "PATCH",
+        "/v1/services/checkout",
+        &operator,
+        json!({"owner": "payments", "description": null}),
+    )
+    .expect(200);
+    send("POST", "/v1/environments", &operator, json!({"slug": "staging", "tier": "staging"}))
+        .expect(201);
     send("PATCH", "/v1/environments/staging", &operator, json!({"name": "Staging"})).expect(200);
-    let release = send("POST", "/v1/releases", &pipeline, json!({"service": "checkout", "version": "1"})).expect(201);
+    let release =
+        send("POST", "/v1/releases", &pipeline, json!({"service": "checkout", "version": "1"}))
+            .expect(201);
     let release_path = format!("/v1/releases/{}", release["id"].as_str().unwrap());
-    send("PUT", &format!("{release_path}/scan"), &scanner, json!({"status": "passed", "tool": "trivy"})).expect(200);
-    send("POST", "/v1/releases", &pipeline, json!({"service": "checkout", "version": "1", "image_digest": digest(1)})).expect(200);
+    send(
+        "PUT",
+        &format!("{release_path}/scan"),
+        &scanner,
+        json!({"status": "passed", "tool": "trivy"}),
+    )
+    .expect(200);
+    send(
+        "POST",
+        "/v1/releases",
+        &pipeline,
+        json!({"service": "checkout", "version": "1", "image_digest": digest(1)}),
+    )
+    .expect(200);
     let new = json!({"service": "checkout", "environment": "staging", "version": "1"});
     let first = send("POST", "/v1/deployments", &pipeline, new).expect(201);
     for to in ["running", "running", "succeeded"] {
         let path = format!("/v1/deployments/{}/transitions", first["id"].as_str().unwrap());
         send("POST", &path, &pipeline, json!({"to": to, "reason": "planned"})).expect(200);
     }
-    send("POST", "/v1/deployments", &pipeline, new_deployment("checkout", "production", "2")).expect(201);
+    send("POST", "/v1/deployments", &pipeline, new_deployment("checkout", "production", "2"))
+        .expect(201);
     // With approvals: one that waits moves on, one that is to start at once is blocked.
-    send("PATCH", "/v1/environments/production", &operator, json!({"required_approvals": 1})).expect(200);
+    send("PATCH", "/v1/environments/production", &operator, json!({"required_approvals": 1}))
+        .expect(200);
     let new = new_deployment("checkout", "production", "3");
     let waiting = send("POST", "/v1/deployments", &pipeline, new.clone()).expect(201);
-    send("POST", "/v1/deployments", &pipeline, with(new, json!({"start": true}))).expect_problem(409, "gate_blocked");
+    send("POST", "/v1/deployments", &pipeline, with(new, json!({"start": true})))
+        .expect_problem(409, "gate_blocked");
     let yes = json!({"service": "checkout", "version": "3", "environment": "production", "decision": "approved"});
     let approval = send("POST", "/v1/approvals", &approver, yes).expect(201);
     let place = json!({"service": "checkout", "environment": "production"});
-    let freeze = send("POST", "/v1/freezes", &operator, with(place.clone(), json!({"reason": "Quarter end"}))).expect(201);
+    let freeze = send(
+        "POST",
+        "/v1/freezes",
+        &operator,
+        with(place.clone(), json!({"reason": "Quarter end"})),
+    )
+    .expect(201);
     let freeze_path = format!("/v1/freezes/{}", freeze["id"].as_str().unwrap());
     send("PATCH", &freeze_path, &operator, json!({"reason": "Year end"})).expect(200);
     let pass = with(place.clone(), json!({"version": "3", "reason": "Card payments are down."}));
@@ -49,15 +81,27 @@ fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
     send("PATCH", &freeze_path, &operator, json!({"ended": true})).expect(200);
     let incident = with(place, json!({"title": "Cards fail", "severity": "minor"}));
     let incident = send("POST", "/v1/incidents", &operator, incident).expect(201);
-    for change in [json!({"severity": "major"}), json!({"resolved": true}), json!({"title": "Cards failed"})] {
-        send("PATCH", &format!("/v1/incidents/{}", incident["id"].as_str().unwrap()), &operator, change).expect(200);
+    for change in
+        [json!({"severity": "major"}), json!({"resolved": true}), json!({"title": "Cards failed"})]
+    {
+        send(
+            "PATCH",
+            &format!("/v1/incidents/{}", incident["id"].as_str().unwrap()),
+            &operator,
+            change,
+        )
+        .expect(200);
     }
     // What was refused is no part of it.
-    send("POST", "/v1/services", &operator, json!({"slug": "checkout"})).expect_problem(409, "already_exists");
+    send("POST", "/v1/services", &operator, json!({"slug": "checkout"}))
+        .expect_problem(409, "already_exists");
 
     let mut events = app.all("/v1/events");
     events.reverse();
-    let told: Vec<_> = events.iter().map(|event| (event["action"].as_str().unwrap(), event["actor"].as_str().unwrap())).collect();
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| (event["action"].as_str().unwrap(), event["actor"].as_str().unwrap()))
+        .collect();
     let expected = [
         ("key.created", "prop"),
         ("key.created", "bootstrap"),
@@ -93,24 +137,50 @@ fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
         ("incident.updated", "operator"),
     ];
     assert_eq!(told, expected);
-    assert_eq!(events[6]["payload"], json!({"owner": "payments", "description": null}), "only what was changed");
+    assert_eq!(
+        events[6]["payload"],
+        json!({"owner": "payments", "description": null}),
+        "only what was changed"
+    );
     let succeeded = &events[14];
     assert_eq!(
         succeeded["payload"],
         json!({"from": "running", "to": "succeeded", "reason": "planned", "at": succeeded["at"], "ungated": false})
     );
     assert_eq!(
-        (&succeeded["entity"], &succeeded["entity_id"], &succeeded["service"], &succeeded["environment"]),
+        (
+            &succeeded["entity"],
+            &succeeded["entity_id"],
+            &succeeded["service"],
+            &succeeded["environment"]
+        ),
         (&json!("deployment"), &first["id"], &json!("checkout"), &json!("staging"))
     );
     let blocked = events.iter().find(|event| event["action"] == "gate.blocked").unwrap();
-    assert_eq!((&blocked["entity"], &blocked["entity_id"]), (&json!("gate"), &json!("checkout/production")));
-    assert_eq!((&blocked["payload"]["version"], &blocked["payload"]["step"]), (&json!("3"), &json!("start")));
+    assert_eq!(
+        (&blocked["entity"], &blocked["entity_id"]),
+        (&json!("gate"), &json!("checkout/production"))
+    );
+    assert_eq!(
+        (&blocked["payload"]["version"], &blocked["payload"]["step"]),
+        (&json!("3"), &json!("start"))
+    );
     let decision = &blocked["payload"]["decision"];
-    assert_eq!((&decision["allowed"], &decision["reasons"][0]["code"]), (&json!(false), &json!("approval_missing")));
-    let about = |action: &str| events.iter().find(|event| event["action"] == action).unwrap()["entity_id"].clone();
-    assert_eq!((about("approval.approved"), about("deployment.approved")), (approval["id"].clone(), waiting["id"].clone()));
-    assert_eq!((about("freeze.overridden"), about("incident.resolved")), (freeze["id"].clone(), incident["id"].clone()));
+    assert_eq!(
+        (&decision["allowed"], &decision["reasons"][0]["code"]),
+        (&json!(false), &json!("approval_missing"))
+    );
+    let about = |action: &str| {
+        events.iter().find(|event| event["action"] == action).unwrap()["entity_id"].clone()
+    };
+    assert_eq!(
+        (about("approval.approved"), about("deployment.approved")),
+        (approval["id"].clone(), waiting["id"].clone())
+    );
+    assert_eq!(
+        (about("freeze.overridden"), about("incident.resolved")),
+        (freeze["id"].clone(), incident["id"].clone())
+    );
     for pair in events.windows(2) {
         assert!(pair[0]["seq"].as_i64() < pair[1]["seq"].as_i64());
         assert!(pair[0]["at"].as_str() <= pair[1]["at"].as_str());
@@ -124,11 +194,24 @@ fn a_deployments_events_are_its_own(app: &TestApp) {
     app.transition(&second, "succeeded").expect(200);
     app.go_live("checkout", "staging", "1");
     let path = format!("/v1/deployments/{}/events", second["id"].as_str().unwrap());
-    let actions: Vec<_> = app.all(&path).iter().map(|event| event["action"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(actions, ["deployment.rolled_back", "deployment.succeeded", "deployment.started", "deployment.requested"]);
+    let actions: Vec<_> =
+        app.all(&path).iter().map(|event| event["action"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(
+        actions,
+        [
+            "deployment.rolled_back",
+            "deployment.succeeded",
+            "deployment.started",
+            "deployment.requested"
+        ]
+    );
     let page = app.get(&format!("{path}?limit=3")).expect(200);
-    let rest = app.get(&format!("{path}?limit=3&cursor={}", page["next"].as_str().unwrap())).expect(200);
-    assert_eq!((rest["items"][0]["action"].as_str(), rest["next"].as_str()), (Some("deployment.requested"), None));
+    let rest =
+        app.get(&format!("{path}?limit=3&cursor={}", page["next"].as_str().unwrap())).expect(200);
+    assert_eq!(
+        (rest["items"][0]["action"].as_str(), rest["next"].as_str()),
+        (Some("deployment.requested"), None)
+    );
 }
 
 fn a_list_is_filtered(app: &TestApp) {
@@ -146,7 +229,10 @@ fn a_list_is_filtered(app: &TestApp) {
     assert_eq!(actions("?actor=pipeline&entity=release"), ["release.created"]);
     assert_eq!(actions("?actor=nobody"), [""; 0]);
     assert_eq!(actions("?action=service.created&actor=pipeline"), ["service.created"]);
-    assert_eq!(actions(&format!("?entity_id={}", deployment["id"].as_str().unwrap())), ["deployment.requested"]);
+    assert_eq!(
+        actions(&format!("?entity_id={}", deployment["id"].as_str().unwrap())),
+        ["deployment.requested"]
+    );
     assert_eq!(actions("?entity=environment&entity_id=staging"), ["environment.created"]);
     let at = deployment["requested_at"].as_str().unwrap();
     assert_eq!(

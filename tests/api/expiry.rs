@@ -16,7 +16,10 @@ crate::on_both_databases! {
 fn overdue(app: &TestApp, key: &str) -> Value {
     let waiting = deploy(app, key, "1", json!({})).expect(201);
     let id = waiting["id"].as_str().unwrap();
-    sql(app, &format!("UPDATE deployments SET expires_at = '{}' WHERE id = '{id}'", in_minutes(-1)));
+    sql(
+        app,
+        &format!("UPDATE deployments SET expires_at = '{}' WHERE id = '{id}'", in_minutes(-1)),
+    );
     waiting
 }
 
@@ -24,10 +27,16 @@ fn overdue(app: &TestApp, key: &str) -> Value {
 #[track_caller]
 fn expect_expired(app: &TestApp, deployment: &Value) {
     let events = app.all(&format!("{}/events", path(deployment)));
-    let brief: Vec<_> = events.iter().map(|event| (event["action"].as_str().unwrap(), event["actor"].as_str().unwrap())).collect();
+    let brief: Vec<_> = events
+        .iter()
+        .map(|event| (event["action"].as_str().unwrap(), event["actor"].as_str().unwrap()))
+        .collect();
     assert_eq!(brief, [("deployment.expired", "prop"), ("deployment.requested", "pipeline")]);
     let expired = now(app, deployment);
-    assert_eq!((&expired["state"], &expired["expires_at"], &expired["revision"]), (&json!("expired"), &Value::Null, &json!(2)));
+    assert_eq!(
+        (&expired["state"], &expired["expires_at"], &expired["revision"]),
+        (&json!("expired"), &Value::Null, &json!(2))
+    );
     assert!(expired["finished_at"].is_string(), "{expired}");
 }
 
@@ -37,9 +46,16 @@ fn who_reads_sees_it_expired(app: &TestApp) {
     release(app, "1");
     for (required, state) in [(0, "approved"), (1, "awaiting_approval")] {
         let slug = environment["slug"].as_str().unwrap();
-        app.patch(&format!("/v1/environments/{slug}"), json!({"required_approvals": required}), &[]).expect(200);
+        app.patch(
+            &format!("/v1/environments/{slug}"),
+            json!({"required_approvals": required}),
+            &[],
+        )
+        .expect(200);
         let read = |path: &str| app.call("GET", path, reader, None, &[]).expect(200);
-        let seen = |page: Value, of: &Value| page["items"].as_array().unwrap().iter().find(|item| item["id"] == of["id"]).cloned();
+        let seen = |page: Value, of: &Value| {
+            page["items"].as_array().unwrap().iter().find(|item| item["id"] == of["id"]).cloned()
+        };
 
         let deployment = overdue(app, pipeline);
         assert_eq!(deployment["state"], state);
@@ -51,7 +67,10 @@ fn who_reads_sees_it_expired(app: &TestApp) {
         expect_expired(app, &deployment);
 
         let deployment = overdue(app, pipeline);
-        assert_eq!(seen(read("/v1/deployments?state=expired"), &deployment).unwrap()["state"], "expired");
+        assert_eq!(
+            seen(read("/v1/deployments?state=expired"), &deployment).unwrap()["state"],
+            "expired"
+        );
         expect_expired(app, &deployment);
 
         let deployment = overdue(app, pipeline);
@@ -63,7 +82,10 @@ fn who_reads_sees_it_expired(app: &TestApp) {
         expect_expired(app, &deployment);
 
         let deployment = overdue(app, pipeline);
-        assert_eq!(read("/v1/services/checkout/environments/production")["latest"][0]["state"], "expired");
+        assert_eq!(
+            read("/v1/services/checkout/environments/production")["latest"][0]["state"],
+            "expired"
+        );
         expect_expired(app, &deployment);
     }
 }
@@ -97,7 +119,12 @@ fn it_expires_once(app: &TestApp) {
     let pipeline = &person(app, "pipeline");
     release(app, "1");
     let deployments = [overdue(app, pipeline), overdue(app, pipeline)];
-    let ways = [path(&deployments[0]), "/v1/deployments".into(), "/v1/deployments?state=expired".into(), "/v1/status".into()];
+    let ways = [
+        path(&deployments[0]),
+        "/v1/deployments".into(),
+        "/v1/deployments?state=expired".into(),
+        "/v1/status".into(),
+    ];
     together(10, |i| app.get(&ways[i % ways.len()]).expect(200));
     for deployment in &deployments {
         expect_expired(app, deployment);

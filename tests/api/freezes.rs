@@ -1,6 +1,8 @@
 //! When nothing goes where, and what goes all the same.
 
-use crate::gate::{ask, codes, deploy, expect_blocked, go_live, in_minutes, person, production, release, with};
+use crate::gate::{
+    ask, codes, deploy, expect_blocked, go_live, in_minutes, person, production, release, with,
+};
 use crate::harness::{ADMIN, TestApp, count, digest, together};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -28,7 +30,13 @@ fn change(app: &TestApp, freeze: &Value, body: Value) -> crate::harness::Answer 
 
 fn let_through(app: &TestApp, key: &str, freeze: &Value, version: &str) -> crate::harness::Answer {
     let body = json!({"service": "checkout", "environment": "production", "version": version, "reason": "Payments are down."});
-    app.call("POST", &format!("/v1/freezes/{}/overrides", freeze["id"].as_str().unwrap()), key, Some(&body), &[])
+    app.call(
+        "POST",
+        &format!("/v1/freezes/{}/overrides", freeze["id"].as_str().unwrap()),
+        key,
+        Some(&body),
+        &[],
+    )
 }
 
 fn a_freeze_holds_until_it_ends(app: &TestApp) {
@@ -41,15 +49,24 @@ fn a_freeze_holds_until_it_ends(app: &TestApp) {
 
     let end = in_minutes(60);
     let frozen = freeze(app, json!({"environment": "production", "ends_at": end}));
-    let answers =
-        [deploy(app, pipeline, "1", json!({})), deploy(app, pipeline, "1", json!({"start": true})), app.transition(&waiting, "running")];
+    let answers = [
+        deploy(app, pipeline, "1", json!({})),
+        deploy(app, pipeline, "1", json!({"start": true})),
+        app.transition(&waiting, "running"),
+    ];
     for answer in answers {
         let problem = expect_blocked(&answer, &["frozen"]);
-        assert_eq!((&problem["reasons"][0]["until"], &problem["reasons"][0]["id"]), (&json!(end), &frozen["id"]));
+        assert_eq!(
+            (&problem["reasons"][0]["until"], &problem["reasons"][0]["id"]),
+            (&json!(end), &frozen["id"])
+        );
         assert_eq!(ask(app, pipeline, "1")["reasons"], problem["reasons"]);
     }
     let cell = &app.get("/v1/status").expect(200)["services"][0]["places"][0];
-    assert_eq!(cell["frozen"], json!({"freeze_id": frozen["id"], "reason": "Quarter end", "until": end}));
+    assert_eq!(
+        cell["frozen"],
+        json!({"freeze_id": frozen["id"], "reason": "Quarter end", "until": end})
+    );
 
     // Without an end, there is no telling until when.
     change(app, &frozen, json!({"ends_at": null})).expect(200);
@@ -57,7 +74,10 @@ fn a_freeze_holds_until_it_ends(app: &TestApp) {
     assert_eq!(change(app, &frozen, json!({"ended": true})).expect(200)["revision"], 3);
     change(app, &frozen, json!({"reason": "Never mind"})).expect_problem(409, "freeze_ended");
     let_through(app, ADMIN, &frozen, "1").expect_problem(409, "freeze_ended");
-    assert_eq!(app.get("/v1/status").expect(200)["services"][0]["places"][0]["frozen"], Value::Null);
+    assert_eq!(
+        app.get("/v1/status").expect(200)["services"][0]["places"][0]["frozen"],
+        Value::Null
+    );
     app.transition(&waiting, "running").expect(200);
 }
 
@@ -76,7 +96,13 @@ fn an_override_lets_one_deployment_through(app: &TestApp) {
 
     // The one that takes it when it is recorded may also start; no other one may.
     let first = deploy(app, pipeline, "1", json!({})).expect(201);
-    assert_eq!(count(&mut app.db(), &format!("freeze_overrides WHERE consumed_by = '{}'", first["id"].as_str().unwrap())), 1);
+    assert_eq!(
+        count(
+            &mut app.db(),
+            &format!("freeze_overrides WHERE consumed_by = '{}'", first["id"].as_str().unwrap())
+        ),
+        1
+    );
     expect_blocked(&deploy(app, pipeline, "1", json!({"start": true})), &["frozen"]);
     app.transition(&first, "running").expect(200);
     app.transition(&first, "failed").expect(200);
@@ -89,7 +115,10 @@ fn an_override_lets_one_deployment_through(app: &TestApp) {
     assert_eq!(problem["reasons"][0]["id"], other["id"]);
     let_through(app, guard, &other, "1").expect(201);
     deploy(app, pipeline, "1", json!({"start": true})).expect(201);
-    let overridden = app.all(&format!("/v1/events?action=freeze.overridden&actor=guard&entity_id={}", frozen["id"].as_str().unwrap()));
+    let overridden = app.all(&format!(
+        "/v1/events?action=freeze.overridden&actor=guard&entity_id={}",
+        frozen["id"].as_str().unwrap()
+    ));
     assert_eq!(overridden.len(), 2);
     assert_eq!(overridden[0]["payload"]["reason"], "Payments are down.");
 }
@@ -100,7 +129,8 @@ fn of_concurrent_deployments_one_passes_with_an_override(app: &TestApp) {
     release(app, "1");
     let_through(app, ADMIN, &freeze(app, json!({})), "1").expect(201);
     let answers = together(8, |_| deploy(app, pipeline, "1", json!({})));
-    let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 201);
+    let (won, lost): (Vec<_>, Vec<_>) =
+        answers.into_iter().partition(|answer| answer.status == 201);
     assert_eq!(won.len(), 1, "{won:?}");
     for answer in lost {
         expect_blocked(&answer, &["frozen"]);
@@ -132,27 +162,43 @@ fn a_weekly_freeze_holds_in_its_window(app: &TestApp) {
     let pipeline = &person(app, "pipeline");
     release(app, "1");
     let zone = TimeZone::get("Asia/Kolkata").unwrap();
-    let local = |minutes: i64| (Timestamp::now() + SignedDuration::from_mins(minutes)).to_zoned(zone.clone());
+    let local = |minutes: i64| {
+        (Timestamp::now() + SignedDuration::from_mins(minutes)).to_zoned(zone.clone())
+    };
     let (from, to) = (local(-60), local(60));
     let window = |days: &[String]| {
         let (from, to) = (from.strftime("%H:%M").to_string(), to.strftime("%H:%M").to_string());
         json!({"weekly": {"days": days, "from": from, "to": to, "time_zone": "Asia/Kolkata"}})
     };
     let today = from.strftime("%a").to_string().to_lowercase();
-    let others: Vec<_> =
-        ["mon", "tue", "wed", "thu", "fri", "sat", "sun"].map(String::from).into_iter().filter(|day| *day != today).collect();
+    let others: Vec<_> = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+        .map(String::from)
+        .into_iter()
+        .filter(|day| *day != today)
+        .collect();
     freeze(app, window(&others));
     assert_eq!(ask(app, pipeline, "1")["allowed"], true, "on other days");
     let frozen = freeze(app, window(&[today]));
     let problem = expect_blocked(&deploy(app, pipeline, "1", json!({})), &["frozen"]);
-    let end = to.round(jiff::ZonedRound::new().smallest(jiff::Unit::Minute).mode(jiff::RoundMode::Trunc)).unwrap().timestamp();
-    assert_eq!((&problem["reasons"][0]["id"], &problem["reasons"][0]["until"]), (&frozen["id"], &json!(format!("{end:.6}"))));
+    let end = to
+        .round(jiff::ZonedRound::new().smallest(jiff::Unit::Minute).mode(jiff::RoundMode::Trunc))
+        .unwrap()
+        .timestamp();
+    assert_eq!(
+        (&problem["reasons"][0]["id"], &problem["reasons"][0]["until"]),
+        (&frozen["id"], &json!(format!("{end:.6}")))
+    );
     change(app, &frozen, json!({"ended": true})).expect(200);
     deploy(app, pipeline, "1", json!({"start": true})).expect(201);
 }
 
 fn a_freeze_covers_what_it_says(app: &TestApp) {
-    let places = [("checkout", "production"), ("checkout", "staging"), ("billing", "production"), ("billing", "staging")];
+    let places = [
+        ("checkout", "production"),
+        ("checkout", "staging"),
+        ("billing", "production"),
+        ("billing", "staging"),
+    ];
     let new = |(service, environment): (&str, &str)| json!({"service": service, "environment": environment, "version": "1", "image_digest": digest(1), "create_missing": true});
     for place in places {
         app.post("/v1/deployments", new(place)).expect(201);
@@ -171,8 +217,18 @@ fn a_freeze_covers_what_it_says(app: &TestApp) {
         let grid = app.get("/v1/status").expect(200);
         for place in places {
             let answer = app.post("/v1/deployments", new(place));
-            let row = grid["services"].as_array().unwrap().iter().find(|row| row["slug"] == place.0).unwrap();
-            let cell = row["places"].as_array().unwrap().iter().find(|cell| cell["environment"] == place.1).unwrap();
+            let row = grid["services"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|row| row["slug"] == place.0)
+                .unwrap();
+            let cell = row["places"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|cell| cell["environment"] == place.1)
+                .unwrap();
             if covers(place) {
                 expect_blocked(&answer, &["frozen"]);
                 assert_eq!(cell["frozen"]["freeze_id"], frozen["id"], "{scope} {place:?}");
@@ -198,7 +254,8 @@ fn no_deployment_slips_past_a_freeze(app: &TestApp) {
     let pipeline = &person(app, "pipeline");
     release(app, "1");
     release(app, "2");
-    let waiting: Vec<_> = (0..8).map(|_| deploy(app, pipeline, "2", json!({})).expect(201)).collect();
+    let waiting: Vec<_> =
+        (0..8).map(|_| deploy(app, pipeline, "2", json!({})).expect(201)).collect();
     let acknowledged = AtomicBool::new(false);
     let deadline = Instant::now() + Duration::from_secs(60);
     together(9, |i| {
@@ -211,12 +268,20 @@ fn no_deployment_slips_past_a_freeze(app: &TestApp) {
         while after < 5 {
             assert!(Instant::now() < deadline, "the freeze was not acknowledged");
             let is_frozen = acknowledged.load(Ordering::SeqCst);
-            let answer = if i % 2 == 0 { deploy(app, pipeline, "1", json!({})) } else { app.transition(&waiting[i], "running") };
+            let answer = if i % 2 == 0 {
+                deploy(app, pipeline, "1", json!({}))
+            } else {
+                app.transition(&waiting[i], "running")
+            };
             if is_frozen {
                 after += 1;
                 // The start of one that runs already changes nothing.
                 if answer.status != 200 {
-                    assert!(codes(&answer.expect_problem(409, "gate_blocked")).contains(&"frozen"), "{}", answer.text);
+                    assert!(
+                        codes(&answer.expect_problem(409, "gate_blocked")).contains(&"frozen"),
+                        "{}",
+                        answer.text
+                    );
                 }
             }
         }

@@ -24,7 +24,8 @@ pub fn person(app: &TestApp, name: &str) -> String {
 
 /// Records an environment of the production tier with this policy.
 pub fn production(app: &TestApp, policy: Value) -> Value {
-    app.post("/v1/environments", with(json!({"slug": "production", "tier": "production"}), policy)).expect(201)
+    app.post("/v1/environments", with(json!({"slug": "production", "tier": "production"}), policy))
+        .expect(201)
 }
 
 /// The first object, with the fields of the second.
@@ -73,7 +74,12 @@ pub fn now(app: &TestApp, deployment: &Value) -> Value {
 
 /// The codes of an answer's reasons.
 pub fn codes(decision: &Value) -> Vec<&str> {
-    decision["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].as_str().unwrap()).collect()
+    decision["reasons"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|reason| reason["code"].as_str().unwrap())
+        .collect()
 }
 
 /// Checks that the gate refused, for exactly these reasons; returns the problem.
@@ -93,8 +99,15 @@ pub fn ask(app: &TestApp, key: &str, version: &str) -> Value {
 #[track_caller]
 fn ask_in(app: &TestApp, key: &str, environment: &str, version: &str) -> Value {
     let before = counts(app);
-    let decision =
-        app.call("GET", &format!("/v1/gate?service={}&environment={environment}&version={version}", PLACE.0), key, None, &[]).expect(200);
+    let decision = app
+        .call(
+            "GET",
+            &format!("/v1/gate?service={}&environment={environment}&version={version}", PLACE.0),
+            key,
+            None,
+            &[],
+        )
+        .expect(200);
     assert_eq!(counts(app), before, "a question changes nothing");
     assert_eq!(decision["allowed"], codes(&decision).is_empty(), "{decision}");
     decision
@@ -102,10 +115,19 @@ fn ask_in(app: &TestApp, key: &str, environment: &str, version: &str) -> Value {
 
 /// Checks that the gate gives these reasons, and that an attempt to start a deployment then meets the same ones.
 #[track_caller]
-fn expect_kept_back(app: &TestApp, key: &str, environment: &str, version: &str, expected: &[&str]) -> Value {
+fn expect_kept_back(
+    app: &TestApp,
+    key: &str,
+    environment: &str,
+    version: &str,
+    expected: &[&str],
+) -> Value {
     let decision = ask_in(app, key, environment, version);
     assert_eq!(codes(&decision), expected, "{decision}");
-    let problem = expect_blocked(&deploy(app, key, version, json!({"environment": environment, "start": true})), expected);
+    let problem = expect_blocked(
+        &deploy(app, key, version, json!({"environment": environment, "start": true})),
+        expected,
+    );
     assert_eq!(problem["reasons"], decision["reasons"]);
     decision
 }
@@ -141,27 +163,56 @@ fn scan(app: &TestApp, release: &Value, summary: Value) {
 /// A release that has been in staging for long enough, and passed its scan.
 fn season(app: &TestApp, pipeline: &str, release: &Value) {
     let version = release["version"].as_str().unwrap();
-    let staged = deploy(app, pipeline, version, json!({"environment": "staging", "start": true})).expect(201);
+    let staged = deploy(app, pipeline, version, json!({"environment": "staging", "start": true}))
+        .expect(201);
     app.transition(&staged, "succeeded").expect(200);
-    sql(app, &format!("UPDATE deployments SET finished_at = '{}' WHERE environment = 'staging'", in_minutes(-31)));
+    sql(
+        app,
+        &format!(
+            "UPDATE deployments SET finished_at = '{}' WHERE environment = 'staging'",
+            in_minutes(-31)
+        ),
+    );
     scan(app, release, json!({"medium": 2}));
 }
 
 fn a_release_goes_through_staging_its_scan_and_an_approval(app: &TestApp) {
     app.post("/v1/environments", json!({"slug": "staging", "tier": "staging"})).expect(201);
-    production(app, json!({"predecessor": "staging", "soak_minutes": 30, "required_approvals": 1, "require_scan": true}));
+    production(
+        app,
+        json!({"predecessor": "staging", "soak_minutes": 30, "required_approvals": 1, "require_scan": true}),
+    );
     let (pipeline, alice) = (&app.key("pipeline", &["read", "deploy"]), &person(app, "alice"));
     let first = release(app, "1");
 
-    expect_kept_back(app, pipeline, "production", "1", &["scan_missing", "not_in_predecessor", "approval_missing"]);
+    expect_kept_back(
+        app,
+        pipeline,
+        "production",
+        "1",
+        &["scan_missing", "not_in_predecessor", "approval_missing"],
+    );
     // Missing approvals keep no deployment from being recorded; the rest does.
     expect_blocked(&deploy(app, pipeline, "1", json!({})), &["scan_missing", "not_in_predecessor"]);
 
     assert_eq!(ask_in(app, pipeline, "staging", "1")["allowed"], true);
-    let staged = deploy(app, pipeline, "1", json!({"environment": "staging", "start": true})).expect(201);
-    expect_kept_back(app, pipeline, "production", "1", &["scan_missing", "not_in_predecessor", "approval_missing"]);
+    let staged =
+        deploy(app, pipeline, "1", json!({"environment": "staging", "start": true})).expect(201);
+    expect_kept_back(
+        app,
+        pipeline,
+        "production",
+        "1",
+        &["scan_missing", "not_in_predecessor", "approval_missing"],
+    );
     let staged = app.transition(&staged, "succeeded").expect(200);
-    let decision = expect_kept_back(app, pipeline, "production", "1", &["scan_missing", "soaking", "approval_missing"]);
+    let decision = expect_kept_back(
+        app,
+        pipeline,
+        "production",
+        "1",
+        &["scan_missing", "soaking", "approval_missing"],
+    );
     assert_eq!(decision["reasons"][1]["until"], after(&staged["finished_at"], 30));
     assert_eq!(decision["reasons"][2]["missing"], 1);
     sql(app, &format!("UPDATE deployments SET finished_at = '{}'", in_minutes(-31)));
@@ -179,13 +230,23 @@ fn a_release_goes_through_staging_its_scan_and_an_approval(app: &TestApp) {
     let approved = now(app, &waiting);
     assert_eq!(approved["state"], "approved");
     assert_eq!(ask(app, pipeline, "1")["allowed"], true);
-    assert_eq!(codes(&ask(app, alice, "1")), ["approval_missing"], "her own approval does not count for her");
+    assert_eq!(
+        codes(&ask(app, alice, "1")),
+        ["approval_missing"],
+        "her own approval does not count for her"
+    );
 
     let running = app.transition(&waiting, "running").expect(200);
     assert_eq!((&running["state"], &running["ungated"]), (&json!("running"), &json!(false)));
     assert_eq!(running["decision"]["allowed"], true);
     assert_eq!(running["decision"]["facts"]["opinions"][0]["id"], approval["id"]);
-    let decision = expect_kept_back(app, pipeline, "production", "1", &["deployment_running", "approval_missing"]);
+    let decision = expect_kept_back(
+        app,
+        pipeline,
+        "production",
+        "1",
+        &["deployment_running", "approval_missing"],
+    );
     assert_eq!(decision["reasons"][0]["id"], running["id"]);
     app.transition(&running, "succeeded").expect(200);
     expect_kept_back(app, pipeline, "production", "1", &["approval_missing"]);
@@ -204,9 +265,11 @@ fn a_blocked_attempt_is_in_the_history_and_leaves_nothing_else(app: &TestApp) {
     let pipeline = app.key("pipeline", &["read", "deploy"]);
     let before = counts(app);
     let new = json!({"service": "unknown", "create_missing": true, "image_digest": digest(2), "start": true});
-    let problem = expect_blocked(&deploy(app, &pipeline, "1", new), &["scan_missing", "approval_missing"]);
+    let problem =
+        expect_blocked(&deploy(app, &pipeline, "1", new), &["scan_missing", "approval_missing"]);
     let after = counts(app);
-    let with_one_event: Vec<_> = before.iter().map(|(table, rows)| (*table, rows + i64::from(*table == "events"))).collect();
+    let with_one_event: Vec<_> =
+        before.iter().map(|(table, rows)| (*table, rows + i64::from(*table == "events"))).collect();
     assert_eq!(after, with_one_event);
     app.get("/v1/services/unknown").expect_problem(404, "not_found");
 
@@ -216,7 +279,10 @@ fn a_blocked_attempt_is_in_the_history_and_leaves_nothing_else(app: &TestApp) {
         (&json!("pipeline"), &json!("gate"), &json!("unknown/production"))
     );
     let payload = &event["payload"];
-    assert_eq!((&payload["step"], &payload["version"], &payload["deployment_id"]), (&json!("start"), &json!("1"), &Value::Null));
+    assert_eq!(
+        (&payload["step"], &payload["version"], &payload["deployment_id"]),
+        (&json!("start"), &json!("1"), &Value::Null)
+    );
     assert_eq!(payload["decision"]["allowed"], false);
     assert_eq!(payload["decision"]["reasons"], problem["reasons"]);
     assert_eq!(payload["decision"]["facts"]["policy"]["required_approvals"], 2);
@@ -232,7 +298,9 @@ fn a_blocked_attempt_is_in_the_history_and_leaves_nothing_else(app: &TestApp) {
 
     // Sent again with the same idempotency key, it is decided again.
     let body = json!({"service": "unknown", "environment": "anna", "version": "1", "create_missing": true});
-    let again = || app.call("POST", "/v1/deployments", &pipeline, Some(&body), &[("Idempotency-Key", "again")]);
+    let again = || {
+        app.call("POST", "/v1/deployments", &pipeline, Some(&body), &[("Idempotency-Key", "again")])
+    };
     expect_blocked(&again(), &["frozen"]);
     let freeze = app.all("/v1/freezes")[0]["id"].as_str().unwrap().to_owned();
     app.patch(&format!("/v1/freezes/{freeze}"), json!({"ended": true}), &[]).expect(200);
@@ -242,9 +310,14 @@ fn a_blocked_attempt_is_in_the_history_and_leaves_nothing_else(app: &TestApp) {
 fn production_runs_images_by_digest(app: &TestApp) {
     production(app, json!({}));
     let pipeline = person(app, "pipeline");
-    app.post("/v1/releases", json!({"service": "checkout", "version": "1", "create_missing": true})).expect(201);
+    app.post(
+        "/v1/releases",
+        json!({"service": "checkout", "version": "1", "create_missing": true}),
+    )
+    .expect(201);
     expect_kept_back(app, &pipeline, "production", "1", &["digest_missing"]);
-    let running = deploy(app, &pipeline, "1", json!({"image_digest": digest(1), "start": true})).expect(201);
+    let running =
+        deploy(app, &pipeline, "1", json!({"image_digest": digest(1), "start": true})).expect(201);
     assert_eq!(running["image_digest"], digest(1));
 }
 
@@ -269,14 +342,20 @@ fn what_happened_anyway_is_recorded_and_flagged(app: &TestApp) {
     assert_eq!((&seen["state"], &seen["ungated"]), (&json!("running"), &json!(true)));
     assert_eq!(codes(&seen["decision"]), ["scan_missing"]);
     let events = app.all(&format!("{}/events", path(&seen)));
-    assert_eq!((&events[0]["action"], &events[0]["payload"]["ungated"]), (&json!("deployment.started"), &json!(true)));
+    assert_eq!(
+        (&events[0]["action"], &events[0]["payload"]["ungated"]),
+        (&json!("deployment.started"), &json!(true))
+    );
 
     // There is one at a time: what prop took for running can't be.
     release(app, "2");
     let other = deploy(app, pipeline, "2", json!({"observed": true})).expect(201);
     let cancelled = now(app, &seen);
     assert_eq!(cancelled["state"], "cancelled");
-    assert!(cancelled["reason"].as_str().unwrap().contains(other["id"].as_str().unwrap()), "{cancelled}");
+    assert!(
+        cancelled["reason"].as_str().unwrap().contains(other["id"].as_str().unwrap()),
+        "{cancelled}"
+    );
     assert_eq!(codes(&other["decision"]), ["scan_missing", "deployment_running"]);
     app.transition(&other, "succeeded").expect(200);
     assert_eq!(now(app, &other)["ungated"], true, "it stays flagged");
@@ -298,8 +377,15 @@ fn an_observed_start_is_flagged_too(app: &TestApp) {
     };
     expect_blocked(&start(false), &["approval_missing"]);
     let running = start(true).expect(200);
-    assert_eq!((&running["state"], &running["ungated"], &running["reason"]), (&json!("running"), &json!(true), &json!("by hand")));
-    let actions: Vec<_> = app.all(&format!("{}/events", path(&waiting))).iter().map(|event| event["action"].clone()).collect();
+    assert_eq!(
+        (&running["state"], &running["ungated"], &running["reason"]),
+        (&json!("running"), &json!(true), &json!("by hand"))
+    );
+    let actions: Vec<_> = app
+        .all(&format!("{}/events", path(&waiting)))
+        .iter()
+        .map(|event| event["action"].clone())
+        .collect();
     assert_eq!(actions, ["deployment.started", "deployment.approved", "deployment.requested"]);
 }
 
@@ -307,7 +393,10 @@ fn an_observed_start_is_flagged_too(app: &TestApp) {
 pub fn cost(app: &TestApp, path: &str) -> u64 {
     let statements = || {
         let metrics = app.get("/metrics").text;
-        let line = metrics.lines().find_map(|line| line.strip_prefix("prop_database_statements_total ")).unwrap();
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("prop_database_statements_total "))
+            .unwrap();
         line.parse::<u64>().unwrap()
     };
     let measure = |_| {
@@ -321,15 +410,20 @@ pub fn cost(app: &TestApp, path: &str) -> u64 {
 
 fn the_gate_costs_the_same_whatever_the_history(app: &TestApp) {
     app.post("/v1/environments", json!({"slug": "staging", "tier": "staging"})).expect(201);
-    production(app, json!({"predecessor": "staging", "required_approvals": 1, "require_scan": true}));
+    production(
+        app,
+        json!({"predecessor": "staging", "required_approvals": 1, "require_scan": true}),
+    );
     let release = release(app, "1");
-    let body = json!({"service": "checkout", "environment": "staging", "version": "1", "start": true});
+    let body =
+        json!({"service": "checkout", "environment": "staging", "version": "1", "start": true});
     let staged = app.post("/v1/deployments", body).expect(201);
     // Behind a pooler, each read is a transaction: two statements more.
     let transaction = if behind_pooler().is_some() { 2 } else { 0 };
     let costs = || {
         let gate = cost(app, "/v1/gate?service=checkout&environment=production&version=1");
-        [gate, cost(app, "/v1/deployments?limit=100"), cost(app, &path(&staged))].map(|cost| cost - transaction)
+        [gate, cost(app, "/v1/deployments?limit=100"), cost(app, &path(&staged))]
+            .map(|cost| cost - transaction)
     };
     assert_eq!(costs(), [2, 1, 1]);
 
@@ -342,8 +436,7 @@ fn the_gate_costs_the_same_whatever_the_history(app: &TestApp) {
             )
         })
         .collect();
-    let columns =
-        "id, service, environment, release_id, version, state, kind, unplanned, requested_by, source, requested_at, finished_at, revision";
+    let columns = "id, service, environment, release_id, version, state, kind, unplanned, requested_by, source, requested_at, finished_at, revision";
     sql(app, &format!("INSERT INTO deployments ({columns}) VALUES {}", rows.join(", ")));
     assert_eq!(count(&mut app.db(), "deployments"), 2001);
     assert_eq!(costs(), [2, 1, 1]);

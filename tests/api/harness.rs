@@ -71,8 +71,15 @@ impl Answer {
         assert_eq!(problem["status"], status, "{problem}");
         assert_eq!(self.header("content-type"), "application/problem+json");
         assert_eq!(problem["request_id"], self.header("x-request-id"));
-        assert!(problem["type"].as_str().unwrap().ends_with(&format!("/docs/problems.md#{code}")), "{problem}");
-        assert!(!problem["title"].as_str().unwrap().is_empty() && !problem["detail"].as_str().unwrap().is_empty(), "{problem}");
+        assert!(
+            problem["type"].as_str().unwrap().ends_with(&format!("/docs/problems.md#{code}")),
+            "{problem}"
+        );
+        assert!(
+            !problem["title"].as_str().unwrap().is_empty()
+                && !problem["detail"].as_str().unwrap().is_empty(),
+            "{problem}"
+        );
         problem
     }
 }
@@ -101,7 +108,8 @@ impl TestApp {
             ("PROP_BOOTSTRAP_KEY", ADMIN),
             ("PROP_GITHUB__WEBHOOK_SECRET", WEBHOOK_SECRET),
         ];
-        let mut variables: HashMap<String, String> = base.iter().chain(more).map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let mut variables: HashMap<String, String> =
+            base.iter().chain(more).map(|(k, v)| (k.to_string(), v.to_string())).collect();
         if let Some((name, value)) = behind_pooler() {
             variables.entry(name.into()).or_insert(value);
         }
@@ -120,12 +128,22 @@ impl TestApp {
 
     /// One that runs already.
     pub fn at(port: u16, database_url: &str) -> Self {
-        Self { url: format!("http://127.0.0.1:{port}"), database_url: database_url.into(), agent: agent(), _directory: None }
+        Self {
+            url: format!("http://127.0.0.1:{port}"),
+            database_url: database_url.into(),
+            agent: agent(),
+            _directory: None,
+        }
     }
 
     /// Another client of the same server, with connections of its own.
     pub fn another(&self) -> Self {
-        Self { url: self.url.clone(), database_url: self.database_url.clone(), agent: agent(), _directory: None }
+        Self {
+            url: self.url.clone(),
+            database_url: self.database_url.clone(),
+            agent: agent(),
+            _directory: None,
+        }
     }
 
     /// Sends a request as it is.
@@ -151,7 +169,14 @@ impl TestApp {
 
     /// A request with a key, a JSON body if any, and more headers.
     #[track_caller]
-    pub fn call(&self, method: &str, path: &str, key: &str, body: Option<&Value>, headers: &[(&str, &str)]) -> Answer {
+    pub fn call(
+        &self,
+        method: &str,
+        path: &str,
+        key: &str,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Answer {
         self.try_call(method, path, key, body, headers).unwrap()
     }
 
@@ -164,14 +189,19 @@ impl TestApp {
         body: Option<&Value>,
         headers: &[(&str, &str)],
     ) -> Result<Answer, ureq::Error> {
-        let mut request = self.request(method, path).header("Authorization", format!("Bearer {key}"));
+        let mut request =
+            self.request(method, path).header("Authorization", format!("Bearer {key}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         if body.is_some() {
             request = request.header("Content-Type", "application/json");
         }
-        self.try_send(request.body(body.map(|body| body.to_string().into_bytes()).unwrap_or_default()).unwrap())
+        self.try_send(
+            request
+                .body(body.map(|body| body.to_string().into_bytes()).unwrap_or_default())
+                .unwrap(),
+        )
     }
 
     #[track_caller]
@@ -295,7 +325,14 @@ pub fn brief(deployment: &Value) -> Value {
 /// A connection as prop makes them.
 pub fn connect(url: &str) -> Db {
     let limit = Duration::from_secs(30);
-    Target::from_url(url).unwrap().connect(&Options { prepared_statements: true, statement_timeout: limit, slow_statement: limit }).unwrap()
+    Target::from_url(url)
+        .unwrap()
+        .connect(&Options {
+            prepared_statements: true,
+            statement_timeout: limit,
+            slow_statement: limit,
+        })
+        .unwrap()
 }
 
 /// How many rows a table, perhaps with a condition, has.
@@ -341,12 +378,19 @@ pub fn digest(n: u8) -> String {
 
 /// A client that gives answers of every status back, and takes its time.
 pub fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(60))).build().into()
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(60)))
+        .build()
+        .into()
 }
 
 /// The setting that prop needs where the database of the tests is behind a pooler: `scripts/with-pgbouncer.sh` says so.
 pub fn behind_pooler() -> Option<(&'static str, String)> {
-    Some(("PROP_DATABASE__PREPARED_STATEMENTS", std::env::var("TEST_PROP_PREPARED_STATEMENTS").ok()?))
+    Some((
+        "PROP_DATABASE__PREPARED_STATEMENTS",
+        std::env::var("TEST_PROP_PREPARED_STATEMENTS").ok()?,
+    ))
 }
 
 static DATABASES: AtomicU32 = AtomicU32::new(0);
@@ -355,8 +399,13 @@ static DATABASES: AtomicU32 = AtomicU32::new(0);
 pub fn fresh_postgres() -> Option<String> {
     let server = POSTGRES.as_deref()?;
     let name = format!("test_{}_{}", std::process::id(), DATABASES.fetch_add(1, Ordering::Relaxed));
-    let mut admin = <diesel::PgConnection as diesel::Connection>::establish(server).expect("PostgreSQL of the tests");
-    diesel::connection::SimpleConnection::batch_execute(&mut admin, &format!("CREATE DATABASE {name}")).unwrap();
+    let mut admin = <diesel::PgConnection as diesel::Connection>::establish(server)
+        .expect("PostgreSQL of the tests");
+    diesel::connection::SimpleConnection::batch_execute(
+        &mut admin,
+        &format!("CREATE DATABASE {name}"),
+    )
+    .unwrap();
     let (base, query) = server.split_once('?').unwrap_or((server, ""));
     let base = base.rsplit_once('/').unwrap().0;
     Some(format!("{base}/{name}?{query}"))
@@ -374,7 +423,10 @@ static POSTGRES: LazyLock<Option<String>> = LazyLock::new(|| {
     });
     if url.is_none() {
         // Not captured by the test runner: a suite that was left out must be seen.
-        let _ = writeln!(std::io::stderr(), "no PostgreSQL: neither TEST_DATABASE_URL nor initdb; its tests do nothing");
+        let _ = writeln!(
+            std::io::stderr(),
+            "no PostgreSQL: neither TEST_DATABASE_URL nor initdb; its tests do nothing"
+        );
         assert!(std::env::var_os("CI").is_none(), "CI must test on PostgreSQL");
     }
     url
@@ -405,8 +457,11 @@ impl Cluster {
     /// As an unprivileged user when we are root.
     fn start_with(options: &str) -> Option<Self> {
         let bin = bin_directory()?;
-        let directory =
-            std::env::temp_dir().join(format!("prop-postgres-{}-{}", std::process::id(), DATABASES.fetch_add(1, Ordering::Relaxed)));
+        let directory = std::env::temp_dir().join(format!(
+            "prop-postgres-{}-{}",
+            std::process::id(),
+            DATABASES.fetch_add(1, Ordering::Relaxed)
+        ));
         let port = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
         let script = r#"
             set -e
@@ -422,7 +477,9 @@ impl Cluster {
             while read -r command; do $command; done
             stop INT
         "#;
-        let is_root = Path::new("/proc/self").metadata().is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+        let is_root = Path::new("/proc/self")
+            .metadata()
+            .is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
         let mut command = if is_root {
             let mut command = Command::new("setpriv");
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", script]);
@@ -432,7 +489,12 @@ impl Cluster {
             command.args(["-c", script]);
             command
         };
-        command.env("BIN", bin).env("DIR", &directory).env("PORT", port.to_string()).env("OPTIONS", options).stdin(Stdio::piped());
+        command
+            .env("BIN", bin)
+            .env("DIR", &directory)
+            .env("PORT", port.to_string())
+            .env("OPTIONS", options)
+            .stdin(Stdio::piped());
         // A process group of its own: Ctrl-C ends the tests first, and they end the server.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let cluster = Self { supervisor: command.spawn().ok()?, port, directory };
@@ -445,7 +507,11 @@ impl Cluster {
         self.command("stop QUIT");
         let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-            assert!(Instant::now() < deadline, "PostgreSQL did not stop; see {}", self.directory.display());
+            assert!(
+                Instant::now() < deadline,
+                "PostgreSQL did not stop; see {}",
+                self.directory.display()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -463,7 +529,11 @@ impl Cluster {
     fn wait(&self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while <diesel::PgConnection as diesel::Connection>::establish(&self.url()).is_err() {
-            assert!(Instant::now() < deadline, "PostgreSQL did not start; see {}", self.directory.display());
+            assert!(
+                Instant::now() < deadline,
+                "PostgreSQL did not start; see {}",
+                self.directory.display()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -484,7 +554,9 @@ impl Drop for Cluster {
 
 /// Where `initdb` is: on the path, or where Debian keeps it.
 fn bin_directory() -> Option<std::path::PathBuf> {
-    let on_path = std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    let on_path = std::env::var_os("PATH")
+        .into_iter()
+        .flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
     let debian = (12..=19).rev().map(|version| format!("/usr/lib/postgresql/{version}/bin").into());
     debian.chain(on_path).find(|directory: &std::path::PathBuf| directory.join("initdb").is_file())
 }

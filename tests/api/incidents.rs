@@ -28,9 +28,13 @@ fn an_open_incident_lets_only_its_fix_and_a_rollback_through(app: &TestApp) {
         go_live(app, pipeline, version);
     }
     release(app, "3");
-    let culprit = app.get("/v1/services/checkout/environments/production").expect(200)["live"].clone();
+    let culprit =
+        app.get("/v1/services/checkout/environments/production").expect(200)["live"].clone();
     let incident = open(app, json!({"caused_by": [culprit["id"]]}));
-    assert_eq!((&incident["caused_by"], &incident["fixed_by"]), (&json!([culprit["id"]]), &json!([])));
+    assert_eq!(
+        (&incident["caused_by"], &incident["fixed_by"]),
+        (&json!([culprit["id"]]), &json!([]))
+    );
     let other = open(app, json!({"title": "Another one"}));
     app.patch(&path(&other), json!({"resolved": true}), &[]).expect(200);
 
@@ -40,20 +44,26 @@ fn an_open_incident_lets_only_its_fix_and_a_rollback_through(app: &TestApp) {
     assert_eq!(codes(&ask(app, pipeline, "3")), ["open_incident"]);
     assert_eq!(ask(app, pipeline, "1")["allowed"], true, "a rollback");
     release(app, "4");
-    deploy(app, pipeline, "4", json!({"environment": "staging", "create_missing": true})).expect(201);
+    deploy(app, pipeline, "4", json!({"environment": "staging", "create_missing": true}))
+        .expect(201);
 
     let back = deploy(app, pipeline, "1", json!({"start": true})).expect(201);
     assert_eq!(back["kind"], "rollback");
     app.transition(&back, "failed").expect(200);
     for nothing in [&other["id"], &culprit["id"]] {
-        let problem = deploy(app, pipeline, "3", json!({"fixes": nothing, "start": true})).expect_problem(422, "invalid_value");
+        let problem = deploy(app, pipeline, "3", json!({"fixes": nothing, "start": true}))
+            .expect_problem(422, "invalid_value");
         assert_eq!(problem["errors"][0]["pointer"], "/fixes");
     }
-    let fix = deploy(app, pipeline, "3", json!({"fixes": incident["id"], "start": true})).expect(201);
+    let fix =
+        deploy(app, pipeline, "3", json!({"fixes": incident["id"], "start": true})).expect(201);
     assert_eq!((&fix["kind"], &fix["ungated"]), (&json!("hotfix"), &json!(false)));
     app.transition(&fix, "succeeded").expect(200);
     let linked = app.get(&path(&incident)).expect(200);
-    assert_eq!((&linked["caused_by"], &linked["fixed_by"]), (&json!([culprit["id"]]), &json!([fix["id"]])));
+    assert_eq!(
+        (&linked["caused_by"], &linked["fixed_by"]),
+        (&json!([culprit["id"]]), &json!([fix["id"]]))
+    );
 
     // It is over when somebody says so.
     expect_blocked(&deploy(app, pipeline, "4", json!({})), &["open_incident"]);
@@ -79,7 +89,8 @@ fn a_fix_may_wait_for_its_approval(app: &TestApp) {
 fn a_rollback_finds_its_release_itself(app: &TestApp) {
     production(app, json!({}));
     let pipeline = &person(app, "pipeline");
-    let back = || deploy(app, pipeline, "1", json!({"version": null, "rollback": true, "start": true}));
+    let back =
+        || deploy(app, pipeline, "1", json!({"version": null, "rollback": true, "start": true}));
     release(app, "1");
     back().expect_problem(409, "nothing_to_roll_back_to");
     let first = go_live(app, pipeline, "1");
@@ -88,9 +99,15 @@ fn a_rollback_finds_its_release_itself(app: &TestApp) {
     release(app, "2");
     let second = go_live(app, pipeline, "2");
     let running = back().expect(201);
-    assert_eq!((&running["version"], &running["kind"], &running["rollback_of"]), (&json!("1"), &json!("rollback"), &second["id"]));
+    assert_eq!(
+        (&running["version"], &running["kind"], &running["rollback_of"]),
+        (&json!("1"), &json!("rollback"), &second["id"])
+    );
     app.transition(&running, "succeeded").expect(200);
-    assert_eq!([&first, &second].map(|deployment| now(app, deployment)["state"].clone()), ["superseded", "rolled_back"]);
+    assert_eq!(
+        [&first, &second].map(|deployment| now(app, deployment)["state"].clone()),
+        ["superseded", "rolled_back"]
+    );
     // What was rolled back is nothing to go back to.
     back().expect_problem(409, "nothing_to_roll_back_to");
     assert_eq!(count(&mut app.db(), "deployments"), 3);

@@ -21,7 +21,11 @@ const SCOPES: [&str; 7] = ["read", "deploy", "attest", "approve", "mirror", "ope
 
 /// Asks for an operation of the document, with its example as the body and nothing at the end of its path.
 fn ask(app: &TestApp, method: &str, path: &str, key: Option<&str>, body: Option<&Value>) -> Answer {
-    let path = path.split('/').map(|part| if part.starts_with('{') { UNKNOWN } else { part }).collect::<Vec<_>>().join("/");
+    let path = path
+        .split('/')
+        .map(|part| if part.starts_with('{') { UNKNOWN } else { part })
+        .collect::<Vec<_>>()
+        .join("/");
     let mut request = app.request(&method.to_uppercase(), &path);
     if let Some(key) = key {
         request = request.header("Authorization", format!("Bearer {key}"));
@@ -29,7 +33,9 @@ fn ask(app: &TestApp, method: &str, path: &str, key: Option<&str>, body: Option<
     if body.is_some() {
         request = request.header("Content-Type", "application/json");
     }
-    app.send(request.body(body.map(|body| body.to_string().into_bytes()).unwrap_or_default()).unwrap())
+    app.send(
+        request.body(body.map(|body| body.to_string().into_bytes()).unwrap_or_default()).unwrap(),
+    )
 }
 
 fn every_operation_needs_its_scope(app: &TestApp) {
@@ -42,13 +48,16 @@ fn every_operation_needs_its_scope(app: &TestApp) {
             let any_of: Vec<_> = match operation.get("security") {
                 // A webhook brings a signature; no key stands for it.
                 Some(security) if security[0].get("signature").is_some() => {
-                    ask(app, method, path, Some(ADMIN), Some(&json!({}))).expect_problem(401, "invalid_signature");
+                    ask(app, method, path, Some(ADMIN), Some(&json!({})))
+                        .expect_problem(401, "invalid_signature");
                     continue;
                 }
                 // Each alternative is one scope.
                 Some(security) => {
-                    let scopes = |alternative: &Value| alternative["key"].as_array().unwrap().clone();
-                    let alternatives: Vec<_> = security.as_array().unwrap().iter().map(scopes).collect();
+                    let scopes =
+                        |alternative: &Value| alternative["key"].as_array().unwrap().clone();
+                    let alternatives: Vec<_> =
+                        security.as_array().unwrap().iter().map(scopes).collect();
                     assert!(alternatives.iter().all(|scopes| scopes.len() == 1), "{name}");
                     alternatives.concat()
                 }
@@ -60,25 +69,37 @@ fn every_operation_needs_its_scope(app: &TestApp) {
             };
             assert!(!any_of.is_empty(), "{name}");
             let body = operation.get("requestBody").map(|body| {
-                let schema = body["content"]["application/json"]["schema"]["$ref"].as_str().unwrap();
+                let schema =
+                    body["content"]["application/json"]["schema"]["$ref"].as_str().unwrap();
                 let schema = document.pointer(schema.strip_prefix('#').unwrap()).unwrap();
                 schema.get("example").unwrap_or(&schema["examples"][0]).clone()
             });
             ask(app, method, path, None, body.as_ref()).expect_problem(401, "unauthenticated");
             for (scope, key) in &keys {
                 // The one scope that the body decides on.
-                let body =
-                    if *scope == "mirror" && any_of.len() > 1 { Some(with(body.clone().unwrap(), mirrored())) } else { body.clone() };
+                let body = if *scope == "mirror" && any_of.len() > 1 {
+                    Some(with(body.clone().unwrap(), mirrored()))
+                } else {
+                    body.clone()
+                };
                 let answer = ask(app, method, path, Some(key), body.as_ref());
                 if any_of.contains(&json!(scope)) {
-                    assert!(answer.status != 401 && answer.status != 403 && answer.status < 500, "{name} with {scope}: {}", answer.text);
+                    assert!(
+                        answer.status != 401 && answer.status != 403 && answer.status < 500,
+                        "{name} with {scope}: {}",
+                        answer.text
+                    );
                 } else {
                     let problem = answer.expect_problem(403, "missing_scope");
                     assert_eq!(problem["scopes"], json!(any_of), "{name} with {scope}");
                 }
             }
             let answer = ask(app, method, path, Some(ADMIN), body.as_ref());
-            assert!(answer.status != 401 && answer.status != 403 && answer.status < 500, "{name} with admin: {}", answer.text);
+            assert!(
+                answer.status != 401 && answer.status != 403 && answer.status < 500,
+                "{name} with admin: {}",
+                answer.text
+            );
             asked += 1;
         }
     }
@@ -97,11 +118,16 @@ fn who_may_approve_may_not_mirror_and_the_other_way_round(app: &TestApp) {
     let keys = bodies.clone().map(|(scope, _)| app.key(scope, &[scope]));
     for (i, (scope, body)) in bodies.iter().enumerate() {
         let before = app.counts();
-        let refused = app.call("POST", "/v1/approvals", &keys[1 - i], Some(body), &[]).expect_problem(403, "missing_scope");
+        let refused = app
+            .call("POST", "/v1/approvals", &keys[1 - i], Some(body), &[])
+            .expect_problem(403, "missing_scope");
         assert_eq!(refused["scopes"], json!([scope]));
         assert_eq!(app.counts(), before);
         let made = app.call("POST", "/v1/approvals", &keys[i], Some(body), &[]).expect(201);
-        assert_eq!((&made["recorded_by"], &made["approver"]), (&json!(scope), &json!(["approve", "alice"][i])));
+        assert_eq!(
+            (&made["recorded_by"], &made["approver"]),
+            (&json!(scope), &json!(["approve", "alice"][i]))
+        );
     }
     app.call("POST", "/v1/approvals", ADMIN, Some(&bodies[1].1), &[]).expect(200);
 }
@@ -152,7 +178,8 @@ fn the_last_use_is_noted(app: &TestApp) {
 }
 
 fn a_made_key_shows_its_secret_once(app: &TestApp) {
-    let made = app.post("/v1/keys", json!({"name": "pipeline", "scopes": ["read", "deploy"]})).expect(201);
+    let made =
+        app.post("/v1/keys", json!({"name": "pipeline", "scopes": ["read", "deploy"]})).expect(201);
     let secret = made["key"].as_str().unwrap();
     assert!(secret.starts_with(made["prefix"].as_str().unwrap()) && secret.len() == 41, "{made}");
     app.call("GET", "/v1/status", secret, None, &[]).expect(200);
@@ -171,7 +198,9 @@ fn a_made_key_shows_its_secret_once(app: &TestApp) {
 }
 
 fn scopes_are_kept_in_one_order_and_once(app: &TestApp) {
-    let made = app.post("/v1/keys", json!({"name": "pipeline", "scopes": ["deploy", "read", "deploy"]})).expect(201);
+    let made = app
+        .post("/v1/keys", json!({"name": "pipeline", "scopes": ["deploy", "read", "deploy"]}))
+        .expect(201);
     assert_eq!(made["scopes"], json!(["read", "deploy"]));
 }
 
@@ -187,24 +216,48 @@ fn no_secret_is_logged() {
         let mut server = Command::new(env!("CARGO_BIN_EXE_prop"))
             .current_dir(directory.path())
             .env_clear()
-            .envs([("DATABASE_URL", url.as_str()), ("PROP_HTTP__PORT", "0"), ("PROP_BOOTSTRAP_KEY", ADMIN)])
-            .envs([("PROP_LOG__FILTER", "trace"), ("PROP_LOG__FORMAT", format), ("PROP_DATABASE__SLOW_STATEMENT_MS", "1")])
+            .envs([
+                ("DATABASE_URL", url.as_str()),
+                ("PROP_HTTP__PORT", "0"),
+                ("PROP_BOOTSTRAP_KEY", ADMIN),
+            ])
+            .envs([
+                ("PROP_LOG__FILTER", "trace"),
+                ("PROP_LOG__FORMAT", format),
+                ("PROP_DATABASE__SLOW_STATEMENT_MS", "1"),
+            ])
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(directory.path().join(format)).unwrap())
             .spawn()
             .unwrap();
         let mut greeting = String::new();
         BufReader::new(server.stdout.take().unwrap()).read_line(&mut greeting).unwrap();
-        let here = greeting.split_whitespace().find(|word| word.starts_with("http://")).unwrap().trim_end_matches("/docs/").to_owned();
+        let here = greeting
+            .split_whitespace()
+            .find(|word| word.starts_with("http://"))
+            .unwrap()
+            .trim_end_matches("/docs/")
+            .to_owned();
         let send = |method: &str, path: &str, key: &str, body: &str| {
-            let request = ureq::http::Request::builder().method(method).uri(format!("{here}{path}"));
-            let request = request.header("Authorization", format!("Bearer {key}")).header("Content-Type", "application/json");
+            let request =
+                ureq::http::Request::builder().method(method).uri(format!("{here}{path}"));
+            let request = request
+                .header("Authorization", format!("Bearer {key}"))
+                .header("Content-Type", "application/json");
             crate::harness::agent().run(request.body(body.to_owned()).unwrap()).unwrap()
         };
-        let made: Value = send("POST", "/v1/keys", ADMIN, r#"{"name":"pipeline","scopes":["read"]}"#).body_mut().read_json().unwrap();
+        let made: Value =
+            send("POST", "/v1/keys", ADMIN, r#"{"name":"pipeline","scopes":["read"]}"#)
+                .body_mut()
+                .read_json()
+                .unwrap();
         let secret = made["key"].as_str().unwrap();
         assert_eq!(send("GET", "/v1/services", secret, "").status(), 200);
-        assert_eq!(send("POST", "/v1/keys", secret, r#"{"name":"private words","scopes":["read"]}"#).status(), 403);
+        assert_eq!(
+            send("POST", "/v1/keys", secret, r#"{"name":"private words","scopes":["read"]}"#)
+                .status(),
+            403
+        );
         assert_eq!(send("GET", "/v1/services", &format!("{}x", &secret[..40]), "").status(), 401);
         Command::new("kill").arg(server.id().to_string()).status().unwrap();
         assert!(server.wait().unwrap().success());

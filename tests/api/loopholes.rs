@@ -1,6 +1,8 @@
 //! Ways around the gate that were open once.
 
-use crate::gate::{ask, codes, deploy, expect_blocked, go_live, person, production, release, say, with};
+use crate::gate::{
+    ask, codes, deploy, expect_blocked, go_live, person, production, release, say, with,
+};
 use crate::harness::TestApp;
 use serde_json::{Value, json};
 
@@ -21,7 +23,12 @@ fn what_was_rolled_back_is_no_way_back(app: &TestApp) {
         go_live(app, pipeline, v);
     }
     go_live(app, pipeline, "1");
-    app.patch("/v1/environments/production", json!({"required_approvals": 2, "require_scan": false}), &[]).expect(200);
+    app.patch(
+        "/v1/environments/production",
+        json!({"required_approvals": 2, "require_scan": false}),
+        &[],
+    )
+    .expect(200);
     app.post("/v1/freezes", json!({"reason": "x"})).expect(201);
     app.post("/v1/incidents", json!({"service":"checkout","environment":"production","title":"2 broke it","severity":"critical"}))
         .expect(201);
@@ -58,7 +65,8 @@ fn review() -> Value {
 fn a_run_may_review_two_services(app: &TestApp) {
     production(app, json!({"required_approvals": 1}));
     release(app, "1");
-    app.post("/v1/releases", json!({"service":"billing","version":"1","create_missing":true})).expect(201);
+    app.post("/v1/releases", json!({"service":"billing","version":"1","create_missing":true}))
+        .expect(201);
     app.post("/v1/approvals", review()).expect(201);
     let a = app.post("/v1/approvals", with(review(), json!({"service": "billing"})));
     assert_eq!(a.json()["service"], "billing", "{a:?}");
@@ -68,7 +76,8 @@ fn a_review_that_changed_its_mind_is_heard(app: &TestApp) {
     production(app, json!({"required_approvals": 1}));
     release(app, "1");
     app.post("/v1/approvals", with(review(), json!({"review_id":"17"}))).expect(201);
-    let a = app.post("/v1/approvals", with(review(), json!({"review_id":"17","decision": "rejected"})));
+    let a =
+        app.post("/v1/approvals", with(review(), json!({"review_id":"17","decision": "rejected"})));
     assert!(a.status == 409 || a.json()["decision"] == "rejected", "{a:?}");
 }
 

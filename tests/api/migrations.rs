@@ -33,7 +33,9 @@ fn objects(db: &mut Db) -> BTreeSet<String> {
         Db::Sqlite(_) => "SELECT name FROM sqlite_schema",
     };
     let rows: Vec<Named> = diesel::sql_query(query).load(db).unwrap();
-    let own = |name: &String| !name.contains("__diesel_schema_migrations") && !name.starts_with("sqlite_sequence");
+    let own = |name: &String| {
+        !name.contains("__diesel_schema_migrations") && !name.starts_with("sqlite_sequence")
+    };
     rows.into_iter().map(|row| row.name).filter(own).collect()
 }
 
@@ -165,8 +167,12 @@ fn migrate_together(url: &str) {
     let directory = tempfile::tempdir().unwrap();
     let start = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_prop"));
-        let command =
-            command.arg("migrate").current_dir(directory.path()).env_clear().envs(crate::harness::behind_pooler()).env("DATABASE_URL", url);
+        let command = command
+            .arg("migrate")
+            .current_dir(directory.path())
+            .env_clear()
+            .envs(crate::harness::behind_pooler())
+            .env("DATABASE_URL", url);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let processes: Vec<_> = (0..6).map(|_| start()).collect();

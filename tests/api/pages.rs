@@ -12,16 +12,24 @@ crate::on_both_databases! {
     a_page_has_get_only
 }
 
-const PAGES: [&str; 4] = ["/", "/deployments/019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "/services/checkout/environments/production", "/dora"];
+const PAGES: [&str; 4] = [
+    "/",
+    "/deployments/019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42",
+    "/services/checkout/environments/production",
+    "/dora",
+];
 
 fn open(app: &TestApp, path: &str, headers: &[(&str, &str)]) -> Answer {
-    let request = headers.iter().fold(app.request("GET", path), |request, (name, value)| request.header(*name, *value));
+    let request = headers
+        .iter()
+        .fold(app.request("GET", path), |request, (name, value)| request.header(*name, *value));
     app.send(request.body(Vec::new()).unwrap())
 }
 
 /// The paths of the assets that a page names.
 fn assets(page: &str) -> Vec<String> {
-    let paths: BTreeSet<_> = page.split('"').filter(|part| part.starts_with("/assets/")).map(str::to_owned).collect();
+    let paths: BTreeSet<_> =
+        page.split('"').filter(|part| part.starts_with("/assets/")).map(str::to_owned).collect();
     assert!(paths.len() > 5, "{page}");
     paths.into_iter().collect()
 }
@@ -29,12 +37,26 @@ fn assets(page: &str) -> Vec<String> {
 fn every_page_is_served_without_a_key(app: &TestApp) {
     for path in PAGES {
         let page = open(app, path, &[]);
-        assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"), "{path}");
-        assert_eq!(open(app, &format!("{path}?q=checkout"), &[]).text, page.text, "what is shown is for the scripts");
+        assert_eq!(
+            (page.status, page.header("content-type")),
+            (200, "text/html; charset=utf-8"),
+            "{path}"
+        );
+        assert_eq!(
+            open(app, &format!("{path}?q=checkout"), &[]).text,
+            page.text,
+            "what is shown is for the scripts"
+        );
     }
-    for path in
-        ["/deployments", "/deployments/", "/deployments/1", "/services/checkout", "/services/A/environments/b", "/dora/", "/index.html"]
-    {
+    for path in [
+        "/deployments",
+        "/deployments/",
+        "/deployments/1",
+        "/services/checkout",
+        "/services/A/environments/b",
+        "/dora/",
+        "/index.html",
+    ] {
         open(app, path, &[]).expect_problem(404, "not_found");
     }
 }
@@ -50,15 +72,28 @@ fn a_page_may_do_nothing_but_run_its_own_scripts(app: &TestApp) {
         "frame-ancestors 'none'",
         "form-action 'none'",
     ];
-    for directive in wanted.into_iter().chain(["base-uri 'none'", "require-trusted-types-for 'script'", "trusted-types 'none'"]) {
+    for directive in wanted.into_iter().chain([
+        "base-uri 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    ]) {
         assert!(policy.contains(&directive), "{directive}: {policy:?}");
     }
     assert!(!page.header("content-security-policy").contains("unsafe"));
-    for inline in ["<style", " style=", " onclick=", " onload=", "javascript:", "http://", "https://"] {
+    for inline in
+        ["<style", " style=", " onclick=", " onload=", "javascript:", "http://", "https://"]
+    {
         assert!(!page.text.contains(inline), "{inline}");
     }
-    assert_eq!(page.text.matches("<script").count(), page.text.matches("<script type=\"module\" src=").count());
-    for (name, value) in [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer"), ("x-frame-options", "DENY")] {
+    assert_eq!(
+        page.text.matches("<script").count(),
+        page.text.matches("<script type=\"module\" src=").count()
+    );
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("x-frame-options", "DENY"),
+    ] {
         assert_eq!(page.header(name), value);
     }
 }
@@ -67,17 +102,40 @@ fn assets_are_kept_for_good_and_pages_are_not(app: &TestApp) {
     let page = open(app, "/", &[]);
     assert_eq!(page.header("cache-control"), "no-cache");
     let known = open(app, "/", &[("If-None-Match", page.header("etag"))]);
-    assert_eq!((known.status, known.text.as_str(), known.header("etag")), (304, "", page.header("etag")));
+    assert_eq!(
+        (known.status, known.text.as_str(), known.header("etag")),
+        (304, "", page.header("etag"))
+    );
     for path in assets(&page.text) {
         let asset = open(app, &path, &[]);
-        assert_eq!((asset.status, asset.header("cache-control")), (200, "public, max-age=31536000, immutable"), "{path}");
-        assert_eq!(open(app, &path, &[("If-None-Match", asset.header("etag"))]).status, 304, "{path}");
+        assert_eq!(
+            (asset.status, asset.header("cache-control")),
+            (200, "public, max-age=31536000, immutable"),
+            "{path}"
+        );
+        assert_eq!(
+            open(app, &path, &[("If-None-Match", asset.header("etag"))]).status,
+            304,
+            "{path}"
+        );
         // The page of another version may ask for it: it gets this version's, for once.
-        let other = open(app, &format!("/assets/00000000/{}", path.rsplit('/').next().unwrap()), &[]);
+        let other =
+            open(app, &format!("/assets/00000000/{}", path.rsplit('/').next().unwrap()), &[]);
         assert_eq!((other.status, other.header("cache-control")), (200, "no-cache"), "{path}");
         assert_eq!(other.text, asset.text);
-        let compressed = app.try_send(app.request("HEAD", &path).header("Accept-Encoding", "gzip").body(Vec::new()).unwrap()).unwrap();
-        assert_eq!((compressed.header("content-encoding"), compressed.header("vary")), ("gzip", "Accept-Encoding"), "{path}");
+        let compressed = app
+            .try_send(
+                app.request("HEAD", &path)
+                    .header("Accept-Encoding", "gzip")
+                    .body(Vec::new())
+                    .unwrap(),
+            )
+            .unwrap();
+        assert_eq!(
+            (compressed.header("content-encoding"), compressed.header("vary")),
+            ("gzip", "Accept-Encoding"),
+            "{path}"
+        );
     }
 }
 
@@ -91,7 +149,10 @@ fn only_what_is_linked_is_served_and_all_of_it(app: &TestApp) {
             assert!(linked.contains(&format!("{folder}/{import}")), "{name} imports {import}");
         }
         let elsewhere = text.replace("http://www.w3.org/2000/svg", "");
-        assert!(!elsewhere.contains("://") || name == "parts.js" || name == "dom.js", "{name} names something elsewhere");
+        assert!(
+            !elsewhere.contains("://") || name == "parts.js" || name == "dom.js",
+            "{name} names something elsewhere"
+        );
     }
     for name in ["page.html", "nothing.js", "%2e%2e%2fpage.html"] {
         open(app, &format!("/assets/00000000/{name}"), &[]).expect_problem(404, "not_found");

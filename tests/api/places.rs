@@ -21,13 +21,27 @@ fn place(app: &TestApp) -> Value {
 fn the_grid_shows_what_is_live_running_and_waiting(app: &TestApp) {
     let live = app.go_live("checkout", "production", "1");
     app.transition(&app.deploy("checkout", "production", "0", true), "failed").expect(200);
-    let waiting = [app.deploy("checkout", "production", "3", false), app.deploy("checkout", "production", "4", false)];
+    let waiting = [
+        app.deploy("checkout", "production", "3", false),
+        app.deploy("checkout", "production", "4", false),
+    ];
     app.transition(&app.deploy("checkout", "production", "5", false), "cancelled").expect(200);
     let running = app.deploy("checkout", "production", "2", true);
     let grid = app.get("/v1/status").expect(200);
     let current = |deployment: &Value, since: &str| {
         let mut current = json!({"since": deployment[since]});
-        for field in ["id", "release_id", "version", "git_sha", "image_digest", "state", "kind", "requested_by", "expires_at", "ungated"] {
+        for field in [
+            "id",
+            "release_id",
+            "version",
+            "git_sha",
+            "image_digest",
+            "state",
+            "kind",
+            "requested_by",
+            "expires_at",
+            "ungated",
+        ] {
             current[field] = deployment[field].clone();
         }
         current["scan"] = json!("missing");
@@ -38,7 +52,10 @@ fn the_grid_shows_what_is_live_running_and_waiting(app: &TestApp) {
         "waiting": waiting.iter().map(|deployment| current(deployment, "requested_at")).collect::<Vec<_>>(), "frozen": null,
         "incident": null, "behind": null
     });
-    assert_eq!(grid["services"], json!([{"slug": "checkout", "name": "checkout", "owner": null, "places": [cell]}]));
+    assert_eq!(
+        grid["services"],
+        json!([{"slug": "checkout", "name": "checkout", "owner": null, "places": [cell]}])
+    );
 }
 
 fn the_grid_has_columns_by_tier_and_rows_by_slug(app: &TestApp) {
@@ -51,7 +68,14 @@ fn the_grid_has_columns_by_tier_and_rows_by_slug(app: &TestApp) {
         app.post("/v1/services", json!({"slug": slug})).expect(201);
     }
     let grid = app.get("/v1/status").expect(200);
-    let slugs = |field: &str| grid[field].as_array().unwrap().iter().map(|item| item["slug"].as_str().unwrap()).collect::<Vec<_>>();
+    let slugs = |field: &str| {
+        grid[field]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["slug"].as_str().unwrap())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(slugs("environments"), ["anna", "qa", "staging", "prod-eu", "prod-us"]);
     assert_eq!(slugs("services"), ["a", "b-2", "b1", "checkout"]);
     assert_eq!(grid["services"][0]["places"], json!([]));
@@ -61,8 +85,20 @@ fn the_grid_has_columns_by_tier_and_rows_by_slug(app: &TestApp) {
 /// A place in the grid, or `null`.
 fn cell(app: &TestApp, service: &str, environment: &str) -> Value {
     let grid = app.get("/v1/status").expect(200);
-    let row = grid["services"].as_array().unwrap().iter().find(|row| row["slug"] == service).unwrap().clone();
-    row["places"].as_array().unwrap().iter().find(|cell| cell["environment"] == environment).cloned().unwrap_or_default()
+    let row = grid["services"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["slug"] == service)
+        .unwrap()
+        .clone();
+    row["places"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|cell| cell["environment"] == environment)
+        .cloned()
+        .unwrap_or_default()
 }
 
 fn the_grid_shows_scans_and_open_incidents(app: &TestApp) {
@@ -73,11 +109,18 @@ fn the_grid_shows_scans_and_open_incidents(app: &TestApp) {
         app.put(&path, json!({"tool": "trivy 0.66", "summary": summary})).expect(200);
         cell(app, "checkout", "production")["live"]["scan"].clone()
     };
-    assert_eq!((scan(json!({"low": 1})), scan(json!({"critical": 1}))), (json!("passed"), json!("failed")));
+    assert_eq!(
+        (scan(json!({"low": 1})), scan(json!({"critical": 1}))),
+        (json!("passed"), json!("failed"))
+    );
 
     let open = |service: &str, title: &str, severity: &str, at: &str| {
         let place = json!({"service": service, "environment": "production"});
-        app.post("/v1/incidents", with(place, json!({"title": title, "severity": severity, "detected_at": at}))).expect(201)
+        app.post(
+            "/v1/incidents",
+            with(place, json!({"title": title, "severity": severity, "detected_at": at})),
+        )
+        .expect(201)
     };
     let later = open("checkout", "Slow", "minor", "2026-02-03T06:00:00Z");
     let first = open("checkout", "Down", "critical", "2026-02-03T05:00:00Z");
@@ -95,7 +138,10 @@ fn the_grid_shows_scans_and_open_incidents(app: &TestApp) {
     // Where nothing is live something may be wrong all the same.
     let without = open("billing", "No invoices", "major", "2026-02-03T05:00:00Z");
     let place = cell(app, "billing", "production");
-    assert_eq!((&place["incident"], &place["live"], &place["waiting"]), (&incident(&without), &Value::Null, &json!([])));
+    assert_eq!(
+        (&place["incident"], &place["live"], &place["waiting"]),
+        (&incident(&without), &Value::Null, &json!([]))
+    );
     resolve(&without);
     assert_eq!(cell(app, "billing", "production"), Value::Null);
 }
@@ -108,7 +154,11 @@ fn release(app: &TestApp, version: &str, committed_at: Option<&str>) {
 
 fn the_grid_shows_how_far_a_place_is_behind(app: &TestApp) {
     app.post("/v1/environments", json!({"slug": "qa", "tier": "testing"})).expect(201);
-    app.post("/v1/environments", json!({"slug": "production", "tier": "production", "predecessor": "qa"})).expect(201);
+    app.post(
+        "/v1/environments",
+        json!({"slug": "production", "tier": "production", "predecessor": "qa"}),
+    )
+    .expect(201);
     let behind = || cell(app, "checkout", "production")["behind"].clone();
     release(app, "1", None);
     app.go_live("checkout", "qa", "1");
@@ -125,16 +175,22 @@ fn the_grid_shows_how_far_a_place_is_behind(app: &TestApp) {
     // Another service is another matter, and so is a deployment on its way.
     app.go_live("billing", "qa", "1");
     app.go_live("billing", "production", "1");
-    let past_the_gate = with(new_deployment("checkout", "production", "2"), json!({"observed": true}));
+    let past_the_gate =
+        with(new_deployment("checkout", "production", "2"), json!({"observed": true}));
     let running = app.post("/v1/deployments", past_the_gate).expect(201);
     assert_eq!(behind(), lag);
     app.transition(&running, "succeeded").expect(200);
-    assert_eq!((&behind()["releases"], &behind()["since"]), (&json!(1), &json!("2026-02-04T05:00:00.000000Z")));
+    assert_eq!(
+        (&behind()["releases"], &behind()["since"]),
+        (&json!(1), &json!("2026-02-04T05:00:00.000000Z"))
+    );
     // Where the commit's time is not known, since it was recorded.
     app.go_live("checkout", "production", "3");
     release(app, "4", None);
     app.go_live("checkout", "qa", "4");
-    let recorded = app.get("/v1/releases?service=checkout&version=4").expect(200)["items"][0]["created_at"].clone();
+    let recorded =
+        app.get("/v1/releases?service=checkout&version=4").expect(200)["items"][0]["created_at"]
+            .clone();
     assert_eq!(behind()["since"], recorded);
 }
 
@@ -142,12 +198,18 @@ fn production_is_compared_with_staging_where_nothing_else_is_said(app: &TestApp)
     for environment in ["testing", "staging", "production"] {
         app.post("/v1/environments", json!({"slug": environment, "tier": environment})).expect(201);
     }
-    let compared =
-        || ["testing", "staging", "production"].map(|environment| cell(app, "checkout", environment)["behind"]["environment"].clone());
-    for (version, environments) in
-        [("1", vec!["testing", "staging", "production"]), ("2", vec!["testing", "staging"]), ("3", vec!["testing"])]
-    {
-        environments.iter().for_each(|environment| drop(app.go_live("checkout", environment, version)));
+    let compared = || {
+        ["testing", "staging", "production"]
+            .map(|environment| cell(app, "checkout", environment)["behind"]["environment"].clone())
+    };
+    for (version, environments) in [
+        ("1", vec!["testing", "staging", "production"]),
+        ("2", vec!["testing", "staging"]),
+        ("3", vec!["testing"]),
+    ] {
+        environments
+            .iter()
+            .for_each(|environment| drop(app.go_live("checkout", environment, version)));
     }
     assert_eq!(compared(), [Value::Null, Value::Null, json!("staging")]);
     assert_eq!(cell(app, "checkout", "production")["behind"]["releases"], 1);
@@ -165,13 +227,19 @@ fn a_place_shows_what_a_rollback_goes_back_to(app: &TestApp) {
     let second_again = app.go_live("checkout", "production", "2");
     let view = place(app);
     assert_eq!(view["live"], brief(&second_again));
-    assert_eq!(view["previous"]["id"], first["id"], "the same release again is nothing to go back to");
+    assert_eq!(
+        view["previous"]["id"], first["id"],
+        "the same release again is nothing to go back to"
+    );
     let running = app.deploy("checkout", "production", "3", true);
     assert_eq!(place(app)["running"], brief(&running));
     assert_eq!(place(app)["live"], brief(&second_again));
     let third = app.transition(&running, "succeeded").expect(200);
     let view = place(app);
-    assert_eq!((&view["live"], &view["running"], &view["previous"]["id"]), (&brief(&third), &Value::Null, &second_again["id"]));
+    assert_eq!(
+        (&view["live"], &view["running"], &view["previous"]["id"]),
+        (&brief(&third), &Value::Null, &second_again["id"])
+    );
     // Back to 2: what was rolled back is nothing to go back to, 1 still is.
     let back = app.go_live("checkout", "production", "2");
     let view = place(app);
@@ -180,21 +248,30 @@ fn a_place_shows_what_a_rollback_goes_back_to(app: &TestApp) {
 }
 
 fn a_place_shows_the_latest_ten(app: &TestApp) {
-    let mut made: Vec<_> = (0..12).map(|n| app.deploy("checkout", "production", &n.to_string(), false)["id"].clone()).collect();
+    let mut made: Vec<_> = (0..12)
+        .map(|n| app.deploy("checkout", "production", &n.to_string(), false)["id"].clone())
+        .collect();
     app.deploy("checkout", "staging", "0", false);
     app.deploy("billing", "production", "0", false);
     made.reverse();
-    let latest: Vec<_> = place(app)["latest"].as_array().unwrap().iter().map(|deployment| deployment["id"].clone()).collect();
+    let latest: Vec<_> = place(app)["latest"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|deployment| deployment["id"].clone())
+        .collect();
     assert_eq!(latest, made[..10]);
 }
 
 fn an_empty_place_is_none_that_is_unknown(app: &TestApp) {
     app.post("/v1/services", json!({"slug": "checkout"})).expect(201);
-    let problem = app.get("/v1/services/checkout/environments/production").expect_problem(404, "not_found");
+    let problem =
+        app.get("/v1/services/checkout/environments/production").expect_problem(404, "not_found");
     assert!(problem["detail"].as_str().unwrap().contains("production"), "{problem}");
     app.post("/v1/environments", json!({"slug": "production", "tier": "production"})).expect(201);
     let empty = json!({"service": "checkout", "environment": "production", "live": null, "previous": null, "running": null, "latest": []});
     assert_eq!(place(app), empty);
-    let problem = app.get("/v1/services/billing/environments/production").expect_problem(404, "not_found");
+    let problem =
+        app.get("/v1/services/billing/environments/production").expect_problem(404, "not_found");
     assert!(problem["detail"].as_str().unwrap().contains("billing"), "{problem}");
 }

@@ -16,20 +16,37 @@ fn public(app: &TestApp) -> TestApp {
 
 fn ask(app: &TestApp, method: &str, path: &str, body: Option<&Value>) -> Answer {
     let request = app.request(method, path).header("Content-Type", "application/json");
-    app.send(request.body(body.map(|body| body.to_string().into_bytes()).unwrap_or_default()).unwrap())
+    app.send(
+        request.body(body.map(|body| body.to_string().into_bytes()).unwrap_or_default()).unwrap(),
+    )
 }
 
 /// Operations of the document: method, path with what exists in it, scopes, an example of the body.
 fn operations(deployment: &Value) -> Vec<(String, String, Vec<String>, Option<Value>)> {
     let document: Value = serde_json::from_str(&prop::app::document().to_json().unwrap()).unwrap();
     let mut operations = Vec::new();
-    for (path, item) in document["paths"].as_object().unwrap().iter().filter(|(path, _)| path.starts_with("/v1/")) {
-        for (method, operation) in item.as_object().unwrap().iter().filter(|(_, operation)| operation["security"][0]["key"].is_array()) {
-            let scopes = operation["security"][0]["key"].as_array().into_iter().flatten().map(|scope| scope.as_str().unwrap().to_owned());
+    for (path, item) in
+        document["paths"].as_object().unwrap().iter().filter(|(path, _)| path.starts_with("/v1/"))
+    {
+        for (method, operation) in item
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(_, operation)| operation["security"][0]["key"].is_array())
+        {
+            let scopes = operation["security"][0]["key"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|scope| scope.as_str().unwrap().to_owned());
             let id = deployment["id"].as_str().unwrap();
-            let path =
-                path.replace("{service}", "checkout").replace("{environment}", "staging").replace("{slug}", "checkout").replace("{id}", id);
-            let body = operation.pointer("/requestBody/content/application~1json").map(|_| json!({}));
+            let path = path
+                .replace("{service}", "checkout")
+                .replace("{environment}", "staging")
+                .replace("{slug}", "checkout")
+                .replace("{id}", id);
+            let body =
+                operation.pointer("/requestBody/content/application~1json").map(|_| json!({}));
             operations.push((method.to_uppercase(), path, scopes.collect(), body));
         }
     }
@@ -47,11 +64,20 @@ fn what_a_reader_may_read_needs_no_key(app: &TestApp) {
     let deployment = app.go_live("checkout", "staging", "1");
     let public = public(app);
     let id = deployment["id"].as_str().unwrap();
-    let mut paths: Vec<_> =
-        ["status", "services", "services/checkout", "services/checkout/environments/staging", "environments", "releases"]
-            .map(|path| format!("/v1/{path}"))
-            .into();
-    paths.extend(["deployments", "approvals", "freezes", "incidents", "events"].map(|path| format!("/v1/{path}")));
+    let mut paths: Vec<_> = [
+        "status",
+        "services",
+        "services/checkout",
+        "services/checkout/environments/staging",
+        "environments",
+        "releases",
+    ]
+    .map(|path| format!("/v1/{path}"))
+    .into();
+    paths.extend(
+        ["deployments", "approvals", "freezes", "incidents", "events"]
+            .map(|path| format!("/v1/{path}")),
+    );
     paths.extend([format!("/v1/deployments/{id}"), format!("/v1/deployments/{id}/events")]);
     paths.push("/v1/gate?service=checkout&environment=staging&version=1".into());
     for path in paths {
@@ -91,6 +117,10 @@ fn a_key_that_is_given_must_be_right(app: &TestApp) {
     let deployer = public.key("deployer", &["deploy"]);
     get(&deployer).expect_problem(403, "missing_scope");
     get(ADMIN).expect(200);
-    let basic = public.request("GET", "/v1/status").header("Authorization", "Basic YTpi").body(Vec::new()).unwrap();
+    let basic = public
+        .request("GET", "/v1/status")
+        .header("Authorization", "Basic YTpi")
+        .body(Vec::new())
+        .unwrap();
     public.send(basic).expect_problem(401, "invalid_key");
 }

@@ -21,7 +21,11 @@ fn path(release: &Value) -> String {
 }
 
 fn record(app: &TestApp, service: &str, version: &str) -> Value {
-    app.post("/v1/releases", json!({"service": service, "version": version, "create_missing": true})).expect(201)
+    app.post(
+        "/v1/releases",
+        json!({"service": service, "version": version, "create_missing": true}),
+    )
+    .expect(201)
 }
 
 fn the_same_release_again_changes_nothing(app: &TestApp) {
@@ -38,7 +42,8 @@ fn the_same_release_again_changes_nothing(app: &TestApp) {
     let again = app.post("/v1/releases", body);
     assert_eq!(again.expect(200), made);
     // Less than is known is no contradiction.
-    let less = app.post("/v1/releases", json!({"service": "checkout", "version": "1.4.2", "git_sha": null}));
+    let less = app
+        .post("/v1/releases", json!({"service": "checkout", "version": "1.4.2", "git_sha": null}));
     assert_eq!(less.expect(200), made);
     assert_eq!(app.counts(), before);
     assert_eq!(app.get(&path(&made)).expect(200), made);
@@ -50,12 +55,22 @@ fn what_becomes_known_is_added_here_and_on_the_deployments(app: &TestApp) {
     assert_eq!(deployed["image_digest"], Value::Null);
     let body = json!({"service": "checkout", "version": "1", "image_digest": digest(1)});
     let completed = app.post("/v1/releases", body).expect(200);
-    assert_eq!((&completed["image_digest"], &completed["revision"]), (&json!(digest(1)), &json!(2)));
+    assert_eq!(
+        (&completed["image_digest"], &completed["revision"]),
+        (&json!(digest(1)), &json!(2))
+    );
     let body = json!({"service": "checkout", "version": "1", "git_sha": sha(1), "commits": []});
     let completed = app.post("/v1/releases", body).expect(200);
-    assert_eq!((&completed["git_sha"], &completed["image_digest"], &completed["commits"]), (&json!(sha(1)), &json!(digest(1)), &json!([])));
-    let deployed = app.get(&format!("/v1/deployments/{}", deployed["id"].as_str().unwrap())).expect(200);
-    assert_eq!((&deployed["git_sha"], &deployed["image_digest"]), (&json!(sha(1)), &json!(digest(1))));
+    assert_eq!(
+        (&completed["git_sha"], &completed["image_digest"], &completed["commits"]),
+        (&json!(sha(1)), &json!(digest(1)), &json!([]))
+    );
+    let deployed =
+        app.get(&format!("/v1/deployments/{}", deployed["id"].as_str().unwrap())).expect(200);
+    assert_eq!(
+        (&deployed["git_sha"], &deployed["image_digest"]),
+        (&json!(sha(1)), &json!(digest(1)))
+    );
     let events = app.all("/v1/events?action=release.completed");
     assert_eq!(events.len(), 2);
     assert_eq!(events[1]["payload"], json!({"image_digest": digest(1)}));
@@ -92,11 +107,16 @@ fn what_is_known_does_not_change(app: &TestApp) {
 fn commits_are_kept_and_given_back(app: &TestApp) {
     let commit = |n: u32| json!({"sha": format!("{n:040x}"), "committed_at": format!("2026-02-03T04:{:02}:{:02}.000000Z", n / 60, n % 60), "is_merge": n.is_multiple_of(2)});
     let commits: Vec<_> = (0..1000).map(commit).collect();
-    let body = json!({"service": "checkout", "version": "1", "commits": commits, "create_missing": true});
+    let body =
+        json!({"service": "checkout", "version": "1", "commits": commits, "create_missing": true});
     let made = app.post("/v1/releases", body).expect(201);
     assert_eq!(made["commits"], json!(commits));
     assert_eq!(app.get(&path(&made)).expect(200)["commits"], json!(commits));
-    assert_eq!(app.get("/v1/releases").expect(200)["items"][0].get("commits"), None, "a list does not carry them");
+    assert_eq!(
+        app.get("/v1/releases").expect(200)["items"][0].get("commits"),
+        None,
+        "a list does not carry them"
+    );
     let untold = record(app, "checkout", "2");
     assert_eq!(untold["commits"], Value::Null);
 }
@@ -116,10 +136,16 @@ fn a_scan_is_recorded_and_the_latest_counts(app: &TestApp) {
         app.put(&scans, json!({"status": "passed", "tool": "trivy 0.67", "report_url": "https://ci.example.org/report"})).expect(200);
     assert_eq!((&passed["scan"]["status"], &passed["revision"]), (&json!("passed"), &json!(3)));
     assert_eq!(passed["scan"]["report_url"], "https://ci.example.org/report");
-    assert!(passed["scan"]["at"].as_str().unwrap() > release["created_at"].as_str().unwrap(), "now, since it was not said");
+    assert!(
+        passed["scan"]["at"].as_str().unwrap() > release["created_at"].as_str().unwrap(),
+        "now, since it was not said"
+    );
     assert_eq!(app.get(&path(&release)).expect(200), passed);
     let events = app.all("/v1/events?action=release.scanned");
-    assert_eq!(events.iter().map(|event| &event["payload"]["status"]).collect::<Vec<_>>(), ["passed", "failed"]);
+    assert_eq!(
+        events.iter().map(|event| &event["payload"]["status"]).collect::<Vec<_>>(),
+        ["passed", "failed"]
+    );
 }
 
 fn a_report_is_counted_as_it_comes_from_the_tool(app: &TestApp) {
@@ -132,10 +158,19 @@ fn a_report_is_counted_as_it_comes_from_the_tool(app: &TestApp) {
             "results": [{"ruleId": "CVE-1", "ruleIndex": 0, "level": "error"}, {"ruleId": "R2", "level": "note"}]
         }]
     });
-    let scanned = app.put(&format!("{scans}?report_url=https://ci.example.org/report"), sarif).expect(200)["scan"].clone();
+    let scanned = app
+        .put(&format!("{scans}?report_url=https://ci.example.org/report"), sarif)
+        .expect(200)["scan"]
+        .clone();
     let summary = json!({"critical": 1, "high": 0, "medium": 0, "low": 1, "unknown": 0});
-    assert_eq!((&scanned["status"], &scanned["tool"], &scanned["summary"]), (&json!("failed"), &json!("Trivy 0.66.0"), &summary));
-    assert_eq!((&scanned["max_severity"], &scanned["report_url"]), (&json!("medium"), &json!("https://ci.example.org/report")));
+    assert_eq!(
+        (&scanned["status"], &scanned["tool"], &scanned["summary"]),
+        (&json!("failed"), &json!("Trivy 0.66.0"), &summary)
+    );
+    assert_eq!(
+        (&scanned["max_severity"], &scanned["report_url"]),
+        (&json!("medium"), &json!("https://ci.example.org/report"))
+    );
     let trivy = json!({
         "SchemaVersion": 2, "ArtifactName": "checkout:1", "ArtifactType": "container_image", "Trivy": {"Version": "0.66.0"},
         "Results": [{"Target": "debian", "Class": "os-pkgs", "Vulnerabilities": [
@@ -143,9 +178,12 @@ fn a_report_is_counted_as_it_comes_from_the_tool(app: &TestApp) {
         ]}]
     });
     let summary = json!({"critical": 0, "high": 1, "medium": 0, "low": 0, "unknown": 1});
-    for (most, status) in
-        [("", "failed"), ("?max_severity=medium", "failed"), ("?max_severity=high", "passed"), ("?max_severity=low", "failed")]
-    {
+    for (most, status) in [
+        ("", "failed"),
+        ("?max_severity=medium", "failed"),
+        ("?max_severity=high", "passed"),
+        ("?max_severity=low", "failed"),
+    ] {
         let scanned = app.put(&format!("{scans}{most}"), trivy.clone()).expect(200)["scan"].clone();
         assert_eq!(
             (&scanned["status"], &scanned["tool"], &scanned["summary"]),
@@ -160,7 +198,10 @@ fn what_passes_is_for_the_sender_to_say(app: &TestApp) {
     let scans = format!("{}/scan", path(&record(app, "checkout", "1")));
     let status = |query: &str, body: Value| {
         let scan = app.put(&format!("{scans}{query}"), body).expect(200)["scan"].clone();
-        (scan["status"].as_str().unwrap().to_owned(), scan["max_severity"].as_str().unwrap().to_owned())
+        (
+            scan["status"].as_str().unwrap().to_owned(),
+            scan["max_severity"].as_str().unwrap().to_owned(),
+        )
     };
     let found = |count: Value| json!({"tool": "trivy", "summary": count});
     let is = |status: &str, most: &str| (status.to_owned(), most.to_owned());
@@ -172,7 +213,10 @@ fn what_passes_is_for_the_sender_to_say(app: &TestApp) {
     // The body overrides the query, and the sender's own verdict what follows from the findings.
     let both = json!({"tool": "trivy", "summary": {"high": 1}, "max_severity": "critical"});
     assert_eq!(status("?max_severity=low", both), is("passed", "critical"));
-    assert_eq!(status("", json!({"tool": "trivy", "summary": {"critical": 1}, "status": "passed"})), is("passed", "medium"));
+    assert_eq!(
+        status("", json!({"tool": "trivy", "summary": {"critical": 1}, "status": "passed"})),
+        is("passed", "medium")
+    );
     assert_eq!(status("", json!({"tool": "trivy", "status": "failed"})), is("failed", "medium"));
 }
 
@@ -180,7 +224,12 @@ fn a_list_is_filtered(app: &TestApp) {
     let a = app.post("/v1/releases", json!({"service": "checkout", "version": "1", "git_sha": sha(1), "create_missing": true})).expect(201);
     let b = app.post("/v1/releases", json!({"service": "billing", "version": "1", "git_sha": sha(1), "create_missing": true})).expect(201);
     let c = record(app, "checkout", "2");
-    let ids = |query: &str| app.all(&format!("/v1/releases{query}")).iter().map(|item| item["id"].clone()).collect::<Vec<_>>();
+    let ids = |query: &str| {
+        app.all(&format!("/v1/releases{query}"))
+            .iter()
+            .map(|item| item["id"].clone())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(ids(""), [c["id"].clone(), b["id"].clone(), a["id"].clone()]);
     assert_eq!(ids("?service=checkout"), [c["id"].clone(), a["id"].clone()]);
     assert_eq!(ids("?version=1"), [b["id"].clone(), a["id"].clone()]);
@@ -201,7 +250,10 @@ fn of_concurrent_recordings_one_creates(app: &TestApp) {
 fn an_unknown_release_or_service_is_not_found(app: &TestApp) {
     let unknown = json!({"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41"});
     app.get(&path(&unknown)).expect_problem(404, "not_found");
-    app.put(&format!("{}/scan", path(&unknown)), json!({"status": "passed", "tool": "trivy"})).expect_problem(404, "not_found");
-    let problem = app.post("/v1/releases", json!({"service": "checkout", "version": "1"})).expect_problem(404, "not_found");
+    app.put(&format!("{}/scan", path(&unknown)), json!({"status": "passed", "tool": "trivy"}))
+        .expect_problem(404, "not_found");
+    let problem = app
+        .post("/v1/releases", json!({"service": "checkout", "version": "1"}))
+        .expect_problem(404, "not_found");
     assert!(problem["detail"].as_str().unwrap().contains("checkout"), "{problem}");
 }

@@ -60,9 +60,14 @@ fn the_gate_keeps_its_promises_in_every_order(app: &TestApp) {
             }
             let latest = &releases[releases.len().saturating_sub(3)..];
             let Some(answer) = act(app, &mut dice, &people, latest) else { continue };
-            assert!(matches!(answer.status, 200 | 201 | 403 | 409 | 422), "seed {seed}, step {step}: {}", answer.text);
+            assert!(
+                matches!(answer.status, 200 | 201 | 403 | 409 | 422),
+                "seed {seed}, step {step}: {}",
+                answer.text
+            );
             if answer.status == 409 && answer.json()["code"] == "gate_blocked" {
-                seen.blocked.extend(crate::gate::codes(&answer.json()).iter().map(ToString::to_string));
+                seen.blocked
+                    .extend(crate::gate::codes(&answer.json()).iter().map(ToString::to_string));
             }
             check(app, &mut seen, &format!("seed {seed}, step {step}"));
         }
@@ -74,24 +79,45 @@ fn the_gate_keeps_its_promises_in_every_order(app: &TestApp) {
         seen.ungated.len(),
         seen.consumed.len()
     );
-    let usual =
-        ["approval_expired", "approval_missing", "approval_rejected", "deployment_running", "frozen", "open_incident", "scan_missing"];
+    let usual = [
+        "approval_expired",
+        "approval_missing",
+        "approval_rejected",
+        "deployment_running",
+        "frozen",
+        "open_incident",
+        "scan_missing",
+    ];
     assert!(usual.iter().all(|code| seen.blocked.contains(*code)), "{:?}", seen.blocked);
 }
 
 /// Ends what keeps deployments back.
 fn clear(app: &TestApp) {
     for freeze in app.all("/v1/freezes?open=true") {
-        app.patch(&format!("/v1/freezes/{}", freeze["id"].as_str().unwrap()), json!({"ended": true}), &[]).expect(200);
+        app.patch(
+            &format!("/v1/freezes/{}", freeze["id"].as_str().unwrap()),
+            json!({"ended": true}),
+            &[],
+        )
+        .expect(200);
     }
     for incident in app.all("/v1/incidents?open=true") {
-        app.patch(&format!("/v1/incidents/{}", incident["id"].as_str().unwrap()), json!({"resolved": true}), &[]).expect(200);
+        app.patch(
+            &format!("/v1/incidents/{}", incident["id"].as_str().unwrap()),
+            json!({"resolved": true}),
+            &[],
+        )
+        .expect(200);
     }
     for running in app.all("/v1/deployments?state=running") {
         app.transition(&running, "succeeded").expect(200);
     }
-    app.patch("/v1/environments/production", json!({"require_scan": false, "predecessor": null, "rollback_needs_approval": true}), &[])
-        .expect(200);
+    app.patch(
+        "/v1/environments/production",
+        json!({"require_scan": false, "predecessor": null, "rollback_needs_approval": true}),
+        &[],
+    )
+    .expect(200);
 }
 
 /// Does something; `None` where there is nothing to do it to.
@@ -104,33 +130,53 @@ fn act(app: &TestApp, dice: &mut Dice, people: &[String; 3], releases: &[Value])
     let send = |path: &str, body: Value| app.call("POST", path, &key, Some(&body), &[]);
     let with = |more: Value| crate::gate::with(place.clone(), more);
     let deployments = |state: &str| app.all(&format!("/v1/deployments?state={state}"));
-    let transition = |deployment: Value, body: Value| Some(send(&format!("{}/transitions", path(&deployment)), body));
+    let transition = |deployment: Value, body: Value| {
+        Some(send(&format!("{}/transitions", path(&deployment)), body))
+    };
     let patch = |path: String, body: Value| Some(app.patch(&path, body, &[]));
     match dice.roll(24) {
         0 | 1 => Some(send("/v1/deployments", with(json!({"version": version})))),
         2 | 3 => Some(send("/v1/deployments", with(json!({"version": version, "start": true})))),
-        4 => Some(send("/v1/deployments", with(json!({"version": version, "observed": dice.roll(2) == 0})))),
+        4 => Some(send(
+            "/v1/deployments",
+            with(json!({"version": version, "observed": dice.roll(2) == 0})),
+        )),
         5 => Some(send("/v1/deployments", with(json!({"rollback": true, "start": true})))),
         6 | 7 => {
             let waiting = [deployments("approved"), deployments("awaiting_approval")].concat();
             transition(dice.any(&waiting)?, json!({"to": "running", "observed": dice.roll(8) == 0}))
         }
-        8..=10 | 22 => {
-            transition(dice.any(&deployments("running"))?, json!({"to": dice.pick(&["succeeded", "succeeded", "failed", "cancelled"])}))
-        }
+        8..=10 | 22 => transition(
+            dice.any(&deployments("running"))?,
+            json!({"to": dice.pick(&["succeeded", "succeeded", "failed", "cancelled"])}),
+        ),
         11..=14 => {
             let waiting = dice.any(&deployments("awaiting_approval")).filter(|_| dice.roll(2) == 0);
             let version = waiting.map_or(version, |waiting| waiting["version"].clone());
-            let approval = json!({"environment": "production", "version": version, "decision": "approved"});
+            let approval =
+                json!({"environment": "production", "version": version, "decision": "approved"});
             Some(send("/v1/approvals", with(approval)))
         }
-        15 if dice.roll(2) == 0 => Some(send("/v1/approvals", with(json!({"version": version, "decision": "rejected"})))),
+        15 if dice.roll(2) == 0 => {
+            Some(send("/v1/approvals", with(json!({"version": version, "decision": "rejected"}))))
+        }
         15 if dice.roll(2) == 0 => None,
         15 => {
-            sql(app, &format!("UPDATE approvals SET expires_at = '{}' WHERE consumed_by IS NULL", in_minutes(-1)));
+            sql(
+                app,
+                &format!(
+                    "UPDATE approvals SET expires_at = '{}' WHERE consumed_by IS NULL",
+                    in_minutes(-1)
+                ),
+            );
             None
         }
-        16 if dice.roll(4) == 0 => Some(app.post("/v1/freezes", json!({"reason": "Night", "allow_rollback": dice.roll(2) == 0}))),
+        16 if dice.roll(4) == 0 => {
+            Some(app.post(
+                "/v1/freezes",
+                json!({"reason": "Night", "allow_rollback": dice.roll(2) == 0}),
+            ))
+        }
         16 | 17 => {
             let freeze = dice.any(&app.all("/v1/freezes?open=true"))?;
             patch(format!("/v1/freezes/{}", freeze["id"].as_str()?), json!({"ended": true}))
@@ -145,9 +191,15 @@ fn act(app: &TestApp, dice: &mut Dice, people: &[String; 3], releases: &[Value])
                 let fix = json!({"version": version, "fixes": incident["id"], "start": true});
                 Some(send("/v1/deployments", with(fix)))
             }
-            Some(incident) => patch(format!("/v1/incidents/{}", incident["id"].as_str()?), json!({"resolved": true})),
+            Some(incident) => patch(
+                format!("/v1/incidents/{}", incident["id"].as_str()?),
+                json!({"resolved": true}),
+            ),
             None if dice.roll(3) > 0 => None,
-            None => Some(app.post("/v1/incidents", with(json!({"title": "Payments are down", "severity": "major"})))),
+            None => Some(app.post(
+                "/v1/incidents",
+                with(json!({"title": "Payments are down", "severity": "major"})),
+            )),
         },
         20 | 21 => {
             let scan = json!({"tool": "trivy 0.66", "summary": {"high": dice.roll(4) / 3}});
@@ -157,7 +209,9 @@ fn act(app: &TestApp, dice: &mut Dice, people: &[String; 3], releases: &[Value])
             let policy = match dice.roll(5) {
                 0 => json!({"required_approvals": 1 + dice.roll(2)}),
                 1 => json!({"allow_self_approval": dice.roll(3) == 0}),
-                2 => json!({"predecessor": dice.pick(&[json!(null), json!(null), json!(null), json!("staging")])}),
+                2 => {
+                    json!({"predecessor": dice.pick(&[json!(null), json!(null), json!(null), json!("staging")])})
+                }
                 3 => json!({"require_scan": dice.roll(2) == 0}),
                 _ => json!({"rollback_needs_approval": dice.roll(3) > 0}),
             };
@@ -170,11 +224,15 @@ fn act(app: &TestApp, dice: &mut Dice, people: &[String; 3], releases: &[Value])
 fn check(app: &TestApp, seen: &mut Seen, at: &str) {
     let approvals = app.all("/v1/approvals");
     for approval in approvals.iter().filter(|approval| !approval["consumed_by"].is_null()) {
-        let by = seen.consumed.entry(approval["id"].as_str().unwrap().into()).or_insert_with(|| approval["consumed_by"].clone());
+        let by = seen
+            .consumed
+            .entry(approval["id"].as_str().unwrap().into())
+            .or_insert_with(|| approval["consumed_by"].clone());
         assert_eq!(*by, approval["consumed_by"], "{at}: an approval is used up once");
     }
     let running = app.all("/v1/deployments?state=running");
-    let places: BTreeSet<_> = running.iter().map(|deployment| deployment["environment"].as_str().unwrap()).collect();
+    let places: BTreeSet<_> =
+        running.iter().map(|deployment| deployment["environment"].as_str().unwrap()).collect();
     assert_eq!(places.len(), running.len(), "{at}: one runs in a place");
     for deployment in running.iter().chain(&app.all("/v1/deployments?state=succeeded")) {
         let deployment = app.get(&path(deployment)).expect(200);
@@ -188,15 +246,27 @@ fn check(app: &TestApp, seen: &mut Seen, at: &str) {
         }
         seen.gated.insert(id);
         let policy = &decision["facts"]["policy"];
-        let is_free = decision["facts"]["is_rollback"] == true && policy["rollback_needs_approval"] == false;
-        assert_eq!(decision["facts"]["is_rollback"], deployment["kind"] == "rollback", "{at}: {deployment}");
+        let is_free =
+            decision["facts"]["is_rollback"] == true && policy["rollback_needs_approval"] == false;
+        assert_eq!(
+            decision["facts"]["is_rollback"],
+            deployment["kind"] == "rollback",
+            "{at}: {deployment}"
+        );
         let approvers: BTreeSet<_> = approvals
             .iter()
-            .filter(|approval| approval["consumed_by"] == deployment["id"] && approval["decision"] == "approved")
+            .filter(|approval| {
+                approval["consumed_by"] == deployment["id"] && approval["decision"] == "approved"
+            })
             .map(|approval| approval["approver"].as_str().unwrap())
-            .filter(|approver| policy["allow_self_approval"] == true || *approver != deployment["requested_by"])
+            .filter(|approver| {
+                policy["allow_self_approval"] == true || *approver != deployment["requested_by"]
+            })
             .collect();
         let required = if is_free { 0 } else { policy["required_approvals"].as_u64().unwrap() };
-        assert!(approvers.len() as u64 >= required, "{at}: {approvers:?} of {required} for {deployment}");
+        assert!(
+            approvers.len() as u64 >= required,
+            "{at}: {approvers:?} of {required} for {deployment}"
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! GitHub's webhooks: signed, kept once, and brought into the ledger whatever order they come in.
 
-use crate::harness::{ADMIN, Answer, TestApp, WEBHOOK_SECRET, count, new_deployment, together, with};
+use crate::harness::{
+    ADMIN, Answer, TestApp, WEBHOOK_SECRET, count, new_deployment, together, with,
+};
 use diesel::RunQueryDsl;
 use hmac::{Hmac, Mac};
 use prop::http::auth::hex;
@@ -65,7 +67,8 @@ fn fresh() -> String {
 /// Sends a body with these headers.
 #[track_caller]
 fn post(app: &TestApp, body: &[u8], headers: &[(&str, &str)]) -> Answer {
-    let mut request = app.request("POST", "/webhooks/github").header("Content-Type", "application/json");
+    let mut request =
+        app.request("POST", "/webhooks/github").header("Content-Type", "application/json");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -75,7 +78,15 @@ fn post(app: &TestApp, body: &[u8], headers: &[(&str, &str)]) -> Answer {
 #[track_caller]
 fn deliver_as(app: &TestApp, id: &str, event: &str, body: &[u8]) -> Answer {
     let signature = signature(WEBHOOK_SECRET, body);
-    post(app, body, &[("X-GitHub-Event", event), ("X-GitHub-Delivery", id), ("X-Hub-Signature-256", &signature)])
+    post(
+        app,
+        body,
+        &[
+            ("X-GitHub-Event", event),
+            ("X-GitHub-Delivery", id),
+            ("X-Hub-Signature-256", &signature),
+        ],
+    )
 }
 
 /// Sends a payload as GitHub does, as a fresh delivery; returns what came of it.
@@ -108,7 +119,8 @@ fn told(id: u64, environment: &str, state: &str, second: u32) -> (&'static str, 
         return ("deployment", payload);
     }
     let status = &mut payload["deployment_status"];
-    (status["id"], status["state"], status["environment"]) = (json!(1000 + second), json!(state), json!(environment));
+    (status["id"], status["state"], status["environment"]) =
+        (json!(1000 + second), json!(state), json!(environment));
     status["created_at"] = json!(at(second));
     ("deployment_status", payload)
 }
@@ -124,7 +136,8 @@ fn told_of_run(id: u64, environment: &str, state: &str, second: u32) -> (&'stati
 fn run_ended(run: &str, conclusion: &str, updated: &str) -> (&'static str, Value) {
     let mut payload = example("workflow_run/completed.payload.json");
     let told = &mut payload["workflow_run"];
-    (told["html_url"], told["conclusion"], told["updated_at"]) = (json!(run), json!(conclusion), json!(updated));
+    (told["html_url"], told["conclusion"], told["updated_at"]) =
+        (json!(run), json!(conclusion), json!(updated));
     ("workflow_run", payload)
 }
 
@@ -143,7 +156,11 @@ fn only(app: &TestApp) -> Value {
 
 #[track_caller]
 fn states(app: &TestApp) -> Vec<String> {
-    let mut all: Vec<_> = app.all("/v1/deployments").iter().map(|one| format!("{} {}", one["external_id"], one["state"])).collect();
+    let mut all: Vec<_> = app
+        .all("/v1/deployments")
+        .iter()
+        .map(|one| format!("{} {}", one["external_id"], one["state"]))
+        .collect();
     all.sort();
     all.into_iter().map(|line| line.replace('"', "")).collect()
 }
@@ -157,7 +174,8 @@ fn every_example_of_github_is_taken(app: &TestApp) {
         for file in files {
             let body = std::fs::read(&file).unwrap();
             let answer = deliver_as(app, &fresh(), event, &body).expect(202);
-            let is_kept = app.get(&format!("/v1/deliveries/{}", answer["id"].as_str().unwrap())).expect(200);
+            let is_kept =
+                app.get(&format!("/v1/deliveries/{}", answer["id"].as_str().unwrap())).expect(200);
             assert_eq!(is_kept["body"], String::from_utf8(body).unwrap(), "byte for byte");
             assert_ne!(answer["outcome"], "failed", "{}: {answer}", file.display());
             taken.push(format!("{event}: {}", answer["outcome"].as_str().unwrap()));
@@ -168,19 +186,31 @@ fn every_example_of_github_is_taken(app: &TestApp) {
     let pages = "/v1/services/hello-world/environments/github-pages";
     // The examples share one number, as the same deployment to two places can't: the first told one is the one.
     assert_eq!(states(app), ["145988746 succeeded"]);
-    assert!(app.get(pages).status == 200 || app.get("/v1/services/hello-world/environments/production").status == 200);
+    assert!(
+        app.get(pages).status == 200
+            || app.get("/v1/services/hello-world/environments/production").status == 200
+    );
 }
 
 fn a_signature_is_checked_before_anything_else(app: &TestApp) {
     let vectors: Value = example("signature-vectors.json");
-    let vectors = vectors["vectors"].as_array().unwrap().iter().filter(|vector| vector["scheme"] == "github");
+    let vectors =
+        vectors["vectors"].as_array().unwrap().iter().filter(|vector| vector["scheme"] == "github");
     let mut checked = 0;
     for vector in vectors {
         let text = |field: &str| vector[field].as_str().unwrap();
-        assert_eq!(text("secret"), WEBHOOK_SECRET, "the apps of these tests have GitHub's own example for a secret");
+        assert_eq!(
+            text("secret"),
+            WEBHOOK_SECRET,
+            "the apps of these tests have GitHub's own example for a secret"
+        );
         assert_eq!(signature(text("secret"), text("payload").as_bytes()), text("expected"));
         // Signed as it should be; only then it shows that it is no JSON.
-        let named = [("X-GitHub-Event", "ping"), ("X-GitHub-Delivery", "1"), (text("header"), text("expected"))];
+        let named = [
+            ("X-GitHub-Event", "ping"),
+            ("X-GitHub-Delivery", "1"),
+            (text("header"), text("expected")),
+        ];
         post(app, text("payload").as_bytes(), &named).expect_problem(400, "malformed_json");
         checked += 1;
     }
@@ -203,20 +233,28 @@ fn a_signature_is_checked_before_anything_else(app: &TestApp) {
         "sha256=é".into(),
     ];
     for wrong in wrong {
-        let problem = post(app, body.as_bytes(), &[&named[..], &[("X-Hub-Signature-256", &wrong)]].concat());
+        let problem =
+            post(app, body.as_bytes(), &[&named[..], &[("X-Hub-Signature-256", &wrong)]].concat());
         let told = problem.expect_problem(401, "invalid_signature").to_string();
         assert!(!told.contains(&right[7..]) && !told.contains(WEBHOOK_SECRET), "{told}");
     }
-    post(app, format!("{body} ").as_bytes(), &[&named[..], &[("X-Hub-Signature-256", &right)]].concat())
-        .expect_problem(401, "invalid_signature");
+    post(
+        app,
+        format!("{body} ").as_bytes(),
+        &[&named[..], &[("X-Hub-Signature-256", &right)]].concat(),
+    )
+    .expect_problem(401, "invalid_signature");
     // A key is none.
-    let request = app.request("POST", "/webhooks/github").header("Authorization", format!("Bearer {ADMIN}"));
-    let request = request.header("Content-Type", "application/json").body(body.clone().into_bytes()).unwrap();
+    let request =
+        app.request("POST", "/webhooks/github").header("Authorization", format!("Bearer {ADMIN}"));
+    let request =
+        request.header("Content-Type", "application/json").body(body.clone().into_bytes()).unwrap();
     app.send(request).expect_problem(401, "invalid_signature");
     assert!(app.all("/v1/deliveries").is_empty());
     let upper = format!("sha256={}", right[7..].to_uppercase());
     for right in [&right, &upper] {
-        let answer = post(app, body.as_bytes(), &[&named[..], &[("X-Hub-Signature-256", right)]].concat());
+        let answer =
+            post(app, body.as_bytes(), &[&named[..], &[("X-Hub-Signature-256", right)]].concat());
         assert!(answer.status == 202 || answer.status == 200, "{}", answer.text);
     }
 }
@@ -227,25 +265,38 @@ fn without_a_secret_nothing_is_taken(app: &TestApp) {
     deliver_as(&without, "1", "ping", body.as_bytes()).expect_problem(403, "webhooks_off");
     // Nor what an empty secret would have signed.
     let signature = signature("", body.as_bytes());
-    let headers = [("X-GitHub-Event", "ping"), ("X-GitHub-Delivery", "1"), ("X-Hub-Signature-256", signature.as_str())];
+    let headers = [
+        ("X-GitHub-Event", "ping"),
+        ("X-GitHub-Delivery", "1"),
+        ("X-Hub-Signature-256", signature.as_str()),
+    ];
     post(&without, body.as_bytes(), &headers).expect_problem(403, "webhooks_off");
     assert!(without.all("/v1/deliveries").is_empty());
 }
 
 fn what_is_no_delivery_is_refused(app: &TestApp) {
-    for (id, event) in [("", "ping"), ("1", ""), ("a b", "ping"), ("1", "ping/pong"), (&"x".repeat(101), "ping")] {
+    for (id, event) in
+        [("", "ping"), ("1", ""), ("a b", "ping"), ("1", "ping/pong"), (&"x".repeat(101), "ping")]
+    {
         deliver_as(app, id, event, b"{}").expect_problem(400, "invalid_delivery");
     }
     for body in [&b"{"[..], b"", b"Hello", b"{\"a\": 1} 2", b"\xff", b"{\"a\": \"\0\"}"] {
         deliver_as(app, &fresh(), "deployment", body).expect_problem(400, "malformed_json");
     }
     let signature = signature(WEBHOOK_SECRET, b"payload=%7B%7D");
-    let form = app.request("POST", "/webhooks/github").header("Content-Type", "application/x-www-form-urlencoded");
-    let form = form.header("X-Hub-Signature-256", signature).header("X-GitHub-Event", "ping").header("X-GitHub-Delivery", "1");
-    app.send(form.body(b"payload=%7B%7D".to_vec()).unwrap()).expect_problem(415, "unsupported_media_type");
+    let form = app
+        .request("POST", "/webhooks/github")
+        .header("Content-Type", "application/x-www-form-urlencoded");
+    let form = form
+        .header("X-Hub-Signature-256", signature)
+        .header("X-GitHub-Event", "ping")
+        .header("X-GitHub-Delivery", "1");
+    app.send(form.body(b"payload=%7B%7D".to_vec()).unwrap())
+        .expect_problem(415, "unsupported_media_type");
     let small = TestApp::start(&app.database_url, &[("PROP_HTTP__BODY_LIMIT_KIB", "4")]);
     let payload = example("deployment/payload.json").to_string();
-    deliver_as(&small, &fresh(), "deployment", payload.as_bytes()).expect_problem(413, "body_too_large");
+    deliver_as(&small, &fresh(), "deployment", payload.as_bytes())
+        .expect_problem(413, "body_too_large");
     assert!(app.all("/v1/deliveries").is_empty() && app.all("/v1/deployments").is_empty());
 }
 
@@ -260,8 +311,14 @@ fn a_delivery_is_done_once(app: &TestApp) {
     assert_eq!(app.counts(), counts);
     // The same told under another name changes nothing either.
     let again = deliver(app, event, &payload);
-    assert_eq!((&again["outcome"], &again["deployment_id"]), (&json!("unchanged"), &first["deployment_id"]));
-    assert_eq!(only(app)["revision"], app.get(&format!("/v1/deployments/{}", first["deployment_id"].as_str().unwrap())).json()["revision"]);
+    assert_eq!(
+        (&again["outcome"], &again["deployment_id"]),
+        (&json!("unchanged"), &first["deployment_id"])
+    );
+    assert_eq!(
+        only(app)["revision"],
+        app.get(&format!("/v1/deployments/{}", first["deployment_id"].as_str().unwrap())).json()["revision"]
+    );
 }
 
 fn a_delivery_that_comes_twice_at_once_is_done_once(app: &TestApp) {
@@ -285,7 +342,10 @@ fn deliveries_are_listed_and_read(app: &TestApp) {
     let only_of = |query: &str| app.all(&format!("/v1/deliveries?{query}"));
     assert_eq!(only_of("event=ping").len(), 1);
     assert_eq!(only_of("outcome=applied").len(), 2);
-    assert_eq!(only_of(&format!("deployment_id={}", last["deployment_id"].as_str().unwrap())), std::slice::from_ref(&last));
+    assert_eq!(
+        only_of(&format!("deployment_id={}", last["deployment_id"].as_str().unwrap())),
+        std::slice::from_ref(&last)
+    );
     app.get("/v1/deliveries?outcome=lost").expect_problem(400, "invalid_query");
     app.get("/v1/deliveries/unknown").expect_problem(404, "not_found");
 
@@ -301,7 +361,8 @@ fn deliveries_are_listed_and_read(app: &TestApp) {
 
 fn an_unknown_event_is_kept_and_does_nothing(app: &TestApp) {
     for event in ["push", "star", "an_event_to_come"] {
-        let answer = deliver(app, event, &json!({"action": "made", "sender": {"login": "someone"}}));
+        let answer =
+            deliver(app, event, &json!({"action": "made", "sender": {"login": "someone"}}));
         assert_eq!((&answer["outcome"], &answer["action"]), (&json!("ignored"), &json!("made")));
     }
     let star = deliver(app, "star", &json!([1, 2]));
@@ -318,12 +379,24 @@ fn what_is_told_again_is_kept_once(app: &TestApp) {
     let first = deliver(app, event, &payload);
     for _ in 0..3 {
         let again = deliver(app, event, &payload);
-        assert_eq!(again["detail"], format!("Delivery {} told the same.", first["id"].as_str().unwrap()));
-        assert_eq!((&again["subject"], &again["deployment_id"]), (&Value::Null, &first["deployment_id"]));
-        assert_eq!(app.get(&format!("/v1/deliveries/{}", again["id"].as_str().unwrap())).json()["body"], Value::Null);
+        assert_eq!(
+            again["detail"],
+            format!("Delivery {} told the same.", first["id"].as_str().unwrap())
+        );
+        assert_eq!(
+            (&again["subject"], &again["deployment_id"]),
+            (&Value::Null, &first["deployment_id"])
+        );
+        assert_eq!(
+            app.get(&format!("/v1/deliveries/{}", again["id"].as_str().unwrap())).json()["body"],
+            Value::Null
+        );
     }
     // As another event it says something else, or nothing.
-    assert_eq!(deliver(app, "deployment", &payload)["detail"], "It is succeeded already, or something newer is known.");
+    assert_eq!(
+        deliver(app, "deployment", &payload)["detail"],
+        "It is succeeded already, or something newer is known."
+    );
     assert_eq!(count(&mut app.db(), "deliveries WHERE body IS NOT NULL"), 2);
 }
 
@@ -337,9 +410,15 @@ fn what_can_not_be_applied_is_kept_and_says_why(app: &TestApp) {
         let answer = deliver(app, event, &payload);
         assert_eq!(answer["outcome"], "failed", "{answer}");
         assert!(answer["detail"].as_str().unwrap().contains(why), "{answer}");
-        assert!(app.get(&format!("/v1/deliveries/{}", answer["id"].as_str().unwrap())).json()["body"].is_string());
+        assert!(
+            app.get(&format!("/v1/deliveries/{}", answer["id"].as_str().unwrap())).json()["body"]
+                .is_string()
+        );
     }
-    assert!(app.all("/v1/services").is_empty() && app.all("/v1/events").iter().all(|event| event["entity"] == "key"));
+    assert!(
+        app.all("/v1/services").is_empty()
+            && app.all("/v1/events").iter().all(|event| event["entity"] == "key")
+    );
     assert_eq!(deliver(app, event, &whole)["outcome"], "applied");
 }
 
@@ -347,9 +426,18 @@ fn a_deployment_goes_where_github_says(app: &TestApp) {
     let answer = send(app, told(7, "Preview / EU", "", 0));
     assert_eq!(answer["outcome"], "applied", "{answer}");
     let made = only(app);
-    assert_eq!((&made["state"], &made["environment"], &made["service"]), (&json!("approved"), &json!("preview-eu"), &json!("hello-world")));
-    assert_eq!((&made["source"], &made["external_id"], &made["git_sha"]), (&json!("github"), &json!("7"), &json!(SHA)));
-    assert_eq!((&made["version"], &made["requested_by"]), (&json!("f95f852bd8fc"), &json!("Codertocat")));
+    assert_eq!(
+        (&made["state"], &made["environment"], &made["service"]),
+        (&json!("approved"), &json!("preview-eu"), &json!("hello-world"))
+    );
+    assert_eq!(
+        (&made["source"], &made["external_id"], &made["git_sha"]),
+        (&json!("github"), &json!("7"), &json!(SHA))
+    );
+    assert_eq!(
+        (&made["version"], &made["requested_by"]),
+        (&json!("f95f852bd8fc"), &json!("Codertocat"))
+    );
     let service = app.get("/v1/services/hello-world").expect(200);
     assert_eq!(service["repository_url"], "https://github.com/Codertocat/Hello-World");
     let steps = [
@@ -365,7 +453,11 @@ fn a_deployment_goes_where_github_says(app: &TestApp) {
     for (state, second, expected, outcome) in steps {
         let answer = send(app, told(7, "Preview / EU", state, second));
         let now = only(app);
-        assert_eq!((&now["state"], &answer["outcome"]), (&json!(expected), &json!(outcome)), "{state}: {answer}");
+        assert_eq!(
+            (&now["state"], &answer["outcome"]),
+            (&json!(expected), &json!(outcome)),
+            "{state}: {answer}"
+        );
         assert_eq!(answer["deployment_id"], now["id"], "{state}: {answer}");
     }
     let ended = only(app);
@@ -373,8 +465,17 @@ fn a_deployment_goes_where_github_says(app: &TestApp) {
         assert_eq!(ended[field], at(second).replace('Z', ".000000Z"), "{field}");
     }
     let events = app.all(&format!("/v1/deployments/{}/events", ended["id"].as_str().unwrap()));
-    let actions: Vec<_> = events.iter().rev().map(|event| event["action"].as_str().unwrap()).collect();
-    assert_eq!(actions, ["deployment.requested", "deployment.started", "deployment.succeeded", "deployment.superseded"]);
+    let actions: Vec<_> =
+        events.iter().rev().map(|event| event["action"].as_str().unwrap()).collect();
+    assert_eq!(
+        actions,
+        [
+            "deployment.requested",
+            "deployment.started",
+            "deployment.succeeded",
+            "deployment.superseded"
+        ]
+    );
     assert!(events.iter().all(|event| event["actor"] == "github:Codertocat"), "{events:?}");
 }
 
@@ -390,8 +491,20 @@ fn shuffle<T>(items: &mut [T], seed: &mut u64) {
 
 /// What any order must leave alike: everything but identifiers and when prop was told.
 fn essence(deployment: &Value) -> Value {
-    let fields = ["service", "environment", "version", "git_sha", "state", "source", "run_url", "reason", "requested_at", "started_at"];
-    let mut kept: serde_json::Map<_, _> = fields.iter().map(|field| ((*field).to_owned(), deployment[*field].clone())).collect();
+    let fields = [
+        "service",
+        "environment",
+        "version",
+        "git_sha",
+        "state",
+        "source",
+        "run_url",
+        "reason",
+        "requested_at",
+        "started_at",
+    ];
+    let mut kept: serde_json::Map<_, _> =
+        fields.iter().map(|field| ((*field).to_owned(), deployment[*field].clone())).collect();
     // What never started ends when prop hears of it.
     kept.insert("finished_at".into(), deployment["finished_at"].clone());
     Value::Object(kept)
@@ -425,7 +538,8 @@ fn any_order_ends_in_the_same_state(app: &TestApp) {
                     if let Some(conclusion) = state.strip_prefix("run: ") {
                         return run_ended(&run, conclusion, &at(second as u32));
                     }
-                    let (event, mut payload) = told_of_run(number, environment, state, second as u32);
+                    let (event, mut payload) =
+                        told_of_run(number, environment, state, second as u32);
                     payload["workflow_run"]["html_url"] = json!(run);
                     payload["deployment"]["payload"] = json!({"service": service});
                     (payload["repository"]["html_url"], payload["repository"]["name"]) =
@@ -436,7 +550,12 @@ fn any_order_ends_in_the_same_state(app: &TestApp) {
             if round > 0 {
                 shuffle(&mut facts, &mut seed);
             }
-            let state = |payload: &Value| format!("{}{}", payload["deployment_status"]["state"], payload["workflow_run"]["conclusion"]);
+            let state = |payload: &Value| {
+                format!(
+                    "{}{}",
+                    payload["deployment_status"]["state"], payload["workflow_run"]["conclusion"]
+                )
+            };
             let order: Vec<_> = facts.iter().map(|(_, payload)| state(payload)).collect();
             // One of them comes again.
             facts.push(facts[0].clone());
@@ -460,14 +579,18 @@ fn deliveries_that_come_together_are_put_in_order(app: &TestApp) {
         let states = ["", "waiting", "queued", "in_progress", "success"];
         let answers = together(states.len(), |n| {
             let (event, mut payload) = told(500 + round, "production", states[n], n as u32);
-            payload["repository"]["html_url"] = json!(format!("https://github.com/a/together-{round}"));
+            payload["repository"]["html_url"] =
+                json!(format!("https://github.com/a/together-{round}"));
             payload["repository"]["name"] = json!(format!("together-{round}"));
             deliver_as(&app.another(), &fresh(), event, payload.to_string().as_bytes()).expect(202)
         });
         assert!(answers.iter().all(|answer| answer["outcome"] != "failed"), "{answers:?}");
         let all = app.all(&format!("/v1/deployments?service=together-{round}"));
         assert_eq!(all.len(), 1, "{all:?}");
-        assert_eq!((&all[0]["state"], &all[0]["started_at"]), (&json!("succeeded"), &json!(at(3).replace('Z', ".000000Z"))));
+        assert_eq!(
+            (&all[0]["state"], &all[0]["started_at"]),
+            (&json!("succeeded"), &json!(at(3).replace('Z', ".000000Z")))
+        );
     }
 }
 
@@ -498,7 +621,11 @@ fn a_success_that_turns_out_to_be_none_gives_its_place_back(app: &TestApp) {
 }
 
 fn what_skipped_the_gate_is_flagged(app: &TestApp) {
-    app.post("/v1/environments", json!({"slug": "production", "tier": "production", "required_approvals": 1})).expect(201);
+    app.post(
+        "/v1/environments",
+        json!({"slug": "production", "tier": "production", "required_approvals": 1}),
+    )
+    .expect(201);
     let waits = send(app, told(1, "production", "", 0));
     assert_eq!(waits["outcome"], "unchanged", "without an image the gate refuses it: {waits}");
     assert!(waits["detail"].as_str().unwrap().starts_with("gate_blocked"), "{waits}");
@@ -507,7 +634,8 @@ fn what_skipped_the_gate_is_flagged(app: &TestApp) {
     send(app, told(1, "production", "queued", 1));
     assert_eq!(app.all("/v1/events?action=gate.blocked").len(), 1, "once is enough");
     send(app, told(1, "production", "in_progress", 2));
-    let running = app.get(&format!("/v1/deployments/{}", only(app)["id"].as_str().unwrap())).expect(200);
+    let running =
+        app.get(&format!("/v1/deployments/{}", only(app)["id"].as_str().unwrap())).expect(200);
     assert_eq!((&running["state"], &running["ungated"]), (&json!("running"), &json!(true)));
     assert_eq!(running["decision"]["allowed"], false);
     send(app, told(2, "staging", "success", 3));
@@ -529,19 +657,30 @@ fn review(action: &str, approver: &str) -> Value {
 }
 
 fn guarded(app: &TestApp) {
-    app.post("/v1/environments", json!({"slug": "staging", "tier": "staging", "required_approvals": 1})).expect(201);
+    app.post(
+        "/v1/environments",
+        json!({"slug": "staging", "tier": "staging", "required_approvals": 1}),
+    )
+    .expect(201);
 }
 
 fn a_waiting_deployment_moves_on_with_a_review(app: &TestApp) {
     guarded(app);
     send(app, told_of_run(1, "staging", "waiting", 1));
     assert_eq!(only(app)["state"], "awaiting_approval");
-    assert_eq!(deliver(app, "deployment_review", &review("requested", "bob"))["outcome"], "ignored");
+    assert_eq!(
+        deliver(app, "deployment_review", &review("requested", "bob"))["outcome"],
+        "ignored"
+    );
     let own = deliver(app, "deployment_review", &review("approved", "Codertocat"));
     assert_eq!(own["outcome"], "failed", "{own}");
     assert!(own["detail"].as_str().unwrap().starts_with("own_approval"), "{own}");
     let given = deliver(app, "deployment_review", &review("approved", "bob"));
-    assert_eq!((&given["outcome"], &given["deployment_id"]), (&json!("applied"), &only(app)["id"]), "{given}");
+    assert_eq!(
+        (&given["outcome"], &given["deployment_id"]),
+        (&json!("applied"), &only(app)["id"]),
+        "{given}"
+    );
     assert_eq!(only(app)["state"], "approved");
     // The same as the pipeline mirrors it.
     let mirrored = json!({"service": "hello-world", "version": only(app)["version"], "environment": "staging", "decision": "approved",
@@ -551,7 +690,10 @@ fn a_waiting_deployment_moves_on_with_a_review(app: &TestApp) {
         (&approval["approver"], &approval["comment"], &approval["recorded_by"]),
         (&json!("bob"), &json!("Looks good."), &json!("github:bob"))
     );
-    assert_eq!(deliver(app, "deployment_review", &review("approved", "bob"))["outcome"], "unchanged");
+    assert_eq!(
+        deliver(app, "deployment_review", &review("approved", "bob"))["outcome"],
+        "unchanged"
+    );
     send(app, told_of_run(1, "staging", "in_progress", 7));
     let running = only(app);
     assert_eq!((&running["state"], &running["ungated"]), (&json!("running"), &json!(false)));
@@ -594,32 +736,52 @@ fn a_run_that_is_done_again_is_reviewed_again(app: &TestApp) {
         assert_eq!(deliver(app, "deployment_review", &again)["outcome"], "unchanged");
         send(app, told_of_run(u64::from(n), "staging", "in_progress", second + 1));
         app.post("/v1/approvals", mirrored).expect_problem(409, "approval_used");
-        assert_eq!(deliver(app, "deployment_review", &again)["outcome"], "unchanged", "used, and known");
+        assert_eq!(
+            deliver(app, "deployment_review", &again)["outcome"],
+            "unchanged",
+            "used, and known"
+        );
         send(app, told_of_run(u64::from(n), "staging", "failure", second + 2));
     };
     attempt(1, "approved", 10);
     attempt(2, "approved", 20);
     assert_eq!(app.all("/v1/approvals").len(), 2);
-    assert!(app.all("/v1/deployments").iter().all(|one| one["ungated"] == false && one["state"] == "failed"));
+    assert!(
+        app.all("/v1/deployments")
+            .iter()
+            .all(|one| one["ungated"] == false && one["state"] == "failed")
+    );
 }
 
 fn a_review_counts_wherever_it_can(app: &TestApp) {
     guarded(app);
-    app.post("/v1/environments", json!({"slug": "production", "tier": "staging", "required_approvals": 1})).expect(201);
+    app.post(
+        "/v1/environments",
+        json!({"slug": "production", "tier": "staging", "required_approvals": 1}),
+    )
+    .expect(201);
     send(app, told_of_run(1, "staging", "waiting", 1));
     send(app, told_of_run(2, "production", "waiting", 1));
     let mut both = review("approved", "bob");
-    both["workflow_job_runs"] = json!([{"environment": "***"}, {"environment": "production"}, {"environment": "staging"}]);
+    both["workflow_job_runs"] =
+        json!([{"environment": "***"}, {"environment": "production"}, {"environment": "staging"}]);
     let answer = deliver(app, "deployment_review", &both);
     assert_eq!(answer["outcome"], "failed", "{answer}");
-    assert!(answer["detail"].as_str().unwrap().contains("bob approved it for production, staging."), "{answer}");
+    assert!(
+        answer["detail"].as_str().unwrap().contains("bob approved it for production, staging."),
+        "{answer}"
+    );
     assert!(app.all("/v1/deployments").iter().all(|one| one["state"] == "approved"));
 }
 
 fn a_review_is_for_the_services_of_its_run(app: &TestApp) {
     guarded(app);
     for slug in ["api", "web", "worker"] {
-        app.post("/v1/services", json!({"slug": slug, "repository_url": "https://github.com/Codertocat/Hello-World"})).expect(201);
+        app.post(
+            "/v1/services",
+            json!({"slug": slug, "repository_url": "https://github.com/Codertocat/Hello-World"}),
+        )
+        .expect(201);
     }
     for (id, slug) in [(1, "api"), (2, "web")] {
         let (event, mut payload) = told_of_run(id, "staging", "waiting", 1);
@@ -628,7 +790,11 @@ fn a_review_is_for_the_services_of_its_run(app: &TestApp) {
     }
     let answer = deliver(app, "deployment_review", &review("approved", "bob"));
     assert_eq!(answer["outcome"], "applied", "{answer}");
-    let mut services: Vec<_> = app.all("/v1/approvals").iter().map(|one| one["service"].as_str().unwrap().to_owned()).collect();
+    let mut services: Vec<_> = app
+        .all("/v1/approvals")
+        .iter()
+        .map(|one| one["service"].as_str().unwrap().to_owned())
+        .collect();
     services.sort();
     assert_eq!(services, ["api", "web"]);
     assert!(app.all("/v1/deployments").iter().all(|one| one["state"] == "approved"));
@@ -646,7 +812,10 @@ fn who_started_the_run_asked_for_it(app: &TestApp) {
     guarded(app);
     send(app, by(1, "waiting", 1, None));
     let made = only(app);
-    assert_eq!((&made["requested_by"], &made["run_url"]), (&json!("github-actions[bot]"), &Value::Null));
+    assert_eq!(
+        (&made["requested_by"], &made["run_url"]),
+        (&json!("github-actions[bot]"), &Value::Null)
+    );
     let told = send(app, by(1, "queued", 2, Some("carol")));
     assert_eq!(told["outcome"], "applied", "{told}");
     let found = only(app);
@@ -654,7 +823,10 @@ fn who_started_the_run_asked_for_it(app: &TestApp) {
     assert_eq!(found["revision"].as_i64(), made["revision"].as_i64().map(|revision| revision + 1));
     assert_eq!(app.all("/v1/events?action=deployment.corrected").len(), 1);
     // So she can't approve it herself.
-    assert_eq!(deliver(app, "deployment_review", &review("approved", "carol"))["outcome"], "failed");
+    assert_eq!(
+        deliver(app, "deployment_review", &review("approved", "carol"))["outcome"],
+        "failed"
+    );
     // A bot that starts runs on somebody's behalf is not who asked.
     send(app, by(2, "in_progress", 3, Some("dependabot[bot]")));
     assert_eq!(app.all("/v1/deployments?state=running")[0]["requested_by"], "alice");
@@ -668,7 +840,11 @@ fn what_a_success_replaced_comes_back(app: &TestApp) {
     send(app, told(3, "production", "success", 40));
     assert_eq!(states(app), ["1 superseded", "2 superseded", "3 succeeded"]);
     send(app, told(3, "production", "failure", 50));
-    assert_eq!(states(app), ["1 superseded", "2 succeeded", "3 failed"], "what it replaced, not what it found when it began");
+    assert_eq!(
+        states(app),
+        ["1 superseded", "2 succeeded", "3 failed"],
+        "what it replaced, not what it found when it began"
+    );
 }
 
 fn a_service_is_found_by_its_repository(app: &TestApp) {
@@ -678,9 +854,17 @@ fn a_service_is_found_by_its_repository(app: &TestApp) {
     app.post("/v1/releases", release).expect(201);
     send(app, told(1, "production", "success", 5));
     let live = only(app);
-    assert_eq!((&live["service"], &live["version"]), (&json!("greeter"), &json!("1.4.2")), "the release that has this commit");
+    assert_eq!(
+        (&live["service"], &live["version"]),
+        (&json!("greeter"), &json!("1.4.2")),
+        "the release that has this commit"
+    );
     // Two services of one repository: the deployment says which.
-    app.post("/v1/services", json!({"slug": "waver", "repository_url": "https://github.com/Codertocat/Hello-World"})).expect(201);
+    app.post(
+        "/v1/services",
+        json!({"slug": "waver", "repository_url": "https://github.com/Codertocat/Hello-World"}),
+    )
+    .expect(201);
     let (event, mut unclear) = told(2, "production", "success", 6);
     let failed = deliver(app, event, &unclear);
     assert_eq!(failed["outcome"], "failed");
@@ -691,7 +875,8 @@ fn a_service_is_found_by_its_repository(app: &TestApp) {
     // Another repository of the same name is another service; and nobody takes a service that is another's.
     let (event, mut theirs) = told(3, "production", "success", 7);
     theirs["repository"]["html_url"] = json!("https://github.com/other/greeter");
-    (theirs["repository"]["name"], theirs["repository"]["full_name"]) = (json!("greeter"), json!("other/greeter"));
+    (theirs["repository"]["name"], theirs["repository"]["full_name"]) =
+        (json!("greeter"), json!("other/greeter"));
     assert_eq!(deliver(app, event, &theirs)["outcome"], "applied");
     assert_eq!(app.all("/v1/deployments?service=other-greeter").len(), 1);
     theirs["deployment"]["id"] = json!(4);
@@ -707,30 +892,58 @@ fn a_service_without_a_repository_is_nobodys(app: &TestApp) {
     let (id, body) = (fresh(), payload.to_string());
     let refused = deliver_as(app, &id, event, body.as_bytes()).expect(202);
     assert_eq!(refused["outcome"], "failed");
-    assert!(refused["detail"].as_str().unwrap().contains("PATCH /v1/services/hello-world"), "{refused}");
+    assert!(
+        refused["detail"].as_str().unwrap().contains("PATCH /v1/services/hello-world"),
+        "{refused}"
+    );
     let mut named = payload.clone();
     named["deployment"]["payload"] = json!({"service": "hello-world"});
     assert_eq!(deliver(app, event, &named)["outcome"], "failed");
     assert!(app.all("/v1/deployments").is_empty());
-    app.patch("/v1/services/hello-world", json!({"repository_url": "https://github.com/Codertocat/Hello-World"}), &[]).expect(200);
-    assert_eq!(deliver_as(app, &id, event, body.as_bytes()).expect(202)["outcome"], "applied", "sent again, it is applied");
+    app.patch(
+        "/v1/services/hello-world",
+        json!({"repository_url": "https://github.com/Codertocat/Hello-World"}),
+        &[],
+    )
+    .expect(200);
+    assert_eq!(
+        deliver_as(app, &id, event, body.as_bytes()).expect(202)["outcome"],
+        "applied",
+        "sent again, it is applied"
+    );
     assert_eq!(only(app)["state"], "succeeded");
 }
 
 fn a_failed_delivery_may_be_sent_again(app: &TestApp) {
-    app.post("/v1/services", json!({"slug": "hello-world", "repository_url": "https://github.com/other/hello-world"})).expect(201);
-    app.post("/v1/services", json!({"slug": "codertocat-hello-world", "repository_url": "https://github.com/other/two"})).expect(201);
+    app.post(
+        "/v1/services",
+        json!({"slug": "hello-world", "repository_url": "https://github.com/other/hello-world"}),
+    )
+    .expect(201);
+    app.post(
+        "/v1/services",
+        json!({"slug": "codertocat-hello-world", "repository_url": "https://github.com/other/two"}),
+    )
+    .expect(201);
     let (event, payload) = told(1, "production", "success", 5);
     let (id, body) = (fresh(), payload.to_string());
     let first = deliver_as(app, &id, event, body.as_bytes()).expect(202);
     assert_eq!(first["outcome"], "failed");
     assert_eq!(deliver_as(app, &id, event, body.as_bytes()).expect(202), first, "still in the way");
-    app.patch("/v1/services/hello-world", json!({"repository_url": "https://github.com/Codertocat/Hello-World"}), &[]).expect(200);
+    app.patch(
+        "/v1/services/hello-world",
+        json!({"repository_url": "https://github.com/Codertocat/Hello-World"}),
+        &[],
+    )
+    .expect(200);
     // Another body under its name is another matter.
     assert_eq!(deliver_as(app, &id, event, format!("{body} ").as_bytes()).expect(200), first);
     assert_eq!(deliver_as(app, &id, "deployment", body.as_bytes()).expect(200), first);
     let applied = deliver_as(app, &id, event, body.as_bytes()).expect(202);
-    assert_eq!((&applied["outcome"], &applied["deployment_id"]), (&json!("applied"), &only(app)["id"]));
+    assert_eq!(
+        (&applied["outcome"], &applied["deployment_id"]),
+        (&json!("applied"), &only(app)["id"])
+    );
     assert_eq!(applied["received_at"], first["received_at"]);
     assert_eq!(deliver_as(app, &id, event, body.as_bytes()).expect(200), applied);
     assert_eq!(app.all("/v1/deliveries").len(), 1);
@@ -754,8 +967,12 @@ fn a_tag_that_was_moved_makes_another_release(app: &TestApp) {
     (payload["deployment"]["id"], payload["deployment"]["sha"]) = (json!(2), json!(moved));
     let answer = deliver(app, event, &payload);
     assert_eq!(answer["outcome"], "applied", "{answer}");
-    let versions: Vec<_> = app.all("/v1/deployments").iter().map(|one| one["version"].clone()).collect();
-    assert!(versions.contains(&json!("v1.4.2")) && versions.contains(&json!("0123456789ab")), "{versions:?}");
+    let versions: Vec<_> =
+        app.all("/v1/deployments").iter().map(|one| one["version"].clone()).collect();
+    assert!(
+        versions.contains(&json!("v1.4.2")) && versions.contains(&json!("0123456789ab")),
+        "{versions:?}"
+    );
 }
 
 /// Runs one statement on the database of an app.
@@ -782,16 +999,28 @@ fn a_rollout_that_its_script_recorded_is_not_recorded_twice(app: &TestApp) {
     let mine = app.post("/v1/deployments", scripted(&run)).expect(201);
     for (state, second) in [("", 0), ("queued", 1), ("in_progress", 2)] {
         let answer = send(app, told_of_run(1, "staging", state, second));
-        assert_eq!((&answer["outcome"], &answer["deployment_id"]), (&json!("unchanged"), &mine["id"]), "{answer}");
+        assert_eq!(
+            (&answer["outcome"], &answer["deployment_id"]),
+            (&json!("unchanged"), &mine["id"]),
+            "{answer}"
+        );
     }
     app.transition(&mine, "succeeded").expect(200);
     assert_eq!(send(app, told_of_run(1, "staging", "success", 5))["deployment_id"], mine["id"]);
     // A later step of the job failed: what the script said of the rollout stands.
     send(app, told_of_run(1, "staging", "failure", 6));
-    assert_eq!((&only(app)["state"], &only(app)["source"]), (&json!("succeeded"), &json!("script")));
+    assert_eq!(
+        (&only(app)["state"], &only(app)["source"]),
+        (&json!("succeeded"), &json!("script"))
+    );
     // The run is done again: another deployment, there and here.
-    let again = app.post("/v1/deployments", with(scripted(&run), json!({"external_id": "77-2"}))).expect(201);
-    assert_eq!(send(app, told_of_run(2, "staging", "in_progress", 20))["deployment_id"], again["id"]);
+    let again = app
+        .post("/v1/deployments", with(scripted(&run), json!({"external_id": "77-2"})))
+        .expect(201);
+    assert_eq!(
+        send(app, told_of_run(2, "staging", "in_progress", 20))["deployment_id"],
+        again["id"]
+    );
     // The script was cut off: GitHub knows how it ended.
     let (event, mut ended) = told_of_run(2, "staging", "failure", 30);
     ended["deployment_status"]["created_at"] = json!("2999-01-01T00:00:00Z");
@@ -799,7 +1028,10 @@ fn a_rollout_that_its_script_recorded_is_not_recorded_twice(app: &TestApp) {
     let answer = deliver(app, event, &ended);
     assert_eq!(answer["outcome"], "applied", "{answer}");
     let found = app.get(&format!("/v1/deployments/{}", again["id"].as_str().unwrap())).expect(200);
-    assert_eq!((&found["state"], &found["reason"]), (&json!("failed"), &json!("The runner was lost.")));
+    assert_eq!(
+        (&found["state"], &found["reason"]),
+        (&json!("failed"), &json!("The runner was lost."))
+    );
     // Without a run, the commit that is on its way there now tells.
     let other = json!({"external_id": "x", "run_url": null});
     let third = app.post("/v1/deployments", with(scripted(&run), other)).expect(201);
@@ -823,9 +1055,13 @@ fn a_script_adopts_what_a_webhook_told_of_its_run(app: &TestApp) {
     let answer = app.post("/v1/deployments", scripted(&format!("{RUN}/job/5"))).expect(200);
     assert_eq!(answer["id"], told["id"], "one rollout is one deployment");
     let adopted = only(app);
-    let said = ["source", "external_id", "version", "requested_by", "state"].map(|field| adopted[field].as_str().unwrap());
+    let said = ["source", "external_id", "version", "requested_by", "state"]
+        .map(|field| adopted[field].as_str().unwrap());
     assert_eq!(said, ["script", "77-1", "1.4.2", "alice", "running"]);
-    assert_eq!((&adopted["ungated"], &answer["decision"]["allowed"]), (&json!(false), &json!(true)));
+    assert_eq!(
+        (&adopted["ungated"], &answer["decision"]["allowed"]),
+        (&json!(false), &json!(true))
+    );
     assert_eq!(app.all("/v1/approvals")[0]["consumed_by"], adopted["id"]);
     // Sent again, it is the same.
     assert_eq!(app.post("/v1/deployments", scripted(RUN)).expect(200)["id"], told["id"]);
@@ -834,10 +1070,16 @@ fn a_script_adopts_what_a_webhook_told_of_its_run(app: &TestApp) {
     send(app, told_of_run(1, "staging", "success", 9));
     assert_eq!(only(app)["state"], "succeeded");
     let events = app.all(&format!("/v1/deployments/{}/events", told["id"].as_str().unwrap()));
-    let actions: Vec<_> = events.iter().rev().map(|event| event["action"].as_str().unwrap()).collect();
+    let actions: Vec<_> =
+        events.iter().rev().map(|event| event["action"].as_str().unwrap()).collect();
     assert_eq!(
         actions,
-        ["deployment.requested", "deployment.started", "deployment.adopted", "deployment.succeeded"],
+        [
+            "deployment.requested",
+            "deployment.started",
+            "deployment.adopted",
+            "deployment.succeeded"
+        ],
         "awaited, then told to run, then its script came"
     );
 }
@@ -845,7 +1087,10 @@ fn a_script_adopts_what_a_webhook_told_of_its_run(app: &TestApp) {
 /// What the gate says to 1.4.2 in staging, as `scripts/ledger.sh` asks.
 #[track_caller]
 fn gate(app: &TestApp, more: &str) -> Value {
-    app.get(&format!("/v1/gate?service=hello-world&environment=staging&version=1.4.2&requested_by=alice{more}")).expect(200)
+    app.get(&format!(
+        "/v1/gate?service=hello-world&environment=staging&version=1.4.2&requested_by=alice{more}"
+    ))
+    .expect(200)
 }
 
 /// Alice's 1.4.2 is recorded, and bob has approved it for staging.
@@ -866,7 +1111,14 @@ fn the_gate_lets_a_script_past_what_its_own_run_has_told(app: &TestApp) {
     let told = only(app);
     assert_eq!((&told["state"], &told["ungated"]), (&json!("running"), &json!(false)));
     assert_eq!(app.all("/v1/approvals")[0]["consumed_by"], told["id"]);
-    let codes = |decision: Value| decision["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].clone()).collect::<Vec<_>>();
+    let codes = |decision: Value| {
+        decision["reasons"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|reason| reason["code"].clone())
+            .collect::<Vec<_>>()
+    };
     let stranger = gate(app, "");
     assert_eq!(codes(stranger), ["deployment_running", "approval_missing"]);
     let another = gate(app, "&run_url=https://github.com/Codertocat/Hello-World/actions/runs/78");
@@ -879,7 +1131,8 @@ fn the_gate_lets_a_script_past_what_its_own_run_has_told(app: &TestApp) {
     assert_eq!((&only(app)["state"], &only(app)["ungated"]), (&json!("running"), &json!(false)));
     // Adopted, it is a deployment like any other.
     assert_eq!(gate(app, &format!("&run_url={RUN}"))["allowed"], false);
-    app.get("/v1/gate?service=hello-world&environment=staging&version=1.4.2&run_url=77").expect_problem(400, "invalid_query");
+    app.get("/v1/gate?service=hello-world&environment=staging&version=1.4.2&run_url=77")
+        .expect_problem(400, "invalid_query");
 }
 
 fn a_script_that_the_gate_holds_back_ends_what_its_webhook_began(app: &TestApp) {
@@ -889,7 +1142,10 @@ fn a_script_that_the_gate_holds_back_ends_what_its_webhook_began(app: &TestApp) 
     let blocked = app.post("/v1/deployments", scripted(RUN)).expect_problem(409, "gate_blocked");
     assert_eq!(blocked["reasons"][0]["code"], "approval_missing");
     let held = only(app);
-    assert_eq!((&held["state"], &held["ungated"], &held["started_at"]), (&json!("cancelled"), &json!(false), &Value::Null));
+    assert_eq!(
+        (&held["state"], &held["ungated"], &held["started_at"]),
+        (&json!("cancelled"), &json!(false), &Value::Null)
+    );
     // The job fails, since its script was refused: nothing was rolled out.
     send(app, told_of_run(1, "staging", "failure", 9));
     assert_eq!(only(app)["state"], "cancelled");
@@ -905,7 +1161,8 @@ fn a_script_that_the_gate_holds_back_ends_what_its_webhook_began(app: &TestApp) 
 
 fn what_a_webhook_had_used_up_is_given_back(app: &TestApp) {
     approved_by_bob(app);
-    let freeze = app.post("/v1/freezes", json!({"reason": "Audit.", "service": "hello-world"})).expect(201);
+    let freeze =
+        app.post("/v1/freezes", json!({"reason": "Audit.", "service": "hello-world"})).expect(201);
     let path = format!("/v1/freezes/{}/overrides", freeze["id"].as_str().unwrap());
     let one = json!({"service": "hello-world", "environment": "staging", "version": "1.4.2", "reason": "The auditors agree."});
     app.post(&path, one).expect(201);
@@ -913,9 +1170,11 @@ fn what_a_webhook_had_used_up_is_given_back(app: &TestApp) {
     let told = only(app);
     assert_eq!((&told["state"], &told["ungated"]), (&json!("running"), &json!(false)));
     let used = || {
-        let overrides = |of: &str| count(&mut app.db(), &format!("freeze_overrides WHERE consumed_by {of}"));
+        let overrides =
+            |of: &str| count(&mut app.db(), &format!("freeze_overrides WHERE consumed_by {of}"));
         let by = app.all("/v1/approvals")[0]["consumed_by"].clone();
-        let is_same = by.as_str().map_or_else(|| overrides("IS NULL"), |id| overrides(&format!("= '{id}'")));
+        let is_same =
+            by.as_str().map_or_else(|| overrides("IS NULL"), |id| overrides(&format!("= '{id}'")));
         assert_eq!(is_same, 1, "the override goes with the approval");
         by
     };
@@ -933,7 +1192,10 @@ fn what_a_webhook_had_used_up_is_given_back(app: &TestApp) {
     let second = app.all("/v1/deployments?state=running").remove(0);
     assert_eq!(used(), second["id"]);
     // The script deploys another release: the approval of the first says nothing of it, and is there still.
-    let other = with(scripted(RUN), json!({"version": "1.4.3", "external_id": "77-2", "git_sha": null, "create_missing": true}));
+    let other = with(
+        scripted(RUN),
+        json!({"version": "1.4.3", "external_id": "77-2", "git_sha": null, "create_missing": true}),
+    );
     app.post("/v1/deployments", other).expect_problem(409, "gate_blocked");
     assert_eq!(used(), Value::Null);
     assert_eq!(app.post("/v1/deployments", scripted(RUN)).expect(201)["ungated"], false);
@@ -941,17 +1203,28 @@ fn what_a_webhook_had_used_up_is_given_back(app: &TestApp) {
 
 fn a_job_that_begins_ends_no_rollout_of_a_script(app: &TestApp) {
     ours(app);
-    let mine = app.post("/v1/deployments", scripted("https://github.com/Codertocat/Hello-World/actions/runs/70")).expect(201);
+    let mine = app
+        .post(
+            "/v1/deployments",
+            scripted("https://github.com/Codertocat/Hello-World/actions/runs/70"),
+        )
+        .expect(201);
     let now = |(event, mut payload): (&'static str, Value)| {
         payload["deployment_status"]["created_at"] = json!("2999-01-01T00:00:00Z");
         (event, payload)
     };
     let begun = send(app, now(told_of_run(1, "staging", "in_progress", 2)));
-    assert_eq!((&begun["outcome"], &begun["deployment_id"]), (&json!("unchanged"), &Value::Null), "{begun}");
+    assert_eq!(
+        (&begun["outcome"], &begun["deployment_id"]),
+        (&json!("unchanged"), &Value::Null),
+        "{begun}"
+    );
     assert!(begun["detail"].as_str().unwrap().starts_with("Another one runs there, "), "{begun}");
     assert_eq!(only(app)["state"], "running");
     // Its script is told the truth.
-    let refused = app.post("/v1/deployments", with(scripted(RUN), json!({"external_id": "77-2"}))).expect_problem(409, "gate_blocked");
+    let refused = app
+        .post("/v1/deployments", with(scripted(RUN), json!({"external_id": "77-2"})))
+        .expect_problem(409, "gate_blocked");
     assert_eq!(refused["reasons"][0]["code"], "deployment_running");
     // One that waited already, too; and its failure leaves the other alone.
     send(app, told_of_run(2, "staging", "queued", 2));
@@ -959,7 +1232,9 @@ fn a_job_that_begins_ends_no_rollout_of_a_script(app: &TestApp) {
     let mut failed = now(told_of_run(2, "staging", "failure", 4));
     failed.1["deployment_status"]["created_at"] = json!("2999-01-01T00:00:01Z");
     assert_eq!(send(app, failed)["outcome"], "applied");
-    let state = |id: &Value| app.get(&format!("/v1/deployments/{}", id.as_str().unwrap())).json()["state"].clone();
+    let state = |id: &Value| {
+        app.get(&format!("/v1/deployments/{}", id.as_str().unwrap())).json()["state"].clone()
+    };
     assert_eq!(state(&mine["id"]), "running");
     // What has gone live has taken its place.
     let mut live = now(told_of_run(1, "staging", "success", 9));
@@ -974,7 +1249,11 @@ fn what_has_ended_is_not_started_again_by_what_comes_late(app: &TestApp) {
     send(app, run_ended(RUN, "failure", &at(60)));
     assert_eq!(only(app)["state"], "failed");
     let late = send(app, told_of_run(1, "staging", "in_progress", 11));
-    assert_eq!((&late["outcome"], &only(app)["state"]), (&json!("unchanged"), &json!("failed")), "{late}");
+    assert_eq!(
+        (&late["outcome"], &only(app)["state"]),
+        (&json!("unchanged"), &json!("failed")),
+        "{late}"
+    );
     // It does start again when that was later.
     assert_eq!(send(app, told_of_run(1, "staging", "in_progress", 70))["outcome"], "applied");
     assert_eq!(only(app)["state"], "running");
@@ -984,12 +1263,23 @@ fn what_has_ended_is_not_started_again_by_what_comes_late(app: &TestApp) {
     send(app, told_of_run(1, "staging", "in_progress", 71));
     assert_eq!(only(app)["state"], "cancelled");
     // The end of a run comes before the start of what ran in it.
-    send(app, run_ended("https://github.com/Codertocat/Hello-World/actions/runs/78", "cancelled", &at(90)));
+    send(
+        app,
+        run_ended(
+            "https://github.com/Codertocat/Hello-World/actions/runs/78",
+            "cancelled",
+            &at(90),
+        ),
+    );
     let (event, mut payload) = told_of_run(2, "production", "in_progress", 80);
-    payload["workflow_run"]["html_url"] = json!("https://github.com/Codertocat/Hello-World/actions/runs/78");
+    payload["workflow_run"]["html_url"] =
+        json!("https://github.com/Codertocat/Hello-World/actions/runs/78");
     deliver(app, event, &payload);
     let second = app.all("/v1/deployments?environment=production").remove(0);
-    assert_eq!((&second["state"], &second["reason"]), (&json!("cancelled"), &json!("its run ended: cancelled")));
+    assert_eq!(
+        (&second["state"], &second["reason"]),
+        (&json!("cancelled"), &json!("its run ended: cancelled"))
+    );
     assert_eq!(second["finished_at"], at(90).replace('Z', ".000000Z"));
     assert_ne!(second["id"], id);
 }
@@ -1006,7 +1296,10 @@ fn the_end_of_a_run_ends_what_still_runs(app: &TestApp) {
     let ended = deliver(app, "workflow_run", &run("cancelled", &late));
     assert_eq!(ended["outcome"], "applied", "{ended}");
     let cancelled = app.all("/v1/deployments?service=hello-world").remove(0);
-    assert_eq!((&cancelled["state"], &cancelled["reason"]), (&json!("cancelled"), &json!("its run ended: cancelled")));
+    assert_eq!(
+        (&cancelled["state"], &cancelled["reason"]),
+        (&json!("cancelled"), &json!("its run ended: cancelled"))
+    );
     assert_eq!(app.all("/v1/deployments?state=running")[0]["id"], other["id"]);
     // The deployment's own word comes later and knows better.
     send(app, told_of_run(1, "staging", "success", 20));

@@ -22,7 +22,11 @@ fn the_help_names_every_command() {
     let help = run(&["--help"], "", &[]);
     assert_eq!(help.code, Some(0));
     for command in ["serve", "migrate", "key", "openapi", "healthcheck"] {
-        assert!(help.stdout.lines().any(|line| line.trim_start().starts_with(command)), "{command}: {}", help.stdout);
+        assert!(
+            help.stdout.lines().any(|line| line.trim_start().starts_with(command)),
+            "{command}: {}",
+            help.stdout
+        );
     }
 }
 
@@ -53,12 +57,20 @@ fn keys_are_made_listed_and_revoked_beside_a_running_server() {
     assert_eq!(listed.code, Some(0), "{listed:?}");
     assert!(!listed.stdout.contains(key) && !listed.stdout.contains(ADMIN), "{listed:?}");
     let line = listed.stdout.lines().find(|line| line.contains("reader")).unwrap();
-    assert!(line.contains("valid") && line.contains("(read)") && line.contains(&key[..10]), "{line}");
+    assert!(
+        line.contains("valid") && line.contains("(read)") && line.contains(&key[..10]),
+        "{line}"
+    );
     let id = line.split_whitespace().next().unwrap();
 
     let revoked = run(&["key", "revoke", id], &database, &[]);
     assert_eq!((revoked.code, revoked.stdout), (Some(0), format!("revoked {id} (reader)\n")));
-    assert!(run(&["key", "list"], &database, &[]).stdout.lines().any(|line| line.contains(id) && line.contains("revoked")));
+    assert!(
+        run(&["key", "list"], &database, &[])
+            .stdout
+            .lines()
+            .any(|line| line.contains(id) && line.contains("revoked"))
+    );
     // The server remembers a key that it has checked for some seconds.
     wait_for("the key to be refused", || {
         let answer = app.call("GET", "/v1/deployments", key, None, &[]);
@@ -79,7 +91,8 @@ fn a_generated_key_is_accepted_as_the_bootstrap_key() {
     assert_ne!(first.stdout, second.stdout);
     let directory = tempfile::tempdir().unwrap();
     let key = first.stdout.trim();
-    let mut process = Process::spawn(&mut prop(&[], &sqlite_in(&directory), &[("PROP_BOOTSTRAP_KEY", key)]));
+    let mut process =
+        Process::spawn(&mut prop(&[], &sqlite_in(&directory), &[("PROP_BOOTSTRAP_KEY", key)]));
     process.app().call("GET", "/v1/keys", key, None, &[]).expect(200);
 }
 
@@ -127,8 +140,15 @@ fn a_wrong_setting_is_named_in_one_line() {
         ("PROP_CONFIG", "no-such-file.toml", "no-such-file.toml"),
     ] {
         let ended = run(&[], &database, &[(variable, value)]);
-        assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.lines().count()), (Some(2), "", 1), "{variable}={value}: {ended:?}");
-        assert!(ended.stderr.starts_with("prop: ") && ended.stderr.contains(named), "{variable}={value}: {ended:?}");
+        assert_eq!(
+            (ended.code, ended.stdout.as_str(), ended.stderr.lines().count()),
+            (Some(2), "", 1),
+            "{variable}={value}: {ended:?}"
+        );
+        assert!(
+            ended.stderr.starts_with("prop: ") && ended.stderr.contains(named),
+            "{variable}={value}: {ended:?}"
+        );
         assert!(!ended.stderr.contains("NotAKeyButASecret"), "{ended:?}");
     }
 }
@@ -138,7 +158,10 @@ fn an_unknown_database_is_refused_without_its_password() {
     for url in ["mysql://prop:never-to-be-printed@127.0.0.1/prop", "never-to-be-printed"] {
         let ended = run(&["migrate"], url, &[]);
         assert_eq!((ended.code, ended.stderr.lines().count()), (Some(2), 1), "{ended:?}");
-        assert!(ended.stderr.contains("database.url") && !ended.stderr.contains("never-to-be-printed"), "{ended:?}");
+        assert!(
+            ended.stderr.contains("database.url") && !ended.stderr.contains("never-to-be-printed"),
+            "{ended:?}"
+        );
     }
 }
 

@@ -32,12 +32,18 @@ fn one_of_two_processes_is_killed() {
     load.wait_for_acknowledged(200);
     let mut attempts = load.stop();
 
-    let wrong = attempts.iter().filter_map(|attempt| attempt.answer.as_ref()).find(|answer| answer.status != 201);
+    let wrong = attempts
+        .iter()
+        .filter_map(|attempt| attempt.answer.as_ref())
+        .find(|answer| answer.status != 201);
     assert!(wrong.is_none(), "{wrong:?}");
     let unanswered = send_unanswered_again(&survivor, &mut attempts);
     assert!(unanswered > 0, "the kill hit nobody");
     expect_nothing_lost(&survivor, &attempts);
-    println!("one of two killed: {} acknowledged, {unanswered} unanswered", attempts.len() - unanswered);
+    println!(
+        "one of two killed: {} acknowledged, {unanswered} unanswered",
+        attempts.len() - unanswered
+    );
 }
 
 #[test]
@@ -73,7 +79,11 @@ fn the_database_crashes_and_comes_back() {
     app.get("/livez").expect(200);
     let asked = Instant::now();
     let ready = app.get("/readyz");
-    assert!(["database_unavailable", "timed_out"].contains(&ready.expect(503)["code"].as_str().unwrap()), "{ready:?}");
+    assert!(
+        ["database_unavailable", "timed_out"]
+            .contains(&ready.expect(503)["code"].as_str().unwrap()),
+        "{ready:?}"
+    );
     assert!(asked.elapsed() < 3 * time_limit, "{:?}", asked.elapsed());
     let port = app.url.rsplit_once(':').unwrap().1;
     assert_eq!(run(&["healthcheck"], "", &[("PROP_HTTP__PORT", port)]).code, Some(1));
@@ -93,16 +103,25 @@ fn the_database_crashes_and_comes_back() {
         assert!(attempt.took < 3 * time_limit, "{:?} for {answer:?}", attempt.took);
         if !attempt.is_acknowledged() {
             let code = answer.json()["code"].as_str().unwrap_or_default().to_owned();
-            assert!(["database_unavailable", "timed_out", "overloaded"].contains(&code.as_str()), "{answer:?}");
+            assert!(
+                ["database_unavailable", "timed_out", "overloaded"].contains(&code.as_str()),
+                "{answer:?}"
+            );
             answer.expect_problem(503, &code);
             assert_ne!(answer.header("retry-after"), "", "{answer:?}");
             *codes.entry(code).or_default() += 1;
         }
         let answered = attempt.sent + attempt.took;
-        assert!(!attempt.is_acknowledged() || attempt.sent < stopped || answered > starts, "acknowledged without a database");
+        assert!(
+            !attempt.is_acknowledged() || attempt.sent < stopped || answered > starts,
+            "acknowledged without a database"
+        );
     }
     let recorded = expect_nothing_lost(&app, &attempts);
-    let done_all_the_same = attempts.iter().filter(|a| !a.is_acknowledged() && recorded.contains_key(a.external_id())).count();
+    let done_all_the_same = attempts
+        .iter()
+        .filter(|a| !a.is_acknowledged() && recorded.contains_key(a.external_id()))
+        .count();
     let slowest = attempts.iter().map(|attempt| attempt.took).max().unwrap();
     println!(
         "PostgreSQL away for {:?}: {} acknowledged, 503: {codes:?}, of these recorded all the same: {done_all_the_same}, \

@@ -7,7 +7,10 @@ use std::process::Command;
 /// The text between two others.
 #[track_caller]
 fn between<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
-    text.split_once(from).and_then(|(_, rest)| rest.split_once(to)).unwrap_or_else(|| panic!("{from:?} and {to:?} in {text}")).0
+    text.split_once(from)
+        .and_then(|(_, rest)| rest.split_once(to))
+        .unwrap_or_else(|| panic!("{from:?} and {to:?} in {text}"))
+        .0
 }
 
 /// Runs a command as somebody who pastes it into a shell.
@@ -28,8 +31,13 @@ fn development_prints_a_key_once_and_commands_that_work() {
     let greeting = process.stdout();
     let key = between(&greeting, "export PROP_KEY=", "\n");
 
-    let deployment = paste(between(&greeting, "Record a first deployment:", "See what runs where:"));
-    assert_eq!((&deployment["state"], &deployment["service"]), (&"running".into(), &"prop".into()), "{deployment}");
+    let deployment =
+        paste(between(&greeting, "Record a first deployment:", "See what runs where:"));
+    assert_eq!(
+        (&deployment["state"], &deployment["service"]),
+        (&"running".into(), &"prop".into()),
+        "{deployment}"
+    );
     let status = paste(between(&greeting, "See what runs where:", "Everything else:"));
     assert_eq!(status["services"][0]["places"][0]["running"]["id"], deployment["id"], "{status}");
 
@@ -44,10 +52,14 @@ fn development_prints_a_key_once_and_commands_that_work() {
     again.terminate();
     let ended = again.end();
     assert_eq!(ended.stdout.lines().count(), 1, "{ended:?}");
-    assert!(ended.stdout.contains("prop key create") && !ended.stdout.contains("prop_"), "{ended:?}");
+    assert!(
+        ended.stdout.contains("prop key create") && !ended.stdout.contains("prop_"),
+        "{ended:?}"
+    );
 }
 
-const PRODUCTION: [(&str, &str); 2] = [("PROP_ENVIRONMENT", "production"), ("PROP_HTTP__HOST", "127.0.0.1")];
+const PRODUCTION: [(&str, &str); 2] =
+    [("PROP_ENVIRONMENT", "production"), ("PROP_HTTP__HOST", "127.0.0.1")];
 
 #[test]
 fn production_refuses_to_start_without_a_key_and_says_how_to_get_one() {
@@ -56,7 +68,10 @@ fn production_refuses_to_start_without_a_key_and_says_how_to_get_one() {
     let refused = run(&[], &database, &PRODUCTION);
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""), "{refused:?}");
     let sentence = refused.stderr.lines().last().unwrap();
-    assert!(sentence.contains("PROP_BOOTSTRAP_KEY") && sentence.contains("`prop key generate`"), "{refused:?}");
+    assert!(
+        sentence.contains("PROP_BOOTSTRAP_KEY") && sentence.contains("`prop key generate`"),
+        "{refused:?}"
+    );
     assert!(sentence.contains("`prop key create`"), "{refused:?}");
 
     // The second of the two ways.
@@ -73,7 +88,8 @@ fn production_takes_the_bootstrap_key_and_prints_it_nowhere() {
     let key = generated.trim();
     // Twice: the second start finds the key known.
     for _ in 0..2 {
-        let mut process = Process::spawn(prop(&[], &database, &PRODUCTION).env("PROP_BOOTSTRAP_KEY", key));
+        let mut process =
+            Process::spawn(prop(&[], &database, &PRODUCTION).env("PROP_BOOTSTRAP_KEY", key));
         let app = process.app();
         let keys = app.call("GET", "/v1/keys", key, None, &[]).expect(200);
         assert_eq!(keys["items"].as_array().unwrap().len(), 1, "{keys}");

@@ -68,14 +68,18 @@ impl Load {
     #[track_caller]
     pub fn wait_for_acknowledged(&self, more: usize) {
         let goal = self.shared.acknowledged.load(Ordering::Relaxed) + more;
-        wait_for("acknowledged deployments", || (self.shared.acknowledged.load(Ordering::Relaxed) >= goal).then_some(()));
+        wait_for("acknowledged deployments", || {
+            (self.shared.acknowledged.load(Ordering::Relaxed) >= goal).then_some(())
+        });
     }
 
     /// Waits until this many more are answered with something else, or not at all.
     #[track_caller]
     pub fn wait_for_refused(&self, more: usize) {
         let goal = self.shared.refused.load(Ordering::Relaxed) + more;
-        wait_for("refused deployments", || (self.shared.refused.load(Ordering::Relaxed) >= goal).then_some(()));
+        wait_for("refused deployments", || {
+            (self.shared.refused.load(Ordering::Relaxed) >= goal).then_some(())
+        });
     }
 
     /// Lets the clients finish what they have begun.
@@ -92,7 +96,9 @@ impl Shared {
             let external_id = format!("{service}-{}", attempts.len());
             let body = json!({"service": service, "environment": "staging", "version": "1.0.0", "external_id": external_id});
             let sent = Instant::now();
-            let answer = servers[at % servers.len()].try_call("POST", "/v1/deployments", ADMIN, Some(&body), &[]).ok();
+            let answer = servers[at % servers.len()]
+                .try_call("POST", "/v1/deployments", ADMIN, Some(&body), &[])
+                .ok();
             let attempt = Attempt { body, sent, took: sent.elapsed(), answer };
             if attempt.is_acknowledged() {
                 self.acknowledged.fetch_add(1, Ordering::Relaxed);
@@ -125,9 +131,13 @@ pub fn expect_nothing_lost(app: &TestApp, attempts: &[Attempt]) -> HashMap<Strin
         assert_eq!(recorded.get(attempt.external_id()), Some(&1), "{}", attempt.body);
     }
     assert!(recorded.values().all(|count| *count == 1), "{recorded:?}");
-    let mut ids: Vec<_> = deployments.iter().map(|deployment| deployment["id"].as_str().unwrap().to_owned()).collect();
+    let mut ids: Vec<_> = deployments
+        .iter()
+        .map(|deployment| deployment["id"].as_str().unwrap().to_owned())
+        .collect();
     let events = all(app, "/v1/events?action=deployment.requested&limit=100");
-    let mut told: Vec<_> = events.iter().map(|event| event["entity_id"].as_str().unwrap().to_owned()).collect();
+    let mut told: Vec<_> =
+        events.iter().map(|event| event["entity_id"].as_str().unwrap().to_owned()).collect();
     ids.sort();
     told.sort();
     assert_eq!(ids, told, "a deployment without its event, or an event without its deployment");

@@ -16,7 +16,8 @@ struct Pooler {
 impl Pooler {
     /// Starts one; `None` where there is none, which is an error in CI.
     fn start() -> Option<Self> {
-        let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/with-pgbouncer.sh"));
+        let mut command =
+            Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/with-pgbouncer.sh"));
         // It cleans up when its command ends, and that ends when we close the pipe.
         command.args(["sh", "-c", "echo \"$TEST_DATABASE_URL\"; cat >/dev/null"]);
         let mut script = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -26,7 +27,10 @@ impl Pooler {
             // The script has said why.
             let status = script.wait().unwrap();
             let _ = writeln!(std::io::stderr(), "no PgBouncer: its test does nothing");
-            assert!(status.code() == Some(127) && std::env::var_os("CI").is_none(), "CI must test behind PgBouncer");
+            assert!(
+                status.code() == Some(127) && std::env::var_os("CI").is_none(),
+                "CI must test behind PgBouncer"
+            );
             return None;
         }
         Some(Self { script, url: url.trim().to_owned() })
@@ -48,7 +52,8 @@ fn clients_share_few_server_connections() {
     let (_second, other) = serve(&pooler.url, &settings);
     let load = Load::start(&[&app, &other], 16);
     // Others start meanwhile: their first queries share the connections with the load.
-    let mut late: Vec<_> = (0..4).map(|_| Process::spawn(&mut prop(&[], &pooler.url, &settings))).collect();
+    let mut late: Vec<_> =
+        (0..4).map(|_| Process::spawn(&mut prop(&[], &pooler.url, &settings))).collect();
     for process in &mut late {
         process.app().get("/readyz").expect(200);
     }

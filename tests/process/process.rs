@@ -39,7 +39,10 @@ pub struct Ended {
 pub fn prop(arguments: &[&str], database_url: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_prop"));
     command.args(arguments).env_clear().current_dir(env!("CARGO_TARGET_TMPDIR"));
-    command.env("DATABASE_URL", database_url).env("PROP_HTTP__PORT", "0").envs(variables.iter().copied());
+    command
+        .env("DATABASE_URL", database_url)
+        .env("PROP_HTTP__PORT", "0")
+        .envs(variables.iter().copied());
     command
 }
 
@@ -80,10 +83,21 @@ impl Process {
     /// Starts a command and reads along what it prints.
     #[track_caller]
     pub fn spawn(command: &mut Command) -> Self {
-        let database_url = command.get_envs().find(|(name, _)| *name == "DATABASE_URL").and_then(|(_, value)| value?.to_str());
+        let database_url = command
+            .get_envs()
+            .find(|(name, _)| *name == "DATABASE_URL")
+            .and_then(|(_, value)| value?.to_str());
         let database_url = database_url.unwrap_or_default().to_owned();
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (stdout, stderr) = (Printed::read(child.stdout.take().unwrap()), Printed::read(child.stderr.take().unwrap()));
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (stdout, stderr) = (
+            Printed::read(child.stdout.take().unwrap()),
+            Printed::read(child.stderr.take().unwrap()),
+        );
         Self { child, stdout, stderr, database_url }
     }
 
@@ -94,7 +108,8 @@ impl Process {
         let port = wait_for("the port", || {
             assert!(self.child.try_wait().unwrap().is_none(), "it ended instead of listening");
             let log = self.stderr.so_far();
-            let digits: String = log.split_once(SAID)?.1.chars().take_while(char::is_ascii_digit).collect();
+            let digits: String =
+                log.split_once(SAID)?.1.chars().take_while(char::is_ascii_digit).collect();
             Some(digits.parse().unwrap())
         });
         TestApp::at(port, &self.database_url)
@@ -185,6 +200,7 @@ fn password(url: &str) -> Option<&str> {
 
 /// Sends a signal, by its name.
 pub fn signal(name: &str, process: u32) {
-    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {process}")]).status().unwrap();
+    let sent =
+        Command::new("sh").args(["-c", &format!("kill -{name} {process}")]).status().unwrap();
     assert!(sent.success());
 }

@@ -32,7 +32,12 @@ impl Wire {
                 return None;
             }
         }
-        let length = head.lines().filter_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok()).next();
+        let length = head
+            .lines()
+            .filter_map(|line| {
+                line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok()
+            })
+            .next();
         let mut body = vec![0; length.unwrap_or(0)];
         self.0.read_exact(&mut body).unwrap();
         Some((head[9..12].parse().unwrap(), String::from_utf8(body).unwrap()))
@@ -88,7 +93,12 @@ fn a_running_request_is_answered_and_nothing_new_is_begun() {
     // Somebody who asks on a connection that is still open may get no answer, but none that says "ready".
     idle.send("GET /readyz HTTP/1.1\r\nHost: prop\r\n\r\n");
     let probe = idle.answer();
-    assert!(probe.as_ref().is_none_or(|(status, body)| *status == 503 && body.contains("\"shutting_down\"")), "{probe:?}");
+    assert!(
+        probe
+            .as_ref()
+            .is_none_or(|(status, body)| *status == 503 && body.contains("\"shutting_down\"")),
+        "{probe:?}"
+    );
     let noticed = terminated.elapsed();
     wait_for("new connections to be refused", || {
         let refused = TcpStream::connect(address(&app)).err();
@@ -136,7 +146,8 @@ fn an_idle_connection_does_not_hold_the_process_up() {
 #[test]
 fn a_request_that_never_ends_is_cut_off_in_time() {
     let directory = tempfile::tempdir().unwrap();
-    let variables = [("PROP_HTTP__SHUTDOWN_SECONDS", "1"), ("PROP_HTTP__READ_TIMEOUT_SECONDS", "600")];
+    let variables =
+        [("PROP_HTTP__SHUTDOWN_SECONDS", "1"), ("PROP_HTTP__READ_TIMEOUT_SECONDS", "600")];
     let (process, app) = serve(&sqlite_in(&directory), &variables);
     let mut slow = Begun::post(&app, "never");
     let terminated = Instant::now();
@@ -161,19 +172,31 @@ fn sigint_ends_it_too() {
 #[test]
 fn it_ends_as_process_1_of_a_container() {
     const NAMESPACE: [&str; 4] = ["--pid", "--fork", "--mount-proc", "--kill-child"];
-    let permitted = Command::new("unshare").args(NAMESPACE).arg("true").output().is_ok_and(|output| output.status.success());
+    let permitted = Command::new("unshare")
+        .args(NAMESPACE)
+        .arg("true")
+        .output()
+        .is_ok_and(|output| output.status.success());
     if !permitted {
-        let _ = writeln!(std::io::stderr(), "no process namespaces here: prop was not run as process 1");
+        let _ = writeln!(
+            std::io::stderr(),
+            "no process namespaces here: prop was not run as process 1"
+        );
         return;
     }
     let directory = tempfile::tempdir().unwrap();
     let variables = [("PROP_BOOTSTRAP_KEY", ADMIN), ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")];
     let plain = prop(&[], &sqlite_in(&directory), &variables);
     let mut command = Command::new("unshare");
-    command.args(NAMESPACE).arg(plain.get_program()).env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+        .args(NAMESPACE)
+        .arg(plain.get_program())
+        .env_clear()
+        .envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let mut process = Process::spawn(&mut command);
     process.app().get("/readyz").expect(200);
-    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", process.id())).unwrap();
+    let children =
+        std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", process.id())).unwrap();
     signal("TERM", children.trim().parse().unwrap());
     let ended = process.end();
     assert_eq!(ended.code, Some(0), "{ended:?}");

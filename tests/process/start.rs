@@ -7,7 +7,8 @@ use std::time::Instant;
 #[test]
 fn three_start_at_once_on_an_empty_database() {
     let Some(database) = fresh_postgres() else { return };
-    let mut processes: Vec<_> = (0..3).map(|_| Process::spawn(&mut prop(&[], &database, &[]))).collect();
+    let mut processes: Vec<_> =
+        (0..3).map(|_| Process::spawn(&mut prop(&[], &database, &[]))).collect();
     let apps: Vec<_> = processes.iter_mut().map(Process::app).collect();
     for app in &apps {
         app.get("/readyz").expect(200);
@@ -17,7 +18,8 @@ fn three_start_at_once_on_an_empty_database() {
     let ended: Vec<_> = processes.into_iter().map(Process::end).collect();
     assert!(ended.iter().all(|ended| ended.code == Some(0)), "{ended:?}");
     let migrated = ended.iter().filter(|ended| ended.stderr.contains("applied migrations")).count();
-    let keys: Vec<_> = ended.iter().filter_map(|ended| ended.stdout.split_once("export PROP_KEY=")).collect();
+    let keys: Vec<_> =
+        ended.iter().filter_map(|ended| ended.stdout.split_once("export PROP_KEY=")).collect();
     assert_eq!((migrated, keys.len()), (1, 1), "{ended:?}");
 
     assert_eq!(run(&["migrate"], &database, &[]).stdout, "nothing to do\n");
@@ -31,7 +33,8 @@ fn three_start_at_once_on_an_empty_database() {
 fn it_waits_for_a_database_that_starts_later() {
     let Some(mut cluster) = Cluster::start() else { return };
     cluster.stop();
-    let mut process = Process::spawn(&mut prop(&[], &cluster.url(), &[("PROP_BOOTSTRAP_KEY", ADMIN)]));
+    let mut process =
+        Process::spawn(&mut prop(&[], &cluster.url(), &[("PROP_BOOTSTRAP_KEY", ADMIN)]));
     process.wait_for_log("no connection to PostgreSQL yet, trying for ");
     std::thread::sleep(std::time::Duration::from_secs(2));
     cluster.start_again();

@@ -351,7 +351,10 @@ impl Division {
         let step = step.unwrap_or(if window.length() <= IN_DAYS { Step::Day } else { Step::Week });
         let first = step.number(window.since);
         let buckets = (first..)
-            .map(|number| Window { since: step.start(number).max(window.since), until: step.start(number + 1).min(window.until) })
+            .map(|number| Window {
+                since: step.start(number).max(window.since),
+                until: step.start(number + 1).min(window.until),
+            })
             .take_while(|part| part.since < window.until)
             .map(|part| Filling {
                 bucket: Bucket {
