@@ -127,7 +127,7 @@ log_in() {
 # build: builds $image, and pushes it if that is wanted.
 build() {
     local options=(--file docker/Dockerfile --target "$target" --platform "$platform" --tag "$image"
-        --build-arg PROP_VERSION="$cargo_version" --build-arg PROP_GIT_SHA="$git_sha" "${build_options[@]}")
+        --build-arg PROP_VERSION="$cargo_version" --build-arg BUILD_GIT_SHA="$git_sha" "${build_options[@]}")
     if [ "$BUILDER" = docker ]; then
         local output=--load
         [ $push = no ] || output=--push

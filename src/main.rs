@@ -14,7 +14,7 @@ use prop::http::context::Actor;
 use prop::ledger::keys;
 use prop::logging;
 
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("PROP_GIT_SHA"), ")");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_GIT_SHA"), ")");
 
 const EXAMPLES: &str = "\
 Examples:
@@ -147,7 +147,7 @@ fn greeting(application: &Application) -> String {
             "prop is ready: {here}/docs/ (no key at hand? `prop key create me --scope admin`)"
         );
     };
-    let sha = env!("PROP_GIT_SHA");
+    let sha = env!("BUILD_GIT_SHA");
     let commit = if sha.len() == 40 { format!(r#""git_sha":"{sha}","#) } else { String::new() };
     let (key, version) = (key.reveal(), env!("CARGO_PKG_VERSION"));
     format!(

@@ -93,7 +93,7 @@ pub struct Build {
 async fn version(state: web::Data<State>) -> Result<Reply, Error> {
     Reply::ok(&Build {
         version: env!("CARGO_PKG_VERSION"),
-        git_sha: env!("PROP_GIT_SHA"),
+        git_sha: env!("BUILD_GIT_SHA"),
         image_digest: state.image_digest.clone(),
     })
 }

@@ -132,7 +132,7 @@ def test_a_commit_is_built_once_and_its_digest_is_all_that_is_printed(place: Wor
     assert first.stdout == f"{digest}\n"
     assert "what docker prints" in first.stderr
     [asked] = place.asked()
-    for part in (f"PROP_GIT_SHA={sha}", "--platform linux/amd64", "--target prop", "--provenance=false", "--push", f":{tag_of(place)} "):
+    for part in (f"BUILD_GIT_SHA={sha}", "--platform linux/amd64", "--target prop", "--provenance=false", "--push", f":{tag_of(place)} "):
         assert part in asked
     login = next(line for line in place.log.read_text().splitlines() if line.startswith("login"))
     assert login == "login --username AWS --password-stdin 123456789012.dkr.ecr.ap-south-1.amazonaws.com"
@@ -187,7 +187,7 @@ def test_a_dirty_tree_is_refused_unless_it_is_allowed_and_is_never_the_commits_i
     place.built("--allow-dirty")
     [tag] = place.images()
     assert re.fullmatch(re.escape(tag_of(place)) + r"-dirty-\d{14}", tag)
-    assert f"PROP_GIT_SHA={place.git('rev-parse', 'HEAD')}-dirty" in place.asked()[0]
+    assert f"BUILD_GIT_SHA={place.git('rev-parse', 'HEAD')}-dirty" in place.asked()[0]
 
 
 def test_a_dry_run_changes_nothing(place: Workplace):
