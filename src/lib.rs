@@ -12,3 +12,4 @@ pub mod http; // what every request passes through; knows no resource
 pub mod ledger; // one file per resource: rows, queries, request and response types, handlers, routes
 pub mod logging; // log lines as text or JSON, written by a thread of their own
 pub mod rules; // pure decisions: no I/O, no clock, nothing of ours imported
+pub mod suggest; // "did you mean ...?", for settings, fields, parameters and names

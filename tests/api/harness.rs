@@ -11,6 +11,7 @@ use prop::http::auth::hex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -108,10 +109,10 @@ impl TestApp {
             ("PROP_BOOTSTRAP_KEY", ADMIN),
             ("PROP_GITHUB__WEBHOOK_SECRET", WEBHOOK_SECRET),
         ];
-        let mut variables: HashMap<String, String> =
-            base.iter().chain(more).map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let mut variables: HashMap<OsString, OsString> =
+            base.iter().chain(more).map(|(k, v)| (k.into(), v.into())).collect();
         if let Some((name, value)) = behind_pooler() {
-            variables.entry(name.into()).or_insert(value);
+            variables.entry(name.into()).or_insert(value.into());
         }
         let settings = Settings::read(None, variables).unwrap();
         let (sender, receiver) = mpsc::channel();
