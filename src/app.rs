@@ -8,13 +8,14 @@ use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, HttpServer, web};
 use std::error::Error as StdError;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use utoipa::openapi::OpenApi;
 use utoipa_actix_web::{AppExt, scope};
 
-use crate::config::{Mode, Settings};
+use crate::config::{Http, Mode, Settings};
 use crate::db::pool::Database;
 use crate::db::{Db, migrations};
 use crate::error::Error;
@@ -77,7 +78,7 @@ impl Application {
             .shutdown_timeout(http.shutdown.as_secs())
             .disable_signals()
             .bind((http.host, http.port))
-            .map_err(|e| StartError(format!("can't listen on {}:{}: {e}", http.host, http.port)))?;
+            .map_err(|e| cannot_listen(&http, &e))?;
         let port = server.addrs().first().map_or(http.port, |address| address.port());
         Ok(Self { server: server.run(), state, port, first_key })
     }
@@ -106,6 +107,19 @@ impl Application {
         actix_web::rt::spawn(forget_expired(self.state.db.clone()));
         self.server.await
     }
+}
+
+fn cannot_listen(http: &Http, error: &std::io::Error) -> StartError {
+    let address = SocketAddr::new(http.host, http.port);
+    if error.kind() != std::io::ErrorKind::AddrInUse {
+        return StartError(format!("can't listen on {address}: {error}"));
+    }
+    let other = http.port.checked_add(1).unwrap_or(8081);
+    StartError(format!(
+        "can't listen on {address}: another program uses port {}. \
+         Stop it, or choose another port: PORT={other} (or PROP_HTTP__PORT={other}).",
+        http.port
+    ))
 }
 
 /// What `actix_web::App` asks of its entry, by a short name.

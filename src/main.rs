@@ -20,11 +20,28 @@ const EXAMPLES: &str = "\
 Examples:
   prop                                        serve on port 8080, with SQLite in ./prop.db
   DATABASE_URL=postgres://u:p@host/prop prop  serve with PostgreSQL
-  prop key create pipeline --scope deploy     make a key for a pipeline
+  prop key create pipeline --scope read,deploy
+                                              create a key for a pipeline
   prop openapi > openapi.json                 the API's document, to generate clients from
 
 Settings come from prop.toml and the environment (PROP_HTTP__PORT=9000); prop.toml.example explains each one.
 Exit codes: 0 done, 1 failed, 2 a setting or an argument is wrong.";
+
+const KEY_SCOPES: &str = "\
+Which scopes?
+  A dashboard           read
+  A pipeline            read,deploy; with attest if it reports scans
+  A person              read,approve; with operate and override to manage freezes and incidents
+  A mirror of approvals mirror
+  An administrator      admin (includes all of them)
+
+Example: prop key create pipeline --scope read,deploy";
+
+/// The help of `--scope`: its values are those of [`Scope`].
+fn scopes_help() -> String {
+    let words: Vec<_> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
+    format!("What it may do; several are separated by commas: {}", words.join(", "))
+}
 
 /// A deployment ledger: what runs where, since when, who asked for it, and may this release go there now.
 #[derive(Parser)]
@@ -54,12 +71,19 @@ enum Command {
 
 #[derive(Subcommand)]
 enum KeyCommand {
-    /// Make a key and print it, this once
+    /// Create a key and print it (shown only once)
+    #[command(after_help = KEY_SCOPES)]
     Create {
         /// Who will hold it: the actor in the history
         name: String,
-        /// What it may do: read, deploy, attest, approve, mirror, operate, override, admin
-        #[arg(long = "scope", required = true, value_name = "SCOPE")]
+        /// What it may do; several are separated by commas
+        #[arg(
+            long = "scope",
+            required = true,
+            value_name = "SCOPES",
+            value_delimiter = ',',
+            help = scopes_help()
+        )]
         scopes: Vec<Scope>,
     },
     /// List keys, without their secrets
@@ -86,7 +110,12 @@ fn main() -> ExitCode {
         }
     };
     logging::start(&settings.log);
-    let result = match cli.command.unwrap_or(Command::Serve) {
+    let command = cli.command.unwrap_or(Command::Serve);
+    // A health check runs every few seconds, beside a server that has logged them at its start.
+    if !matches!(command, Command::Healthcheck) {
+        settings.ignored.iter().for_each(|warning| log::warn!("{warning}"));
+    }
+    let result = match command {
         Command::Serve => serve(settings),
         Command::Migrate => migrate(&settings),
         Command::Key(command) => key(&settings, command),
@@ -144,34 +173,37 @@ fn greeting(application: &Application) -> String {
     let here = format!("http://127.0.0.1:{}", application.port());
     let Some(key) = application.first_key() else {
         return format!(
-            "prop is ready: {here}/docs/ (no key at hand? `prop key create me --scope admin`)"
+            "prop is running: {here}/\n\
+             API: {here}/docs/   Lost the key? prop key create NAME --scope admin"
         );
     };
     let sha = env!("BUILD_GIT_SHA");
     let commit = if sha.len() == 40 { format!(r#""git_sha":"{sha}","#) } else { String::new() };
     let (key, version) = (key.reveal(), env!("CARGO_PKG_VERSION"));
     format!(
-        r#"prop is ready. This is a new ledger; its first key is shown this once:
+        r#"prop is running: {here}/
+
+This is a new ledger. Here is its first key, shown only once; keep it:
 
   export PROP_KEY={key}
 
-Record a first deployment:
+1. Record a deployment that has succeeded (this also creates its service and environment):
 
-  curl -s {here}/v1/deployments -H "Authorization: Bearer {key}" -H 'Content-Type: application/json' \
-    -d '{{"service":"prop","environment":"development","version":"{version}",{commit}"start":true,"create_missing":true}}'
+  curl -sS {here}/v1/deployments -H "Authorization: Bearer {key}" -H 'Content-Type: application/json' \
+    -d '{{"service":"prop","environment":"development","version":"{version}",{commit}"state":"succeeded","create_missing":true}}'
 
-See what runs where:
+2. See what is live, here or on the board (sign in with the key):
 
-  curl -s {here}/v1/status -H "Authorization: Bearer {key}"
+  curl -sS {here}/v1/status -H "Authorization: Bearer {key}"
 
-Everything else: the board at {here}/ and the API at {here}/docs/; paste the key there"#
+The API in a browser: {here}/docs/"#
     )
 }
 
 fn migrate(settings: &Settings) -> Outcome {
     let applied = app::migrate(&mut app::connect(settings)?)?;
     print(&if applied.is_empty() {
-        "nothing to do".to_owned()
+        "No pending migrations.".to_owned()
     } else {
         format!("applied {}", applied.join(", "))
     })?;
@@ -219,12 +251,21 @@ fn key(settings: &Settings, command: KeyCommand) -> Outcome {
 fn healthcheck(host: IpAddr, port: u16) -> Outcome {
     let host = if host.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { host };
     let limit = Duration::from_secs(4);
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(host, port), limit)?;
-    stream.set_read_timeout(Some(limit))?;
-    stream.set_write_timeout(Some(limit))?;
-    stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
+    let address = SocketAddr::new(host, port);
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.set_write_timeout(Some(limit))?;
+        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = ask().map_err(|error| format!("no answer from {address}: {error}"))?;
     let status = answer.lines().next().unwrap_or_default();
-    if status.contains(" 200 ") { Ok(()) } else { Err(format!("not ready: {status}").into()) }
+    if status.contains(" 200 ") {
+        Ok(())
+    } else {
+        Err(format!("{address} is not ready: {status}").into())
+    }
 }
