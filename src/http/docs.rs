@@ -22,8 +22,9 @@ use utoipa_swagger_ui::Config;
 
 use crate::error::{Code, Error, FieldError};
 use crate::http::context::State;
+use crate::http::pages;
 use crate::http::problem::{MEDIA_TYPE, Problem};
-use crate::http::reply::{gunzip, gzip, takes_gzip};
+use crate::http::reply::{gunzip, gzip, takes_gzip, takes_html};
 
 /// The name of the security scheme of everything below `/v1`.
 const KEY: &str = "key";
@@ -325,7 +326,7 @@ impl Published {
     fn get(&self) -> &Made {
         self.made.get_or_init(|| {
             let document = (self.make)();
-            let json = document.to_json().unwrap_or_default().into_bytes();
+            let json = (document.to_json().unwrap_or_default() + "\n").into_bytes();
             let methods = document
                 .paths
                 .paths
@@ -357,13 +358,17 @@ fn allow(item: &openapi::PathItem) -> HeaderValue {
     HeaderValue::from_str(&present.join(", ")).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// Where no route is: 405 with `Allow` when the path has other methods (RFC 9110, section 15.5.6), else 404.
+/// Where no route is: 405 with `Allow` when the path has other methods (RFC 9110, section 15.5.6),
+/// else 404; as a page for browsers, outside of the API.
 pub async fn nowhere(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Error> {
     match state.docs.get().methods.iter().find(|(path, _)| path.is_match(request.path())) {
         Some((_, allow)) => Err(not_allowed(&request, allow.clone())),
+        None if request.method() == Method::GET && takes_html(&request) => {
+            Ok(pages::not_found(&request))
+        }
         None => Err(Error::new(
             Code::NotFound,
-            "There is nothing at this path. `/docs/` shows what there is.",
+            "There is nothing at this path. `/docs/` lists all paths of the API.",
         )),
     }
 }

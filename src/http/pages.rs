@@ -1,6 +1,7 @@
 //! The pages that people look at. They are files in the binary, the same for everyone: what they show, their scripts ask
 //! of the API, with the reader's own key.
 
+use actix_web::http::StatusCode;
 use actix_web::http::header::{self, EntityTag, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use flate2::Compression;
@@ -47,6 +48,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         config.service(only_get(path).route(web::get().to(page)));
     }
     config.service(only_get("/assets/{version}/{name}").route(web::get().to(asset)));
+    config.service(only_get("/favicon.ico").route(web::get().to(favicon)));
+    config.service(only_get("/robots.txt").route(web::get().to(robots)));
 }
 
 fn only_get(path: &str) -> actix_web::Resource {
@@ -76,15 +79,24 @@ impl File {
     }
 
     fn answer(&self, request: &HttpRequest, keep: &'static str) -> HttpResponse {
-        let mut response = HttpResponse::Ok();
+        self.answer_as(StatusCode::OK, request, keep)
+    }
+
+    fn answer_as(
+        &self,
+        status: StatusCode,
+        request: &HttpRequest,
+        keep: &'static str,
+    ) -> HttpResponse {
+        let mut response = HttpResponse::build(status);
         response
             .content_type(self.media_type)
             .insert_header((header::CONTENT_SECURITY_POLICY, POLICY))
             .insert_header((header::CACHE_CONTROL, keep))
             .insert_header((header::VARY, "Accept-Encoding"))
             .insert_header((header::ETAG, self.etag.clone()));
-        if conditional::is_known(request, &self.etag) {
-            return response.status(actix_web::http::StatusCode::NOT_MODIFIED).finish();
+        if status == StatusCode::OK && conditional::is_known(request, &self.etag) {
+            return response.status(StatusCode::NOT_MODIFIED).finish();
         }
         if takes_gzip(request) {
             response.insert_header(header::ContentEncoding::Gzip).body(self.compressed.clone())
@@ -97,6 +109,7 @@ impl File {
 /// Everything, compressed once.
 struct Site {
     page: File,
+    not_found: File,
     assets: BTreeMap<&'static str, File>,
     /// A hash of all assets, in their path: a browser may keep them for good, and never mixes two versions.
     version: String,
@@ -107,11 +120,15 @@ fn site() -> &'static Site {
     SITE.get_or_init(|| {
         let all: String = ASSETS.iter().map(|(_, _, text)| *text).collect();
         let version = format!("{:08x}", crc32fast::hash(all.as_bytes()));
-        Site {
-            page: File::new(
+        let html = |text: &str| {
+            File::new(
                 "text/html; charset=utf-8",
-                &include_str!("pages/page.html").replace("{assets}", &format!("/assets/{version}")),
-            ),
+                &text.replace("{assets}", &format!("/assets/{version}")),
+            )
+        };
+        Site {
+            page: html(include_str!("pages/page.html")),
+            not_found: html(include_str!("pages/not-found.html")),
             assets: ASSETS
                 .iter()
                 .map(|(name, media_type, text)| (*name, File::new(media_type, text)))
@@ -124,6 +141,25 @@ fn site() -> &'static Site {
 /// One page for all addresses: its script looks at where it is.
 async fn page(request: HttpRequest) -> HttpResponse {
     site().page.answer(&request, "no-cache")
+}
+
+/// The page for an address that has none, with status 404.
+pub fn not_found(request: &HttpRequest) -> HttpResponse {
+    site().not_found.answer_as(StatusCode::NOT_FOUND, request, "no-cache")
+}
+
+/// Browsers ask here when no page has named an icon, as for the API's document. All of today's read SVG.
+async fn favicon(request: HttpRequest) -> Result<HttpResponse, Error> {
+    let icon = site().assets.get("icon.svg").ok_or_else(|| Error::internal("no icon"))?;
+    Ok(icon.answer(&request, "public, max-age=86400"))
+}
+
+/// Crawlers find nothing here: what the pages show needs a key.
+async fn robots() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("text/plain; charset=utf-8")
+        .insert_header((header::CACHE_CONTROL, "public, max-age=86400"))
+        .body("User-agent: *\nDisallow: /\n")
 }
 
 /// While versions change, a page may ask one for the assets of the other: it gets what there is, and keeps it for once.

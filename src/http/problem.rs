@@ -56,7 +56,8 @@ pub fn render(error: &Error, request_id: &str) -> HttpResponse<BoxBody> {
         errors: &error.errors,
         members: &error.members,
     };
-    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let mut body = serde_json::to_vec(&problem).unwrap_or_default();
+    body.push(b'\n');
     let mut response = HttpResponse::with_body(status, BoxBody::new(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));

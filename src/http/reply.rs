@@ -5,6 +5,7 @@ use actix_web::http::header::{
     self, AcceptEncoding, ContentEncoding, EntityTag, Header, HeaderValue,
 };
 use actix_web::http::{Method, StatusCode};
+use actix_web::mime;
 use actix_web::{HttpRequest, HttpResponse, Responder};
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -91,7 +92,7 @@ impl Reply {
 impl Responder for Reply {
     type Body = BoxBody;
 
-    fn respond_to(self, request: &HttpRequest) -> HttpResponse {
+    fn respond_to(mut self, request: &HttpRequest) -> HttpResponse {
         let mut response = HttpResponse::build(self.status);
         response.insert_header((header::CACHE_CONTROL, "private, no-cache"));
         if let Some(etag) = &self.etag {
@@ -114,6 +115,8 @@ impl Responder for Reply {
         }
         response
             .insert_header((header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
+        // So that a terminal's prompt begins on a line of its own.
+        self.body.push(b'\n');
         if self.body.len() < COMPRESS_FROM {
             return response.body(self.body);
         }
@@ -136,6 +139,15 @@ pub fn takes_gzip(request: &HttpRequest) -> bool {
         && AcceptEncoding::parse(request).is_ok_and(|accepted| {
             matches!(accepted.negotiate([header::Encoding::gzip(), header::Encoding::identity()].iter()), Some(e) if e == header::Encoding::gzip())
         })
+}
+
+/// Whether the client is a browser that opens an address, or another reader of HTML: `*/*`, as
+/// programs send it, does not count.
+pub fn takes_html(request: &HttpRequest) -> bool {
+    header::Accept::parse(request).is_ok_and(|accepted| {
+        let html = accepted.iter().find(|range| range.item == mime::TEXT_HTML);
+        html.is_some_and(|range| range.quality > header::Quality::ZERO)
+    })
 }
 
 /// Compresses.
