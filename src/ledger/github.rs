@@ -367,6 +367,8 @@ fn new_deployment(
         start: false,
         fixes: None,
         observed: has_started,
+        state: None,
+        finished_at: None,
         at: Some(Timestamp::from(told.created_at).min(Timestamp::now())),
         create_missing: true,
     })

@@ -15,18 +15,18 @@ use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::reply::Reply;
 use crate::ledger::deployments::{
-    Deployment, DeploymentWithDecision, GITHUB, Role, advance, find_external, find_witnessed, link,
-    live_in, previous_good,
+    Deployment, DeploymentWithDecision, GITHUB, Role, advance, find, find_external, find_witnessed,
+    link, live_in, previous_good,
 };
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::gate::{self, Asked, Ruling};
 use crate::ledger::ids::{DeploymentId, IncidentId};
 use crate::ledger::releases::{self, NewRelease};
-use crate::ledger::transitions::{cancel_running, observed_at};
+use crate::ledger::transitions::{Course, cancel_running, correct, observed_at};
 use crate::ledger::values::{Digest, GitSha, Line, Prose, Slug, Url, Version, text};
 use crate::ledger::{events, or_conflict, services};
 use crate::rules::gate::Step;
-use crate::rules::lifecycle::{Kind, State};
+use crate::rules::lifecycle::{Kind, Report, State};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -76,8 +76,13 @@ pub struct NewDeployment {
     /// the place, as far as prop knows, is taken for cancelled.
     #[serde(default)]
     pub observed: bool,
-    /// When it started, if that was observed; now, if not said. The history tells when it was recorded.
+    /// What has already happened: `running` for a rollout that goes on, or how it ended. Implies
+    /// `observed`, and can't be combined with `start`.
+    pub state: Option<Report>,
+    /// When it started, if that was observed; `finished_at` or now, if not said. The history tells when it was recorded.
     pub at: Option<Timestamp>,
+    /// When it ended, for a `state` that is an end; `at` or now, if not said.
+    pub finished_at: Option<Timestamp>,
     /// Create the service, the environment and the release if they do not exist.
     #[serde(default)]
     pub create_missing: bool,
@@ -86,7 +91,7 @@ pub struct NewDeployment {
 /// Record a deployment
 ///
 /// It is `approved` afterwards, or `awaiting_approval` where approvals are required and missing, or `running` when it was
-/// to start at once.
+/// to start at once. With `state`, one call records a rollout that is already over.
 #[utoipa::path(tag = "deployments", operation_id = "create_deployment", security(("key" = ["deploy"])), request_body = NewDeployment,
     responses((status = 201, body = DeploymentWithDecision, headers(("Location" = String), ("ETag" = String))),
         (status = 200, description = "It was recorded before, under this `source` and `external_id`; or its run was told by a webhook, and it is that deployment.", body = DeploymentWithDecision, headers(("ETag" = String))),
@@ -105,13 +110,69 @@ async fn create(ctx: Ctx<Deploy>, body: Body<NewDeployment>) -> Result<Reply, Er
     .await
 }
 
-/// Records a deployment that somebody asks for, and says whether it is new.
+/// Records a deployment that somebody asks for, or that has happened already; and says whether it is new.
 fn request(
     db: &mut Db,
     actor: &Actor,
-    new: NewDeployment,
+    mut new: NewDeployment,
 ) -> Result<(DeploymentWithDecision, bool), Error> {
-    record(db, actor, new, false)
+    if new.state.is_some() {
+        // A time that is left out is that of the lock: what others have recorded until then came before.
+        services::lock(db, &new.service)?;
+    }
+    let actor = &actor.afresh();
+    let Some(ended) = reported_end(&mut new, actor.now)? else {
+        return record(db, actor, new, false);
+    };
+    let reason = text(new.reason.clone());
+    let (recorded, is_new) = record(db, actor, new, true)?;
+    if recorded.deployment.state != State::Requested {
+        // It was recorded before, under the same external id.
+        return Ok((recorded, is_new));
+    }
+    let id = recorded.deployment.id;
+    let observed = Course {
+        state: ended.state,
+        started_at: Some(ended.started_at),
+        finished_at: Some(ended.finished_at),
+        reason,
+    };
+    correct(db, actor, recorded.deployment, observed)?;
+    Ok((find(db, id)?, is_new))
+}
+
+/// How a rollout ended that is reported when it is over.
+struct Ended {
+    state: State,
+    started_at: Timestamp,
+    finished_at: Timestamp,
+}
+
+/// Checks what is reported as having happened, and fills in what follows from it. `None`: no end is reported.
+fn reported_end(new: &mut NewDeployment, now: Timestamp) -> Result<Option<Ended>, Error> {
+    let invalid = |field, detail| Err(Error::field(Code::InvalidValue, field, detail));
+    if new.state.is_some() && new.start {
+        let detail = "can't be combined with `start`: `start` asks to start now, `state` reports what has happened";
+        return invalid("/state", detail);
+    }
+    new.observed |= new.state.is_some();
+    let state = match new.state.map(State::from) {
+        Some(state) if state.is_finished() => state,
+        _ if new.finished_at.is_some() => {
+            return invalid("/finished_at", "requires `state`: succeeded, failed or cancelled");
+        }
+        _ => return Ok(None),
+    };
+    if new.finished_at.is_some_and(|end| end > now) {
+        return invalid("/finished_at", "is in the future");
+    }
+    let started_at = observed_at(true, new.at.or(new.finished_at), now)?;
+    let finished_at = new.finished_at.or(new.at).unwrap_or(now);
+    if finished_at < started_at {
+        return invalid("/finished_at", "is before `at`, when it started");
+    }
+    new.at = Some(started_at);
+    Ok(Some(Ended { state, started_at, finished_at }))
 }
 
 /// Records a deployment as its witness told it. One that was observed is `requested` afterwards: `transitions::correct` brings
@@ -136,7 +197,7 @@ fn record(
         observed_at(new.observed, new.at, actor.now)?
     };
     if !has_service && !new.create_missing {
-        return Err(Error::not_found("service", &new.service));
+        return Err(services::unknown(db, &new.service)?.or_create_missing());
     }
     let source = new.source.as_deref().unwrap_or("api");
     if let Some(known) = find_external(db, source, new.external_id.as_deref())? {
@@ -157,7 +218,7 @@ fn record(
     let environment = match &seen.environment {
         Some(environment) => environment.clone(),
         None if new.create_missing => Environment::named(&new.environment, actor.now),
-        None => return Err(Error::not_found("environment", &new.environment)),
+        None => return Err(environments::unknown(db, &new.environment)?.or_create_missing()),
     };
     let release =
         NewRelease::named(&new.service, &version, new.git_sha.clone(), new.image_digest.clone());
@@ -170,10 +231,8 @@ fn record(
             gate::Candidate::unrecorded(&version, new.image_digest.as_deref())
         }
         None => {
-            return Err(Error::not_found(
-                &format!("release of {} with version", new.service),
-                &version,
-            ));
+            let what = format!("release of {} with version", new.service);
+            return Err(Error::not_found(&what, &version).or_create_missing());
         }
     };
 

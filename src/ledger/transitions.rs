@@ -2,8 +2,9 @@
 
 use actix_web::{post, web};
 use diesel::prelude::*;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
+use std::borrow::Cow;
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -24,7 +25,7 @@ use crate::ledger::ids::DeploymentId;
 use crate::ledger::releases::Release;
 use crate::ledger::values::{Prose, text};
 use crate::ledger::{events, services};
-use crate::rules::lifecycle::{self, By, Kind, Move, State};
+use crate::rules::lifecycle::{self, By, Kind, Move, Report, State};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -37,6 +38,7 @@ pub fn routes(config: &mut ServiceConfig) {
 #[schema(example = json!({"to": "succeeded"}))]
 pub struct Transition {
     /// `running`, `succeeded`, `failed` or `cancelled`; every other state is a consequence of something else.
+    #[serde(deserialize_with = "target")]
     pub to: State,
     /// Why.
     pub reason: Option<Prose>,
@@ -45,6 +47,13 @@ pub struct Transition {
     pub observed: bool,
     /// When it happened, if it was observed; now, if not said. The history tells when it was recorded.
     pub at: Option<Timestamp>,
+}
+
+/// The state to move to. Who sends a word that is none learns of those that a client may send.
+fn target<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error> {
+    let word = Cow::<str>::deserialize(deserializer)?;
+    let state = word.parse::<State>().or_else(|_| word.parse::<Report>().map(State::from));
+    state.map_err(serde::de::Error::custom)
 }
 
 /// Move a deployment
@@ -113,19 +122,38 @@ pub fn transition(
             advance(db, actor, deployment, to, at, text(asked.reason))?
         }
         Move::Refused(moves) => {
-            let words: Vec<_> = moves.iter().map(|state| state.as_str()).collect();
-            let words = if words.is_empty() { "none".to_owned() } else { words.join(", ") };
-            let detail = format!(
-                "The deployment is {}; from there it has these moves: {words}.",
-                deployment.state
-            );
-            let refusal = Error::new(Code::InvalidTransition, detail)
-                .with("state", deployment.state)
-                .with("moves", moves);
+            let refusal =
+                Error::new(Code::InvalidTransition, no_such_move(deployment.state, moves))
+                    .with("state", deployment.state)
+                    .with("moves", moves);
             return Err(if has_expired { refusal.recorded() } else { refusal });
         }
     };
     find(db, deployment.id)
+}
+
+/// Why a deployment can't make a move, and what can be done instead.
+fn no_such_move(state: State, moves: &[State]) -> String {
+    let words: Vec<_> = moves.iter().map(|state| state.as_str()).collect();
+    let is = match state {
+        State::Succeeded => "has already succeeded",
+        State::Failed => "has already failed",
+        State::Cancelled => "has already been cancelled",
+        State::Rejected => "was rejected",
+        State::Expired => "has expired",
+        State::Superseded => "was superseded by a later deployment",
+        State::RolledBack => "was rolled back",
+        _ => {
+            let words = words.join(", ");
+            return format!("The deployment is {state}. From there it can go to: {words}.");
+        }
+    };
+    let instead = match state {
+        State::Succeeded => " To undo it, record a rollback.",
+        State::Superseded | State::RolledBack => "",
+        _ => " To try again, record a new deployment.",
+    };
+    format!("The deployment {is} and can't change any more.{instead}")
 }
 
 /// Starts a deployment, if the gate lets it or it was observed.

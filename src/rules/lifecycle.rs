@@ -48,6 +48,31 @@ text_enum! {
 }
 
 text_enum! {
+    /// A state that a client may report or move a deployment to. The others are consequences.
+    Report {
+        /// Being rolled out.
+        Running = "running",
+        /// Live in its place.
+        Succeeded = "succeeded",
+        /// The rollout failed; what was live before still is.
+        Failed = "failed",
+        /// Given up by a person or a pipeline.
+        Cancelled = "cancelled",
+    }
+}
+
+impl From<Report> for State {
+    fn from(report: Report) -> Self {
+        match report {
+            Report::Running => State::Running,
+            Report::Succeeded => State::Succeeded,
+            Report::Failed => State::Failed,
+            Report::Cancelled => State::Cancelled,
+        }
+    }
+}
+
+text_enum! {
     /// What a deployment is to its place. Derived, never given.
     Kind {
         /// A release that was not live there before.
