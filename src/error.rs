@@ -10,6 +10,7 @@ use std::fmt;
 use utoipa::ToSchema;
 
 use crate::db::pool::Unavailable;
+use crate::suggest;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $status:literal $code:literal $title:literal,)+) => {
@@ -107,6 +108,9 @@ impl Code {
     }
 }
 
+/// So many names of what exists are listed in an answer at most.
+pub const NAMED: usize = 10;
+
 /// One field that is wrong.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct FieldError {
@@ -161,6 +165,27 @@ impl Error {
     /// `what` (a kind of thing) with this name does not exist.
     pub fn not_found(what: &str, name: impl fmt::Display) -> Self {
         Self::new(Code::NotFound, format!("There is no {what} {name}."))
+    }
+
+    /// The service or environment (`what`) with this name does not exist. Says which do: at most
+    /// [`NAMED`] of the `existing` ones, and the one that may have been meant.
+    pub fn unknown_name(what: &str, name: &str, existing: &[String]) -> Self {
+        let mut detail = format!("Unknown {what} `{name}`.");
+        if let Some(meant) = suggest::nearest(name, existing.iter().map(String::as_str)) {
+            detail += &format!(" Did you mean `{meant}`?");
+        }
+        if !existing.is_empty() {
+            let named = &existing[..existing.len().min(NAMED)];
+            let more = if named.len() < existing.len() { ", and more" } else { "" };
+            detail += &format!(" Existing: {}{more}.", named.join(", "));
+        }
+        Self::new(Code::NotFound, detail)
+    }
+
+    /// Mentions that the request could have created what is missing.
+    pub fn or_create_missing(mut self) -> Self {
+        self.detail += " To create it with this request, set `create_missing` to true.";
+        self
     }
 
     /// Adds a member to the problem.

@@ -409,7 +409,7 @@ macro_rules! text_enum {
             type Err = String;
             fn from_str(text: &str) -> Result<Self, String> {
                 Self::ALL.iter().copied().find(|v| v.as_str() == text)
-                    .ok_or_else(|| format!("{text:?} is none of {}", [$($text),+].join(", ")))
+                    .ok_or_else(|| format!("must be one of {}; {text:?} is not", [$($text),+].join(", ")))
             }
         }
 

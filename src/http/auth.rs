@@ -209,23 +209,32 @@ pub fn unauthenticated() -> Error {
     refused(Code::Unauthenticated, "Send a key, as in `Authorization: Bearer prop_...`.")
 }
 
+/// The key in an `Authorization` header, or what is wrong with it. Its text is never repeated.
+fn bearer(header: &[u8]) -> Result<Token, Error> {
+    let header = std::str::from_utf8(header).unwrap_or_default().trim();
+    let (scheme, key) = header.split_once(' ').unwrap_or((header, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        let missing = if scheme.starts_with("prop_") { " `Bearer` is missing." } else { "" };
+        let detail = format!("The header must be `Authorization: Bearer prop_...`.{missing}");
+        return Err(refused(Code::InvalidKey, &detail));
+    }
+    let key = key.trim();
+    if key.is_empty() {
+        return Err(refused(Code::InvalidKey, "There is no key after `Bearer`."));
+    }
+    Token::parse(key).ok_or_else(|| {
+        let detail = "This is not a key: a key is `prop_` and 36 letters and digits. \
+                      Check that you copied all of it.";
+        refused(Code::InvalidKey, detail)
+    })
+}
+
 async fn identify(headers: &HeaderMap, state: Option<&State>) -> Result<Arc<Caller>, Error> {
     let state = state.ok_or_else(|| Error::internal("no state"))?;
     let Some(header) = headers.get(AUTHORIZATION) else {
         return Err(unauthenticated());
     };
-    let bearer = header
-        .to_str()
-        .ok()
-        .and_then(|text| text.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let token = bearer.and_then(|(_, text)| Token::parse(text.trim()));
-    let token = token.ok_or_else(|| {
-        refused(
-            Code::InvalidKey,
-            "This is not a key of the form `Bearer prop_...`, or a character of it is wrong.",
-        )
-    })?;
+    let token = bearer(header.as_bytes())?;
 
     let digest: [u8; 32] = Sha256::digest(token.reveal()).into();
     if let Some(caller) = state.keys.get(&digest) {
@@ -233,7 +242,12 @@ async fn identify(headers: &HeaderMap, state: Option<&State>) -> Result<Arc<Call
     }
     let hash = token.hash();
     let found = state.db.read(move |db| find(db, &hash)).await?;
-    let found = found.ok_or_else(|| refused(Code::InvalidKey, "This key is not known."))?;
+    let found = found.ok_or_else(|| {
+        refused(
+            Code::InvalidKey,
+            "Unknown key. Check that you copied all of it, and that it is a key of this ledger.",
+        )
+    })?;
     if found.revoked_at.is_some() {
         return Err(refused(Code::RevokedKey, "This key was revoked."));
     }

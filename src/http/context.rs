@@ -132,7 +132,7 @@ impl<S: Requires> Ctx<S> {
         }
         let words: Vec<_> = any_of.iter().map(|scope| format!("`{scope}`")).collect();
         let detail = format!(
-            "This needs a key with the scope {}; the key {:?} has not.",
+            "This needs a key with the scope {}; the key {:?} does not have it.",
             words.join(" or "),
             self.caller.name
         );

@@ -15,6 +15,7 @@ use std::pin::Pin;
 use crate::error::{Code, Error};
 use crate::http::context::State;
 use crate::http::idempotency;
+use crate::suggest::UnknownField;
 
 /// The error that a type gives when its text is malformed: the code goes with the message through serde.
 pub fn malformed<E: serde::de::Error>(code: Code, detail: impl std::fmt::Display) -> E {
@@ -74,6 +75,12 @@ pub async fn read(request: &HttpRequest, payload: Payload) -> Result<web::Bytes,
 
 /// Reads JSON, or says in which field what is wrong.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
+    if body.trim_ascii().is_empty() {
+        return Err(Error::new(Code::MalformedJson, "The body is empty."));
+    }
+    let malformed = |cause: serde_json::Error| {
+        Error::new(Code::MalformedJson, format!("The body is not valid JSON: {cause}."))
+    };
     let mut json = serde_json::Deserializer::from_slice(body);
     let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let cause = error.inner();
@@ -84,9 +91,9 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
                 message.rfind(" at line ").map_or(message.as_str(), |end| &message[..end]);
             return explain(message, &pointer(error.path()));
         }
-        Error::new(Code::MalformedJson, format!("{cause}."))
+        malformed(error.into_inner())
     })?;
-    json.end().map_err(|cause| Error::new(Code::MalformedJson, format!("{cause}.")))?;
+    json.end().map_err(malformed)?;
     Ok(value)
 }
 
@@ -142,14 +149,13 @@ fn explain(message: &str, at: &str) -> Error {
     {
         return Error::field(code, at, detail);
     }
+    if let Some(unknown) = UnknownField::read(message) {
+        let detail = format!("unknown field. {}", unknown.advice());
+        return Error::field(Code::UnknownField, beside(at, unknown.field), detail);
+    }
     let field = message.split('`').nth(1).unwrap_or_default();
     let kind = message.split(' ').take(2).collect::<Vec<_>>().join(" ");
     match kind.as_str() {
-        "unknown field" => Error::field(
-            Code::UnknownField,
-            beside(at, field),
-            message.replacen("unknown field", "there is no field", 1),
-        ),
         "duplicate field" => Error::field(Code::InvalidValue, beside(at, field), "is given twice"),
         "missing field" => Error::field(Code::MissingField, format!("{at}/{field}"), "is missing"),
         "invalid type:" => {

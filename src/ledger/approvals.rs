@@ -2,7 +2,8 @@
 
 use actix_web::{get, post};
 use diesel::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::borrow::Cow;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -93,7 +94,8 @@ pub struct NewApproval {
     pub version: Version,
     /// Where to.
     pub environment: Slug,
-    /// Yes or no.
+    /// Yes or no. `approve` and `reject` are accepted as well.
+    #[serde(deserialize_with = "verdict")]
     pub decision: Verdict,
     /// What else they say.
     pub comment: Option<Prose>,
@@ -106,6 +108,16 @@ pub struct NewApproval {
     /// Its name there; if not said, made of run, approver, decision, and 1 for the first such one in the run. The same one again
     /// is the same approval.
     pub review_id: Option<Line>,
+}
+
+/// The verdict; also where the verb is sent instead of the participle.
+fn verdict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Verdict, D::Error> {
+    let word = Cow::<str>::deserialize(deserializer)?;
+    match &*word {
+        "approve" => Ok(Verdict::Approved),
+        "reject" => Ok(Verdict::Rejected),
+        other => other.parse().map_err(serde::de::Error::custom),
+    }
 }
 
 /// What a list of approvals is ordered by.
@@ -190,7 +202,7 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Approval>, Error> {
 /// Records what somebody said, and lets the deployments that wait for it move on.
 pub fn say(db: &mut Db, actor: &Actor, new: NewApproval) -> Result<(Approval, bool), Error> {
     if !services::lock(db, &new.service)? {
-        return Err(Error::not_found("service", &new.service));
+        return Err(services::unknown(db, &new.service)?);
     }
     let actor = &actor.afresh();
     let environment = environments::find(db, &new.environment)?;

@@ -19,8 +19,8 @@ use crate::http::reply::Reply;
 use crate::ledger::deployments::Role;
 use crate::ledger::environments::Tier;
 use crate::ledger::ids::{DeploymentId, IncidentId};
-use crate::ledger::services;
 use crate::ledger::values::Slug;
+use crate::ledger::{self, services};
 use crate::rules::dora::{self, Commit, Counted, Fix, Incident, Measures, Step, Window};
 use crate::rules::lifecycle::{Kind, State};
 
@@ -173,7 +173,9 @@ fn environments_of(db: &mut Db, question: &Question) -> Result<Vec<String>, Erro
     };
     let found: Vec<String> = query.load(db)?;
     match &question.environment {
-        Some(environment) if found.is_empty() => Err(Error::not_found("environment", environment)),
+        Some(environment) if found.is_empty() => {
+            Err(ledger::environments::unknown(db, environment)?)
+        }
         _ => Ok(found),
     }
 }

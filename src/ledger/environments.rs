@@ -17,8 +17,8 @@ use crate::http::extract::{Body, Query};
 use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::or_conflict;
 use crate::ledger::values::{Line, Slug, Whole, given, nullable, text};
+use crate::ledger::{COMPARED, or_conflict};
 use crate::rules::gate::Policy;
 use crate::{each_backend, text_enum};
 
@@ -329,7 +329,21 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Environment>, Error> {
 pub fn find(db: &mut Db, slug: &str) -> Result<Environment, Error> {
     let found =
         environments::table.find(slug).select(Environment::as_select()).first(db).optional()?;
-    found.ok_or_else(|| Error::not_found("environment", slug))
+    or_unknown(db, found, slug)
+}
+
+fn or_unknown(db: &mut Db, found: Option<Environment>, slug: &str) -> Result<Environment, Error> {
+    match found {
+        Some(environment) => Ok(environment),
+        None => Err(unknown(db, slug)?),
+    }
+}
+
+/// The error for an environment that does not exist. It names some that do.
+pub fn unknown(db: &mut Db, slug: &str) -> Result<Error, Error> {
+    let slugs = environments::table.select(environments::slug).order(environments::slug);
+    let existing: Vec<String> = slugs.limit(COMPARED).load(db)?;
+    Ok(Error::unknown_name("environment", slug, &existing))
 }
 
 fn find_locked(db: &mut Db, slug: &str) -> Result<Environment, Error> {
@@ -344,7 +358,7 @@ fn find_locked(db: &mut Db, slug: &str) -> Result<Environment, Error> {
             environments::table.find(slug).select(Environment::as_select()).first(c).optional()?
         }
     };
-    found.ok_or_else(|| Error::not_found("environment", slug))
+    or_unknown(db, found, slug)
 }
 
 /// Records an environment that another resource named. One that somebody else recorded in the meantime stays as it is.

@@ -19,6 +19,7 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Read};
 use crate::http::extract::Query;
 use crate::http::reply::Reply;
+use crate::ledger;
 use crate::ledger::deployments::find_witnessed;
 use crate::ledger::environments::Environment;
 use crate::ledger::events::{self, About, Entity};
@@ -71,12 +72,11 @@ async fn ask(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
             let now = Timestamp::now();
             let seen = look(db, &service, &environment, &version)?;
             if !seen.has_service {
-                return Err(Error::not_found("service", &service));
+                return Err(ledger::services::unknown(db, &service)?);
             }
-            let here = seen
-                .environment
-                .as_ref()
-                .ok_or_else(|| Error::not_found("environment", &environment))?;
+            let Some(here) = &seen.environment else {
+                return Err(ledger::environments::unknown(db, &environment)?);
+            };
             let release = seen.release.as_ref().ok_or_else(|| {
                 Error::not_found(&format!("release of {service} with version"), &version)
             })?;

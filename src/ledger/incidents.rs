@@ -292,7 +292,7 @@ fn with_deployments(db: &mut Db, incident: Incident) -> Result<IncidentWithDeplo
 
 fn insert(db: &mut Db, actor: &Actor, new: NewIncident) -> Result<IncidentWithDeployments, Error> {
     if !services::lock(db, &new.service)? {
-        return Err(Error::not_found("service", &new.service));
+        return Err(services::unknown(db, &new.service)?);
     }
     environments::find(db, &new.environment)?;
     let incident = Incident {

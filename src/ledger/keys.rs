@@ -82,15 +82,16 @@ impl Key {
 /// A key that was just made. The secret is shown this once.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
+    "key": "prop_4fQ2x0000000000000000000000000000000000",
     "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e40", "name": "pipeline", "scopes": ["read", "deploy"], "prefix": "prop_4fQ2x",
-    "created_at": "2026-02-03T04:05:06.000000Z", "last_used_at": null, "revoked_at": null,
-    "key": "prop_4fQ2x0000000000000000000000000000000000"
+    "created_at": "2026-02-03T04:05:06.000000Z", "last_used_at": null, "revoked_at": null
 }))]
 pub struct CreatedKey {
+    /// The key itself. It is shown only this once. It comes first, so that who searches the answer
+    /// for `prop_` does not find `prefix`.
+    key: String,
     #[serde(flatten)]
     made: Key,
-    /// The key itself. It can't be shown again.
-    key: String,
 }
 
 /// A key to make.
@@ -152,7 +153,7 @@ async fn create(ctx: Ctx<Admin>, body: Body<NewKey>) -> Result<Reply, Error> {
     ctx.write(move |db, actor| {
         let token = Token::generate().map_err(Error::internal)?;
         let made = insert(db, actor, &body.0.name, &body.0.scopes.0, &token)?;
-        let created = CreatedKey { made, key: token.reveal().to_owned() };
+        let created = CreatedKey { key: token.reveal().to_owned(), made };
         Reply::made(&created)
     })
     .await

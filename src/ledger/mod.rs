@@ -50,6 +50,9 @@ pub fn routes(config: &mut ServiceConfig) {
         .configure(deliveries::routes);
 }
 
+/// So many names are compared with an unknown one, to find the one that was meant.
+pub(crate) const COMPARED: i64 = 1000;
+
 /// Turns a violated unique index into the caller's own error.
 pub(crate) fn or_conflict<T>(
     result: QueryResult<T>,

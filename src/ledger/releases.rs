@@ -331,7 +331,7 @@ async fn create(ctx: Ctx<Deploy>, body: Body<NewRelease>) -> Result<Reply, Error
         let service = &body.0.service;
         if !services::lock(db, service)? {
             if !body.0.create_missing {
-                return Err(Error::not_found("service", service));
+                return Err(services::unknown(db, service)?.or_create_missing());
             }
             services::ensure(db, actor, service, None)?;
         }
@@ -545,7 +545,7 @@ fn complete(
     find(db, release.id)
 }
 
-fn addition<T: PartialEq>(
+fn addition<T: PartialEq + Serialize>(
     release: &Release,
     field: &str,
     known: &Option<T>,
@@ -553,10 +553,13 @@ fn addition<T: PartialEq>(
 ) -> Result<Option<T>, Error> {
     match (known, new) {
         (Some(known), Some(new)) if *known != new => {
-            let detail = format!(
-                "version {} of {} is recorded with another {field}",
-                release.version, release.service
-            );
+            let Release { version, service, .. } = release;
+            let detail = match (serde_json::to_value(known), serde_json::to_value(new)) {
+                (Ok(Value::String(known)), Ok(Value::String(new))) => {
+                    format!("version {version} of {service} is recorded with {known}, not {new}")
+                }
+                _ => format!("version {version} of {service} is recorded with other {field}"),
+            };
             Err(Error::field(Code::ReleaseConflict, format!("/{field}"), detail)
                 .with("release_id", release.id))
         }

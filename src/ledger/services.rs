@@ -16,8 +16,8 @@ use crate::http::extract::{Body, Query};
 use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::or_conflict;
 use crate::ledger::values::{Line, Prose, Slug, Url, given, nullable, text};
+use crate::ledger::{COMPARED, or_conflict};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -201,7 +201,17 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Service>, Error> {
 /// The service with this slug, or 404.
 pub fn find(db: &mut Db, slug: &str) -> Result<Service, Error> {
     let found = services::table.find(slug).select(Service::as_select()).first(db).optional()?;
-    found.ok_or_else(|| Error::not_found("service", slug))
+    match found {
+        Some(service) => Ok(service),
+        None => Err(unknown(db, slug)?),
+    }
+}
+
+/// The error for a service that does not exist. It names some that do.
+pub fn unknown(db: &mut Db, slug: &str) -> Result<Error, Error> {
+    let slugs = services::table.select(services::slug).order(services::slug);
+    let existing: Vec<String> = slugs.limit(COMPARED).load(db)?;
+    Ok(Error::unknown_name("service", slug, &existing))
 }
 
 /// Holds the service's row until the transaction ends, so that what is decided about its places is decided one after the

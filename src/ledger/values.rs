@@ -11,6 +11,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::error::Code;
 use crate::http::extract::malformed;
+use crate::rules::github;
 
 /// Declares a text with a form. The pattern is the one that the document shows.
 macro_rules! value {
@@ -52,7 +53,8 @@ macro_rules! value {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(|is| malformed(Code::$code, is))
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(|is| malformed(Code::$code, format_args!("{is}{}", hint(Code::$code, &text))))
             }
         }
 
@@ -64,6 +66,12 @@ macro_rules! value {
         }
         impl ToSchema for $name {}
     };
+}
+
+/// What to send instead of a malformed value, where that can be said.
+fn hint(code: Code, text: &str) -> String {
+    let slug = if code == Code::InvalidSlug { github::slug(text) } else { String::new() };
+    if slug.is_empty() || slug == text { String::new() } else { format!("; try `{slug}`") }
 }
 
 value! {

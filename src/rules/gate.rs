@@ -3,7 +3,8 @@
 //! One rule for the question, for the creation of a deployment and for its start. It is given everything it needs to know
 //! and the time; it reports every reason at once, in the order of [`Code`].
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::tz::TimeZone;
+use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::rules::calendar::{Schedule, Until};
@@ -151,7 +152,7 @@ pub struct Facts {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Decision, example = json!({
     "allowed": false, "evaluated_at": "2026-02-03T04:05:06.000000Z", "reasons": [
-        {"code": "frozen", "detail": "There is a freeze: Quarter end.", "until": "2026-02-05T00:00:00.000000Z",
+        {"code": "frozen", "detail": "Frozen until 5 Feb 00:00 UTC: Quarter end.", "until": "2026-02-05T00:00:00.000000Z",
             "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e44"},
         {"code": "approval_missing", "detail": "production requires 1 approval; release 1.4.2 lacks 1.", "missing": 1}
     ]
@@ -255,16 +256,25 @@ fn frozen(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
     for freeze in &facts.freezes {
         let passes = freeze.is_overridden || facts.is_rollback && freeze.allow_rollback;
         let Some(until) = freeze.schedule.holds(now).filter(|_| !passes) else { continue };
-        let reason = Reason::new(
-            Code::Frozen,
-            format!("There is a freeze: {}.", freeze.reason.trim_end_matches('.')),
-        )
-        .about(&freeze.id);
+        let why = freeze.reason.trim_end_matches('.');
+        let reason = |is: String| Reason::new(Code::Frozen, is).about(&freeze.id);
         reasons.push(match until {
-            Until::At(end) => reason.until(end),
-            Until::Ended => reason,
+            Until::At(end) => {
+                reason(format!("Frozen until {}: {why}.", minute(end, now))).until(end)
+            }
+            Until::Ended => reason(format!("Frozen until somebody ends the freeze: {why}.")),
         });
     }
+}
+
+/// An instant for people, in UTC, to the minute: rounded up, so that it is over by then. The year is
+/// there when it is another one than now.
+fn minute(at: Timestamp, now: Timestamp) -> String {
+    let up = TimestampRound::new().smallest(Unit::Minute).mode(RoundMode::Ceil);
+    let at = at.round(up).unwrap_or(at).to_zoned(TimeZone::UTC);
+    let is_this_year = at.year() == now.to_zoned(TimeZone::UTC).year();
+    let form = if is_this_year { "%-d %b %H:%M UTC" } else { "%-d %b %Y %H:%M UTC" };
+    at.strftime(form).to_string()
 }
 
 fn scanned(facts: &Facts, reasons: &mut Vec<Reason>) {
