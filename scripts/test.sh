@@ -12,7 +12,7 @@ Usage: scripts/test.sh [PART]...
 Runs the tests of the given parts; of every part when none is given.
 
   lint     formatting and lints: cargo fmt, cargo clippy; shellcheck, shfmt; hadolint; actionlint and zizmor for the workflow
-  app      cargo test; the API suite once more through PgBouncer; the API against its document
+  app      cargo test; the API suite once more through PgBouncer; the API against its document; docs/examples
   infra    Terraform and the scripts, against a stand-in for AWS
   browser  the pages, in Chromium
 
@@ -145,6 +145,7 @@ app() {
         step 'the API through PgBouncer' scripts/with-pgbouncer.sh cargo test --locked --test api postgres
     fi
     contract
+    examples
 }
 
 # The API against its document. The binary is the one that `cargo test` has built.
@@ -156,6 +157,16 @@ contract() {
         lacking 'Node.js 18 or later and the packages of tests/contract/typescript' 'a TypeScript client'
     fi
     step 'the API against its document' .venv/contract/bin/pytest tests/contract "${selection[@]}"
+}
+
+# What docs/examples/ shows, run against that binary.
+examples() {
+    python_suite examples 'docs/examples' || return
+    if ! need jq jq || ! need curl curl; then
+        lacking 'jq and curl' 'docs/examples'
+        return
+    fi
+    step 'docs/examples' .venv/examples/bin/pytest tests/examples
 }
 
 infra() {
