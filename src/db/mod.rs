@@ -3,6 +3,8 @@
 //! Nearly every query is written once, against [`Db`]. What the common subset can't express is written once more
 //! generally with [`each_backend!`], which compiles the same source against either backend.
 
+#![allow(missing_docs, reason = "diesel generates public items from `Db` and from the schema")]
+
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::{Connection, PgConnection, QueryResult, SqliteConnection};
 

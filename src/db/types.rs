@@ -235,7 +235,7 @@ macro_rules! identifier {
 
         impl $name {
             /// A fresh identifier.
-            #[allow(clippy::new_without_default)]
+            #[allow(clippy::new_without_default, reason = "every new identifier is another one")]
             pub fn new() -> Self {
                 Self(uuid::Uuid::now_v7())
             }

@@ -266,7 +266,7 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
             (delivery.detail, delivery.deployment_id) = (detail, deployment);
         }
         Err(failure) => {
-            (delivery.outcome, delivery.detail) = (Outcome::Failed, failure.to_string())
+            (delivery.outcome, delivery.detail) = (Outcome::Failed, failure.to_string());
         }
     }
     diesel::update(deliveries::table.find(id)).set(&delivery).execute(db)?;

@@ -113,6 +113,7 @@ pub struct Deployment {
     "decision": {"allowed": true, "reasons": [], "evaluated_at": "2026-02-03T04:05:06.000000Z", "facts": {"step": "start", "requested_by": "pipeline"}}
 }))]
 pub struct DeploymentWithDecision {
+    #[allow(missing_docs, reason = "a comment here would end up in the OpenAPI document")]
     #[diesel(embed)]
     #[serde(flatten)]
     pub deployment: Deployment,

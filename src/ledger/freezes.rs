@@ -299,10 +299,10 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Freeze>, Error> {
                 freezes::ended_at
                     .is_null()
                     .and(freezes::ends_at.is_null().or(freezes::ends_at.gt(now))),
-            )
+            );
         }
         Some(false) => {
-            query = query.filter(freezes::ended_at.is_not_null().or(freezes::ends_at.le(now)))
+            query = query.filter(freezes::ended_at.is_not_null().or(freezes::ends_at.le(now)));
         }
         None => {}
     }

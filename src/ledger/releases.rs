@@ -79,6 +79,7 @@ pub struct Release {
     "commits": [{"sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d", "committed_at": "2026-02-03T03:00:00.000000Z", "is_merge": false}]
 }))]
 pub struct ReleaseWithCommits {
+    #[allow(missing_docs, reason = "a comment here would end up in the OpenAPI document")]
     #[diesel(embed)]
     #[serde(flatten)]
     pub release: Release,

@@ -504,10 +504,10 @@ mod tests {
         (Code::OpenIncident, |f| f.incidents.push(incident())),
         (Code::ApprovalMissing, |f| f.opinions.clear()),
         (Code::ApprovalRejected, |f| {
-            f.opinions.push(opinion("carol", false, "2026-03-02T11:30:00Z"))
+            f.opinions.push(opinion("carol", false, "2026-03-02T11:30:00Z"));
         }),
         (Code::ApprovalExpired, |f| {
-            f.opinions = vec![opinion("bob", true, "2026-03-01T11:00:00Z")]
+            f.opinions = vec![opinion("bob", true, "2026-03-01T11:00:00Z")];
         }),
     ];
 

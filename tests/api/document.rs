@@ -182,10 +182,10 @@ fn misfits(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<Str
         for (field, value) in fields {
             match schema["properties"].get(field) {
                 Some(schema) => {
-                    wrong.extend(misfits(document, schema, value, &format!("{at}/{field}")))
+                    wrong.extend(misfits(document, schema, value, &format!("{at}/{field}")));
                 }
                 None if schema["additionalProperties"] == false => {
-                    wrong.push(format!("{at}/{field} is not known"))
+                    wrong.push(format!("{at}/{field} is not known"));
                 }
                 None => {}
             }

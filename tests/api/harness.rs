@@ -1,7 +1,6 @@
 //! A prop of its own for each test, on a database of its own, asked over real HTTP.
 
-// Two test binaries share this file, and neither uses all of it.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "two test binaries share this file, and neither uses all of it")]
 
 use prop::app::Application;
 use prop::config::Settings;

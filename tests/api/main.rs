@@ -1,5 +1,12 @@
 //! The API over real HTTP: each test runs on SQLite and on PostgreSQL.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test and its helpers fail by panicking"
+)]
+
 mod harness;
 
 mod approvals;

@@ -1,5 +1,12 @@
 //! prop as a process: its command line, its start and its end, and what it does when things around it fail.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test and its helpers fail by panicking"
+)]
+
 #[path = "../api/harness.rs"]
 mod harness;
 mod load;
