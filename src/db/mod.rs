@@ -1,7 +1,7 @@
 //! PostgreSQL and SQLite behind one connection type. Knows no HTTP.
 //!
 //! Nearly every query is written once, against [`Db`]. What the common subset can't express is written once more
-//! generally with [`each_backend!`], which compiles the same source against either backend.
+//! generally with [`each_backend!`](crate::each_backend), which compiles the same source against either backend.
 
 #![allow(missing_docs, reason = "diesel generates public items from `Db` and from the schema")]
 

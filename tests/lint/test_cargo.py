@@ -1,6 +1,7 @@
-"""The dependencies in Cargo.toml: each is used, and each group is sorted."""
+"""The dependencies in Cargo.toml: each is used, sorted, and compiled once."""
 
 import re
+import subprocess
 
 import pytest
 from repository import ROOT, toml
@@ -44,3 +45,15 @@ def test_dependencies_are_sorted_within_their_group(table: str) -> None:
     for group in groups:
         names = re.findall(r"^([\w-]+) *=", group, re.M)
         assert names == sorted(names)
+
+
+def features(edges: str) -> set[str]:
+    """Each crate with the features that a build with these dependencies turns on."""
+    command = ["cargo", "tree", "--locked", "--prefix=none", f"--edges={edges}", "--format={p} {f}"]
+    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return {line.removesuffix(" (*)") for line in output.splitlines()}
+
+
+def test_a_test_build_turns_on_no_more_features() -> None:
+    """Else `cargo run` and `cargo test` each compile the crate and all that depends on it."""
+    assert features("normal,build") <= features("normal,build,dev")
