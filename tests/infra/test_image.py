@@ -176,6 +176,35 @@ def test_it_runs_read_only_as_its_user_on_postgres_by_verified_tls(storage: Stor
 
 
 @needs_containers
+def test_one_docker_run_starts_a_ledger_that_a_volume_keeps(storage: Storage, image: str, tmp_path: Path):
+    """As docs/releasing.md has it: `docker run -p 8080:8080 -v prop:/data -e PROP_ENVIRONMENT=development`."""
+    volume, settings = tmp_path / "volume", {"PROP_ENVIRONMENT": "development"}
+    with running_container(storage, image, free_port(), volumes={"/data": volume}, **settings) as first:
+        first.wait_until_ready()
+        key = re.search(r"export PROP_KEY=(prop_\w+)", first.output.read_text())[1]
+        assert first.get("/v1/status", key)[0] == 200
+        # Other addresses than 127.0.0.1 are the container's, as Docker forwards to them.
+        listening = first.storage.run("cat", "/proc/net/tcp")
+        assert re.search(rf" 00000000:{first.port:04X} 00000000:0000 0A ", listening)
+        assert first.stop() < 5
+    assert (volume / "prop.db").stat().st_uid == 65532
+    with running_container(storage, image, free_port(), volumes={"/data": volume}, **settings) as second:
+        second.wait_until_ready()
+        assert second.get("/v1/status", key)[0] == 200, "the volume has kept the key"
+        second.stop()
+
+
+@needs_containers
+def test_it_can_write_to_its_data_directory_only(storage: Storage, image: str):
+    container = storage.run("buildah", "from", image)
+    root = storage.run("buildah", "mount", container)
+    owned = storage.run("find", root, "-user", "65532", "-printf", "/%P %y %m\\n").splitlines()
+    storage.run("buildah", "rm", container)
+    assert owned == ["/data d 755"]
+    assert storage.inspect(image)["WorkingDir"] == "/data"
+
+
+@needs_containers
 def test_healthcheck_fails_when_prop_is_not_ready(storage: Storage, image: str):
     # Nobody listens at the database's port: prop waits for it, and its own port is not open yet.
     database = f"postgres://prop@127.0.0.1:{free_port()}/prop"

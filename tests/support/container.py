@@ -71,6 +71,7 @@ class Storage:
         if not built.exists():
             put(BINARY, built / "src/target/release/prop")
             subprocess.run(["strip", built / "src/target/release/prop"], check=True)
+            (built / "data").mkdir()
             make_rootfs(rootfs)
             put("/dev/null", extension / "lambda-adapter")
             recipe = self.directory / "rootfs.Dockerfile"
@@ -156,10 +157,17 @@ class Container:
 
 @contextmanager
 def running_container(
-    storage: Storage, image: str, port: int, arguments: tuple[str, ...] = (), files: dict[str, str | bytes] | None = None, **environment: str
+    storage: Storage,
+    image: str,
+    port: int,
+    arguments: tuple[str, ...] = (),
+    files: dict[str, str | bytes] | None = None,
+    volumes: dict[str, Path] | None = None,
+    **environment: str,
 ) -> Iterator[Container]:
     """The image as ECS runs it: by its own user, entry point and environment, the root file system read-only, no capabilities.
-    `files` are there beside what the image has; /tmp can be written to."""
+    `files` are there beside what the image has; /tmp can be written to. `volumes` are directories by the path at which they
+    are mounted; as in Docker, a new one takes the owner and the mode of the image's directory at that path."""
     config = storage.inspect(image)
     source = storage.run("buildah", "from", image)
     bundle = Path(tempfile.mkdtemp(dir=storage.directory))
@@ -172,6 +180,13 @@ def running_container(
         place = bundle / str(number)
         place.write_bytes(content if isinstance(content, bytes) else content.encode())
         mounts.append({"destination": path, "type": "bind", "source": str(place), "options": ["bind", "ro"]})
+    root = storage.run("buildah", "mount", source)
+    for path, volume in (volumes or {}).items():
+        if not volume.exists():
+            storage.run("mkdir", volume)
+            storage.run("chown", f"--reference={root}{path}", volume)
+            storage.run("chmod", f"--reference={root}{path}", volume)
+        mounts.append({"destination": path, "type": "bind", "source": str(volume), "options": ["bind", "rw"]})
     user, group = (int(part) for part in config["User"].split(":"))
     process = {
         "user": {"uid": user, "gid": group},
@@ -186,7 +201,7 @@ def running_container(
             {
                 "ociVersion": "1.0.2",
                 "process": process,
-                "root": {"path": storage.run("buildah", "mount", source), "readonly": True},
+                "root": {"path": root, "readonly": True},
                 "mounts": mounts,
                 "linux": {"namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc")]},
             }
