@@ -23,6 +23,7 @@ Options:
   --dry-run  print what build, image and publish would run, and change nothing
 
 Binaries and archives are in target/dist, or in DIST. The image goes to ghcr.io/prop-ledger/prop, or to RELEASE_IMAGE.
+A Linux binary may require glibc 2.34 at most, or GLIBC_MAX.
 `image` logs in to the registry when GITHUB_TOKEN and GITHUB_ACTOR are set; `publish` runs gh, which reads GH_TOKEN and
 GH_REPO.
 
@@ -35,7 +36,7 @@ END
 readonly EXIT_DIRTY=4 EXIT_MISMATCH=5 EXIT_RELEASED=6
 readonly PLATFORMS="linux-amd64 linux-arm64 macos-arm64"
 # The archives run on systems with this glibc or a later one: RHEL 9, Amazon Linux 2023, Ubuntu 22.04, Debian 12.
-readonly GLIBC_MAX=2.34
+: "${GLIBC_MAX:=2.34}"
 : "${DIST:=$ROOT/target/dist}"
 : "${RELEASE_IMAGE:=ghcr.io/$(tr '[:upper:]' '[:lower:]' <<<"${GITHUB_REPOSITORY:-prop-ledger/prop}")}"
 
@@ -151,7 +152,7 @@ check_elf() {
     readelf --file-header "$2" 2>/dev/null | grep -q "Machine:.*$machine" || die "$2 is not a binary for $1."
     glibc=$(readelf --version-info --wide "$2" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1)
     glibc=${glibc#GLIBC_}
-    [ "$(printf '%s\n' "$glibc" $GLIBC_MAX | sort -V | tail -n 1)" = $GLIBC_MAX ] ||
+    [ "$(printf '%s\n' "$glibc" "$GLIBC_MAX" | sort -V | tail -n 1)" = "$GLIBC_MAX" ] ||
         die "$2 requires glibc $glibc, but releases must run with $GLIBC_MAX. Build it on an older system."
     note "$1 requires glibc $glibc or later"
 }

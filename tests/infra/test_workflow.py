@@ -1,4 +1,4 @@
-"""The workflow as it is written: what must be so whoever changes it."""
+"""ci-cd.yml as it is written: what must be so whoever changes it. test_workflows.py has what holds for every workflow."""
 
 import re
 import tomllib
@@ -6,16 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workflow import FILE, ROOT, load, needs
+from workflow import ROOT, load, needs
 
 WORKFLOW = load()
 JOBS = WORKFLOW["jobs"]
 STEPS = [(name, step) for name, job in JOBS.items() for step in job["steps"]]
-TEXT = FILE.read_text()
-
-
-def uses(job: str) -> set[str]:
-    return {step["uses"].partition("@")[0] for step in JOBS[job]["steps"] if "uses" in step}
 
 
 def runs(job: str) -> str:
@@ -31,10 +26,6 @@ def all_needs(job: str) -> set[str]:
     """Everything that must have succeeded before."""
     direct = needs(JOBS[job])
     return set(direct).union(*(all_needs(one) for one in direct))
-
-
-def test_it_is_the_only_one() -> None:
-    assert [file.name for file in FILE.parent.iterdir()] == [FILE.name]
 
 
 def test_production_comes_after_staging_and_its_environment() -> None:
@@ -77,56 +68,6 @@ def test_one_image_goes_through_by_one_digest() -> None:
         assert all('"$DIGEST"' in step["run"] for step in acting)
 
 
-def test_every_action_is_pinned_and_says_its_version() -> None:
-    lines = re.findall(r"uses: (.*)", TEXT)
-    assert len(lines) == len([step for _, step in STEPS if "uses" in step])
-    for line in lines:
-        assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
-
-
-def test_the_table_of_actions_is_this() -> None:
-    table = re.findall(r"^\| ([\w./-]+) \| (v[\d.]+) \| `([0-9a-f]{40})` \| (.{30,}) \|$", (ROOT / "docs/actions.md").read_text(), re.MULTILINE)
-    used = set(re.findall(r"uses: ([\w./-]+)@([0-9a-f]{40}) # (v\S+)", TEXT))
-    assert {(action, commit, version) for action, version, commit, _ in table} == used
-    assert len(table) == len(used), "one version of each"
-
-
-def test_images_of_services_are_pinned() -> None:
-    images = [service["image"] for job in JOBS.values() for service in job.get("services", {}).values()]
-    assert images and all(re.search(r"@sha256:[0-9a-f]{64}$", image) for image in images)
-
-
-# What a job must do to be given a permission: an action it uses, or what its commands call.
-# What needs a permission; any of several.
-REASONS = {
-    ("contents", "read"): ("actions/checkout",),
-    ("id-token", "write"): ("aws-actions/configure-aws-credentials",),
-    ("attestations", "write"): ("actions/attest",),
-    ("security-events", "write"): ("github/codeql-action/upload-sarif",),
-    ("pull-requests", "write"): ("plan-comment.sh",),
-    ("actions", "read"): ("record-approval.sh", "github/codeql-action/upload-sarif"),
-}
-
-
-def test_nobody_may_do_more_than_they_do() -> None:
-    assert WORKFLOW["permissions"] == {}
-    for name, job in JOBS.items():
-        needed = {permission for permission, reasons in REASONS.items() if any(reason in uses(name) or reason in runs(name) for reason in reasons)}
-        assert set(job["permissions"].items()) == needed, name
-
-
-def test_checking_out_leaves_no_token_behind() -> None:
-    checkouts = [step for _, step in STEPS if step.get("uses", "").startswith("actions/checkout@")]
-    assert len(checkouts) == len(JOBS)
-    assert all(step["with"] == {"persist-credentials": False} for step in checkouts)
-
-
-def test_every_job_ends_some_time() -> None:
-    for name, job in JOBS.items():
-        assert 0 < job["timeout-minutes"] <= 60, name
-        assert job["runs-on"] == "ubuntu-24.04", "a runner of a known version"
-
-
 def test_deployments_wait_for_each_other_and_are_never_cancelled() -> None:
     for name in JOBS:
         if re.search(r"deploy\.sh|rollback\.sh", runs(name)):
@@ -135,20 +76,6 @@ def test_deployments_wait_for_each_other_and_are_never_cancelled() -> None:
     # A whole run is cancelled by a newer one of the same pull request only.
     assert WORKFLOW["concurrency"]["cancel-in-progress"] == "${{ github.event_name == 'pull_request' }}"
     assert WORKFLOW["concurrency"]["group"].endswith("${{ github.event.pull_request.number || github.run_id }}")
-
-
-def test_what_is_longer_than_a_few_lines_is_a_script() -> None:
-    for name, step in STEPS:
-        lines = step.get("run", "").strip().splitlines()
-        assert len(lines) <= 3, f"{name}: {step}"
-    for script in set(re.findall(r"\./(scripts/[\w-]+\.sh)", TEXT)):
-        assert (ROOT / script).stat().st_mode & 0o111, f"{script} is not there, or can't be run"
-
-
-def test_nothing_from_outside_is_put_into_a_command() -> None:
-    """An expression in a command is text that a shell reads: it comes by the environment, which it does not."""
-    for _, step in STEPS:
-        assert "${{" not in step.get("run", "")
 
 
 def test_a_pull_request_of_a_fork_sees_no_secret() -> None:

@@ -27,9 +27,9 @@ SERVER = "https://github.com"
 SCOPES = ("actions", "attestations", "contents", "id-token", "pull-requests", "security-events")
 
 
-def load() -> dict:
-    """The workflow. YAML takes the key `on` for a truth."""
-    workflow = yaml.safe_load(FILE.read_text())
+def load(file: Path = FILE) -> dict:
+    """A workflow. YAML takes the key `on` for a truth."""
+    workflow = yaml.safe_load(file.read_text())
     workflow["on"] = workflow.pop(True)
     return workflow
 
