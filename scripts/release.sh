@@ -38,7 +38,7 @@ readonly PLATFORMS="linux-amd64 linux-arm64 macos-arm64"
 # The archives run on systems with this glibc or a later one: RHEL 9, Amazon Linux 2023, Ubuntu 22.04, Debian 12.
 : "${GLIBC_MAX:=2.34}"
 : "${DIST:=$ROOT/target/dist}"
-: "${RELEASE_IMAGE:=ghcr.io/$(tr '[:upper:]' '[:lower:]' <<<"${GITHUB_REPOSITORY:-prop-ledger/prop}")}"
+: "${RELEASE_IMAGE:=ghcr.io/prop-ledger/prop}"
 
 # version: the one in Cargo.toml.
 version() { sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1; }
@@ -168,7 +168,7 @@ archive() {
     install -m 644 LICENSE README.md prop.toml.example "$WORK/$name"
     ! is_native "$platform" || check_version "$WORK/$name/prop" "$(version) "
     tar --create --directory "$WORK" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$(git log -1 --format=%ct)" \
-        "$name" | gzip --no-name --best >"$DIST/$name.tar.gz"
+        "$name" | gzip --no-name >"$DIST/$name.tar.gz"
     (cd "$DIST" && sha256sum prop-*.tar.gz >SHA256SUMS)
     done_with "$DIST/$name.tar.gz"
 }
