@@ -1,40 +1,40 @@
 # shellcheck shell=bash
-# How the scripts call AWS: sourced after lib.sh. Works with the AWS CLI 1 and 2.
+# Calls AWS with the AWS CLI, version 1 or 2. Source it after lib.sh.
 
-# The CLI waits and asks again when AWS throttles.
+# The CLI waits and retries when AWS throttles a call.
 export AWS_RETRY_MODE=${AWS_RETRY_MODE:-standard} AWS_MAX_ATTEMPTS=${AWS_MAX_ATTEMPTS:-8}
 
-# call SERVICE OPERATION...: JSON on standard output. What AWS has against it stays for aws_said.
-call() { aws "$@" --output json 2>"$WORK/aws-said"; }
+# aws_json SERVICE OPERATION...: prints the response as JSON. When the call fails, aws_error prints the reason.
+aws_json() { aws "$@" --output json 2>"$WORK/aws-error"; }
 
-# aws_said: why the last call failed, in one line.
-aws_said() {
-    local said denied='is not authorized to perform: ([a-zA-Z0-9:-]+)'
-    said=$(tr -s '\n' ' ' <"$WORK/aws-said")
-    if [[ $said =~ $denied ]]; then
+# aws_error: prints why the last call failed, in one line.
+aws_error() {
+    local error denied='is not authorized to perform: ([a-zA-Z0-9:-]+)'
+    error=$(tr -s '\n' ' ' <"$WORK/aws-error")
+    if [[ $error =~ $denied ]]; then
         echo "AWS denies ${BASH_REMATCH[1]} to ${IDENTITY:-these credentials}."
-    elif [[ $said =~ (ExpiredToken|InvalidClientTokenId|UnrecognizedClient|Unable to locate credentials) ]]; then
-        echo "There are no valid AWS credentials (${BASH_REMATCH[1]})."
+    elif [[ $error =~ (ExpiredToken|InvalidClientTokenId|UnrecognizedClient|Unable to locate credentials) ]]; then
+        echo "The AWS credentials are missing or not valid (${BASH_REMATCH[1]}). Run 'aws configure' or 'aws sso login'."
     else
-        said=${said#*operation: }
-        echo "${said:-The AWS CLI failed without a word.}"
+        error=${error#*operation: }
+        echo "${error:-The AWS CLI failed without an error message.}"
     fi
 }
 
-# alter SERVICE OPERATION...: a call that changes something; a dry run prints it, and answers nothing.
-alter() {
+# aws_change SERVICE OPERATION...: a call that changes something. In a dry run it is printed, and there is no response.
+aws_change() {
     if [ "$DRY_RUN" = yes ]; then
-        change aws "$@"
+        run_or_print aws "$@"
     else
-        call "$@"
+        aws_json "$@"
     fi
 }
 
-# identify: who calls, and in which account; refuses another account than AWS_ACCOUNT_ID, if that is set.
-identify() {
+# check_identity: sets IDENTITY and ACCOUNT. Ends the script if AWS_ACCOUNT_ID is set and names another account.
+check_identity() {
     local caller
-    caller=$(call sts get-caller-identity) || die "$EXIT_PREFLIGHT" "$(aws_said)"
+    caller=$(aws_json sts get-caller-identity) || die "$EXIT_PREFLIGHT" "$(aws_error)"
     IDENTITY=$(jq -r .Arn <<<"$caller") ACCOUNT=$(jq -r .Account <<<"$caller")
     [ "${AWS_ACCOUNT_ID:-$ACCOUNT}" = "$ACCOUNT" ] ||
-        die "$EXIT_PREFLIGHT" "These credentials are of account $ACCOUNT, but AWS_ACCOUNT_ID is $AWS_ACCOUNT_ID."
+        die "$EXIT_PREFLIGHT" "The credentials belong to account $ACCOUNT, but AWS_ACCOUNT_ID is $AWS_ACCOUNT_ID."
 }

@@ -1,43 +1,62 @@
 #!/usr/bin/env bash
-# Measures prop on PostgreSQL, beside pgbench running the same statements, and on SQLite.
+# Measures prop on PostgreSQL and SQLite, and pgbench with the same statements.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-DEPLOYMENTS=${DEPLOYMENTS:-1000000} # rows to measure on; a multiple of 1000
-DURATION=${DURATION:-10}            # seconds of each run
-ROUNDS=${ROUNDS:-3}                 # runs of each kind, interleaved; the median counts
+DEPLOYMENTS=${DEPLOYMENTS:-1000000}
+DURATION=${DURATION:-10}
+ROUNDS=${ROUNDS:-3}
 CONNECTIONS=${CONNECTIONS:-32}
-STARTS=${STARTS:-11} # starts that are timed; the median counts
+STARTS=${STARTS:-11}
 KINDS=(read list record)
 
 usage() {
     cat <<END
 Usage: scripts/bench.sh
+Measure prop's throughput, latency, start time and memory on PostgreSQL and SQLite, and print Markdown tables.
 
-Builds prop, fills a throw-away PostgreSQL (durability as it is by default) and a SQLite file with deployments, and runs
-three kinds of work: read one deployment, list a place's latest 50, record a deployment. Ends in a Markdown table.
+The script builds prop and fills a temporary PostgreSQL (with default durability settings) and a SQLite file. It runs three
+kinds of requests: read one deployment, list the latest 50 deployments of a place (a service in an environment), and record a
+deployment. On PostgreSQL, pgbench runs the same statements for comparison. All servers listen on 127.0.0.1 and are deleted at
+the end. The script needs Rust, PostgreSQL's server with pgbench, sqlite3, wrk and curl (Debian packages: postgresql,
+postgresql-contrib, sqlite3, wrk, curl).
 
-Needs Rust, PostgreSQL's server with pgbench, sqlite3, wrk, curl (Debian: postgresql postgresql-contrib sqlite3 wrk curl).
-Everything is on 127.0.0.1 and gone at the end.
+Options:
+  -h, --help   print this help
 
-Variables: DEPLOYMENTS=$DEPLOYMENTS DURATION=$DURATION (seconds) ROUNDS=$ROUNDS CONNECTIONS=$CONNECTIONS STARTS=$STARTS
+Environment:
+  DEPLOYMENTS  number of deployments in the database, a multiple of 1000 (now: $DEPLOYMENTS)
+  DURATION     seconds of each run (now: $DURATION)
+  ROUNDS       runs of each kind, interleaved; the tables have the median (now: $ROUNDS)
+  CONNECTIONS  concurrent connections (now: $CONNECTIONS)
+  STARTS       measured starts of prop; the tables have the median (now: $STARTS)
+
+Examples:
+  DEPLOYMENTS=10000 DURATION=2 ROUNDS=1 scripts/bench.sh
+
+Exit codes:
+  0  done
+  1  a server or a request failed
+  2  wrong argument or a missing tool
+  If the build fails, the exit code is that of cargo.
 END
 }
 
 case ${1:-} in
     '') ;;
     -h | --help) usage && exit ;;
-    *) usage >&2 && exit 2 ;;
+    -*) echo "bench.sh: unknown option '$1'. See bench.sh --help." >&2 && exit 2 ;;
+    *) echo "bench.sh: unexpected argument '$1'. See bench.sh --help." >&2 && exit 2 ;;
 esac
 
 PG_BIN=$(compgen -G '/usr/lib/postgresql/*/bin' | sort -V | tail -n 1) || PG_BIN=$(dirname "$(command -v initdb)")
 for tool in "$PG_BIN/initdb" "$PG_BIN/pgbench" "$PG_BIN/psql" sqlite3 wrk curl; do
-    command -v "$tool" >/dev/null || { echo "scripts/bench.sh: $tool is missing" >&2 && exit 2; }
+    command -v "$tool" >/dev/null || { echo "bench.sh: $tool not found. See bench.sh --help for the packages that it needs." >&2 && exit 2; }
 done
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/prop-bench.XXXXXX")
 prop_pid=
-declare -A rate half most ratio base # results, by "database kind"
+declare -A rate p50 p99 ratio pgbench_rate # results, by "DATABASE KIND"
 
 as_server() {
     if [ "$(id -u)" = 0 ]; then setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; else "$@"; fi
@@ -69,7 +88,7 @@ free_port() {
     done
 }
 
-# Of an even number of values, the mean of the two in the middle: never the better one.
+# median: prints the median of the lines of standard input. For an even number, the mean of the two in the middle.
 median() { sort -n | awk '{ value[NR] = $1 } END { print (value[int((NR + 1) / 2)] + value[int(NR / 2) + 1]) / 2 }'; }
 
 start_cluster() {
@@ -85,7 +104,7 @@ start_cluster() {
     export PGDATABASE=prop
 }
 
-# start_prop DATABASE_URL: leaves its pid, and in `ready_ms` the time until /readyz answered 200. Its log goes to a file.
+# start_prop DATABASE_URL: starts prop, and sets prop_pid, and ready_ms to the time until /readyz returned 200.
 start_prop() {
     local from=$EPOCHREALTIME status='' to
     DATABASE_URL=$1 PROP_HTTP__PORT=$port "$prop" >>"$work/prop.log" 2>&1 &
@@ -104,7 +123,7 @@ start_prop() {
     ready_ms=$(((${to/[.,]/} - ${from/[.,]/}) / 1000))
 }
 
-# start_time DATABASE_URL: the median of several starts, in milliseconds.
+# start_time DATABASE_URL: prints the median time of several starts, in milliseconds.
 start_time() {
     for _ in $(seq "$STARTS"); do
         start_prop "$1"
@@ -113,53 +132,54 @@ start_time() {
     done | median
 }
 
-# memory FIELD: of the running prop, in MB.
+# memory FIELD: prints a memory figure of the running prop, in MB.
 memory() { awk -v field="$1:" '$1 == field { printf "%.1f", $2 / 1024 }' "/proc/$prop_pid/status"; }
 
-# ask KIND: one run of wrk: "requests/s p50 p99 failed". Patient for longer than prop is: a slow answer is measured, not lost.
-ask() {
+# run_wrk KIND: one run of wrk. Prints "requests/s p50 p99 failed". The timeout is longer than prop's, so that slow responses are
+# measured too.
+run_wrk() {
     LUA_PATH='scripts/bench/?.lua' BENCH_DEPLOYMENTS=$DEPLOYMENTS \
         wrk -t2 -c"$CONNECTIONS" -d"${DURATION}s" --timeout 15s -s "scripts/bench/$1.lua" "http://127.0.0.1:$port" | awk '/^RESULT/ { print $2, $3, $4, $5 }'
 }
 
-# compare KIND: one run of pgbench: transactions per second.
-compare() {
-    # What prop binds is bound here, too, limits included: a constant in its place is planned differently.
+# run_pgbench KIND: one run of pgbench. Prints transactions per second.
+run_pgbench() {
+    # Limits are parameters, as in prop's statements: PostgreSQL may choose another plan for a constant.
     "$PG_BIN/pgbench" -n -M prepared -c "$CONNECTIONS" -j 2 -T "$DURATION" -D deployments="$DEPLOYMENTS" -D one=1 -D page=51 \
         -f "scripts/bench/$1.sql" \
         >"$work/pgbench.log" 2>&1 || { tail "$work/pgbench.log" >&2 && exit 1; }
     awk '/^tps/ { printf "%.0f\n", $3 }' "$work/pgbench.log"
 }
 
-# measure DATABASE: every kind of work, interleaved.
+# measure DATABASE: runs all kinds of requests, interleaved.
 measure() {
     local database=$1 kind result at
     for round in $(seq "$ROUNDS"); do
         for kind in "${KINDS[@]}"; do
-            result=$(ask "$kind")
+            result=$(run_wrk "$kind")
             echo "$result" >>"$work/$database.$kind"
             echo "$database, round $round, $kind: $result" >&2
-            [ "${result##* }" = 0 ] || { echo "requests failed" >&2 && exit 1; }
+            [ "${result##* }" = 0 ] || { echo "bench.sh: ${result##* } requests failed" >&2 && exit 1; }
             if [ "$database" = PostgreSQL ]; then
-                compare "$kind" | tee -a "$work/pgbench.$kind" >&2
+                run_pgbench "$kind" | tee -a "$work/pgbench.$kind" >&2
             fi
         done
     done
     for kind in "${KINDS[@]}"; do
         at="$database $kind"
         rate[$at]=$(cut -d' ' -f1 "$work/$database.$kind" | median)
-        half[$at]=$(cut -d' ' -f2 "$work/$database.$kind" | median)
-        most[$at]=$(cut -d' ' -f3 "$work/$database.$kind" | median)
-        base[$at]=-
+        p50[$at]=$(cut -d' ' -f2 "$work/$database.$kind" | median)
+        p99[$at]=$(cut -d' ' -f3 "$work/$database.$kind" | median)
+        pgbench_rate[$at]=-
         ratio[$at]=-
         if [ "$database" = PostgreSQL ]; then
-            base[$at]=$(median <"$work/pgbench.$kind")
-            ratio[$at]=$(awk -v a="${rate[$at]}" -v b="${base[$at]}" 'BEGIN { printf "%.2f", a / b }')
+            pgbench_rate[$at]=$(median <"$work/pgbench.$kind")
+            ratio[$at]=$(awk -v a="${rate[$at]}" -v b="${pgbench_rate[$at]}" 'BEGIN { printf "%.2f", a / b }')
         fi
     done
 }
 
-# bench DATABASE URL: start time, memory, and the three kinds of work.
+# bench DATABASE URL: measures start time, memory and the three kinds of requests.
 declare -A starts idle loaded
 bench() {
     starts[$1]=$(start_time "$2")
@@ -190,16 +210,16 @@ DATABASE_URL=sqlite:$sqlite_file "$prop" migrate
 sqlite3 -bail -cmd '.parameter init' -cmd ".parameter set @deployments $DEPLOYMENTS" "$sqlite_file" <scripts/bench/load.sqlite.sql
 bench SQLite "sqlite:$sqlite_file"
 
-printf '\n| database | work | requests/s | p50 ms | p99 ms | pgbench tps | ratio |\n|---|---|--:|--:|--:|--:|--:|\n'
+printf '\n| database | request | requests/s | p50 ms | p99 ms | pgbench tps | ratio |\n|---|---|--:|--:|--:|--:|--:|\n'
 for database in PostgreSQL SQLite; do
     for kind in "${KINDS[@]}"; do
         at="$database $kind"
-        echo "| $database | $kind | ${rate[$at]} | ${half[$at]} | ${most[$at]} | ${base[$at]} | ${ratio[$at]} |"
+        echo "| $database | $kind | ${rate[$at]} | ${p50[$at]} | ${p99[$at]} | ${pgbench_rate[$at]} | ${ratio[$at]} |"
     done
 done
 printf '\n| | PostgreSQL | SQLite |\n|---|--:|--:|\n'
-echo "| ready after, ms | ${starts[PostgreSQL]} | ${starts[SQLite]} |"
+echo "| time until ready, ms | ${starts[PostgreSQL]} | ${starts[SQLite]} |"
 echo "| memory idle, MB | ${idle[PostgreSQL]} | ${idle[SQLite]} |"
-echo "| memory at most under load, MB | ${loaded[PostgreSQL]} | ${loaded[SQLite]} |"
+echo "| peak memory under load, MB | ${loaded[PostgreSQL]} | ${loaded[SQLite]} |"
 printf '\nBinary, stripped: %s MB. ' "$(awk -v bytes="$(stat -c %s "$prop")" 'BEGIN { printf "%.1f", bytes / 1e6 }')"
-echo "$DEPLOYMENTS deployments, $CONNECTIONS connections, $ROUNDS x $DURATION s of each, $(nproc) cores, $("$PG_BIN/postgres" --version)."
+echo "$DEPLOYMENTS deployments, $CONNECTIONS connections, $ROUNDS runs of $DURATION s each, $(nproc) cores, $("$PG_BIN/postgres" --version)."

@@ -1,29 +1,31 @@
 #!/usr/bin/env bash
-# Says what an environment costs a month, before it is made.
+# Estimates the monthly cost of an environment.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
 usage() {
     cat <<END
-Usage: scripts/cost.sh ENVIRONMENT [--json]
+Usage: scripts/cost.sh ENVIRONMENT [OPTION]...
+Estimate the monthly cost of an environment ($(list_environments)) in USD.
 
-Estimates what an environment ($(environments)) costs a month, from its tfvars, the defaults in variables.tf, and the dated
-prices in scripts/cost/REGION.tsv: line by line, the same stack with one NAT gateway instead of endpoints, and what auto-stop
-saves. Asks nobody: needs neither AWS credentials nor Terraform. What depends on use is named, and not counted.
+The estimate is computed from the environment's tfvars file, the defaults in variables.tf and the dated prices in
+scripts/cost/REGION.tsv. It also has the cost with a NAT gateway instead of endpoints, and the saving by auto-stop. Costs that
+depend on usage are listed, but not counted. The script needs jq, but neither AWS credentials nor Terraform.
 
-  --json   print JSON
-  --help   this
+Options:
+  --json      print JSON
+  -h, --help  print this help
 
-Example:
-
+Examples:
   scripts/cost.sh staging
   scripts/cost.sh production --json | jq .total
 
-Needs jq.
-
-Exit codes: 0 done; 1 the tfvars can't be read, or something in them has no price; 2 an argument is wrong; 3 jq or the prices
-of the region are missing.
+Exit codes:
+  0  done
+  1  the tfvars file cannot be read, or a resource has no price in the table
+  2  wrong argument
+  3  jq or the price table of the region is missing
 END
 }
 
@@ -36,26 +38,26 @@ for argument in "$@"; do
             usage
             exit
             ;;
-        -*) misused "There is no option '$argument'." ;;
+        -*) unknown_option "$argument" ;;
         *)
-            [ -z "${ENVIRONMENT:-}" ] || misused "'$argument' is one argument too many."
+            [ -z "${ENVIRONMENT:-}" ] || unexpected_argument "$argument"
             use_environment "$argument"
             ;;
     esac
 done
 [ -n "${ENVIRONMENT:-}" ] || use_environment ''
-need jq
+require_tools jq
 
 tables=$ROOT/scripts/cost
-# read_hcl FILE FUNCTION: as JSON, by a function of hcl.jq.
-read_hcl() { jq -Rs -L "$tables" "include \"hcl\"; $2" "$1" || die "$1 can't be read: it may hold nothing but literal values."; }
+# read_hcl FILE FUNCTION: prints the file as JSON, converted by a function of hcl.jq.
+read_hcl() { jq -Rs -L "$tables" "include \"hcl\"; $2" "$1" || die "Cannot read $1: it must contain literal values only."; }
 defaults=$(read_hcl "$TERRAFORM_DIR/variables.tf" defaults)
 overrides=$(read_hcl "$TERRAFORM_DIR/envs/$ENVIRONMENT.tfvars" tfvars)
 settings=$(jq -n --argjson defaults "$defaults" --argjson overrides "$overrides" '$defaults * $overrides')
 prices=$tables/$(jq -r .region <<<"$settings").tsv
-[ -f "$prices" ] || die "$EXIT_PREFLIGHT" "There are no prices of that region: $prices is missing."
+[ -f "$prices" ] || die "$EXIT_PREFLIGHT" "There is no price table for this region: $prices not found."
 estimate=$(jq -n --argjson settings "$settings" --rawfile prices "$prices" -f "$tables/estimate.jq") ||
-    die "No estimate for $ENVIRONMENT: see above."
+    die "Cannot estimate the cost of $ENVIRONMENT; see above."
 
 if [ "$json" = yes ]; then
     printf '%s\n' "$estimate"
@@ -71,15 +73,15 @@ jq -r '
         + (if .stand_in then "*" else " " end) + (.usd | money | right(8));
     def sum($what): ($what | left(57)) + (. | money | right(8));
 
-    "\(.environment) in \(.region): USD a month of \(.hours) hours, at prices of \(.prices_from) to \(.prices_to)",
+    "\(.environment) in \(.region): USD per month of \(.hours) hours, at prices from \(.prices_from) to \(.prices_to)",
     "",
     (.lines[] | row),
     (.total | sum("Total")),
     "",
     (.with_nat.total | sum("With one NAT gateway instead of endpoints")),
-    (.total - .with_nat.total | "  endpoints cost \(fabs | money) \(if . > 0 then "more" else "less" end), and nothing in the private subnets has a way out"),
-    (.auto_stop | if .on then .saves | sum("Saved by auto-stop") else .saves | sum("Auto-stop, which is off, would save") end),
-    "  tasks for \(.auto_stop.task_hours | amount) hours and the database for \(.auto_stop.database_hours | amount); load balancer and endpoints run on",
+    (.total - .with_nat.total | "  endpoints cost \(fabs | money) \(if . > 0 then "more" else "less" end); without a NAT gateway, private subnets have no internet access"),
+    (.auto_stop | if .on then .saves | sum("Saved by auto-stop") else .saves | sum("Possible saving by auto-stop, which is off") end),
+    "  with auto-stop, tasks run \(.auto_stop.task_hours | amount) hours and the database \(.auto_stop.database_hours | amount); load balancer and endpoints always run",
     "",
     "Not counted: \(.not_counted | join(", ")).",
     (.notes[] | "* \(.)")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts a version into an environment, proves that it runs there, and goes back by itself when it does not.
+# Deploys a version to an environment, verifies that it runs, and rolls back if it does not.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/aws.sh"
@@ -10,62 +10,64 @@ readonly EXIT_BLOCKED=4 EXIT_RUNNING=5 EXIT_ROLLED_BACK=6 EXIT_NOT_ROLLED_BACK=7
 
 usage() {
     cat <<'END'
-Usage: scripts/deploy.sh <environment> <version or digest> [OPTION]...
+Usage: scripts/deploy.sh ENVIRONMENT VERSION|DIGEST [OPTION]...
+Deploy an image from ECR to an environment, verify that it runs, and roll back if it does not.
 
-Deploys an image that is in ECR, named by its tag or digest. Asks prop's gate first and records what happens there; registers
-a task definition with the image by digest; updates the service and watches until ECS says that this very rollout is
-complete; then asks the load balancer for its targets and the service itself for /health and /version. When anything of
-that fails, it puts back what ran before and says why.
+The script checks prop's gate and records the deployment there. It registers a task definition with the image by digest,
+updates the ECS service and waits until ECS reports this rollout as complete. Then it checks the load balancer's targets and
+the service's /health and /version. If a step fails, it restores the previous revision and prints the reason.
 
+Options:
+  --migrate-first     run `prop migrate` with the new image as a separate task first; if it fails, do not update the service
+  --wake              start a stopped environment first; without this option, the deployment is rejected
+  --force             override active freezes in prop; needs --reason. Other rules of the gate still apply
+  --reason TEXT       why the deployment is made; prop records it
+  --require-ledger    stop if prop cannot be reached; by default, the deployment continues and is reported to prop later
+  --take-over         replace a deployment that is still running; prop records that one as cancelled
+  --resume            watch and finish the rollout that an interrupted run started
+  --rollback          deregister the replaced revision afterwards, so that no later rollback uses it (rollback.sh sets this)
+  --release VERSION   version to record in prop; needed if the image is given by digest and has no tag
+  --service NAME      name of the service in prop (default: prop)
+  --timeout SECONDS   maximum duration of the rollout (default: 900)
+  --dry-run           print the calls that would change something, without making them
+  --json              print the result as JSON to standard output
+  -h, --help          print this help
+
+Environment:
+  PROP_URL            address of prop; without PROP_URL and PROP_KEY, the deployment is not recorded
+  PROP_KEY            key for prop with the scopes read and deploy, and override for --force
+  PROP_SPOOL          file for reports that could not be sent to prop (default: .prop-spool.jsonl)
+  SLACK_WEBHOOK_URL   Slack webhook that receives the outcome in one line
+  APP_URL             address of the service (default: the load balancer's address); needed with a certificate
+  AWS_ACCOUNT_ID      stop if the credentials belong to another account
+  AWS_REGION          AWS region (default: ap-south-1)
+
+Examples:
   scripts/deploy.sh staging 1.4.2
   scripts/deploy.sh production sha256:9f86d081884c... --migrate-first
   scripts/deploy.sh production 1.4.3 --force --reason 'Card payments are down.'
-  scripts/deploy.sh staging 1.4.2 --resume          after Ctrl-C: goes on watching
-
-Options:
-  --migrate-first     run `prop migrate` of the new image as a task of its own first; if it fails, the service is not touched
-  --wake              an environment that was stopped is started first; without this it is refused
-  --force             pass freezes with an override in prop, which needs --reason; nothing else is passed
-  --reason TEXT       why; recorded
-  --require-ledger    refuse when prop can't be reached, instead of going ahead and telling it later
-  --take-over         go ahead although another deployment is running, which prop then takes for cancelled
-  --resume            watch the rollout that an interrupted run has left, and finish it
-  --rollback          it leaves what is not good: afterwards nothing goes back to that (rollback.sh says so)
-  --release VERSION   the version's name in prop, when its image is named by digest and no tag tells
-  --service NAME      the service's name in prop (prop)
-  --timeout SECONDS   how long a rollout may take (900)
-  --dry-run           print every call that would change something, and make none
-  --json              the result as JSON on standard output
-  --help
-
-Variables:
-  PROP_URL, PROP_KEY  the ledger, and a key for it with the scopes read and deploy (override for --force)
-  PROP_SPOOL          where to keep what a ledger that is away is told later (.prop-spool.jsonl)
-  SLACK_WEBHOOK_URL   is told the outcome in one line
-  APP_URL             where the service answers, if not at its load balancer's own name (as with a certificate)
-  AWS_ACCOUNT_ID      refuse any other account
-  AWS_REGION          ap-south-1
+  scripts/deploy.sh staging 1.4.2 --resume
 
 Exit codes:
-  0    deployed, and proven to run
-  1    something unexpected
-  2    an argument is wrong
-  3    preflight: something is missing or denied; nothing was changed
-  4    prop's gate keeps it back; nothing was changed
+  0    deployed and verified
+  1    unexpected error
+  2    wrong argument
+  3    preflight check failed: something is missing or access is denied; nothing was changed
+  4    blocked by prop's gate; nothing was changed
   5    another deployment is running; nothing was changed
-  6    it failed, and what ran before is back
-  7    it failed, and what ran before could not be put back: look at it
-  8    it took too long, and what ran before is back
-  9    the migration failed; the service was not touched
-  130  interrupted; it says what state things are in
+  6    deployment failed; the previous revision is running again
+  7    deployment failed and the rollback failed: check the environment
+  8    rollout timed out; the previous revision is running again
+  9    migration failed; the service was not updated
+  130  interrupted; the script prints the current state
 END
 }
 
-# --- What is asked
+# --- Arguments
 
 WANTED='' RELEASE='' TIMEOUT=900
 MIGRATE_FIRST=no WAKE=no FORCE=no REASON='' REQUIRE_LEDGER=no TAKE_OVER=no RESUME=no ROLLBACK=no JSON=no
-GIVEN_TOO=() # what --resume wants to be given again
+RESUME_ARGUMENTS=() # options to repeat with --resume
 
 read_arguments() {
     local words=()
@@ -81,12 +83,12 @@ read_arguments() {
             --require-ledger) REQUIRE_LEDGER=yes ;;
             --take-over) TAKE_OVER=yes ;;
             --resume) RESUME=yes ;;
-            --rollback) ROLLBACK=yes GIVEN_TOO+=("$1") ;;
+            --rollback) ROLLBACK=yes RESUME_ARGUMENTS+=("$1") ;;
             --dry-run) DRY_RUN=yes ;;
             --json) JSON=yes ;;
             --reason | --release | --service | --timeout)
-                [ -n "${2:-}" ] || misused "$1 wants a value."
-                [ "$1" = --reason ] || GIVEN_TOO+=("$1" "$2")
+                [ -n "${2:-}" ] || missing_value "$1"
+                [ "$1" = --reason ] || RESUME_ARGUMENTS+=("$1" "$2")
                 case $1 in
                     --reason) REASON=$2 ;;
                     --release) RELEASE=$2 ;;
@@ -95,111 +97,112 @@ read_arguments() {
                 esac
                 shift
                 ;;
-            -*) misused "There is no option $1." ;;
+            -*) unknown_option "$1" ;;
             *) words+=("$1") ;;
         esac
         shift
     done
-    [ ${#words[@]} -le 2 ] || misused "What is '${words[2]}'?"
+    [ ${#words[@]} -le 2 ] || unexpected_argument "${words[2]}"
     use_environment "${words[0]:-}"
     WANTED=${words[1]:-}
-    [ -n "$WANTED" ] || misused "Which version, or digest?"
-    [[ $WANTED =~ ^(sha256:[0-9a-f]{64}|[A-Za-z0-9_][A-Za-z0-9._-]{0,127})$ ]] || misused "'$WANTED' is neither a tag nor a digest (sha256:...)."
-    [[ $TIMEOUT =~ ^[1-9][0-9]*$ ]] || misused "--timeout is a number of seconds."
-    [ "$FORCE" = no ] || [ -n "$REASON" ] || misused "--force wants a --reason: it is recorded."
-    [ "$RESUME" = no ] || [ "$TAKE_OVER$MIGRATE_FIRST$FORCE" = nonono ] || misused "--resume only watches: it goes with none of --take-over, --migrate-first, --force."
+    [ -n "$WANTED" ] || missing_argument "VERSION or DIGEST"
+    [[ $WANTED =~ ^(sha256:[0-9a-f]{64}|[A-Za-z0-9_][A-Za-z0-9._-]{0,127})$ ]] || usage_error "'$WANTED' is not a valid image tag or digest (sha256: and 64 hexadecimal digits)."
+    [[ $TIMEOUT =~ ^[1-9][0-9]*$ ]] || usage_error "--timeout must be a number of seconds, not '$TIMEOUT'."
+    [ "$FORCE" = no ] || [ -n "$REASON" ] || usage_error "--force needs --reason TEXT; prop records the reason."
+    [ "$RESUME" = no ] || [ "$TAKE_OVER$MIGRATE_FIRST$FORCE" = nonono ] || usage_error "--resume cannot be combined with --take-over, --migrate-first or --force."
 }
 
-# --- Before anything is changed
+# --- Preflight checks
 
-PHASE=nothing # how far it came: nothing recorded migrating rolling proving back
-# PREVIOUS is what to go back to; LEFT what the service was told to run, which with --take-over is not proven.
+PHASE=nothing # progress so far: nothing, recorded, migrating, rolling_out, verifying, rolling_back
+# PREVIOUS is the revision to roll back to. LEFT is the revision that the service had before; with --take-over, it may be one
+# whose rollout never completed.
 VERSION='' DIGEST='' GIT_SHA='' NEW='' PREVIOUS='' LEFT='' ROLLOUT='' WHY='' RECORDING=no
 
 preflight() {
-    identify
-    find_service
-    PREVIOUS=$(proven_definition) LEFT=$(of_service .taskDefinition) DESIRED=$(of_service .desiredCount)
+    check_identity
+    require_service
+    PREVIOUS=$(last_completed_definition) LEFT=$(service_get .taskDefinition) DESIRED=$(service_get .desiredCount)
     resolve_image "$WANTED" || {
-        ! no_image || die "$EXIT_PREFLIGHT" "There is no image $WANTED in $ECR_REPOSITORY. scripts/build.sh makes it."
-        die "$EXIT_PREFLIGHT" "The image $WANTED can't be looked up in $ECR_REPOSITORY. $(aws_said)"
+        ! image_not_found || die "$EXIT_PREFLIGHT" "Image $WANTED not found in $ECR_REPOSITORY. To build it, run: scripts/build.sh"
+        die "$EXIT_PREFLIGHT" "Cannot look up the image $WANTED in $ECR_REPOSITORY. $(aws_error)"
     }
     name_version
-    LATEST=$(task_definition "$TASK_FAMILY") || die "$EXIT_PREFLIGHT" "The task definition $TASK_FAMILY can't be read. $(aws_said)"
+    LATEST=$(task_definition "$TASK_FAMILY") || die "$EXIT_PREFLIGHT" "Cannot read the task definition $TASK_FAMILY. $(aws_error)"
     [ "$(jq --arg name "$CONTAINER_NAME" 'any(.containerDefinitions[]; .name == $name)' <<<"$LATEST")" = true ] ||
         die "$EXIT_PREFLIGHT" "The task definition $TASK_FAMILY has no container '$CONTAINER_NAME'."
     use_log_stream_of "$LATEST"
-    find_url || die "$EXIT_PREFLIGHT" "The load balancer $LOAD_BALANCER can't be read. $(aws_said)"
+    find_url || die "$EXIT_PREFLIGHT" "Cannot read the load balancer $LOAD_BALANCER. $(aws_error)"
 
-    step "$BOLD$LEDGER_SERVICE $VERSION$PLAIN to $BOLD$ENVIRONMENT$PLAIN$([ "$DRY_RUN" = no ] || echo ', as a dry run')"
-    note "image    $IMAGE"
-    note "         tags: ${TAGS:-none}; commit: ${GIT_SHA:-not known}"
-    note "account  $ACCOUNT in $AWS_REGION, as $IDENTITY"
-    note "service  $ECS_SERVICE: revision $(revision "$LEFT"), $(of_service .runningCount) of $DESIRED tasks running"
-    note "answers  $URL$([ "$INSECURE" = no ] || echo ' (certificate not checked: APP_URL names the host that it is for)')"
+    step "Deploying $BOLD$LEDGER_SERVICE $VERSION$PLAIN to $BOLD$ENVIRONMENT$PLAIN$([ "$DRY_RUN" = no ] || echo ' (dry run)')"
+    detail "image    $IMAGE"
+    detail "         tags: ${TAGS:-none}; commit: ${GIT_SHA:-unknown}"
+    detail "account  $ACCOUNT in $AWS_REGION, as $IDENTITY"
+    detail "service  $ECS_SERVICE: revision $(revision "$LEFT"), $(service_get .runningCount) of $DESIRED tasks running"
+    detail "address  $URL$([ "$INSECURE" = no ] || echo ' (certificate not verified: set APP_URL to its host name)')"
 }
 
-# name_version: what the release is called. Its own tag, if it is named by digest.
+# name_version: sets VERSION. For an image given by digest, it is the image's tag.
 name_version() {
     VERSION=$RELEASE
     [ -n "$VERSION" ] || [[ $WANTED == sha256:* ]] || VERSION=$WANTED
     [ -n "$VERSION" ] || VERSION=$(version_of "$TAGS")
-    [ -n "$VERSION" ] || die "$EXIT_PREFLIGHT" "That image has no tag. --release VERSION says what it is called."
+    [ -n "$VERSION" ] || die "$EXIT_PREFLIGHT" "The image has no tag. Set its version with --release VERSION."
 }
 
-is_rolling() { of_service '(.deployments | length > 1) or any(.deployments[]; .rolloutState == "IN_PROGRESS")'; }
+rollout_in_progress() { service_get '(.deployments | length > 1) or any(.deployments[]; .rolloutState == "IN_PROGRESS")'; }
 
-refuse_if_running() {
-    [ "$(is_rolling)" = false ] && return
+die_if_running() {
+    [ "$(rollout_in_progress)" = false ] && return
     local rolling
-    rolling=$(of_primary '"revision \(.taskDefinition | split(":") | last), since \(.createdAt)"')
+    rolling=$(primary_get '"revision \(.taskDefinition | split(":") | last), since \(.createdAt)"')
     if [ "$TAKE_OVER" = yes ]; then
-        warn "ECS is rolling out $rolling; this deployment takes its place."
+        warn "ECS is rolling out $rolling. This deployment replaces it."
     else
         rolling="ECS is rolling out $rolling."
         fail "$EXIT_RUNNING" "$rolling" \
-            "Another deployment is running: $rolling The service was not touched. --resume goes on watching one of this version; --take-over replaces it."
+            "Another deployment is running: $rolling The service was not changed. To watch a rollout of this version, use --resume; to replace it, use --take-over."
     fi
 }
 
-# A service that has no tasks was never started, or somebody or the schedule has stopped it, and then its database too.
-refuse_if_stopped() {
+# A service without tasks was either never started, or stopped by hand or by the schedule together with its database.
+die_if_stopped() {
     local status answer
-    # The role may be one that can't look at databases: then the service alone tells.
+    # The role may not be allowed to read databases. Then only the service's task count counts.
     status=$(database_status "$DB_INSTANCE") || status=unknown
     STARTING=no
     if [ "$DESIRED" = 0 ]; then
         STARTING=yes
-        answer=$(task_definition "$PREVIOUS") || die "$EXIT_PREFLIGHT" "$(aws_said)"
-        [ -n "$(digest_in "$answer")" ] || case $status in stop* | starting) ;; *) return 0 ;; esac
+        answer=$(task_definition "$PREVIOUS") || die "$EXIT_PREFLIGHT" "$(aws_error)"
+        [ -n "$(definition_digest "$answer")" ] || case $status in stop* | starting) ;; *) return 0 ;; esac
     else
         case $status in stop* | starting) ;; *) return 0 ;; esac
     fi
     if [ "$WAKE" = no ]; then
-        WHY="$ENVIRONMENT is stopped (tasks wanted: $DESIRED, database: $status)."
-        die "$EXIT_PREFLIGHT" "$WHY Nothing was changed. --wake starts it first; scripts/db.sh $ENVIRONMENT start does it by hand."
+        WHY="$ENVIRONMENT is stopped (desired tasks: $DESIRED, database: $status)."
+        die "$EXIT_PREFLIGHT" "$WHY Nothing was changed. To start it first, use --wake or run: scripts/db.sh $ENVIRONMENT start"
     fi
     WAKE=needed DATABASE=$status
 }
 
-# Database first: tasks that don't find it are taken for broken.
+# The database starts first: without it, tasks fail their health checks.
 wake() {
     [ "$WAKE" = needed ] || return 0
-    step "Waking $ENVIRONMENT"
+    step "Starting $ENVIRONMENT"
     [ "$DATABASE" = unknown ] || start_database "$DB_INSTANCE" "$TIMEOUT" || die "$EXIT_PREFLIGHT" "$WHY"
 }
 
 # --- The deployment
 
 register() {
-    # Into a file: a Ctrl-C that comes meanwhile is heard before anything could be done with the answer.
-    alter ecs register-task-definition --cli-input-json "$(with_image "$LATEST")" >"$WORK/registered" ||
-        fail "$EXIT_PREFLIGHT" "The task definition can't be registered. $(aws_said) The service was not touched."
+    # Into a file, so that the interrupt handler can deregister the revision if Ctrl-C is pressed during the call.
+    aws_change ecs register-task-definition --cli-input-json "$(with_image "$LATEST")" >"$WORK/registered" ||
+        fail "$EXIT_PREFLIGHT" "Cannot register the task definition. $(aws_error) The service was not changed."
     if [ "$DRY_RUN" = yes ]; then
         NEW="${PREVIOUS%:*}:NEXT"
     else
         NEW=$(registered)
-        done_with "Registered revision $(revision "$NEW") of $TASK_FAMILY."
+        success "Registered revision $(revision "$NEW") of $TASK_FAMILY."
     fi
 }
 
@@ -207,134 +210,134 @@ registered() { jq -r .taskDefinition.taskDefinitionArn "$WORK/registered"; }
 
 migrate() {
     [ "$MIGRATE_FIRST" = yes ] || return 0
-    step "Migrating the database, with the new image"
+    step "Migrating the database with the new image"
     PHASE=migrating
-    if run_once "$NEW" '["migrate"]' "$TIMEOUT" >&2 && [ "$TASK_EXIT" = 0 ]; then
-        [ "$DRY_RUN" = yes ] || done_with "Migrated."
+    if run_task "$NEW" '["migrate"]' "$TIMEOUT" >&2 && [ "$TASK_EXIT" = 0 ]; then
+        [ "$DRY_RUN" = yes ] || success "Migration completed."
         return
     fi
-    fail "$EXIT_MIGRATION" "The migration failed: ${WHY:-it wrote no reason.} The service was not touched."
+    fail "$EXIT_MIGRATION" "The migration failed: ${WHY:-the task gave no reason.} The service was not changed."
 }
 
 roll_out() {
     local arguments=()
-    # Registering and migrating took their time: what has begun since then is not rolled over.
-    see_service || fail "$EXIT_PREFLIGHT" "$WHY It was not touched."
-    refuse_if_running
-    [ "$STARTING" = no ] || arguments=(--desired-count "$(least_tasks)")
+    # Another deployment may have started during the migration.
+    read_service_with_retries || fail "$EXIT_PREFLIGHT" "$WHY It was not changed."
+    die_if_running
+    [ "$STARTING" = no ] || arguments=(--desired-count "$(min_tasks)")
     step "Rolling out revision $(revision "$NEW")"
-    PHASE=rolling
+    PHASE=rolling_out
     update_service "$NEW" ${arguments[@]+"${arguments[@]}"} || {
-        WHY=$(aws_said) PHASE=recorded
-        fail "$EXIT_PREFLIGHT" "The service can't be updated. $WHY It runs on as it was."
+        WHY=$(aws_error) PHASE=recorded
+        fail "$EXIT_PREFLIGHT" "Cannot update the service. $WHY It still runs the previous revision."
     }
 }
 
-# watch: until it is complete and proven, or has failed and is undone.
-watch() {
+# watch_and_verify: waits for the rollout, then checks the targets and the service. Rolls back if a step fails.
+watch_and_verify() {
     local ended=0 started=$SECONDS
     watch_rollout "$TIMEOUT" || ended=$?
     case $ended in
-        0) done_with "Rolled out in $(minutes $((SECONDS - started)))." ;;
-        1) undo "$EXIT_ROLLED_BACK" "ECS gave it up${TASKS_STOPPED:+: $TASKS_STOPPED}.${WHY:+ ($WHY)}" ;;
+        0) success "Rollout completed in $(duration $((SECONDS - started)))." ;;
+        1) roll_back_and_fail "$EXIT_ROLLED_BACK" "ECS stopped the rollout${STOP_REASON:+: $STOP_REASON}.${WHY:+ ($WHY)}" ;;
         2)
-            [ "$(of_primary .taskDefinition)" != "$PREVIOUS" ] ||
-                undo "$EXIT_ROLLED_BACK" "ECS went back by itself${TASKS_STOPPED:+: $TASKS_STOPPED}."
-            fail "$EXIT_NOT_ROLLED_BACK" "$WHY Somebody else is deploying; it was left alone."
+            [ "$(primary_get .taskDefinition)" != "$PREVIOUS" ] ||
+                roll_back_and_fail "$EXIT_ROLLED_BACK" "ECS rolled back${STOP_REASON:+: $STOP_REASON}."
+            fail "$EXIT_NOT_ROLLED_BACK" "$WHY Somebody else is deploying, so nothing was rolled back."
             ;;
         3)
-            why_tasks_stopped
-            undo "$EXIT_TIMED_OUT" "$WHY${TASKS_STOPPED:+ $TASKS_STOPPED}"
+            print_stop_reasons
+            roll_back_and_fail "$EXIT_TIMED_OUT" "$WHY${STOP_REASON:+ $STOP_REASON}"
             ;;
-        *) fail "$EXIT_NOT_ROLLED_BACK" "$WHY ECS goes on by itself: scripts/status.sh $ENVIRONMENT." ;;
+        *) fail "$EXIT_NOT_ROLLED_BACK" "$WHY ECS continues the rollout. To check it, run: scripts/status.sh $ENVIRONMENT" ;;
     esac
-    PHASE=proving
-    watch_targets "$PROOF_SECONDS" || undo "$EXIT_ROLLED_BACK" "$WHY"
-    no_progress
-    [ -z "${TARGETS:-}" ] || done_with "Healthy targets of the load balancer: $HEALTHY of $TARGETS."
-    smoke_test "$PROOF_SECONDS" || undo "$EXIT_ROLLED_BACK" "$WHY"
-    WHY='' # what was wrong on the way is no reason
-    done_with "$URL answers as $(jq -r '"\(.version), commit \(.git_sha // "?" | .[:12]), image \(.image_digest // "?" | .[:19])…"' <<<"$ANSWERED")"
+    PHASE=verifying
+    watch_targets "$PROOF_SECONDS" || roll_back_and_fail "$EXIT_ROLLED_BACK" "$WHY"
+    clear_progress
+    [ -z "${TARGETS:-}" ] || success "$HEALTHY of $TARGETS load balancer targets are healthy."
+    smoke_test "$PROOF_SECONDS" || roll_back_and_fail "$EXIT_ROLLED_BACK" "$WHY"
+    WHY='' # from failed tries before
+    success "$URL runs $(jq -r '"\(.version), commit \(.git_sha // "?" | .[:12]), image \(.image_digest // "?" | .[:19])…"' <<<"$ANSWERED")"
 }
-PROOF_SECONDS=${PROOF_SECONDS:-90} # how long targets and service may take to show the new version, once it is rolled out
+PROOF_SECONDS=${PROOF_SECONDS:-90} # time for the targets and the service to show the new version after the rollout
 
-# undo CODE REASON: puts back what ran before, unless ECS does it already; and ends the script.
-undo() {
+# roll_back_and_fail CODE REASON: restores the previous revision, unless ECS already does, and ends the script.
+roll_back_and_fail() {
     local code=$1 reason=${2% }
-    no_progress
-    say "${RED}failed:$PLAIN $reason"
-    PHASE=back
-    go_back || fail "$EXIT_NOT_ROLLED_BACK" "$reason $WHY"
-    fail "$code" "$reason $BACK" "$LEDGER_SERVICE $VERSION is not live in $ENVIRONMENT. $BACK"
+    clear_progress
+    info "${RED}failed:$PLAIN $reason"
+    PHASE=rolling_back
+    roll_back || fail "$EXIT_NOT_ROLLED_BACK" "$reason $WHY"
+    fail "$code" "$reason $ROLLBACK_NOTE" "$LEDGER_SERVICE $VERSION is not live in $ENVIRONMENT. $ROLLBACK_NOTE"
 }
 
-# go_back: fails when that can't be done, or is not for us to do; WHY says why.
-go_back() {
+# roll_back: restores the previous revision. Fails if that is not possible or another deployment has started; WHY is the reason.
+roll_back() {
     local ended=0 waited=$SECONDS
-    see_service || return 1
-    # A moment passes between the circuit breaker's verdict and its way back.
-    if [ "$STARTING" = no ] && [ "$(of_service '.deploymentConfiguration | .deploymentCircuitBreaker.rollback or .alarms.rollback')" = true ]; then
-        while [ "$(of_primary '"\(.id) \(.rolloutState)"')" = "$ROLLOUT FAILED" ] && [ $((SECONDS - waited)) -lt "$PROOF_SECONDS" ]; do
+    read_service_with_retries || return 1
+    # The circuit breaker starts its rollback a few seconds after it has marked the rollout as failed.
+    if [ "$STARTING" = no ] && [ "$(service_get '.deploymentConfiguration | .deploymentCircuitBreaker.rollback or .alarms.rollback')" = true ]; then
+        while [ "$(primary_get '"\(.id) \(.rolloutState)"')" = "$ROLLOUT FAILED" ] && [ $((SECONDS - waited)) -lt "$PROOF_SECONDS" ]; do
             sleep "$POLL_SECONDS"
-            see_service || return 1
+            read_service_with_retries || return 1
         done
     fi
-    if [ "$(of_primary .id)" != "$ROLLOUT" ] && [ "$(of_primary .taskDefinition)" != "$PREVIOUS" ]; then
-        WHY="Another deployment took its place; it was left alone."
+    if [ "$(primary_get .id)" != "$ROLLOUT" ] && [ "$(primary_get .taskDefinition)" != "$PREVIOUS" ]; then
+        WHY="Another deployment replaced this one, so nothing was rolled back."
         return 1
     fi
     if [ "$STARTING" = yes ]; then
-        step "Stopping the tasks again: nothing ran here before"
+        step "Stopping the tasks: nothing ran here before"
         update_service "$PREVIOUS" --desired-count 0 || {
-            WHY="It could not be undone: $(aws_said)"
+            WHY="The rollback failed: $(aws_error)"
             return 1
         }
-        BACK="No tasks run, as before."
+        ROLLBACK_NOTE="No tasks are running, as before."
         return
     fi
-    step "Going back to revision $(revision "$PREVIOUS")"
-    if [ "$(of_primary .id)" != "$ROLLOUT" ]; then
-        note "ECS does it by itself."
-        ROLLOUT=$(of_primary .id)
+    step "Rolling back to revision $(revision "$PREVIOUS")"
+    if [ "$(primary_get .id)" != "$ROLLOUT" ]; then
+        detail "ECS has already started the rollback."
+        ROLLOUT=$(primary_get .id)
     else
         update_service "$PREVIOUS" || {
-            WHY="It could not be undone: $(aws_said)"
+            WHY="The rollback failed: $(aws_error)"
             return 1
         }
     fi
     watch_rollout "$TIMEOUT" || ended=$?
     if [ "$ended" != 0 ]; then
-        WHY="It could not be undone: $WHY"
+        WHY="The rollback failed: $WHY"
         return 1
     fi
-    BACK="Revision $(revision "$PREVIOUS") is back."
-    done_with "$BACK"
+    ROLLBACK_NOTE="Revision $(revision "$PREVIOUS") is running again."
+    success "$ROLLBACK_NOTE"
 }
 
-# deregister ARN: takes a revision that is not good out of the active ones, so that nothing goes back to it.
+# deregister ARN: makes a revision inactive, so that no rollback uses it.
 deregister() {
-    alter ecs deregister-task-definition --task-definition "$1" >/dev/null ||
-        warn "Revision $(revision "$1") stays active, although it is not good. $(aws_said)"
+    aws_change ecs deregister-task-definition --task-definition "$1" >/dev/null ||
+        warn "Cannot deregister revision $(revision "$1"): a later rollback might use it. $(aws_error)"
 }
 
-# discard CODE: a revision that never proved good is no longer active when this ends, unless it is what the service has, or is
-# getting with nobody watching.
+# discard CODE: deregisters the new revision if it was never verified. Not if the service runs it, or if an interrupted rollout
+# continues with it.
 discard() {
     [ "$DRY_RUN" = no ] || return 0
     case $PHASE in
         nothing) return 0 ;;
-        rolling | proving)
-            [ "$1" != "$EXIT_INTERRUPTED" ] && [ "$(of_primary .taskDefinition)" != "$NEW" ] || return 0
+        rolling_out | verifying)
+            [ "$1" != "$EXIT_INTERRUPTED" ] && [ "$(primary_get .taskDefinition)" != "$NEW" ] || return 0
             ;;
-        back) [ "$1" = "$EXIT_INTERRUPTED" ] || [ "$(of_primary .taskDefinition)" != "$NEW" ] || return 0 ;;
+        rolling_back) [ "$1" = "$EXIT_INTERRUPTED" ] || [ "$(primary_get .taskDefinition)" != "$NEW" ] || return 0 ;;
     esac
     [ -n "$NEW" ] || NEW=$(registered 2>/dev/null) || return 0
     [ -z "$NEW" ] || deregister "$NEW"
 }
 
-# --- How it ends
+# --- Exit
 
-# fail CODE REASON [LAST_WORDS]: records that it failed, and ends the script.
+# fail CODE REASON [MESSAGE]: records the deployment as failed and ends the script with MESSAGE (default: REASON).
 fail() {
     WHY=$2
     if [ "$RECORDING" = yes ]; then
@@ -347,46 +350,46 @@ fail() {
 interrupted() {
     trap '' INT TERM
     set +e
-    no_progress
-    say ''
+    clear_progress
+    info ''
     local again
-    again="scripts/deploy.sh $ENVIRONMENT $WANTED --resume$(as_typed ${GIVEN_TOO[@]+"${GIVEN_TOO[@]}"})"
+    again="scripts/deploy.sh $ENVIRONMENT $WANTED --resume$(quote_words ${RESUME_ARGUMENTS[@]+"${RESUME_ARGUMENTS[@]}"})"
     case $PHASE in
         nothing) WHY="Interrupted before anything was changed." ;;
-        recorded) WHY="Interrupted before the service was touched: it runs on as it was." ;;
-        migrating) WHY="Interrupted while the migration ran. The service was not touched; the task ${TASK:-} goes on to its end: scripts/status.sh $ENVIRONMENT." ;;
-        rolling) WHY="Interrupted while ECS was rolling out revision $(revision "$NEW"): it goes on, or back, by itself. Nobody watches it now." ;;
-        proving) WHY="Interrupted after revision $(revision "$NEW") was rolled out: it is live, but not proven." ;;
-        back) WHY="Interrupted while ECS was going back to revision $(revision "$PREVIOUS"): it goes on by itself." ;;
+        recorded) WHY="Interrupted before the service was changed. It still runs the previous revision." ;;
+        migrating) WHY="Interrupted during the migration. The service was not changed. The task ${TASK:-} continues until it ends." ;;
+        rolling_out) WHY="Interrupted while ECS was rolling out revision $(revision "$NEW"). ECS continues the rollout, or rolls back if it fails." ;;
+        verifying) WHY="Interrupted after the rollout of revision $(revision "$NEW"). It is live, but not verified." ;;
+        rolling_back) WHY="Interrupted while ECS was rolling back to revision $(revision "$PREVIOUS"). ECS continues the rollback." ;;
     esac
     warn "$WHY"
     case $PHASE in
-        rolling | proving)
-            note "To go on watching, and finish it:  $again"
-            note "To look at it:                     scripts/status.sh $ENVIRONMENT"
-            note "To go back:                        scripts/rollback.sh $ENVIRONMENT --take-over"
-            RECORDING=no # it is running, and the ledger says so
+        rolling_out | verifying)
+            detail "To watch and finish it:  $again"
+            detail "To check its state:      scripts/status.sh $ENVIRONMENT"
+            detail "To roll back:            scripts/rollback.sh $ENVIRONMENT --take-over"
+            RECORDING=no # the ledger has it as running, which is true
             ;;
-        back) note "To look at it:  scripts/status.sh $ENVIRONMENT" ;;
+        migrating | rolling_back) detail "To check its state:  scripts/status.sh $ENVIRONMENT" ;;
     esac
     if [ "$RECORDING" = yes ]; then
         RECORDING=no
-        if [ "$PHASE" = back ]; then finish_recording failed "$WHY"; else finish_recording cancelled "$WHY"; fi
+        if [ "$PHASE" = rolling_back ]; then finish_recording failed "$WHY"; else finish_recording cancelled "$WHY"; fi
     fi
     exit "$EXIT_INTERRUPTED"
 }
 
-# ended CODE: the last word, whatever happened.
-ended() {
+# finish CODE: runs at every exit. Cleans up, records and prints the result.
+finish() {
     local code=$1 outcome
     trap - EXIT INT TERM
-    set +e # there is no other end; and in a trap, a bare `return` gives what the script ended with
-    # Neither ended by a sentence nor by Ctrl-C: a command failed that should not, and its code means nothing here.
-    if [ "$code" != 0 ] && [ "$code" != "$EXIT_INTERRUPTED" ] && [ -z "$DIED" ]; then
-        code=$EXIT_FAILED WHY="It ended unexpectedly."
-        [ ! -s "$WORK/aws-said" ] || WHY+=" $(aws_said)"
-        no_progress
-        say "$RED$SCRIPT:$PLAIN $WHY"
+    set +e # all of it must run, and in a trap a bare `return` returns the script's exit code
+    # Ended neither by `die` nor by Ctrl-C: a command failed unexpectedly, and its exit code is not one of this script's.
+    if [ "$code" != 0 ] && [ "$code" != "$EXIT_INTERRUPTED" ] && [ -z "$DIE_MESSAGE" ]; then
+        code=$EXIT_FAILED WHY="Unexpected error."
+        [ ! -s "$WORK/aws-error" ] || WHY+=" $(aws_error)"
+        clear_progress
+        info "$RED$SCRIPT:$PLAIN $WHY"
     fi
     case $code in
         0) outcome=succeeded ;;
@@ -401,17 +404,17 @@ ended() {
         *) outcome=error ;;
     esac
     if [ "$code" != 0 ]; then
-        WHY=${WHY:-$DIED}
+        WHY=${WHY:-$DIE_MESSAGE}
         discard "$code"
     fi
     [ "$RECORDING" = no ] || finish_recording failed "deploy.sh: $WHY"
-    [ "$DRY_RUN" = yes ] || [ "$outcome" = refused ] || tell_slack "$outcome"
-    [ "$JSON" = no ] || result "$outcome" "$code"
+    [ "$DRY_RUN" = yes ] || [ "$outcome" = refused ] || notify_slack "$outcome"
+    [ "$JSON" = no ] || print_result "$outcome" "$code"
     rm -rf "$WORK"
     exit "$code"
 }
 
-result() {
+print_result() {
     jq -n --arg outcome "$1" --argjson exit_code "$2" --arg environment "$ENVIRONMENT" --arg service "$LEDGER_SERVICE" --arg version "$VERSION" \
         --arg digest "$DIGEST" --arg sha "$GIT_SHA" --arg new "$NEW" --arg previous "$PREVIOUS" --arg rollout "$ROLLOUT" --arg ledger "$LEDGER" \
         --arg id "$LEDGER_ID" --arg url "${URL:-}" --arg reason "$WHY" --argjson seconds "$SECONDS" --arg dry "$DRY_RUN" '{
@@ -421,43 +424,43 @@ result() {
         } | with_entries(if .value == "" then .value = null else . end)'
 }
 
-# tell_slack OUTCOME: one line; it fails nothing.
-tell_slack() {
+# notify_slack OUTCOME: posts one line. If that fails, prints a warning only.
+notify_slack() {
     [ -n "${SLACK_WEBHOOK_URL:-}" ] || return 0
     local words
     case $1 in
         succeeded) words=':white_check_mark: is live in' ;;
-        rolled_back | timed_out) words=':leftwards_arrow_with_hook: failed, and what ran before is back, in' ;;
-        migration_failed) words=':x: was not deployed: its migration failed in' ;;
-        blocked | already_running) words=':no_entry: was kept back from' ;;
-        interrupted) words=':warning: was interrupted on its way to' ;;
+        rolled_back | timed_out) words=':leftwards_arrow_with_hook: failed and was rolled back in' ;;
+        migration_failed) words=':x: was not deployed because its migration failed in' ;;
+        blocked | already_running) words=':no_entry: was blocked in' ;;
+        interrupted) words=':warning: was interrupted during its deployment to' ;;
         *) words=':rotating_light: FAILED in' ;;
     esac
     jq -nc --arg words "$words" --arg what "$LEDGER_SERVICE ${VERSION:-$WANTED}" --arg where "$ENVIRONMENT" --arg who "${REQUESTED_BY:-}" \
-        --arg took "$(minutes $SECONDS)" --arg why "$WHY" --arg link "${RUN_URL:-${URL:-}}" '
+        --arg took "$(duration $SECONDS)" --arg why "$WHY" --arg link "${RUN_URL:-${URL:-}}" '
         ($words | split(" ")) as $split
         | {text: "\($split[0]) *\($what)* \($split[1:] | join(" ")) *\($where)* · \($who) · \($took)\(
             if $why == "" then "" else " · " + $why[:300] end)\(if $link == "" then "" else " · " + $link end)"}' |
         curl -sSf --max-time 10 -o /dev/null -H 'Content-Type: application/json' --data-binary @- \
-            -K <(printf 'url = "%s"\n' "$SLACK_WEBHOOK_URL") 2>"$WORK/slack-said" || warn "Slack was not told: $(head -n 1 "$WORK/slack-said")"
+            -K <(printf 'url = "%s"\n' "$SLACK_WEBHOOK_URL") 2>"$WORK/slack-error" || warn "Cannot notify Slack: $(head -n 1 "$WORK/slack-error")"
 }
 
 main() {
     ENVIRONMENT=''
     read_arguments "$@"
-    need aws jq curl
+    require_tools aws jq curl
     describe_run
-    trap 'ended $?' EXIT
+    trap 'finish $?' EXIT
     trap interrupted INT TERM
     preflight
     if [ "$RESUME" = yes ]; then
         resume
     else
-        refuse_if_running
-        refuse_if_stopped
+        die_if_running
+        die_if_stopped
         find_ledger
-        [ "$TAKE_OVER" = no ] || give_up_running
-        pass_gate
+        [ "$TAKE_OVER" = no ] || cancel_running
+        check_gate
         wake
         start_recording
         RECORDING=yes PHASE=recorded
@@ -468,38 +471,38 @@ main() {
     if [ "$DRY_RUN" = yes ]; then
         finish_recording succeeded ''
         RECORDING=no
-        done_with "A dry run: nothing was changed."
+        success "Dry run: nothing was changed."
         return
     fi
-    watch
+    watch_and_verify
     RECORDING=no
     finish_recording succeeded ''
     [ "$ROLLBACK" = no ] || [ "$LEFT" = "$NEW" ] || deregister "$LEFT"
-    done_with "$BOLD$LEDGER_SERVICE $VERSION is live in $ENVIRONMENT$PLAIN, after $(minutes $SECONDS)."
+    success "$BOLD$LEDGER_SERVICE $VERSION is live in $ENVIRONMENT$PLAIN ($(duration $SECONDS))."
 }
 
-# resume: takes up the rollout of this image that is under way or has just ended.
+# resume: finds the rollout of this image that is in progress or has just ended.
 resume() {
     local definition
-    NEW=$(of_primary .taskDefinition)
-    definition=$(task_definition "$NEW") || die "$EXIT_PREFLIGHT" "$(aws_said)"
-    if [ "$(digest_in "$definition")" != "$DIGEST" ]; then
-        WHY="ECS is not rolling out $VERSION, but revision $(revision "$NEW")."
-        die "$EXIT_PREFLIGHT" "$WHY It was given up, or went back: scripts/status.sh $ENVIRONMENT."
+    NEW=$(primary_get .taskDefinition)
+    definition=$(task_definition "$NEW") || die "$EXIT_PREFLIGHT" "$(aws_error)"
+    if [ "$(definition_digest "$definition")" != "$DIGEST" ]; then
+        WHY="ECS is not rolling out $VERSION; its newest rollout is revision $(revision "$NEW")."
+        die "$EXIT_PREFLIGHT" "$WHY The deployment was replaced or rolled back. To check, run: scripts/status.sh $ENVIRONMENT"
     fi
-    ROLLOUT=$(of_primary .id) LAST_EVENT=$(of_service '.events[0].id // ""') STARTING=no
-    LEFT=$(of_service 'first(.deployments[] | select(.status == "ACTIVE").taskDefinition) // ""')
-    PREVIOUS=$(of_service 'first(.deployments[] | select(.status == "ACTIVE" and .rolloutState == "COMPLETED").taskDefinition) // ""')
+    ROLLOUT=$(primary_get .id) LAST_EVENT=$(service_get '.events[0].id // ""') STARTING=no
+    LEFT=$(service_get 'first(.deployments[] | select(.status == "ACTIVE").taskDefinition) // ""')
+    PREVIOUS=$(service_get 'first(.deployments[] | select(.status == "ACTIVE" and .rolloutState == "COMPLETED").taskDefinition) // ""')
     [ -n "$PREVIOUS" ] || PREVIOUS=$(last_good_revision "$NEW" | jq -r .taskDefinitionArn) || PREVIOUS=$NEW
     LEFT=${LEFT:-$PREVIOUS}
     find_ledger
     resume_recording
     [ -n "$LEDGER_ID" ] || [ "$LEDGER" = none ] || {
-        warn "The ledger knows of no running deployment of $VERSION: the outcome is not recorded."
+        warn "The ledger has no running deployment of $VERSION: the outcome is not recorded."
         LEDGER=none
     }
-    RECORDING=yes PHASE=rolling
-    step "Watching revision $(revision "$NEW") again"
+    RECORDING=yes PHASE=rolling_out
+    step "Watching the rollout of revision $(revision "$NEW")"
 }
 
 main "$@"

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# How the scripts call GitHub's REST API: sourced after lib.sh. GITHUB_API_URL is where, as GitHub sets it in a workflow.
+# Calls GitHub's REST API at GITHUB_API_URL, which GitHub sets in a workflow. Source it after lib.sh.
 
 GITHUB_API_URL=${GITHUB_API_URL:-https://api.github.com}
 
-# github METHOD PATH [BODY]: the answer in $answer, its status in $status: 000 when there was none. The token goes in by
-# standard input: a command line can be read by everyone on the machine.
-github() {
+# github_request METHOD PATH [BODY]: sets $status and $answer. $status is 000 if there was no response. The token is passed on
+# standard input, because everybody on the machine can read a command line.
+github_request() {
     : >"$WORK/github"
     printf %s "${3:-}" >"$WORK/github-body"
     status=$(printf 'header = "Authorization: Bearer %s"\n' "$GITHUB_TOKEN" |
@@ -15,20 +15,20 @@ github() {
     answer=$(<"$WORK/github")
 }
 
-# github_said: why the last call failed, in one line.
-github_said() {
+# github_error: prints why the last request failed, in one line.
+github_error() {
     [ "$status" != 000 ] || {
-        echo "There is no answer from $GITHUB_API_URL."
+        echo "no response from $GITHUB_API_URL."
         return
     }
-    echo "GitHub answered $status: $(jq -r '[.message, (.errors // [] | .[] | .message? // .)] | map(tostring) | join("; ")' <<<"$answer" 2>/dev/null || echo "$answer")"
+    echo "GitHub returned $status: $(jq -r '[.message, (.errors // [] | .[] | .message? // .)] | map(tostring) | join("; ")' <<<"$answer" 2>/dev/null || echo "$answer")"
 }
 
-# ask METHOD PATH [BODY]: the same, for what must succeed.
-ask() {
-    github "$@"
+# github_must METHOD PATH [BODY]: the same, and ends the script if the request fails.
+github_must() {
+    github_request "$@"
     case $status in
         2*) ;;
-        *) die "$1 $2: $(github_said)" ;;
+        *) die "$1 $2: $(github_error)" ;;
     esac
 }

@@ -1,63 +1,67 @@
 #!/usr/bin/env bash
-# Runs Terraform on an environment: its backend, its variables, and questions before what can't be taken back.
+# Runs Terraform for an environment, with its backend and variables, and asks before it changes something.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
 readonly EXIT_DRIFT=4 EXIT_DECLINED=5
 
-# What Terraform sends on and keeps nowhere: as variables, with what each must look like, and a value for commands that send none.
+# The secrets that Terraform sends to AWS without storing them: their variables, a prompt for each, and placeholders for commands
+# that do not send them.
 secrets=(TF_VAR_database_password TF_VAR_bootstrap_key)
-described=("The database's password, 16 to 128 characters" "prop's first admin key, as 'prop key generate' prints it")
-stand_ins=(not-sent-anywhere-by-this-command prop_000000000000000000000000000000000000)
+prompts=("The database's password, 16 to 128 characters" "prop's first admin key, as 'prop key generate' prints it")
+placeholders=(not-sent-anywhere-by-this-command prop_000000000000000000000000000000000000)
 
 usage() {
     cat <<END
 Usage: scripts/infra.sh ENVIRONMENT COMMAND [OPTION]... [-- TERRAFORM_ARGUMENT...]
+Run Terraform for an environment ($(list_environments)), with its backend and variables.
 
-Initialises Terraform for one environment ($(environments)) and runs a command:
+Needs terraform 1.11 or later, jq and AWS credentials.
 
-  plan [--out FILE]   show what would change; keep the plan in FILE, for apply
-  apply [FILE]        show what changes, ask, and do it; with the FILE of a plan, do exactly that
-  destroy             show what goes, ask, and remove everything; production wants its name typed
-  output [NAME]       print the outputs, or the value of one
-  drift               compare what runs with what is described here; ends with 4 when they differ. Takes no lock
+Commands:
+  plan           show what would change
+  apply [FILE]   show what would change, ask, and change it; with FILE, apply exactly that plan
+  destroy        show what would be deleted, ask, and delete everything
+  output [NAME]  print all outputs, or the value of one
+  drift          compare the environment with its description; exit with 4 if they differ. Takes no lock
 
-  --yes               ask nothing, for pipelines; to destroy production its name is typed (or piped) all the same
-  --json              output: print JSON
-  --dry-run           print the commands and run none
-  --help              this
+Options:
+  --out FILE     plan: save the plan in FILE, for apply
+  --yes          do not ask, for pipelines; destroying production still needs its name on standard input
+  --json         output: print JSON
+  --dry-run      print the commands without running them
+  -h, --help     print this help
 
-Two secrets go to AWS when they are new: when an environment is made, and when secrets_version in its tfvars is raised. apply
-takes them from these variables, or asks; Terraform keeps them nowhere, and nobody needs to know the password later:
-
-  export TF_VAR_database_password=\$(openssl rand -hex 24)
-  export TF_VAR_bootstrap_key=\$(prop key generate)          # prop's first admin key: keep it
-
-Hold on to both until apply has succeeded: a second try must send the same.
-
-The state is where terraform/envs/ENVIRONMENT.s3.tfbackend says, unless these say otherwise:
-
-  STATE_BUCKET, LOCK_TABLE, STATE_REGION   as given to bootstrap.sh
-  TERRAFORM_DIR                            $TERRAFORM_DIR
+Environment:
+  TF_VAR_database_password  the database's password, 16 to 128 characters
+  TF_VAR_bootstrap_key      prop's first admin key
+      AWS needs these two secrets when an environment is created and when secrets_version in its tfvars file is raised. If one
+      is not set, apply asks for it. Terraform stores neither. Keep both until apply has succeeded: a retry must send the same.
+  STATE_BUCKET, LOCK_TABLE, STATE_REGION
+      as for bootstrap.sh (default: the values in terraform/envs/ENVIRONMENT.s3.tfbackend)
+  TERRAFORM_DIR             folder with the Terraform files (now: $TERRAFORM_DIR)
 
 Examples:
-
+  export TF_VAR_database_password=\$(openssl rand -hex 24) TF_VAR_bootstrap_key=\$(prop key generate)
   scripts/infra.sh staging plan --out staging.plan && scripts/infra.sh staging apply staging.plan
   scripts/infra.sh staging output alb_url
   scripts/infra.sh staging plan -- -var min_tasks=2
   STATE_BUCKET=acme-prop-state scripts/infra.sh production drift
 
-Needs terraform 1.11 or later, jq and AWS credentials.
-
-Exit codes: 0 done (plan: also when there are changes); 1 Terraform failed; 2 an argument is wrong; 3 a tool or a secret is
-missing; 4 drift was found; 5 you said no.
+Exit codes:
+  0  done (plan: with or without changes)
+  1  Terraform failed
+  2  wrong argument
+  3  a tool or a secret is missing
+  4  drift was found
+  5  the confirmation was declined
 END
 }
 
 command='' file='' out='' name='' yes=no json=no passed=()
 
-# argument WORD: one that is not an option.
+# argument WORD: handles an argument that is not an option.
 argument() {
     if [ -z "${ENVIRONMENT:-}" ]; then
         use_environment "$1"
@@ -68,7 +72,7 @@ argument() {
     elif [ "$command" = output ] && [ -z "$name" ]; then
         name=$1
     else
-        misused "'$1' is one argument too many."
+        unexpected_argument "$1"
     fi
 }
 
@@ -83,7 +87,7 @@ while [ $# -gt 0 ]; do
         --yes) yes=yes ;;
         --json) json=yes ;;
         --out)
-            [ $# -gt 1 ] || misused "--out wants a file."
+            [ $# -gt 1 ] || missing_value --out
             out=$2
             shift
             ;;
@@ -92,7 +96,7 @@ while [ $# -gt 0 ]; do
             passed=("$@")
             break
             ;;
-        -*) misused "There is no option '$1'." ;;
+        -*) unknown_option "$1" ;;
         *) argument "$1" ;;
     esac
     shift
@@ -100,86 +104,86 @@ done
 [ -n "${ENVIRONMENT:-}" ] || use_environment ''
 case $command in
     plan | apply | destroy | output | drift) ;;
-    '') misused "What is to be done with $ENVIRONMENT: plan, apply, destroy, output or drift?" ;;
-    *) misused "There is no command '$command'; there are: plan, apply, destroy, output, drift." ;;
+    '') missing_argument "COMMAND (one of: plan, apply, destroy, output, drift)" ;;
+    *) usage_error "unknown command '$command'; must be one of: plan, apply, destroy, output, drift." ;;
 esac
-[ -z "$out" ] || [ "$command" = plan ] || misused "--out goes with plan."
-[ "$json" = no ] || [ "$command" = output ] || misused "--json goes with output."
-[ -z "$file" ] || [ -f "$file" ] || misused "There is no plan '$file'."
-need terraform jq
+[ -z "$out" ] || [ "$command" = plan ] || usage_error "--out is an option of plan only."
+[ "$json" = no ] || [ "$command" = output ] || usage_error "--json is an option of output only."
+[ -z "$file" ] || [ -f "$file" ] || usage_error "plan '$file' not found."
+require_tools terraform jq
 
-# Terraform works in its own directory: a file that is named here is meant from here.
+# from_here FILE: prints the absolute path, because Terraform runs in another folder.
 from_here() { case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac }
 
-terraform_in() { change terraform -chdir="$TERRAFORM_DIR" "$@"; }
+terraform_in() { run_or_print terraform -chdir="$TERRAFORM_DIR" "$@"; }
 
-# initialise: with the backend of this environment, whichever was used before.
+# initialise: initialises Terraform with the backend of this environment.
 initialise() {
     local backend=(-backend-config="envs/$ENVIRONMENT.s3.tfbackend")
     [ -z "${STATE_BUCKET:-}" ] || backend+=(-backend-config="bucket=$STATE_BUCKET")
     [ -z "${LOCK_TABLE:-}" ] || backend+=(-backend-config="dynamodb_table=$LOCK_TABLE")
-    # The role that pull requests plan with may read there.
+    # Terraform lets the role for pull requests read this bucket and table.
     [ -z "${STATE_BUCKET:-}" ] || export TF_VAR_state_bucket=$STATE_BUCKET
     [ -z "${LOCK_TABLE:-}" ] || export TF_VAR_lock_table=$LOCK_TABLE
     [ -z "${STATE_REGION:-}" ] || backend+=(-backend-config="region=$STATE_REGION")
     terraform_in init -input=false -reconfigure "${backend[@]}" >&2
 }
 
-# Terraform wants a value for every variable: secrets that nobody gave get one that goes nowhere.
+# Terraform needs a value for every variable. Missing secrets get a placeholder, which is never sent.
 missing=()
 for index in "${!secrets[@]}"; do
     [ -z "${!secrets[index]:-}" ] || continue
     missing+=("$index")
-    export "${secrets[index]}=${stand_ins[index]}"
+    export "${secrets[index]}=${placeholders[index]}"
 done
 
-# plan_says FILTER PLAN: what a plan says of itself.
-plan_says() { terraform -chdir="$TERRAFORM_DIR" show -json "$2" | jq -r "$1"; }
+# plan_query FILTER PLAN: prints a part of the plan, selected by a jq filter.
+plan_query() { terraform -chdir="$TERRAFORM_DIR" show -json "$2" | jq -r "$1"; }
 
-# sends_secrets PLAN: whether it makes something with a write-only value, or changes the version of one.
+# sends_secrets PLAN: succeeds if the plan creates a write-only value or changes the version of one.
 sends_secrets() {
     # shellcheck disable=SC2016 # the dollars are jq's
-    [ "$(plan_says '[.resource_changes[]?.change | . as $change | .after // {} | to_entries[]
+    [ "$(plan_query '[.resource_changes[]?.change | . as $change | .after // {} | to_entries[]
         | select((.key | endswith("_wo_version")) and .value != null)
         | select(($change.actions | index("create")) or $change.before[.key] != .value)] | length' "$1")" != 0 ]
 }
 
-# ask_for_secrets PLAN: when it sends them and they were not given.
+# ask_for_secrets PLAN: asks for the missing secrets if the plan sends them.
 ask_for_secrets() {
     local index
     [ ${#missing[@]} -gt 0 ] && sends_secrets "$1" || return 0
     for index in "${missing[@]}"; do
         if [ "$yes" = yes ] || [ ! -t 0 ]; then
-            die "$EXIT_PREFLIGHT" "This sends secrets, ${secrets[index]} is not set, and there is nobody to ask. See $SCRIPT --help."
+            die "$EXIT_PREFLIGHT" "This plan sends secrets to AWS, but ${secrets[index]} is not set. See $SCRIPT --help."
         fi
-        read -rsp "${described[index]} (shows nothing): " "${secrets[index]?}"
-        say
-        [ -n "${!secrets[index]}" ] || die "$EXIT_DECLINED" "Nothing was given, so nothing was done."
+        read -rsp "${prompts[index]} (input is hidden): " "${secrets[index]?}"
+        info
+        [ -n "${!secrets[index]}" ] || die "$EXIT_DECLINED" "The input was empty. Nothing was changed."
     done
 }
 
-# confirm WORD QUESTION: goes on only when the word is typed.
+# confirm WORD WARNING: ends the script unless the user types the word.
 confirm() {
     local typed=
-    printf '%s Type %s to go on: ' "$2" "$1" >&2
+    printf "%s Type '%s' to continue: " "$2" "$1" >&2
     read -r typed || true
-    [ "$typed" = "$1" ] || die "$EXIT_DECLINED" "That was not '$1', so nothing was done."
+    [ "$typed" = "$1" ] || die "$EXIT_DECLINED" "The input was not '$1'. Nothing was changed."
 }
 
 confirm_destruction() {
     ! grep -Eq '^creates_account_resources *= *true' "$TERRAFORM_DIR/envs/$ENVIRONMENT.tfvars" ||
-        warn "$ENVIRONMENT made what the account has once (image repository, GitHub's identity provider, budget): others lose them too."
+        warn "$ENVIRONMENT owns resources that all environments share (image repository, GitHub's identity provider, budget). They are deleted too."
     if [ "$ENVIRONMENT" = production ]; then
-        say "${RED}This removes everything in production$PLAIN: service, load balancer, network, database and its automated backups.
-Deletion protection must be off: set deletion_protection = false in envs/production.tfvars and apply that first, or this
-stops half-way. Without protection there is no final snapshot either: take one with scripts/db.sh first."
-        confirm production 'There is no way back.'
+        info "${RED}This deletes everything in production$PLAIN: service, load balancer, network, database and its automated backups.
+Deletion protection must be off first: set deletion_protection = false in envs/production.tfvars and apply it. Otherwise
+the deletion fails half-way. Without deletion protection, RDS takes no final snapshot: take one with scripts/db.sh first."
+        confirm production 'This cannot be undone.'
     elif [ "$yes" = no ]; then
-        confirm "$ENVIRONMENT" "Everything in $ENVIRONMENT goes, its database too."
+        confirm "$ENVIRONMENT" "This deletes everything in $ENVIRONMENT, including its database."
     fi
 }
 
-# make_plan ARGUMENT...: sets outcome to 0 when there is nothing to do and to 2 when there is.
+# make_plan ARGUMENT...: sets outcome to 0 if nothing changes and to 2 if something does.
 make_plan() {
     outcome=0
     terraform_in plan -input=false -detailed-exitcode "${variables[@]}" "$@" "${passed[@]}" || outcome=$?
@@ -187,9 +191,9 @@ make_plan() {
 }
 
 variables=(-var-file="envs/$ENVIRONMENT.tfvars")
-# Terraform's hints on what to run next are not ours.
+# Terraform's hints on what to run next do not apply here.
 export TF_IN_AUTOMATION=yes
-# Nor does it look whether anybody sees its colours.
+# Terraform prints colours even if standard output is not a terminal.
 if [ ! -t 1 ] || [ -n "${NO_COLOR:-}" ]; then
     export TF_CLI_ARGS="${TF_CLI_ARGS:-} -no-color"
 fi
@@ -200,7 +204,7 @@ case $command in
     plan)
         [ -z "$out" ] || out=$(from_here "$out")
         make_plan ${out:+-out="$out"}
-        [ -z "$out" ] || [ "$DRY_RUN" = yes ] || say "To do exactly this: scripts/$SCRIPT $ENVIRONMENT apply $out"
+        [ -z "$out" ] || [ "$DRY_RUN" = yes ] || info "To apply this plan, run: scripts/$SCRIPT $ENVIRONMENT apply $out"
         ;;
     apply)
         if [ -z "$file" ]; then
@@ -208,9 +212,9 @@ case $command in
             make_plan -out="$file"
             [ "$outcome" = 2 ] || [ "$DRY_RUN" = yes ] || exit 0
         elif [ "$DRY_RUN" = no ]; then
-            # A plan knows its own backend, and would go there whatever environment is named.
-            planned=$(plan_says '.variables.environment.value' "$file") || die "$file can't be read as a plan for what is described now."
-            [ "$planned" = "$ENVIRONMENT" ] || misused "$file is a plan for $planned, not for $ENVIRONMENT."
+            # A plan contains its backend, so Terraform would apply it to its own environment, whichever is named here.
+            planned=$(plan_query '.variables.environment.value' "$file") || die "Cannot read $file as a plan for the current Terraform files. Make a new plan."
+            [ "$planned" = "$ENVIRONMENT" ] || usage_error "$file is a plan for $planned, not for $ENVIRONMENT."
             yes=yes
         fi
         if [ "$DRY_RUN" = no ]; then
@@ -234,7 +238,7 @@ case $command in
         ;;
     drift)
         make_plan -lock=false
-        [ "$outcome" = 0 ] || die "$EXIT_DRIFT" "$ENVIRONMENT is not as described; the plan above says where."
-        [ "$DRY_RUN" = yes ] || done_with "$ENVIRONMENT is as described"
+        [ "$outcome" = 0 ] || die "$EXIT_DRIFT" "$ENVIRONMENT differs from its description; the plan above lists the differences."
+        [ "$DRY_RUN" = yes ] || success "$ENVIRONMENT matches its description"
         ;;
 esac

@@ -1,73 +1,77 @@
 # shellcheck shell=bash
-# What the scripts tell prop, and ask it: sourced after lib.sh. PROP_URL and PROP_KEY say where it is; the key needs the scopes
-# read and deploy, and override for --force. The ledger is never what a deployment fails for: when it is away, what happened
-# is kept in PROP_SPOOL, one JSON document per line, and told later.
-# shellcheck disable=SC2034 # what is found is left in variables, for the script
+# Reports deployments to prop (the ledger) and asks its gate. Source it after lib.sh. PROP_URL is prop's address; PROP_KEY is a
+# key with the scopes read and deploy, and override for --force. A deployment does not fail because the ledger is unavailable:
+# its report is saved in PROP_SPOOL, one JSON document per line, and a later run sends it.
+# shellcheck disable=SC2034 # the calling script reads the variables that are set here
 
 PROP_SPOOL=${PROP_SPOOL:-$ROOT/.prop-spool.jsonl}
 LEDGER_SERVICE=${LEDGER_SERVICE:-prop}
-LEDGER=none # none: not configured; here; away
+LEDGER=none # none (not configured), here (available) or away (unavailable)
 LEDGER_ID=''
 
-# ledger METHOD PATH [BODY] [IDEMPOTENCY_KEY]: asks. LEDGER_STATUS and LEDGER_ANSWER hold what it answered. Fails when it is away.
-ledger() {
+# ledger_request METHOD PATH [BODY] [IDEMPOTENCY_KEY]: sets LEDGER_STATUS and LEDGER_ANSWER. Fails if the ledger is unavailable;
+# LEDGER_WHY is the reason.
+ledger_request() {
     local answer=$WORK/ledger-answer options=(-sS --max-time 15 --retry 2 --retry-connrefused --retry-max-time 15 -w '%{http_code}' -X "$1")
     [ -z "${3:-}" ] || options+=(-H 'Content-Type: application/json' --data-binary "$3")
     [ -z "${4:-}" ] || options+=(-H "Idempotency-Key: $4")
-    # Into a file, which curl empties before it tries again: on standard output the answers of all tries would come together.
+    # curl empties a file before each retry. On standard output, the responses of all tries would be joined.
     : >"$answer"
-    # The key is not for everybody who can list processes.
-    LEDGER_STATUS=$(curl "${options[@]}" -o "$answer" -K <(printf 'header = "Authorization: Bearer %s"\n' "$PROP_KEY") "${PROP_URL%/}$2" 2>"$WORK/ledger-said") || {
-        LEDGER_WHY=$(tail -n 1 "$WORK/ledger-said")
+    # Not in the arguments: everybody who can list processes would see the key.
+    LEDGER_STATUS=$(curl "${options[@]}" -o "$answer" -K <(printf 'header = "Authorization: Bearer %s"\n' "$PROP_KEY") "${PROP_URL%/}$2" 2>"$WORK/ledger-error") || {
+        LEDGER_WHY="$(tail -n 1 "$WORK/ledger-error")."
         return 1
     }
     LEDGER_ANSWER=$(<"$answer")
     if [ "$LEDGER_STATUS" -ge 500 ] || [ "$LEDGER_STATUS" = 429 ] || ! jq -e 'type == "object"' <<<"$LEDGER_ANSWER" >/dev/null 2>&1; then
-        LEDGER_WHY="$PROP_URL answers $LEDGER_STATUS: $(head -c 200 <<<"$LEDGER_ANSWER" | tr '\n' ' ')"
+        LEDGER_WHY="$PROP_URL returned $LEDGER_STATUS: $(head -c 200 <<<"$LEDGER_ANSWER" | tr '\n' ' ')"
         return 1
     fi
 }
 
-# answered FILTER: what jq finds in the answer.
-answered() { jq -r "$1" <<<"$LEDGER_ANSWER"; }
+# ledger_get FILTER: prints a part of the last response, selected by a jq filter.
+ledger_get() { jq -r "$1" <<<"$LEDGER_ANSWER"; }
 
-# ledger_refused WHAT: ends the script because the ledger is there and says no to something that it should not.
-ledger_refused() {
-    die "$EXIT_PREFLIGHT" "The ledger refuses $1: $(answered '.detail // .title'). Nothing was changed. Without PROP_URL and PROP_KEY it is not asked."
+# ledger_problem: prints why the ledger rejected the last request, as a sentence.
+ledger_problem() { ledger_get '.detail // .title // "no reason given" | rtrimstr(".") + "."'; }
+
+# die_ledger_error WHAT: ends the script because the ledger rejected a request that it should accept.
+die_ledger_error() {
+    die "$EXIT_PREFLIGHT" "The ledger rejected $1: $(ledger_problem) Nothing was changed. To deploy without the ledger, unset PROP_URL and PROP_KEY."
 }
 
-# find_ledger: whether there is one, and tells it what it has missed.
+# find_ledger: sets LEDGER. If the ledger is available, sends it the reports in PROP_SPOOL.
 find_ledger() {
     if [ -z "${PROP_URL:-}" ] && [ -z "${PROP_KEY:-}" ]; then
-        [ "$REQUIRE_LEDGER" = no ] || die "$EXIT_PREFLIGHT" "--require-ledger, but PROP_URL and PROP_KEY are not set."
-        warn "There is no ledger (PROP_URL and PROP_KEY are not set): this is not recorded."
+        [ "$REQUIRE_LEDGER" = no ] || die "$EXIT_PREFLIGHT" "--require-ledger needs PROP_URL and PROP_KEY, but they are not set."
+        warn "This deployment is not recorded: PROP_URL and PROP_KEY are not set."
         return
     fi
-    [ -n "${PROP_URL:+${PROP_KEY:-}}" ] || die "$EXIT_PREFLIGHT" "PROP_URL and PROP_KEY go together; one is not set."
+    [ -n "${PROP_URL:+${PROP_KEY:-}}" ] || die "$EXIT_PREFLIGHT" "PROP_URL and PROP_KEY must be set together; only one is set."
     LEDGER=here
-    ledger GET "/v1/deployments?limit=1" || {
-        ledger_is_away
+    ledger_request GET "/v1/deployments?limit=1" || {
+        ledger_unreachable
         return 0
     }
-    [ "$LEDGER_STATUS" = 200 ] || ledger_refused "this key"
+    [ "$LEDGER_STATUS" = 200 ] || die_ledger_error "PROP_KEY"
     replay
 }
 
-ledger_is_away() {
-    [ "$REQUIRE_LEDGER" = no ] || die "$EXIT_PREFLIGHT" "The ledger can't be reached, and --require-ledger was given. $LEDGER_WHY"
+ledger_unreachable() {
+    [ "$REQUIRE_LEDGER" = no ] || die "$EXIT_PREFLIGHT" "Cannot reach the ledger, and --require-ledger is set. $LEDGER_WHY"
     LEDGER=away
-    warn "${BOLD}THE LEDGER CAN'T BE REACHED.$PLAIN Nobody is asked whether this may go ahead. $LEDGER_WHY"
-    note "What happens is kept in $PROP_SPOOL, and told by the next run."
+    warn "${BOLD}CANNOT REACH THE LEDGER.$PLAIN The deployment continues without the gate's checks. $LEDGER_WHY"
+    detail "The deployment will be saved in $PROP_SPOOL, and the next run will report it to the ledger."
 }
 
-# ask_place: what the ledger knows of the service in this environment, in LEDGER_ANSWER; fails when it knows nothing.
-ask_place() {
-    ledger GET "/v1/services/$LEDGER_SERVICE/environments/$ENVIRONMENT" && [ "$LEDGER_STATUS" = 200 ]
+# load_place: sets LEDGER_ANSWER to the state of the service in this environment. Fails if the ledger has none.
+load_place() {
+    ledger_request GET "/v1/services/$LEDGER_SERVICE/environments/$ENVIRONMENT" && [ "$LEDGER_STATUS" = 200 ]
 }
 
 # --- A deployment
 
-# describe_run: who asks, from where, and a name for this deployment that no other has.
+# describe_run: sets who requested the deployment, its source, and an external id that is unique to this run.
 describe_run() {
     if [ "${GITHUB_ACTIONS:-}" = true ]; then
         REQUESTED_BY=${GITHUB_TRIGGERING_ACTOR:-${GITHUB_ACTOR:-github}} SOURCE=github-actions
@@ -79,7 +83,7 @@ describe_run() {
     fi
 }
 
-# deployment_body [OBSERVED_AT]: what to tell of this deployment.
+# deployment_body [OBSERVED_AT]: prints the request body for this deployment. With a time, as an observed deployment.
 deployment_body() {
     jq -nc --arg service "$LEDGER_SERVICE" --arg environment "$ENVIRONMENT" --arg version "$VERSION" --arg sha "$GIT_SHA" --arg digest "$DIGEST" \
         --arg by "$REQUESTED_BY" --arg source "$SOURCE" --arg id "$EXTERNAL_ID" --arg url "$RUN_URL" --arg reason "$REASON" --arg at "${1:-}" '
@@ -88,75 +92,75 @@ deployment_body() {
         | . + {create_missing: true} + if $at == "" then {start: true} else {observed: true, at: $at} end'
 }
 
-# pass_gate: records the release, asks whether it may go there, and says what the gate answers. With FORCE, overrides the
-# freezes in its way. Ends the script when it is blocked.
-pass_gate() {
+# check_gate: records the release and asks the gate whether it may be deployed. With FORCE, overrides active freezes. Ends the
+# script if the gate blocks the deployment.
+check_gate() {
     [ "$LEDGER" = here ] || return 0
     local release question reasons freeze
     release=$(deployment_body | jq -c '{service, version, git_sha, image_digest, create_missing} | del(..|nulls)')
     question="/v1/gate?service=$LEDGER_SERVICE&environment=$ENVIRONMENT&version=$(jq -rn --arg v "$VERSION" '$v | @uri')"
     question+="&requested_by=$(jq -rn --arg v "$REQUESTED_BY" '$v | @uri')"
-    # GitHub's webhook has told of this very run, as soon as its job began: it does not stand in its own way.
+    # GitHub's webhook has already reported this run as a running deployment. The run must not block itself.
     [ -z "$RUN_URL" ] || question+="&run_url=$(jq -rn --arg v "$RUN_URL" '$v | @uri')"
     if [ "$DRY_RUN" = yes ]; then
         would_send POST /v1/releases "$release"
     else
-        ledger POST /v1/releases "$release" "$EXTERNAL_ID/release" || {
-            ledger_is_away
+        ledger_request POST /v1/releases "$release" "$EXTERNAL_ID/release" || {
+            ledger_unreachable
             return 0
         }
         case $LEDGER_STATUS in
             200 | 201) ;;
-            *) ledger_refused "release $VERSION" ;;
+            *) die_ledger_error "release $VERSION" ;;
         esac
     fi
-    ledger GET "$question" || {
-        ledger_is_away
+    ledger_request GET "$question" || {
+        ledger_unreachable
         return 0
     }
     case $LEDGER_STATUS in
         200) ;;
-        404) # Nothing is known of the environment, so nothing is asked there; in a dry run, perhaps of the release.
-            note "The gate: $(answered .detail) It becomes known with this deployment."
+        404) # The ledger does not know the environment yet (in a dry run, perhaps the release), so there are no rules.
+            detail "gate: no rules. $(ledger_get .detail) This deployment creates it."
             return
             ;;
-        *) ledger_refused "to say whether this may go ahead" ;;
+        *) die_ledger_error "the gate check" ;;
     esac
-    if [ "$(answered .allowed)" = true ]; then
-        done_with "The gate lets $LEDGER_SERVICE $VERSION go to $ENVIRONMENT."
+    if [ "$(ledger_get .allowed)" = true ]; then
+        success "The gate allows $LEDGER_SERVICE $VERSION in $ENVIRONMENT."
         return
     fi
     reasons=$LEDGER_ANSWER
     if [ "$FORCE" = yes ] && jq -e 'all(.reasons[]; .code == "frozen")' <<<"$reasons" >/dev/null; then
         while read -r freeze; do
-            override "$freeze"
+            override_freeze "$freeze"
         done < <(jq -r '.reasons[].id' <<<"$reasons")
-        warn "Past the gate, by --force: $(sentences "$reasons")"
+        warn "--force overrides the gate: $(gate_reasons "$reasons")"
         return
     fi
-    blocked "$reasons"
+    die_blocked "$reasons"
 }
 
-# sentences JSON: the reasons, one after the other, each with the time when it is over.
-sentences() {
+# gate_reasons JSON: prints the reasons in one line, each with its end time if it has one.
+gate_reasons() {
     jq -r '[.reasons[] | .detail + if .until then " Until \(.until | sub("\\.[0-9]+"; ""))." else "" end] | join(" ")' <<<"$1"
 }
 
-blocked() {
-    say "${RED}blocked:$PLAIN prop keeps $LEDGER_SERVICE $VERSION back from $ENVIRONMENT:"
+die_blocked() {
+    info "${RED}blocked:$PLAIN prop does not allow $LEDGER_SERVICE $VERSION in $ENVIRONMENT now:"
     jq -r '.reasons[] | "  - " + .detail + if .until then " Until \(.until | sub("\\.[0-9]+"; ""))." else "" end' <<<"$1" >&2
-    WHY=$(sentences "$1")
+    WHY=$(gate_reasons "$1")
     if jq -e 'all(.reasons[]; .code == "deployment_running")' <<<"$1" >/dev/null; then
-        die "$EXIT_RUNNING" "Another deployment is running. Nothing was changed. If it is not: --take-over gives it up."
+        die "$EXIT_RUNNING" "Another deployment is running. Nothing was changed. If it has stopped without a report, use --take-over: prop then records it as cancelled."
     elif jq -e 'all(.reasons[]; .code == "frozen")' <<<"$1" >/dev/null; then
-        die "$EXIT_BLOCKED" "Nothing was changed. --force --reason '...' lets this one through the freeze, with a key that has the scope override."
+        die "$EXIT_BLOCKED" "Nothing was changed. To override the freeze for this deployment, use --force --reason TEXT with a key that has the scope override."
     elif jq -e 'any(.reasons[]; .code | startswith("approval_"))' <<<"$1" >/dev/null; then
-        die "$EXIT_BLOCKED" "Nothing was changed. Somebody else approves at $PROP_URL (POST /v1/approvals)."
+        die "$EXIT_BLOCKED" "Nothing was changed. Ask another person to approve the release: POST $PROP_URL/v1/approvals."
     fi
     die "$EXIT_BLOCKED" "Nothing was changed."
 }
 
-override() {
+override_freeze() {
     local body
     body=$(jq -nc --arg service "$LEDGER_SERVICE" --arg environment "$ENVIRONMENT" --arg version "$VERSION" --arg reason "$REASON" \
         '{service: $service, environment: $environment, version: $version, reason: $reason}')
@@ -164,12 +168,12 @@ override() {
         would_send POST "/v1/freezes/$1/overrides" "$body"
         return
     fi
-    ledger POST "/v1/freezes/$1/overrides" "$body" "$EXTERNAL_ID/override/$1" ||
-        die "$EXIT_BLOCKED" "The freeze could not be overridden. $LEDGER_WHY Nothing was changed."
-    [ "$LEDGER_STATUS" = 201 ] || die "$EXIT_BLOCKED" "The freeze could not be overridden: $(answered '.detail // .title') Nothing was changed."
+    ledger_request POST "/v1/freezes/$1/overrides" "$body" "$EXTERNAL_ID/override/$1" ||
+        die "$EXIT_BLOCKED" "Cannot override the freeze. $LEDGER_WHY Nothing was changed."
+    [ "$LEDGER_STATUS" = 201 ] || die "$EXIT_BLOCKED" "Cannot override the freeze: $(ledger_problem) Nothing was changed."
 }
 
-# start_recording: the deployment is running, as far as the ledger is concerned. Ends the script when it says no.
+# start_recording: records the deployment as running. Ends the script if the ledger rejects it.
 start_recording() {
     local body
     STARTED_AT=$(now)
@@ -185,23 +189,23 @@ start_recording() {
         would_send POST /v1/deployments "$body"
         return
     fi
-    ledger POST /v1/deployments "$body" "$EXTERNAL_ID" || {
-        ledger_is_away
+    ledger_request POST /v1/deployments "$body" "$EXTERNAL_ID" || {
+        ledger_unreachable
         spool ''
         return 0
     }
     case $LEDGER_STATUS in
-        200 | 201) LEDGER_ID=$(answered .id) ;;
+        200 | 201) LEDGER_ID=$(ledger_get .id) ;;
         409)
-            [ "$(answered .code)" = gate_blocked ] || ledger_refused "this deployment"
-            blocked "$LEDGER_ANSWER"
+            [ "$(ledger_get .code)" = gate_blocked ] || die_ledger_error "this deployment"
+            die_blocked "$LEDGER_ANSWER"
             ;;
-        *) ledger_refused "this deployment" ;;
+        *) die_ledger_error "this deployment" ;;
     esac
-    done_with "Recorded in the ledger: deployment $LEDGER_ID."
+    success "Recorded as deployment $LEDGER_ID."
 }
 
-# finish_recording STATE REASON: how it ended. What can't be told now is kept, and told later.
+# finish_recording STATE REASON: records how the deployment ended. If the ledger is unavailable, saves it for a later run.
 finish_recording() {
     local transition
     transition=$(jq -nc --arg to "$1" --arg reason "$2" '{to: $to} + if $reason == "" then {} else {reason: $reason[:4000]} end')
@@ -212,39 +216,39 @@ finish_recording() {
                 would_send POST /v1/deployments/ID/transitions "$transition"
                 return
             fi
-            if ledger POST "/v1/deployments/$LEDGER_ID/transitions" "$transition" "$EXTERNAL_ID/$1"; then
+            if ledger_request POST "/v1/deployments/$LEDGER_ID/transitions" "$transition" "$EXTERNAL_ID/$1"; then
                 case $LEDGER_STATUS in
                     200) ;;
-                    *) warn "The ledger does not take that it $1: $(answered '.detail // .title')" ;;
+                    *) warn "The ledger rejected the outcome '$1': $(ledger_problem)" ;;
                 esac
                 return 0
             fi
-            warn "${BOLD}The ledger can't be reached any more.$PLAIN $LEDGER_WHY The outcome is kept in $PROP_SPOOL."
+            warn "${BOLD}Cannot reach the ledger any more.$PLAIN $LEDGER_WHY The outcome is saved in $PROP_SPOOL; the next run reports it."
             ;;
     esac
     [ "$DRY_RUN" = no ] || return 0
     spool "$(jq -c --arg at "$(now)" '. + {observed: true, at: $at}' <<<"$transition")"
-    # It may be back by now: perhaps it was the ledger itself that was deployed.
-    if [ "$LEDGER" = away ] && ledger GET "/v1/deployments?limit=1" && [ "$LEDGER_STATUS" = 200 ]; then replay; fi
+    # The ledger may be available again, for example because this deployment restarted it.
+    if [ "$LEDGER" = away ] && ledger_request GET "/v1/deployments?limit=1" && [ "$LEDGER_STATUS" = 200 ]; then replay; fi
 }
 
-# give_up_running: what the ledger takes for running there is cancelled: --take-over.
-give_up_running() {
-    if [ "$LEDGER" != here ] || ! ask_place; then return 0; fi
+# cancel_running: for --take-over, cancels the deployment that the ledger has as running.
+cancel_running() {
+    if [ "$LEDGER" != here ] || ! load_place; then return 0; fi
     local id body
-    id=$(answered '.running.id // ""')
+    id=$(ledger_get '.running.id // ""')
     [ -n "$id" ] || return 0
-    body=$(jq -nc --arg reason "Given up by $REQUESTED_BY with --take-over." '{to: "cancelled", reason: $reason}')
+    body=$(jq -nc --arg reason "Cancelled by $REQUESTED_BY with --take-over." '{to: "cancelled", reason: $reason}')
     if [ "$DRY_RUN" = yes ]; then
         would_send POST "/v1/deployments/$id/transitions" "$body"
-    elif ledger POST "/v1/deployments/$id/transitions" "$body" && [ "$LEDGER_STATUS" = 200 ]; then
-        warn "Deployment $id, which the ledger took for running, is cancelled."
+    elif ledger_request POST "/v1/deployments/$id/transitions" "$body" && [ "$LEDGER_STATUS" = 200 ]; then
+        warn "Cancelled deployment $id, which was running according to the ledger."
     fi
 }
 
-# resume_recording: finds the running deployment of this release, which an interrupted run has left.
+# resume_recording: sets LEDGER_ID to the running deployment of this release, which an interrupted run started.
 resume_recording() {
-    if [ "$LEDGER" != here ] || ! ask_place; then return 0; fi
+    if [ "$LEDGER" != here ] || ! load_place; then return 0; fi
     LEDGER_ID=$(jq -r --arg version "$VERSION" 'if .running.version == $version then .running.id else "" end' <<<"$LEDGER_ANSWER")
 }
 
@@ -252,46 +256,47 @@ would_send() { printf '%swould send:%s %s %s %s\n' "$DIM" "$PLAIN" "$1" "$PROP_U
 
 # --- The spool
 
-# spool TRANSITION_JSON: keeps this deployment, with how it ended if that is known. Each line stands for itself: the external
-# id makes it one deployment, however often it is told.
+# spool TRANSITION_JSON: saves this deployment, and its outcome if there is one. The lines are independent, and the external id
+# makes it safe to send a line twice.
 spool() {
     [ "$DRY_RUN" = no ] || return 0
     local locked=yes
     lock_spool || locked=no
     jq -nc --argjson deployment "$(deployment_body "$STARTED_AT")" --argjson transition "${1:-null}" \
-        '{deployment: $deployment, transition: $transition}' >>"$PROP_SPOOL" || warn "$PROP_SPOOL can't be written: this is not recorded."
+        '{deployment: $deployment, transition: $transition}' >>"$PROP_SPOOL" || warn "Cannot write to $PROP_SPOOL: this deployment is not recorded."
     [ "$locked" = no ] || unlock_spool
 }
 
-# replay: tells the ledger what it has missed, in order, and forgets what was told. Stops at what can't be told yet. The lines
-# are taken aside first, so that nobody waits while the ledger is asked; told twice, as when a run is killed, they do no harm.
+# replay: sends the lines in PROP_SPOOL to the ledger, in order, and deletes what it accepted. Stops at a line that must wait.
+# The lines are moved to a file of this run first, so that other runs are not locked out meanwhile. If this run is killed, a
+# later one sends them again, which is safe.
 replay() {
-    local taken=$PROP_SPOOL.$$ line told=0
+    local taken=$PROP_SPOOL.$$ line sent=0
     if [ "$DRY_RUN" = yes ]; then
-        [ ! -s "$PROP_SPOOL" ] || note "would tell the ledger of $(wc -l <"$PROP_SPOOL" | tr -d ' ') earlier lines in $PROP_SPOOL"
+        [ ! -s "$PROP_SPOOL" ] || detail "would report saved deployments to the ledger: $(wc -l <"$PROP_SPOOL" | tr -d ' ') lines of $PROP_SPOOL"
         return 0
     fi
-    take_spool || return 0
+    claim_spool || return 0
     while IFS= read -r line; do
-        tell "$line" || break
-        told=$((told + 1))
+        send_spool_line "$line" || break
+        sent=$((sent + 1))
     done <"$taken"
-    put_back "$told"
-    [ "$told" = 0 ] || done_with "Told the ledger what it had missed: $told $([ "$told" = 1 ] && echo line || echo lines) of $PROP_SPOOL."
+    restore_unsent "$sent"
+    [ "$sent" = 0 ] || success "Reported saved deployments to the ledger: $sent $([ "$sent" = 1 ] && echo line || echo lines) of $PROP_SPOOL."
 }
 
-# take_spool: moves what there is to tell to `taken`, after what a run that was killed has left. Fails when there is nothing, or
-# the spool is not to be had.
-take_spool() {
+# claim_spool: moves the lines to send to the file `taken`, after those that killed runs had claimed. Fails if there are none or
+# the spool is locked.
+claim_spool() {
     local file
-    [ -s "$PROP_SPOOL" ] || [ -n "$(left_behind)" ] || return 1
+    [ -s "$PROP_SPOOL" ] || [ -n "$(abandoned_spools)" ] || return 1
     lock_spool || {
-        warn "$PROP_SPOOL is locked: what it keeps is told by a later run."
+        warn "$PROP_SPOOL is locked by another run: a later run reports the deployments in it."
         return 1
     }
     while IFS= read -r file; do
         [ "$file" = "$taken" ] || { cat "$file" >>"$taken" && rm -f "$file"; }
-    done < <(left_behind)
+    done < <(abandoned_spools)
     if [ -s "$taken" ]; then
         [ ! -f "$PROP_SPOOL" ] || { cat "$PROP_SPOOL" >>"$taken" && rm -f "$PROP_SPOOL"; }
     elif [ -s "$PROP_SPOOL" ]; then
@@ -301,8 +306,8 @@ take_spool() {
     [ -s "$taken" ]
 }
 
-# left_behind: what runs have taken that are no more.
-left_behind() {
+# abandoned_spools: prints the files that runs which no longer exist had claimed.
+abandoned_spools() {
     local file
     for file in "$PROP_SPOOL".*; do
         [[ $file =~ \.([0-9]+)$ ]] || continue
@@ -310,12 +315,12 @@ left_behind() {
     done
 }
 
-# put_back TOLD: what is left of `taken` after so many lines comes before what was kept meanwhile.
-put_back() {
+# restore_unsent SENT: puts the lines of `taken` after the first SENT back into the spool, before lines added meanwhile.
+restore_unsent() {
     tail -n "+$(($1 + 1))" "$taken" >"$taken.left"
     mv "$taken.left" "$taken"
     if [ -s "$taken" ]; then
-        lock_spool || return 0 # it stays where it is: a later run finds it there
+        lock_spool || return 0 # the file stays, and a later run finds it
         [ ! -f "$PROP_SPOOL" ] || cat "$PROP_SPOOL" >>"$taken"
         mv "$taken" "$PROP_SPOOL"
         unlock_spool
@@ -324,53 +329,53 @@ put_back() {
     fi
 }
 
-# tell LINE: one line of the spool. Fails when it is to be told later; what can never be told is put aside.
-tell() {
+# send_spool_line LINE: sends one line to the ledger. Fails if it must be sent later. A line that the ledger rejects is set aside.
+send_spool_line() {
     local deployment transition place
     if ! deployment=$(jq -ce .deployment <<<"$1" 2>/dev/null); then
-        put_aside "$1" "It is not a line of a spool."
+        set_aside "$1" "It is not valid JSON with a deployment."
         return
     fi
     transition=$(jq -c .transition <<<"$1")
     place=$(jq -r '"/v1/services/\(.service)/environments/\(.environment)"' <<<"$deployment")
-    ledger GET "$place" || return 1
+    ledger_request GET "$place" || return 1
     if [ "$LEDGER_STATUS" = 200 ]; then
-        # Told now, it would cancel what runs there by now.
+        # Sent now, the report would cancel the deployment that is running.
         if jq -e --argjson old "$deployment" '.running and .running.external_id != $old.external_id' <<<"$LEDGER_ANSWER" >/dev/null; then
-            warn "What is in $PROP_SPOOL is told later: another deployment is running there."
+            warn "The deployments in $PROP_SPOOL are reported by a later run: another deployment is running now."
             return 1
         fi
-        # And it would say that an older release is live, after a newer one.
+        # And an older release would be recorded as live after a newer one.
         transition=$(jq -c --argjson old "$deployment" --argjson how "$transition" '
             if $how.to == "succeeded" and .live and .live.external_id != $old.external_id and .live.started_at > $old.at
-            then $how + {to: "cancelled", reason: "It succeeded at \($how.at), and was told when \(.live.version) was live already."}
+            then $how + {to: "cancelled", reason: "It succeeded at \($how.at), and was reported after \(.live.version) had become live."}
             else $how end' <<<"$LEDGER_ANSWER")
     fi
-    ledger POST /v1/deployments "$deployment" || return 1
+    ledger_request POST /v1/deployments "$deployment" || return 1
     case $LEDGER_STATUS in
         200 | 201) ;;
         401 | 403) return 1 ;;
         *)
-            put_aside "$1" "$(answered '.detail // .title')"
+            set_aside "$1" "$(ledger_problem)"
             return
             ;;
     esac
     [ "$transition" != null ] || return 0
-    ledger POST "/v1/deployments/$(answered .id)/transitions" "$transition" || return 1
+    ledger_request POST "/v1/deployments/$(ledger_get .id)/transitions" "$transition" || return 1
     case $LEDGER_STATUS in
         200) ;;
         401 | 403) return 1 ;;
-        *) put_aside "$1" "$(answered '.detail // .title')" ;;
+        *) set_aside "$1" "$(ledger_problem)" ;;
     esac
 }
 
-put_aside() {
-    warn "A line of $PROP_SPOOL can't be told, and is kept in $PROP_SPOOL.refused: $2"
+set_aside() {
+    warn "The ledger rejected a line of $PROP_SPOOL; it was moved to $PROP_SPOOL.refused: $2"
     printf '%s\n' "$1" >>"$PROP_SPOOL.refused"
 }
 
-# lock_spool: held for moments only, never while the ledger is asked; so one that is a minute old is a dead run's, and broken.
-# Fails when it is not to be had in ten seconds.
+# lock_spool: locks the spool, or fails after ten seconds. Runs hold the lock only briefly, never during a request, so a lock
+# that is a minute old belongs to a run that was killed and is removed.
 lock_spool() {
     local tries=0
     until mkdir "$PROP_SPOOL.lock" 2>/dev/null; do

@@ -1,16 +1,16 @@
 # shellcheck shell=bash
-# What the scripts share: sourced by them, never run. Says names once, speaks one way, changes nothing in a dry run.
+# Shared by the other scripts, which source it: names, messages, argument errors and dry runs.
 
-# Exit codes that every script may end with; each script's --help lists its own beside them.
+# Exit codes that every script may use. Each script's --help lists its own codes too.
 readonly EXIT_FAILED=1 EXIT_USAGE=2 EXIT_PREFLIGHT=3
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 SCRIPT=$(basename "$0")
 DRY_RUN=no
-# Where the stack is described: a test works on a copy.
+# The folder with the Terraform files. Tests set it to a copy.
 : "${TERRAFORM_DIR:=$ROOT/terraform}"
 
-# What this run keeps to itself; gone when it ends.
+# Temporary files of this run. They are deleted at the end.
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/prop.XXXXXX")
 trap 'rm -rf "$WORK"' EXIT
 
@@ -20,78 +20,82 @@ else
     BOLD='' DIM='' RED='' GREEN='' YELLOW='' PLAIN=''
 fi
 
-# People read standard error; standard output is for what other programs take.
-say() { printf '%s\n' "$*" >&2; }
-step() { say "$BOLD==>$PLAIN $*"; }
-done_with() { say "${GREEN}ok$PLAIN  $*"; }
-warn() { say "${YELLOW}warning:$PLAIN $*"; }
-note() { say "    $DIM$*$PLAIN"; }
+# Messages for people go to standard error. Standard output is for results that other programs read.
+info() { printf '%s\n' "$*" >&2; }
+step() { info "$BOLD==>$PLAIN $*"; }
+success() { info "${GREEN}ok$PLAIN  $*"; }
+warn() { info "${YELLOW}warning:$PLAIN $*"; }
+detail() { info "    $DIM$*$PLAIN"; }
 
-# progress TEXT: one line that is written over by the next, on a terminal; elsewhere a line whenever it says something new.
-# no_progress clears it.
+# progress TIME TEXT: on a terminal, a line that the next one overwrites. Elsewhere, a new line each time TEXT changes.
+# clear_progress removes the line.
 PROGRESS=''
 progress() {
     if [ -t 2 ]; then
         printf '\r\033[K    %s%s%s' "$DIM" "$*" "$PLAIN" >&2
     elif [ "$PROGRESS" != "${*#* }" ]; then
-        note "$*"
+        detail "$*"
     fi
-    PROGRESS=${*#* } # without the time in front, which is always new
+    PROGRESS=${*#* } # without TIME, which changes with every call
 }
-no_progress() {
+clear_progress() {
     [ -z "$PROGRESS" ] || [ ! -t 2 ] || printf '\r\033[K' >&2
     PROGRESS=''
 }
 
-# minutes SECONDS: as 2:05.
-minutes() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
+# duration SECONDS: prints minutes and seconds, as in 2:05.
+duration() { printf '%d:%02d' $(($1 / 60)) $(($1 % 60)); }
 
-# now: RFC 3339, in UTC.
+# now: prints the time in UTC, in the format of RFC 3339.
 now() { jq -nr 'now | todate'; }
 
-# origin_repository: OWNER/REPOSITORY of the remote origin on GitHub; nothing, if there is none.
+# origin_repository: prints OWNER/REPOSITORY of the git remote "origin" on GitHub, or nothing if there is no such remote.
 origin_repository() {
     { git -C "$ROOT" remote get-url origin 2>/dev/null || true; } | sed -nE 's#^.*[:/]([^/:]+/[^/]+)$#\1#p' | sed 's/\.git$//'
 }
 
-# die [CODE] SENTENCE: ends the script; 1 unless another code is given. What it said is left in DIED.
-DIED=''
+# die [CODE] MESSAGE: prints MESSAGE, saves it in DIE_MESSAGE and ends the script with CODE (default: 1).
+DIE_MESSAGE=''
 die() {
     local code=$EXIT_FAILED
     if [[ ${1:-} =~ ^[0-9]+$ ]]; then
         code=$1
         shift
     fi
-    no_progress
-    # shellcheck disable=SC2034 # for traps
-    DIED=$*
-    say "$RED$SCRIPT:$PLAIN $*"
+    clear_progress
+    # shellcheck disable=SC2034 # exit traps read it
+    DIE_MESSAGE=$*
+    info "$RED$SCRIPT:$PLAIN $*"
     exit "$code"
 }
 
-# misused SENTENCE: a wrong argument.
-misused() { die "$EXIT_USAGE" "$* See $SCRIPT --help."; }
+# usage_error MESSAGE: ends the script because of a wrong argument. The next four cover the usual cases.
+usage_error() { die "$EXIT_USAGE" "$* See $SCRIPT --help."; }
+unknown_option() { usage_error "unknown option '$1'."; }
+unexpected_argument() { usage_error "unexpected argument '$1'."; }
+missing_argument() { usage_error "missing argument: $1."; }
+missing_value() { usage_error "missing value for $1."; }
 
-# need TOOL...: ends the script when one is not there.
-need() {
+# require_tools TOOL...: ends the script if one of the tools is not installed.
+require_tools() {
     local tool missing=()
     for tool in "$@"; do
         command -v "$tool" >/dev/null || missing+=("$tool")
     done
-    [ ${#missing[@]} = 0 ] || die "$EXIT_PREFLIGHT" "This needs ${missing[*]}, which can't be found on PATH."
+    [ ${#missing[@]} = 0 ] || die "$EXIT_PREFLIGHT" "Required, but not found on PATH: ${missing[*]}. Install them and try again."
 }
 
-# change COMMAND...: runs what changes something; in a dry run, prints it instead, as it could be pasted.
-change() {
+# run_or_print COMMAND...: runs the command. In a dry run, prints it instead, quoted for the shell.
+run_or_print() {
     if [ "$DRY_RUN" = no ]; then
         "$@"
         return
     fi
-    say "${DIM}would run:$PLAIN$(as_typed "$@")"
+    info "${DIM}would run:$PLAIN$(quote_words "$@")"
 }
 
-# as_typed WORD...: each with a space before it, quoted where the shell needs it.
-as_typed() {
+# quote_words WORD...: prints each word after a space, quoted where the shell needs it.
+quote_words() {
     local word
     for word in "$@"; do
         [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word=${word@Q}
@@ -99,20 +103,21 @@ as_typed() {
     done
 }
 
-# use_account: sets the names of what the environments of an account share.
+# use_account: sets the names that all environments of an AWS account share.
 use_account() {
     export AWS_REGION=${AWS_REGION:-ap-south-1} AWS_PAGER=
     export AWS_DEFAULT_REGION=$AWS_REGION
     : "${ECR_REPOSITORY:=prop-backend}"
 }
 
-# use_environment NAME: sets the names of everything in an environment. production has the plain ones; every other gets
-# its own name behind. Each is a default that a variable of that name overrides; Terraform builds the same (locals.tf).
+# use_environment NAME: sets the names of an environment's resources. production has the plain names; the names of other
+# environments end in the environment's name. A variable of the same name overrides each. terraform/locals.tf builds the
+# same names.
 use_environment() {
     ENVIRONMENT=${1:-}
-    [ -n "$ENVIRONMENT" ] || misused "Which environment?"
+    [ -n "$ENVIRONMENT" ] || missing_argument "ENVIRONMENT (one of: $(list_environments))"
     [ -f "$TERRAFORM_DIR/envs/$ENVIRONMENT.tfvars" ] ||
-        misused "There is no environment '$ENVIRONMENT'; there are: $(environments)."
+        usage_error "unknown environment '$ENVIRONMENT'; must be one of: $(list_environments)."
     local suffix=
     [ "$ENVIRONMENT" = production ] || suffix=-$ENVIRONMENT
     use_account
@@ -125,8 +130,8 @@ use_environment() {
     : "${LOAD_BALANCER:=prop-alb$suffix}"
 }
 
-# The environments there are, by their files.
-environments() {
+# list_environments: prints the names of the environments, separated by commas. Each has a file envs/NAME.tfvars.
+list_environments() {
     local file names=
     for file in "$TERRAFORM_DIR"/envs/*.tfvars; do
         names+=", $(basename "$file" .tfvars)"

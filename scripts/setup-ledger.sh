@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tells prop what this pipeline's environments ask of a release, and makes the pipeline's keys.
+# Creates the pipeline's environments, rules and keys in prop.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -9,28 +9,34 @@ source "$(dirname "$0")/ledger.sh"
 usage() {
     cat <<END
 Usage: scripts/setup-ledger.sh [OPTION]...
+Create or update the environments staging and production, their rules, and the service's repository in prop.
 
-Makes the environments staging and production in prop, or changes them to what they should be: production asks for a scan
-that passed, for success in staging before, and for one person's approval. And tells the service its repository, whose
-webhooks may then say how it is deployed.
+A release may be deployed to production after it has passed a scan, has succeeded in staging and has been approved. GitHub's
+webhooks for the repository may report deployments of the service. The script needs curl and jq.
 
-  --keys          make the pipeline's two keys too, and print them as lines that a shell takes, for setup-github.sh. Keys of
-                  that name from before go on working: revoke them when the new ones are in place
-  --approvals N   how many people must approve a release for production; 1, if not said
+Options:
+  --keys          also create the pipeline's two keys and print them as shell commands, for setup-github.sh. Older keys with
+                  the same names stay valid: revoke them when the new ones are in use
+  --approvals N   number of approvals that production requires (default: 1)
+  --soak MINUTES  time that a release must have been in staging (default: 0)
   --repository OWNER/REPOSITORY
-                  on GitHub; that of the remote origin, if not said
-  --soak MINUTES  how long it must have been in staging; 0, if not said
-  --dry-run       print what would be sent, and send nothing
-  --help          this
+                  repository on GitHub (default: that of the git remote "origin")
+  --dry-run       print the requests without sending them
+  -h, --help      print this help
 
-Needs curl and jq, and from the environment PROP_URL and PROP_KEY: a key with the scope admin.
+Environment:
+  PROP_URL        address of prop
+  PROP_KEY        key for prop with the scope admin
 
 Examples:
-
   scripts/setup-ledger.sh
   eval "\$(scripts/setup-ledger.sh --keys)" && scripts/setup-github.sh --reviewer alice
 
-Exit codes: 0 it is so; 1 prop refused; 2 an argument is wrong; 3 a tool or setting is missing, or prop can't be reached.
+Exit codes:
+  0  prop is configured
+  1  prop rejected a request
+  2  wrong argument
+  3  a tool or a variable is missing, or prop cannot be reached
 END
 }
 
@@ -43,29 +49,30 @@ while [ $# -gt 0 ]; do
             ;;
         --keys) keys=yes ;;
         --approvals | --soak)
-            [[ ${2:-} =~ ^[0-9]+$ ]] || misused "$1 wants a number."
+            [[ ${2:-} =~ ^[0-9]+$ ]] || usage_error "$1 needs a number."
             if [ "$1" = --soak ]; then soak=$2; else approvals=$2; fi
             shift
             ;;
         --repository)
-            [[ ${2:-} == */* ]] || misused "$1 wants OWNER/REPOSITORY."
+            [[ ${2:-} == */* ]] || usage_error "$1 needs OWNER/REPOSITORY."
             repository=$2
             shift
             ;;
         --dry-run) DRY_RUN=yes ;;
-        *) misused "There is no argument '$1'." ;;
+        -*) unknown_option "$1" ;;
+        *) unexpected_argument "$1" ;;
     esac
     shift
 done
-need curl jq
+require_tools curl jq
 for name in PROP_URL PROP_KEY; do
-    [ -n "${!name:-}" ] || die "$EXIT_PREFLIGHT" "$name is not set: which ledger, and with which right?"
+    [ -n "${!name:-}" ] || die "$EXIT_PREFLIGHT" "The variable $name is not set."
 done
 
-# send METHOD PATH BODY: what must be answered, in LEDGER_STATUS and LEDGER_ANSWER.
-send() { ledger "$@" || die "$EXIT_PREFLIGHT" "prop can't be reached. $LEDGER_WHY"; }
+# send METHOD PATH BODY: sends a request, and ends the script if prop does not respond.
+send() { ledger_request "$@" || die "$EXIT_PREFLIGHT" "Cannot reach prop at $PROP_URL. $LEDGER_WHY"; }
 
-# record KIND SLUG FIELDS: made, or changed to that.
+# record KIND SLUG FIELDS_JSON: creates the resource, or updates it if it exists.
 record() {
     local new
     new=$(jq -c --arg slug "$2" '{slug: $slug} + .' <<<"$3")
@@ -78,12 +85,12 @@ record() {
         send PATCH "/v1/$1s/$2" "$3"
     fi
     case $LEDGER_STATUS in
-        200 | 201) done_with "$2: $(jq -r 'to_entries | map("\(.key) \(.value)") | join(", ")' <<<"$3")" ;;
-        *) die "prop does not take the $1 $2: $(answered '.detail // .title')" ;;
+        200 | 201) success "$2: $(jq -r 'to_entries | map("\(.key) \(.value)") | join(", ")' <<<"$3")" ;;
+        *) die "prop rejected the $1 $2: $(ledger_problem)" ;;
     esac
 }
 
-# key VARIABLE NAME SCOPES: made, and printed.
+# key VARIABLE NAME SCOPES_JSON: creates a key and prints it as a shell command.
 key() {
     local new
     new=$(jq -nc --arg name "$2" --argjson scopes "$3" '{name: $name, scopes: $scopes}')
@@ -92,9 +99,9 @@ key() {
         return
     fi
     send POST /v1/keys "$new"
-    [ "$LEDGER_STATUS" = 201 ] || die "prop does not make the key $2: $(answered '.detail // .title')"
-    printf 'export %s=%s\n' "$1" "$(answered .key)"
-    done_with "key $2: $(jq -r 'join(", ")' <<<"$3")"
+    [ "$LEDGER_STATUS" = 201 ] || die "prop rejected the key $2: $(ledger_problem)"
+    printf 'export %s=%s\n' "$1" "$(ledger_get .key)"
+    success "key $2: $(jq -r 'join(", ")' <<<"$3")"
 }
 
 record environment staging '{"tier": "staging"}'
@@ -104,10 +111,10 @@ record environment production "$(jq -nc --argjson approvals "$approvals" --argjs
 if [ -n "$repository" ]; then
     record service "$LEDGER_SERVICE" "$(jq -nc --arg url "${GITHUB_SERVER_URL:-https://github.com}/$repository" '{repository_url: $url}')"
 else
-    warn "Which repository is it? There is no remote origin that tells: no webhook may say how $LEDGER_SERVICE is deployed."
+    warn "Unknown repository: the git remote \"origin\" is not on GitHub. GitHub's webhooks cannot report deployments of $LEDGER_SERVICE. Use --repository to set it."
 fi
 if [ "$keys" = yes ]; then
-    # Two, so that what deploys can't also say that somebody approved.
+    # Two keys, so that the key that deploys cannot also record approvals.
     key PIPELINE_KEY pipeline '["read", "deploy", "attest"]'
     key MIRROR_KEY github-approvals '["read", "mirror"]'
 fi

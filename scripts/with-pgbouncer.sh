@@ -1,21 +1,29 @@
 #!/usr/bin/env bash
-# Runs a command beside a throw-away PostgreSQL behind a throw-away PgBouncer in transaction mode.
+# Runs a command with a temporary PostgreSQL behind a temporary PgBouncer in transaction mode.
 set -euo pipefail
 
 usage() {
     cat <<'END'
 Usage: scripts/with-pgbouncer.sh COMMAND [ARGUMENT]...
+Run a command with a temporary PostgreSQL behind a temporary PgBouncer in transaction mode.
 
-Runs the command with TEST_DATABASE_URL and TEST_PROP_PREPARED_STATEMENTS=false in its environment: a throw-away
-PostgreSQL behind a throw-away PgBouncer in transaction mode. Returns the command's status; 127 when there is no
-PostgreSQL, PgBouncer or command.
+The command gets TEST_DATABASE_URL and TEST_PROP_PREPARED_STATEMENTS=false in its environment. Both servers are stopped and
+deleted at the end.
 
+Options:
+  -h, --help  print this help
+
+Examples:
   scripts/with-pgbouncer.sh cargo test --test api postgres
+
+Exit codes:
+  127  no command was given, PostgreSQL or PgBouncer is missing, or PgBouncer did not start
+  All other codes are those of the command.
 END
 }
 
 fail() {
-    echo "with-pgbouncer: $1" >&2
+    echo "with-pgbouncer.sh: $1" >&2
     exit 127
 }
 
@@ -24,17 +32,17 @@ case ${1:-} in
         usage
         exit
         ;;
-    '') fail "what shall I run?" ;;
+    '') fail "missing argument: COMMAND. See with-pgbouncer.sh --help." ;;
 esac
 PATH=$PATH:/usr/sbin
-command -v pgbouncer >/dev/null || fail "there is no pgbouncer; Debian has it in a package of that name"
+command -v pgbouncer >/dev/null || fail "pgbouncer not found. On Debian, install the package pgbouncer."
 for bin in /usr/lib/postgresql/*/bin "$(dirname "$(command -v initdb || echo .)")"; do
     [ -x "$bin/initdb" ] && break
 done
-[ -x "$bin/initdb" ] || fail "there is no initdb; Debian has it in the package postgresql"
+[ -x "$bin/initdb" ] || fail "initdb not found. On Debian, install the package postgresql."
 
 dir=$(mktemp -d)
-# Neither server runs as root; the command may.
+# Neither server can run as root, but the command may.
 unprivileged=
 if [ "$(id -u)" = 0 ]; then
     chown 65534:65534 "$dir"
@@ -52,12 +60,12 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Sockets in a directory of our own: no port that somebody else could take.
+# Unix sockets in a temporary directory, so that no port is needed.
 $unprivileged "$bin/initdb" -D "$dir/data" -U prop -A trust -E UTF8 --locale=C.UTF-8 --no-sync >/dev/null
 $unprivileged "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -w start \
     -o "-k $dir -p 5432 -c listen_addresses= -c max_connections=2000 -c fsync=off" >/dev/null
 
-# Two server connections for each database, and eight clients from each prop: they do take turns.
+# Two server connections per database for the eight connections of each prop, so that clients must share connections.
 cat >"$dir/pgbouncer.ini" <<INI
 [databases]
 * = host=$dir port=5432
@@ -75,7 +83,7 @@ logfile = $dir/pgbouncer.log
 INI
 echo '"prop" ""' >"$dir/users"
 chmod 644 "$dir/pgbouncer.ini" "$dir/users"
-# Not in a function: `$!` must be the server itself, not a shell around it.
+# Not in a function: `$!` must be the server's process id, not that of a shell around it.
 $unprivileged pgbouncer -q "$dir/pgbouncer.ini" </dev/null >/dev/null 2>&1 &
 bouncer=$!
 tries=0

@@ -3,7 +3,7 @@
 
     cargo build --release --locked && ./scripts/test.sh browser && .venv/browser/bin/python scripts/bench/board.py [LOADS]
 
-Each load is by a reader of its own, who has nothing in their cache. Ends in a Markdown table.
+Each load uses a new browser context with an empty cache. Prints a Markdown table.
 """
 
 import statistics
@@ -22,7 +22,7 @@ from ledgers import many  # noqa: E402
 
 SERVICES = 200
 
-# Notes when the board was painted: in the frame after the one in which its rows were there.
+# Saves the time at which the board was painted: one frame after its rows were in the document.
 WATCH = """new MutationObserver((_, observer) => {
     if (!document.querySelector('tbody tr')) return
     observer.disconnect()
@@ -48,11 +48,11 @@ def load(browser: Browser, prop: support.Prop) -> dict[str, float]:
     metrics = {metric["name"]: metric["value"] * 1000 for metric in session.send("Performance.getMetrics")["metrics"]}
     reader.leave()
     return {
-        "the answer of /v1/status, request to last byte": found["server"],
+        "response of /v1/status, request to last byte": found["server"],
         "scripts": metrics["ScriptDuration"],
         "server and scripts": found["server"] + metrics["ScriptDuration"],
         "style and layout": metrics["RecalcStyleDuration"] + metrics["LayoutDuration"],
-        "from the click to the painted board": found["painted"],
+        "from navigation to the painted board": found["painted"],
         "KB transferred for the data": found["bytes"] / 1000,
     }
 

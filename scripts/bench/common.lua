@@ -1,4 +1,4 @@
--- What the three kinds of work share: the rows that load.*.sql makes, the key, and one line of results.
+-- Shared by the three kinds of requests: the rows that load.*.sql creates, the key, and the line of results.
 local common = {
     services = 200,
     environments = 5,
@@ -21,7 +21,7 @@ function common.init()
     math.randomseed(os.time() + tonumber(address, 16) % 1000003)
 end
 
--- Requests per second, milliseconds of half and of 99 % of them, and how many failed.
+-- Prints requests per second, p50 and p99 in milliseconds, and the number of failed requests.
 function common.done(summary, latency)
     local errors = summary.errors
     local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout

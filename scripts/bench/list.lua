@@ -1,4 +1,4 @@
--- GET the latest 50 deployments of a place chosen at random.
+-- Lists the latest 50 deployments of a place (a service in an environment), chosen at random.
 local common = require("common")
 
 request = function()

@@ -1,5 +1,5 @@
--- :deployments deployments, 30 seconds apart, going round 200 services and 5 environments. In each place the last one is
--- live; before it one in ten failed, one in ten was cancelled, and the others were superseded.
+-- Creates :deployments deployments, 30 seconds apart, in 200 services and 5 environments in turn. In each place, the last one is
+-- live. Before it, one in ten failed, one in ten was cancelled, and the others were superseded.
 INSERT INTO services (slug, name, created_at, updated_at, revision)
 SELECT 'service-' || s, 'Service ' || s, '2025-10-01Z', '2025-10-01Z', 1 FROM generate_series(0, 199) s;
 

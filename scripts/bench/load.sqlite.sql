@@ -1,4 +1,4 @@
--- The same rows as load.postgres.sql, where hashes that SQLite can't make are hexadecimal numbers. Parameter: @deployments.
+-- Creates the same rows as load.postgres.sql, except that hashes are hexadecimal numbers. Parameter: @deployments.
 PRAGMA foreign_keys = OFF;
 PRAGMA synchronous = OFF;
 BEGIN;

@@ -1,4 +1,4 @@
--- GET one deployment by its id, chosen at random.
+-- Reads one deployment, chosen at random by its id.
 local common = require("common")
 
 request = function()

@@ -1,4 +1,4 @@
--- POST a deployment of a release that exists to a place that exists, both chosen at random.
+-- Records a deployment of an existing release in an existing place, both chosen at random.
 local common = require("common")
 
 wrk.headers["Content-Type"] = "application/json"

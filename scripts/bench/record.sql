@@ -1,4 +1,4 @@
--- What prop sends for POST /v1/deployments. Colons in the event are escaped: pgbench would take them for variables.
+-- The statements of prop for POST /v1/deployments. Colons in the event are escaped, because pgbench reads them as variables.
 \set s random(0, 199)
 \set e random(0, 4)
 \set v random(0, :deployments / 1000 - 1)

@@ -1,11 +1,11 @@
-# From $settings (defaults and tfvars) and $prices (the table's text): the lines of an estimate, and what would change it.
+# From $settings (defaults and tfvars) and $prices (the text of the price table), computes the lines of an estimate and alternatives.
 
 def table: split("\n") | map(select(. != "") | split("\t")) | .[0] as $names
     | .[1:] | map([$names, .] | transpose | map({(.[0]): .[1]}) | add) | map({(.key): (. + {usd: (.usd | tonumber)})}) | add;
 
 def cents: . * 100 | round / 100;
 
-# Days of the week in cron's way: MON-FRI, or SAT,MON.
+# The number of days in a cron list of weekdays, such as MON-FRI or SAT,MON.
 def days:
     ["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"] as $names
     | [split(",")[] | split("-") | map(. as $day | $names | index($day) // error("'\($day)' is not a day of the week")) as [$first, $last]
@@ -15,15 +15,15 @@ def days:
 ($prices | table) as $prices
 | $settings as $s
 | 730 as $month
-# Hours a month that something runs for so many hours on each working day: a month has 730 / 168 weeks.
+# The hours per month of something that runs $a_day hours on each working day. A month has 730 / 168 weeks.
 | def hours($a_day): $a_day * ($s.working_hours.days | days) * $month / 168;
   def line($what; $count; $hours; $key):
-    ($prices[$key] // error("there is no price '\($key)' in the table")) as $price
+    ($prices[$key] // error("the price table has no price '\($key)'")) as $price
     | {what: $what, count: $count, hours: (if $price.per == "hour" then $hours else null end), usd_each: $price.usd, per: $price.per,
        usd: ($count * $price.usd * (if $price.per == "hour" then $hours else 1 end) | cents), stand_in: ($price.region == "stand-in"), as_of: $price.as_of};
   def sum: map(.usd) | add | cents;
 
-  # schedule.tf starts the database half an hour before the tasks, and stops it a quarter of an hour after them.
+  # schedule.tf starts the database 30 minutes before the tasks and stops it 15 minutes after them.
   ($s.working_hours.stop - $s.working_hours.start) as $open
 | {tasks: hours($open), database: hours($open + 0.75)} as $stopped
 | (if $s.multi_az then 2 else 1 end) as $copies

@@ -1,10 +1,10 @@
-# Reads the little of HCL that a tfvars file is made of: names with literal values. Anything else is an error, never skipped.
+# Reads the part of HCL that a tfvars file uses: names with literal values. Anything else is an error.
 
 def tokens:
     [scan("/\\*(?:[^*]|\\*(?!/))*\\*/|#[^\\n]*|//[^\\n]*|\"(?:[^\"\\\\]|\\\\.)*\"|[A-Za-z_][A-Za-z0-9_-]*|-?[0-9]+(?:\\.[0-9]+)?|\\S")]
     | map(select(test("^(#|//|/\\*)") | not));
 
-# From a list of tokens to {value, rest}.
+# Reads a value from a list of tokens. Returns {value, rest}.
 def literal:
     def list($items):
         if .[0] == "]" then {value: $items, rest: .[1:]}
@@ -15,17 +15,17 @@ def literal:
         elif .[0] == "," then .[1:] | object($entries)
         elif .[1] == "=" then .[0] as $name | .[2:] | literal as $entry
             | $entry.rest | object($entries + {($name | ltrimstr("\"") | rtrimstr("\"")): $entry.value})
-        else error("a name and its value are wanted at: \(.[0:3] | join(" "))") end;
+        else error("expected a name and a value at: \(.[0:3] | join(" "))") end;
     if .[0] == "[" then .[1:] | list([])
     elif .[0] == "{" then .[1:] | object({})
     elif .[0] // "" | test("^(\"|-?[0-9]|(true|false|null)$)") then {value: (.[0] | fromjson), rest: .[1:]}
-    else error("a literal value is wanted at: \(.[0:3] | join(" "))") end;
+    else error("expected a literal value at: \(.[0:3] | join(" "))") end;
 
-# The text of a tfvars file as an object.
+# Converts the text of a tfvars file to an object.
 def tfvars:
-    (["{"] + tokens + ["}"] | literal) | if .rest == [] then .value else error("a bracket closes that was not opened") end;
+    (["{"] + tokens + ["}"] | literal) | if .rest == [] then .value else error("unexpected closing bracket") end;
 
-# The text of variables.tf as an object of the defaults in it; those of an object's optional attributes too.
+# Converts the text of variables.tf to an object with the defaults, including those of optional attributes.
 def defaults:
     [scan("(?m)^variable \"([a-z_]+)\" \\{\n((?:  .*\n|\n)*)\\}")] | map(
         .[0] as $name | .[1]

@@ -137,16 +137,16 @@ def test_endpoints_are_in_no_more_zones_than_there_are_subnets(copy):
 @pytest.mark.parametrize(
     ("text", "code", "says"),
     [
-        ("min_tasks = var.tasks\n", 1, "literal value is wanted at: var"),
-        ("min_tasks =\n", 1, "literal value is wanted"),
-        ("min_tasks\n", 1, "a name and its value are wanted"),
-        ("}\n", 1, "a bracket closes that was not opened"),
+        ("min_tasks = var.tasks\n", 1, "expected a literal value at: var"),
+        ("min_tasks =\n", 1, "expected a literal value"),
+        ("min_tasks\n", 1, "expected a name and a value"),
+        ("}\n", 1, "unexpected closing bracket"),
         ('database_class = "db.m5.24xlarge"\n', 1, "no price 'database_db.m5.24xlarge'"),
         ('working_hours = { days = "LUN" }\n', 1, "'LUN' is not a day"),
-        ('region = "eu-west-1"\n', 3, "no prices of that region"),
+        ('region = "eu-west-1"\n', 3, "no price table for this region"),
     ],
 )
-def test_what_it_can_not_tell_it_does_not_guess(copy, text, code, says):
+def test_invalid_input_is_an_error(copy, text, code, says):
     say(copy, text)
     result = run("cost.sh", "staging", TERRAFORM_DIR=str(copy))
     assert result.returncode == code, result.stderr
@@ -164,7 +164,7 @@ def test_comments_strings_and_lists_are_read(copy):
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [([], "Which environment?"), (["nowhere"], "no environment 'nowhere'"), (["staging", "--csv"], "no option"), (["staging", "x"], "too many")],
+    [([], "missing argument: ENVIRONMENT"), (["nowhere"], "unknown environment 'nowhere'"), (["staging", "--csv"], "unknown option"), (["staging", "x"], "unexpected argument")],
 )
 def test_wrong_arguments_are_refused(arguments, says):
     result = run("cost.sh", *arguments)

@@ -97,7 +97,7 @@ def test_a_circuit_breaker_s_rollback_is_a_failure(scenario: Scenario, app: str,
     assert scenario.live_digest() == OLD
     assert "exit code 2" in ended.err
     assert "prop: setting database.url is missing" in ended.err
-    assert "Revision 2 is back." in ended.err
+    assert "Revision 2 is running again." in ended.err
     assert ended.result["outcome"] == "rolled_back"
     now = place(ledger)
     assert told(now["latest"]) == [("1.4.1", "succeeded"), ("1.4.2", "failed")]
@@ -119,7 +119,7 @@ def test_tasks_that_cannot_pull_their_image(scenario: Scenario, app: str) -> Non
     scenario.set(fates=["breaker"], stopped_tasks=[{"taskArn": "arn:aws:ecs:task/prop/t1", "stoppedReason": CANT_PULL, "containers": [{"name": "prop"}]}])
     ended = deploy(scenario, app)
     assert ended.code == 6, ended
-    assert "The image can't be pulled" in ended.err
+    assert "Cannot pull the image" in ended.err
     assert CANT_PULL in ended.err
 
 
@@ -135,16 +135,16 @@ def test_a_rollout_that_takes_too_long_is_undone(scenario: Scenario, app: str, l
     scenario.set(fates=["stuck"])
     ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "4", ledger=ledger)
     assert ended.code == 8, ended
-    assert "not complete after 0:04" in ended.err
+    assert "did not complete within 0:04" in ended.err
     assert scenario.live_digest() == OLD
     assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
 
 
-def test_what_cannot_be_undone_has_its_own_exit_code(scenario: Scenario, app: str, ledger: Prop) -> None:
+def test_a_failed_rollback_has_its_own_exit_code(scenario: Scenario, app: str, ledger: Prop) -> None:
     scenario.set(fates=["stuck", "stuck"])
     ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "1", ledger=ledger)
     assert ended.code == 7, ended
-    assert "could not be undone" in ended.err
+    assert "The rollback failed" in ended.err
     # It is on its way back, so nothing is to go forward to that revision again.
     assert scenario.calls(changing=True)[-1] == "ecs deregister-task-definition"
     assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
@@ -154,7 +154,7 @@ def test_the_old_version_still_answers(scenario: Scenario, app: str, ledger: Pro
     scenario.set(lie=OLD)
     ended = deploy(scenario, app, ledger=ledger)
     assert ended.code == 6, ended
-    assert "/version answers as 1.4.1" in ended.err
+    assert "/version returned 1.4.1" in ended.err
     assert scenario.live_digest() == OLD
     assert place(ledger)["live"]["version"] == "1.4.1"
 
@@ -163,7 +163,7 @@ def test_the_service_does_not_answer(scenario: Scenario, app: str) -> None:
     scenario.set(lie="down")
     ended = deploy(scenario, app)
     assert ended.code == 6, ended
-    assert "/health does not answer 200" in ended.err
+    assert "/health did not return 200" in ended.err
 
 
 @pytest.mark.parametrize("targets", [["healthy", "unhealthy"], []])
@@ -180,11 +180,11 @@ def test_draining_targets_do_not_count(scenario: Scenario, app: str) -> None:
     assert deploy(scenario, app).code == 0
 
 
-def test_somebody_else_takes_over(scenario: Scenario, app: str, ledger: Prop) -> None:
+def test_another_deployment_replaces_the_rollout(scenario: Scenario, app: str, ledger: Prop) -> None:
     scenario.set(fates=["replaced"], foreign="arn:aws:ecs:ap-south-1:123456789012:task-definition/prop-backend-staging:99")
     ended = deploy(scenario, app, ledger=ledger)
     assert ended.code == 7, ended
-    assert "took its place" in ended.err
+    assert "Another deployment (ecs-svc/" in ended.err
     assert scenario.calls(changing=True) == [*CHANGES, "ecs deregister-task-definition"]
 
 
@@ -195,7 +195,7 @@ def test_a_takeover_while_it_is_proven_is_left_alone(scenario: Scenario, app: st
     take_over(scenario, "arn:aws:ecs:ap-south-1:123456789012:task-definition/prop-backend-staging:99")
     ended = Run(process)
     assert ended.code == 7, ended
-    assert "Another deployment took its place; it was left alone." in ended.err
+    assert "Another deployment replaced this one, so nothing was rolled back." in ended.err
     assert scenario.calls(changing=True).count("ecs update-service") == 1
     assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
 
@@ -238,7 +238,7 @@ def test_what_is_taken_over_is_nothing_to_go_back_to(scenario: Scenario, app: st
     scenario.set(service=service)
     ended = deploy(scenario, app, "staging", "1.4.2", "--take-over")
     assert ended.code == 6, ended
-    assert "Revision 2 is back." in ended.err
+    assert "Revision 2 is running again." in ended.err
     assert scenario.live_digest() == OLD
 
 
@@ -248,7 +248,7 @@ def test_a_failed_migration_touches_no_service(scenario: Scenario, app: str, led
     assert ended.code == 9, ended
     assert scenario.calls(changing=True) == ["ecs register-task-definition", "ecs run-task", "ecs deregister-task-definition"]
     assert "prop: migration 0004 failed" in ended.err
-    assert "The service was not touched." in ended.err
+    assert "The service was not changed." in ended.err
     assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
 
 
@@ -304,14 +304,14 @@ def test_losing_sight_is_no_success(scenario: Scenario, app: str, ledger: Prop) 
     scenario.set(deny=["ecs describe-services"])
     ended = Run(process)
     assert ended.code == 7, ended
-    assert "can't be seen any more" in ended.err
+    assert "can no longer be read" in ended.err
 
 
 @pytest.mark.parametrize("wanted", ["1.4.9", OTHER])
 def test_an_image_that_is_not_there(scenario: Scenario, app: str, ledger: Prop, wanted: str) -> None:
     ended = deploy(scenario, app, "staging", wanted, ledger=ledger)
     assert ended.code == 3, ended
-    assert f"There is no image {wanted} in prop-backend" in ended.err
+    assert f"Image {wanted} not found in prop-backend" in ended.err
     assert scenario.calls(changing=True) == []
 
 
@@ -325,7 +325,7 @@ def test_a_service_that_is_not_there(scenario: Scenario, app: str) -> None:
 def test_another_account_is_refused(scenario: Scenario, app: str) -> None:
     ended = deploy(scenario, app, AWS_ACCOUNT_ID="999999999999")
     assert ended.code == 3, ended
-    assert "are of account 123456789012" in ended.err
+    assert "belong to account 123456789012" in ended.err
 
 
 # --- One at a time
@@ -407,7 +407,7 @@ def test_force_needs_the_scope(scenario: Scenario, app: str, ledger: Prop) -> No
     key = ledger.new_key("pipeline", "read", "deploy")
     ended = run(scenario, "deploy.sh", "staging", "1.4.2", "--force", "--reason", "x", APP_URL=app, PROP_URL=ledger.url, PROP_KEY=key)
     assert ended.code == 4, ended
-    assert "could not be overridden" in ended.err
+    assert "Cannot override the freeze" in ended.err
     assert scenario.calls(changing=True) == []
 
 
@@ -434,7 +434,7 @@ def test_an_environment_that_the_ledger_does_not_know_becomes_known(scenario: Sc
 def test_a_key_that_is_not_known_is_no_ledger_that_is_away(scenario: Scenario, app: str, ledger: Prop) -> None:
     ended = run(scenario, "deploy.sh", "staging", "1.4.2", APP_URL=app, PROP_URL=ledger.url, PROP_KEY="prop_nonsense")
     assert ended.code == 3, ended
-    assert "The ledger refuses this key" in ended.err
+    assert "The ledger rejected PROP_KEY" in ended.err
     assert scenario.calls(changing=True) == []
     assert "prop_nonsense" not in ended.err
 
@@ -481,7 +481,7 @@ def test_a_ledger_that_answers_at_the_second_try(scenario: Scenario, app: str, l
     with relaying(relay) as url:
         ended = run(scenario, "deploy.sh", "staging", "1.4.2", "--json", APP_URL=app, PROP_URL=url, PROP_KEY=ledger.key)
     assert ended.code == 0, ended
-    assert "The gate lets prop 1.4.2 go to staging." in ended.err
+    assert "The gate allows prop 1.4.2 in staging." in ended.err
     assert ended.result["ledger_deployment_id"] == place(ledger)["live"]["id"]
     assert len(refused) == 4
 
@@ -489,14 +489,14 @@ def test_a_ledger_that_answers_at_the_second_try(scenario: Scenario, app: str, l
 def test_a_ledger_that_is_away_stops_nothing_and_is_told_later(scenario: Scenario, app: str, ledger: Prop) -> None:
     ended = run(scenario, "deploy.sh", "staging", "1.4.2", APP_URL=app, PROP_URL="http://127.0.0.1:9", PROP_KEY=ledger.key)
     assert ended.code == 0, ended
-    assert "THE LEDGER CAN'T BE REACHED" in ended.err
+    assert "CANNOT REACH THE LEDGER" in ended.err
     assert len(scenario.spool.read_text().splitlines()) == 2
     assert ledger.key not in scenario.spool.read_text()
     assert told(place(ledger)["latest"]) == [("1.4.1", "succeeded")]
 
     ended = deploy(scenario, app, "staging", "1.4.1", ledger=ledger)
     assert ended.code == 0, ended
-    assert "Told the ledger what it had missed: 2 lines" in ended.err
+    assert "Reported saved deployments to the ledger: 2 lines" in ended.err
     assert not scenario.spool.exists()
     now = place(ledger)
     assert told(now["latest"]) == [("1.4.1", "rolled_back"), ("1.4.2", "rolled_back"), ("1.4.1", "succeeded")] or told(now["latest"]) == [
@@ -556,7 +556,7 @@ def test_a_spool_never_says_that_an_older_release_is_live(scenario: Scenario, ap
     assert now["live"]["version"] == "1.4.3"
     late = next(deployment for deployment in now["latest"] if deployment["version"] == "1.4.2")
     assert late["state"] == "cancelled"
-    assert "told when 1.4.3 was live already" in late["reason"]
+    assert "reported after 1.4.3 had become live" in late["reason"]
     assert not scenario.spool.exists()
 
 
@@ -566,7 +566,7 @@ def spooled(scenario: Scenario, app: str) -> str:
     return scenario.spool.read_text()
 
 
-def test_what_a_killed_run_has_taken_is_told(scenario: Scenario, app: str, ledger: Prop) -> None:
+def test_lines_that_a_killed_run_claimed_are_sent(scenario: Scenario, app: str, ledger: Prop) -> None:
     lines = spooled(scenario, app)
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
@@ -579,7 +579,7 @@ def test_what_a_killed_run_has_taken_is_told(scenario: Scenario, app: str, ledge
     os.utime(lock, (1e9, 1e9))
     ended = deploy(scenario, app, ledger=ledger)
     assert ended.code == 0, ended
-    assert "Told the ledger what it had missed: 2 lines" in ended.err
+    assert "Reported saved deployments to the ledger: 2 lines" in ended.err
     assert told(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "superseded"), ("1.4.2", "succeeded")]
     assert [file.name for file in scenario.spool.parent.glob("spool.jsonl*")] == [f"spool.jsonl.{os.getpid()}"]
 
@@ -667,13 +667,13 @@ def test_a_database_that_is_still_stopping_is_woken(scenario: Scenario, app: str
     assert scenario.calls(changing=True) == ["rds start-db-instance", *CHANGES]
 
 
-def test_what_no_script_expects_is_an_error_of_its_own(scenario: Scenario, app: str, ledger: Prop) -> None:
+def test_an_unexpected_failure_has_its_own_exit_code(scenario: Scenario, app: str, ledger: Prop) -> None:
     """The exit code of a tool is none of ours: jq's 5 is not that another deployment is running."""
     scenario.set(garbled=["ecs register-task-definition"])
     ended = deploy(scenario, app, "staging", "1.4.2", "--json", ledger=ledger)
     assert ended.code == 1, ended
     assert (ended.result["outcome"], ended.result["exit_code"]) == ("error", 1)
-    assert "deploy.sh: It ended unexpectedly." in ended.err
+    assert "deploy.sh: Unexpected error." in ended.err
     assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
 
 
@@ -692,7 +692,7 @@ def test_ctrl_c_during_the_rollout_and_how_to_go_on(scenario: Scenario, app: str
     ended = interrupt(scenario, app, ledger, "ecs update-service", "--json")
     assert ended.code == 130, ended
     assert ended.result["outcome"] == "interrupted"
-    assert "ECS was rolling out revision 3: it goes on" in ended.err
+    assert "ECS was rolling out revision 3. ECS continues the rollout" in ended.err
     assert "scripts/deploy.sh staging 1.4.2 --resume" in ended.err
     assert place(ledger)["running"]["version"] == "1.4.2"
     assert scenario.calls(changing=True) == CHANGES
@@ -710,7 +710,7 @@ def test_ctrl_c_before_the_service_is_touched(scenario: Scenario, app: str, ledg
     scenario.set(slow={"ecs register-task-definition": 1})
     ended = interrupt(scenario, app, ledger, "ecs register-task-definition")
     assert ended.code == 130, ended
-    assert "before the service was touched" in ended.err
+    assert "before the service was changed" in ended.err
     # Nor does a revision stay that nobody has proven.
     assert scenario.calls(changing=True) == ["ecs register-task-definition", "ecs deregister-task-definition"]
     assert told(place(ledger)["latest"])[-1] == ("1.4.2", "cancelled")
@@ -720,7 +720,7 @@ def test_ctrl_c_during_the_migration(scenario: Scenario, app: str) -> None:
     scenario.set(slow={"ecs describe-tasks": 2})
     ended = interrupt(scenario, app, None, "ecs describe-tasks", "--migrate-first")
     assert ended.code == 130, ended
-    assert "while the migration ran" in ended.err
+    assert "during the migration" in ended.err
     assert scenario.calls(changing=True)[-1] == "ecs deregister-task-definition"
     assert "ecs update-service" not in scenario.calls()
 
@@ -800,7 +800,7 @@ def test_a_wrong_argument_is_said(scenario: Scenario, app: str, arguments: tuple
     assert scenario.calls() == []
 
 
-def test_slack_is_told_in_one_line_and_fails_nothing(scenario: Scenario, app: str) -> None:
+def test_slack_gets_one_line_and_its_failure_is_a_warning(scenario: Scenario, app: str) -> None:
     heard: list[str] = []
 
     class Slack(BaseHTTPRequestHandler):
@@ -820,9 +820,9 @@ def test_slack_is_told_in_one_line_and_fails_nothing(scenario: Scenario, app: st
     assert ":white_check_mark: *prop 1.4.2* is live in *staging* · dana" in heard[0]
     assert heard[0].endswith(f" · {app}")
     assert heard[0].count(" · ") == 3
-    assert "what ran before is back, in *staging*" in heard[1]
+    assert "failed and was rolled back in *staging*" in heard[1]
     scenario.set(lie=None)
     ended = deploy(scenario, app, SLACK_WEBHOOK_URL=f"{url}/hook/secret")
     assert ended.code == 0, ended
-    assert "Slack was not told" in ended.err
+    assert "Cannot notify Slack" in ended.err
     assert "hook/secret" not in ended.err

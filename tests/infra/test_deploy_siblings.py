@@ -40,18 +40,18 @@ def test_a_rollback_goes_to_what_the_ledger_calls_previous(deployed: Scenario, a
     assert revisions(deployed) == [(1, "ACTIVE"), (2, "ACTIVE"), (3, "INACTIVE"), (4, "ACTIVE")]
     ended = run(deployed, "rollback.sh", "staging", **settings(app, None))
     assert ended.code == 3, ended
-    assert "nothing to go back to" in ended.err
+    assert "no release to roll back to" in ended.err
 
 
-def test_without_the_ledger_the_task_definitions_say_it(deployed: Scenario, app: str, ledger: Prop) -> None:
+def test_without_the_ledger_the_task_definitions_decide(deployed: Scenario, app: str, ledger: Prop) -> None:
     ended = run(deployed, "rollback.sh", "staging", APP_URL=app, PROP_URL="http://127.0.0.1:9", PROP_KEY=ledger.key)
     assert ended.code == 0, ended
-    assert "ECS says: revision 2" in ended.err
+    assert "previous release, from ECS: revision 2" in ended.err
     assert deployed.live_digest() == OLD
     assert deployed.spool.exists()
 
 
-def test_a_ledger_that_is_behind_does_not_say_it(scenario: Scenario, app: str, ledger: Prop) -> None:
+def test_a_ledger_that_missed_a_deployment_is_not_used(scenario: Scenario, app: str, ledger: Prop) -> None:
     """1.4.2 was deployed past it: what it takes for live is what ran before, and what it calls previous is older still."""
     older = ledger.post("/v1/deployments", {"service": "prop", "environment": "staging", "version": "1.4.0", "create_missing": True, "start": True})
     ledger.post(f"/v1/deployments/{older['id']}/transitions", {"to": "succeeded"})
@@ -60,8 +60,8 @@ def test_a_ledger_that_is_behind_does_not_say_it(scenario: Scenario, app: str, l
     assert run(scenario, "deploy.sh", "staging", "1.4.2", **settings(app, None)).code == 0
     ended = run(scenario, "rollback.sh", "staging", **settings(app, ledger))
     assert ended.code == 0, ended
-    assert f"prop takes 1.4.1 ({OLD[:19]}…) for live, but ECS runs {NEW[:19]}…" in ended.err
-    assert "ECS says: revision 2" in ended.err
+    assert f"prop has 1.4.1 ({OLD[:19]}…) as live, but ECS runs {NEW[:19]}…" in ended.err
+    assert "previous release, from ECS: revision 2" in ended.err
     assert scenario.live_digest() == OLD
 
 
@@ -70,12 +70,12 @@ def test_a_rollback_whose_image_is_gone(deployed: Scenario, app: str, ledger: Pr
     deployed.set(images=[image for image in deployed.read()["images"] if image["digest"] != OLD])
     ended = run(deployed, "rollback.sh", "staging", **settings(app, ledger if asks_ledger else None))
     assert ended.code == 3, ended
-    assert f"({OLD}) is gone from ECR" in ended.err
+    assert f"({OLD}) is no longer in ECR" in ended.err
     assert deployed.calls(changing=True) == []
     assert place(ledger)["live"]["version"] == "1.4.2"
 
 
-def test_nothing_to_go_back_to(scenario: Scenario, app: str, ledger: Prop) -> None:
+def test_no_release_to_roll_back_to(scenario: Scenario, app: str, ledger: Prop) -> None:
     ended = run(scenario, "rollback.sh", "staging", **settings(app, ledger))
     assert ended.code == 3, ended
     assert "no other release was live in staging" in ended.err
@@ -107,23 +107,23 @@ def test_a_rollback_passes_a_freeze_and_can_be_tried_dry(deployed: Scenario, app
 # --- status.sh
 
 
-def test_status_says_what_runs(deployed: Scenario, app: str, ledger: Prop) -> None:
+def test_status_prints_what_runs(deployed: Scenario, app: str, ledger: Prop) -> None:
     ended = run(deployed, "status.sh", "staging", "--json", **settings(app, ledger))
     assert ended.code == 0, ended
     status = ended.result
     assert (status["image_digest"], status["tags"][-1], status["problems"]) == (NEW, "1.4.2", [])
     assert (status["ledger"]["live"]["version"], status["ledger"]["previous"]["version"]) == ("1.4.2", "1.4.1")
     text = run(deployed, "status.sh", "staging", **settings(app, ledger))
-    assert text.code == 0 and "1.4.1 was live before" in text.out, text
+    assert text.code == 0 and "previous: 1.4.1" in text.out, text
     assert deployed.calls(changing=True) == []
 
 
-def test_status_says_what_is_wrong(deployed: Scenario, app: str, ledger: Prop) -> None:
+def test_status_prints_problems(deployed: Scenario, app: str, ledger: Prop) -> None:
     assert run(deployed, "deploy.sh", "staging", "1.4.1", **settings(app, None)).code == 0
     deployed.set(targets=["unhealthy"], database="stopped")
     ended = run(deployed, "status.sh", "staging", **settings(app, ledger))
     assert ended.code == 1, ended
-    for problem in ("The ledger takes 1.4.2 for live", "A target of the load balancer is unhealthy.", "The database is stopped."):
+    for problem in ("prop has 1.4.2 as live", "A load balancer target is unhealthy.", "The database is stopped."):
         assert problem in ended.err
 
 
@@ -304,4 +304,4 @@ def test_throttling_is_asked_again_by_the_real_cli(scenario: Scenario) -> None:
     assert heard[:3] == ["sts"] * 3
     assert heard[3:] == ["AmazonEC2ContainerServiceV20141113.DescribeServices"]
     assert ended.code == 3, ended
-    assert "prop-backend-service-staging can't be read" in ended.err
+    assert "Cannot read the service prop-backend-service-staging" in ended.err

@@ -135,7 +135,7 @@ def test_deploy_deploy_again_and_roll_back(stack: Stack, recorder: Prop, images:
 
 def test_a_one_off_task(stack: Stack, run: Any) -> None:
     ended = run("run-task.sh", "staging", "--", "key", "list")
-    assert "It ended with 0." in ended.stderr
+    assert "The task exited with code 0." in ended.stderr
     ecs = stack.client("ecs")
     arns = ecs.list_tasks(cluster=stack.outputs["cluster_name"], startedBy="run-task.sh", desiredStatus="STOPPED")["taskArns"]
     arns = arns or ecs.list_tasks(cluster=stack.outputs["cluster_name"], startedBy="run-task.sh")["taskArns"]
@@ -205,5 +205,5 @@ def test_an_image_that_is_gone_is_no_rollback(stack: Stack, recorder: Prop, imag
     before = service_of(stack)["taskDefinition"]
     ended = run("rollback.sh", "staging", succeeds=False)
     assert ended.returncode == 3
-    assert "is gone from ECR" in ended.stderr
+    assert "is no longer in ECR" in ended.stderr
     assert service_of(stack)["taskDefinition"] == before

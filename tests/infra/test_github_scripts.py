@@ -76,14 +76,14 @@ def test_a_second_run_changes_nothing(github: GitHub) -> None:
     assert github.changing_calls() == []
 
 
-def test_it_mends_what_is_different(github: GitHub) -> None:
+def test_it_fixes_what_is_different(github: GitHub) -> None:
     setup(github, *REVIEWERS, **VALUES)
     production = github.environments["production"]
     production.prevent_self_review, production.wait_timer = False, 30
     production.branches[99] = "*"
     ended = setup(github, "--check", *REVIEWERS, **VALUES)
     assert ended.returncode == 4
-    assert "prevent_self_review is false, not true" in ended.stderr and "'*' may be deployed to production" in ended.stderr
+    assert "prevent_self_review is false, not true" in ended.stderr and "'*' is allowed to deploy to production" in ended.stderr
     github.calls.clear()
     assert setup(github, "--reviewer", "bob", PROP_URL="https://elsewhere.example.org").returncode == 0
     assert production.prevent_self_review and production.reviewers == [{"type": "User", "id": 102}]
@@ -91,10 +91,10 @@ def test_it_mends_what_is_different(github: GitHub) -> None:
     assert list(production.branches.values()) == ["main"] and github.variables["PROP_URL"] == "https://elsewhere.example.org"
 
 
-def test_looking_changes_nothing_and_says_what_is_missing(github: GitHub) -> None:
+def test_check_changes_nothing_and_reports_what_is_missing(github: GitHub) -> None:
     ended = setup(github, "--check")
     assert ended.returncode == 4, ended.stderr
-    for missing in ("no environment staging", "no environment production", "no reviewers", "no AWS access for staging", "no PROP_URL"):
+    for missing in ("environment staging does not exist", "environment production does not exist", "no reviewers", "no AWS access for staging", "PROP_URL is missing"):
         assert missing in ended.stderr
     assert setup(github, "--dry-run", *REVIEWERS, **VALUES).returncode == 0
     assert github.changing_calls() == []
@@ -110,11 +110,11 @@ def test_the_assignment_s_secrets_are_enough(github: GitHub) -> None:
     assert "no AWS access" not in setup(github, "--check").stderr
 
 
-def test_a_plan_without_reviewers_is_said_and_can_be_gone_without(github: GitHub) -> None:
+def test_required_reviewers_can_be_left_out(github: GitHub) -> None:
     github.private, github.plan_has_reviewers = True, False
     refused = setup(github, *REVIEWERS, **VALUES)
     assert refused.returncode == 1
-    assert "Required reviewers need a public repository" in refused.stderr and "--no-reviewers" in refused.stderr
+    assert "required reviewers need a public repository" in refused.stderr and "--no-reviewers" in refused.stderr
     ended = setup(github, "--no-reviewers", **VALUES)
     assert ended.returncode == 0, ended.stderr
     assert github.environments["production"].reviewers == []
@@ -123,14 +123,14 @@ def test_a_plan_without_reviewers_is_said_and_can_be_gone_without(github: GitHub
 @pytest.mark.parametrize(
     ("arguments", "variables", "code", "says"),
     [
-        ([], {}, 2, "Who may approve production?"),
-        (["--reviewer", "alice", "--no-reviewers"], {}, 2, "contradict"),
+        ([], {}, 2, "missing reviewers of production"),
+        (["--reviewer", "alice", "--no-reviewers"], {}, 2, "cannot be combined"),
         (["--reviewer", "mallory"], {}, 1, "404"),
-        (["--reviewers", "alice"], {}, 2, "no option"),
-        (["--reviewer"], {}, 2, "wants a name"),
+        (["--reviewers", "alice"], {}, 2, "unknown option"),
+        (["--reviewer"], {}, 2, "missing value for --reviewer"),
         (["--reviewer", "alice"], {"GITHUB_TOKEN": "wrong"}, 1, "Bad credentials"),
         (["--reviewer", "alice"], {"GITHUB_TOKEN": ""}, 3, "GITHUB_TOKEN is not set"),
-        (["--reviewer", "alice"], {"GITHUB_API_URL": "http://127.0.0.1:9"}, 1, "no answer"),
+        (["--reviewer", "alice"], {"GITHUB_API_URL": "http://127.0.0.1:9"}, 1, "no response"),
     ],
 )
 def test_it_refuses_before_it_changes_anything(github: GitHub, arguments: list[str], variables: dict, code: int, says: str) -> None:
@@ -163,7 +163,7 @@ def test_the_ledger_is_made_ready_and_again(tmp_path: Path) -> None:
         assert prop.request("POST", "/v1/approvals", approval, mirror)[0] == 404
         assert prop.request("POST", "/v1/releases", {"service": "x", "version": "1"}, mirror)[0] == 403
         refused = run("setup-ledger.sh", PROP_URL=prop.url, PROP_KEY=pipeline)
-        assert refused.returncode == 1 and "does not take the environment staging" in refused.stderr
+        assert refused.returncode == 1 and "prop rejected the environment staging" in refused.stderr
 
 
 # --- record-approval.sh
@@ -187,9 +187,9 @@ def approvals(ledger: Prop) -> list[tuple[str, str]]:
     return [(one["approver"], one["decision"]) for one in reversed(ledger.get("/v1/approvals")["items"])]
 
 
-def test_an_approval_is_told_once(github: GitHub, ledger: Prop) -> None:
+def test_an_approval_is_recorded_once(github: GitHub, ledger: Prop) -> None:
     reviewed(github, ("alice", "approved", "production"), ("carol", "approved", "staging"), ("bob", "pending", "production"))
-    for says in ("recorded for prop 1.4.2", "prop knows"):
+    for says in ("recorded for prop 1.4.2", "already recorded"):
         ended = record(github, ledger)
         assert ended.returncode == 0 and says in ended.stderr, ended.stderr
     assert approvals(ledger) == [("alice", "approved")]
@@ -197,7 +197,7 @@ def test_an_approval_is_told_once(github: GitHub, ledger: Prop) -> None:
     ledger.request("PUT", f"/v1/releases/{ledger.get('/v1/releases')['items'][0]['id']}/scan", {"tool": "trivy"})
     ledger.post("/v1/deployments", {"service": "prop", "environment": "production", "version": "1.4.2", "start": True})
     ended = record(github, ledger)
-    assert ended.returncode == 0 and "a deployment has started with it" in ended.stderr, ended.stderr
+    assert ended.returncode == 0 and "a deployment has used it" in ended.stderr, ended.stderr
 
 
 def test_what_was_rejected_and_then_approved_is_approved(github: GitHub, ledger: Prop) -> None:
@@ -210,25 +210,25 @@ def test_what_was_rejected_and_then_approved_is_approved(github: GitHub, ledger:
     assert approvals(ledger) == [("alice", "rejected"), ("alice", "approved"), ("alice", "approved")]
 
 
-def test_a_run_that_nobody_reviewed_has_nothing_to_tell(github: GitHub, ledger: Prop) -> None:
+def test_a_run_that_nobody_reviewed_records_nothing(github: GitHub, ledger: Prop) -> None:
     ended = record(github, ledger)
-    assert ended.returncode == 0 and "asked for no approval" in ended.stderr
+    assert ended.returncode == 0 and "required no approval" in ended.stderr
     assert approvals(ledger) == []
 
 
-def test_a_ledger_that_is_away_is_said_loudly(github: GitHub) -> None:
+def test_an_unreachable_ledger_is_a_warning(github: GitHub) -> None:
     reviewed(github, ("alice", "approved", "production"))
     away = {"PROP_URL": "http://127.0.0.1:9", "PROP_KEY": "x"}
     ended = record(github, None, **away)
-    assert ended.returncode == 0 and "prop could not be told" in ended.stderr
+    assert ended.returncode == 0 and "Cannot reach prop" in ended.stderr
     assert record(github, None, "production", "1.4.2", "--require-ledger", **away).returncode == 3
     assert record(github, None).returncode == 0, "no ledger, nothing to tell it"
 
 
-def test_what_prop_refuses_is_an_error(github: GitHub, ledger: Prop) -> None:
+def test_a_review_that_prop_rejects_is_an_error(github: GitHub, ledger: Prop) -> None:
     reviewed(github, ("alice", "approved", "production"))
     unknown = record(github, ledger, "production", "9.9.9")
-    assert unknown.returncode == 1 and "does not take" in unknown.stderr
+    assert unknown.returncode == 1 and "prop rejected" in unknown.stderr
     assert record(github, ledger, permissions="contents").returncode == 1, "a token that may not read actions"
     assert record(github, ledger, "production").returncode == 2
     assert record(github, ledger, "production", "1.4.2", "--dry-run").returncode == 0
@@ -252,7 +252,7 @@ def test_a_long_plan_is_cut_and_nobody_else_s_comment_is_touched(github: GitHub,
     assert github.comments[1] == foreign
     assert len(github.comments) == 2
     body = github.comments[2]["body"]
-    assert len(body) < 65_536 and "Plan: 3 to add" in body and "Cut off here" in body and "Refreshing" not in body
+    assert len(body) < 65_536 and "Plan: 3 to add" in body and "Truncated" in body and "Refreshing" not in body
 
 
 def test_smoke_wants_the_image_that_was_deployed(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_smoke_wants_the_image_that_was_deployed(tmp_path: Path) -> None:
         good = run("smoke.sh", prop.url, NEW)
         assert good.returncode == 0, good.stderr
         wrong = run("smoke.sh", prop.url, f"sha256:{'f' * 64}", SMOKE_SECONDS="1")
-        assert wrong.returncode == 1 and "GET /version answers" in wrong.stderr
+        assert wrong.returncode == 1 and "GET /version returned" in wrong.stderr
     assert run("smoke.sh", "http://127.0.0.1:9", SMOKE_SECONDS="1").returncode == 1
 
 
@@ -268,7 +268,7 @@ def test_slack_is_no_reason_to_fail() -> None:
     jobs = '{"test": {"result": "success"}, "deploy-production": {"result": "failure"}, "plan": {"result": "skipped"}}'
     ended = run("notify.sh", JOBS=jobs, SLACK_WEBHOOK_URL="http://127.0.0.1:9/very-secret")
     assert ended.returncode == 0 and ":x: failed: deploy-production" in ended.stderr
-    assert "Slack was not told" in ended.stderr and "very-secret" not in ended.stderr
+    assert "Cannot notify Slack" in ended.stderr and "very-secret" not in ended.stderr
     assert ":heavy_minus_sign: cancelled: test" in run("notify.sh", JOBS='{"test": {"result": "cancelled"}}').stderr
 
 

@@ -101,17 +101,17 @@ GIVEN = {"TF_VAR_database_password": PASSWORD, "TF_VAR_bootstrap_key": KEY}
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "Which environment?"),
-        (["nowhere", "plan"], "no environment 'nowhere'; there are: production, staging"),
-        (["staging"], "What is to be done with staging"),
-        (["staging", "refresh"], "no command 'refresh'"),
-        (["staging", "plan", "--force"], "no option '--force'"),
-        (["staging", "plan", "--out"], "--out wants a file"),
-        (["staging", "apply", "--out", "x"], "--out goes with plan"),
-        (["staging", "plan", "--json"], "--json goes with output"),
-        (["staging", "apply", "absent.plan"], "no plan 'absent.plan'"),
-        (["staging", "plan", "more"], "'more' is one argument too many"),
-        (["staging", "output", "a", "b"], "'b' is one argument too many"),
+        ([], "missing argument: ENVIRONMENT"),
+        (["nowhere", "plan"], "unknown environment 'nowhere'; must be one of: production, staging"),
+        (["staging"], "missing argument: COMMAND"),
+        (["staging", "refresh"], "unknown command 'refresh'"),
+        (["staging", "plan", "--force"], "unknown option '--force'"),
+        (["staging", "plan", "--out"], "missing value for --out"),
+        (["staging", "apply", "--out", "x"], "--out is an option of plan only"),
+        (["staging", "plan", "--json"], "--json is an option of output only"),
+        (["staging", "apply", "absent.plan"], "plan 'absent.plan' not found"),
+        (["staging", "plan", "more"], "unexpected argument 'more'"),
+        (["staging", "output", "a", "b"], "unexpected argument 'b'"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_runs(stub, arguments, says):
@@ -217,7 +217,7 @@ def test_apply_does_nothing_without_a_yes(stub, typed):
     stub.plan(TAG_CHANGES)
     result = stub.infra("staging", "apply", typed=typed, STUB_PLAN=CHANGES)
     assert result.returncode == 5
-    assert "nothing was done" in result.stderr
+    assert "Nothing was changed" in result.stderr
     assert "apply" not in stub.commands()
 
 

@@ -256,7 +256,7 @@ def test_a_rejection_keeps_it_out_until_the_run_is_started_again_and_approved(wo
 
     again = world.push(Review("alice"), number=run.number, attempt=2)
     assert of(again, "failure") == set(), logs(again)
-    assert "ECR has" in again.jobs["build"].log and again.jobs["build"].outputs == run.jobs["build"].outputs
+    assert "ECR already has" in again.jobs["build"].log and again.jobs["build"].outputs == run.jobs["build"].outputs
     assert [action for _, action, _ in again.used].count("actions/attest") == 2, "the try before may have pushed it, and gone no further"
     assert world.live("production") == VERSION
     assert sorted((one["approver"], one["decision"]) for one in world.approvals()) == [("alice", "approved"), ("bob", "rejected")]
@@ -290,7 +290,7 @@ def test_a_rollback_and_a_version_again_by_hand(world: World) -> None:
 def test_a_finding_stops_it_before_staging(world: World) -> None:
     run = world.push(more={"STAND_IN_FINDS": "HIGH"})
     assert of(run, "failure") == {"build"}, logs(run)
-    assert "HIGH CVE-2026-2 in openssl 3.5.0, mended in 3.5.1" in run.jobs["build"].log
+    assert "HIGH CVE-2026-2 in openssl 3.5.0, fixed in 3.5.1" in run.jobs["build"].log
     assert of(run, "success") == {"test", "check", "scan", "notify"}
     assert world.release()["scan"]["status"] == "failed", "prop knows it, and its gate would keep it back too"
     assert ("build", "github/codeql-action/upload-sarif") in [(job, action) for job, action, _ in run.used], "the finding is shown"
@@ -326,6 +326,6 @@ def test_a_ledger_that_is_away_keeps_nothing_back(world: World) -> None:
     assert of(run, "failure") == set(), logs(run)
     built = run.jobs["build"].outputs["digest"]
     assert world.digests() == [built, built]
-    assert "prop could not be told" in run.jobs["deploy-production"].log
+    assert "Cannot reach prop" in run.jobs["deploy-production"].log
     kept = [job for job, action, _ in run.used if action == "actions/upload-artifact"]
     assert kept == ["deploy-staging", "deploy-production"], "what it missed is kept"
