@@ -1,4 +1,4 @@
-# Each alarm says what to look at first. Two of them also take a deployment back while it runs.
+# The description of each alarm names what to check first. Two alarms also make ECS roll back a running deployment.
 
 locals {
   load_balancer_dimensions = { LoadBalancer = aws_lb.main.arn_suffix }
@@ -8,43 +8,43 @@ locals {
 
   rollback_alarms = ["server-errors", "latency"]
 
-  # Minutes, of the last five, that must be beyond the threshold. What is missing is well, unless it says otherwise.
+  # `minutes` is how many of the last five minutes must exceed the threshold. Missing data counts as good by default.
   alarms = {
     server-errors = {
-      description = "prop answers with 5xx: see its log, and what was deployed last"
+      description = "prop responds with status 5xx. Check its log and the last deployment."
       namespace   = "AWS/ApplicationELB", metric = "HTTPCode_Target_5XX_Count", dimensions = local.target_dimensions
       statistic   = "Sum", above = 5, minutes = 2
     }
     latency = {
-      description = "One request in a hundred takes over a second: see slow statements in prop's log, and the database's load"
+      description = "One request in a hundred takes more than a second. Check the slow statements in prop's log and the database's load."
       namespace   = "AWS/ApplicationELB", metric = "TargetResponseTime", dimensions = local.target_dimensions
       statistic   = "p99", above = 1, minutes = 3
     }
     unhealthy-tasks = {
-      description = "A task fails its health check: see its log and /readyz"
+      description = "A task fails its health check. Check its log and /readyz."
       namespace   = "AWS/ApplicationELB", metric = "UnHealthyHostCount", dimensions = local.target_dimensions
       statistic   = "Maximum", above = 0, minutes = 3
     }
-    # Each task reports its CPU once a minute, so the number of samples is the number of tasks, and without Container Insights
-    # nothing else tells. No task, no sample: missing is the alarm.
+    # Each task reports its CPU once a minute, so the number of samples is the number of tasks. Without Container Insights
+    # there is no other metric for it. Without tasks there are no samples, so missing data raises the alarm.
     no-task = {
-      description = "No task runs: see the service's events, and whether the environment was stopped"
+      description = "No task is running. Check the service's events, and whether the environment was stopped."
       namespace   = "AWS/ECS", metric = "CPUUtilization", dimensions = local.service_dimensions
       statistic   = "SampleCount", below = 1, minutes = 3, missing = "breaching"
     }
     database-cpu = {
-      description = "The database computes all the time: see Performance Insights"
+      description = "The database's CPU is over 80 percent. Check Performance Insights."
       namespace   = "AWS/RDS", metric = "CPUUtilization", dimensions = local.database_dimensions
       statistic   = "Average", above = 80, minutes = 5
     }
     database-storage = {
-      description = "Less than 2 GiB of storage are free: see why it grows, and database_storage_ceiling"
+      description = "Less than 2 GiB of database storage are free. Check what grows, and database_storage_ceiling."
       namespace   = "AWS/RDS", metric = "FreeStorageSpace", dimensions = local.database_dimensions
       statistic   = "Minimum", below = 2 * 1024 * 1024 * 1024, minutes = 3
     }
-    # A db.t3.micro admits about 80, of which tasks take 8 each.
+    # A db.t3.micro allows about 80 connections, and each task uses 8.
     database-connections = {
-      description = "The database is about to refuse connections: see how many tasks run"
+      description = "The database has almost no free connections. Check how many tasks are running."
       namespace   = "AWS/RDS", metric = "DatabaseConnections", dimensions = local.database_dimensions
       statistic   = "Maximum", above = 65, minutes = 3
     }
@@ -84,6 +84,6 @@ resource "aws_cloudwatch_metric_alarm" "main" {
 
   alarm_actions = [aws_sns_topic.alarms.arn]
   ok_actions    = [aws_sns_topic.alarms.arn]
-  # Where tasks are stopped every evening, that none runs is on the dashboard, but nobody is woken by it.
+  # With auto_stop, no task runs at night. The dashboard then shows this alarm, but it notifies nobody.
   actions_enabled = !(each.key == "no-task" && var.auto_stop)
 }

@@ -1,5 +1,5 @@
 resource "aws_lb" "main" {
-  #checkov:skip=CKV2_AWS_76:The firewall is by variable, and has the rule set that it means: it can't see through the loop in waf.tf
+  #checkov:skip=CKV2_AWS_76:The firewall is optional and has the required rule set, but checkov cannot evaluate the loop in waf.tf
   name               = local.load_balancer
   internal           = false
   load_balancer_type = "application"
@@ -19,19 +19,19 @@ resource "aws_lb" "main" {
     }
   }
 
-  # AWS refuses one that faces the internet in a network without a gateway.
+  # AWS rejects an internet-facing load balancer in a VPC without an internet gateway.
   depends_on = [aws_route.internet]
 }
 
 resource "aws_lb_target_group" "tasks" {
-  #checkov:skip=CKV_AWS_378:TLS ends at the load balancer; behind it, security groups let nobody else listen or speak
+  #checkov:skip=CKV_AWS_378:TLS ends at the load balancer; security groups allow only its traffic to the tasks
   name_prefix = "prop-"
   vpc_id      = aws_vpc.main.id
   target_type = "ip"
   protocol    = "HTTP"
   port        = var.container_port
 
-  # Twice in a row, 10 s apart: a new task serves after 20 s.
+  # Two successes 10 s apart: a new task receives requests after 20 s.
   health_check {
     path                = "/readyz"
     matcher             = "200"
@@ -41,10 +41,10 @@ resource "aws_lb_target_group" "tasks" {
     unhealthy_threshold = 3
   }
 
-  # How long a leaving task still gets the answers of running requests out. As long as its own drain, local.drain_seconds.
+  # Time for a stopping task to finish running requests. Equal to the time that prop itself allows, local.drain_seconds.
   deregistration_delay = local.drain_seconds
 
-  # A change of port makes a new one, which the listener takes before the old one goes.
+  # A change of the port replaces the target group. The listener must switch before the old one is deleted.
   lifecycle { create_before_destroy = true }
 }
 

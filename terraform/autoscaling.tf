@@ -1,5 +1,5 @@
-# Keeps out of a stopped service: with no tasks there are no metrics, and without metrics a target tracking policy does
-# nothing. It raises a count of none only once a deployment or the schedule has.
+# Autoscaling does not start a stopped service: without tasks there are no metrics, and without metrics a target tracking
+# policy does nothing. A deployment or the schedule starts the first tasks.
 
 resource "aws_appautoscaling_target" "tasks" {
   service_namespace  = "ecs"
@@ -35,7 +35,7 @@ resource "aws_appautoscaling_policy" "requests" {
   scalable_dimension = aws_appautoscaling_target.tasks.scalable_dimension
 
   target_tracking_scaling_policy_configuration {
-    target_value       = 6000 # a minute and task: 100 a second
+    target_value       = 6000 # per minute and task, which is 100 per second
     scale_out_cooldown = 60
     scale_in_cooldown  = 300
 

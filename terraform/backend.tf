@@ -1,8 +1,8 @@
-# Bucket, key and lock table differ by environment: envs/*.s3.tfbackend. scripts/bootstrap.sh makes them.
+# envs/*.s3.tfbackend sets bucket, key and lock table of each environment. scripts/bootstrap.sh creates bucket and table.
 terraform {
   backend "s3" {
     encrypt = true
-    # Both locks: DynamoDB's, and a lock file in the bucket, which is to replace it in Terraform.
+    # Both kinds of lock: the DynamoDB table, and a lock file in the bucket, which replaces the table in future Terraform versions.
     use_lockfile = true
   }
 }

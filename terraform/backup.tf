@@ -1,4 +1,4 @@
-# By variable, beside RDS's own backups, which go with the instance: a snapshot a week, kept for a quarter.
+# Optional: a weekly snapshot, kept for three months. RDS's own backups are deleted together with the instance.
 
 resource "aws_backup_vault" "main" {
   count = var.backup_vault ? 1 : 0
@@ -36,7 +36,7 @@ resource "aws_iam_role" "backup" {
   count = var.backup_vault ? 1 : 0
 
   name        = "prop-backup${local.suffix}"
-  description = "AWS Backup takes and restores snapshots of ${local.database} with it"
+  description = "Lets AWS Backup take and restore snapshots of ${local.database}"
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{

@@ -1,36 +1,36 @@
-# What is allowed, but seldom meant: each is a warning of every plan, and stops nothing.
+# Settings that are allowed but rarely intended. Each check adds a warning to every plan; none stops it.
 
 check "keys_travel_encrypted" {
   assert {
     condition     = !local.production || var.certificate_arn != null
-    error_message = "Production has no certificate_arn: keys travel in clear text to the load balancer."
+    error_message = "Production has no certificate_arn, so API keys are sent to the load balancer unencrypted."
   }
 }
 
 check "alarms_reach_somebody" {
   assert {
     condition     = var.alarm_email != null
-    error_message = "There is no alarm_email: alarms and the budget's alert reach nobody."
+    error_message = "alarm_email is not set, so nobody receives alarms and the budget's alerts."
   }
 }
 
 check "production_is_kept" {
   assert {
     condition     = !local.production || (var.deletion_protection && var.multi_az && !var.auto_stop)
-    error_message = "Production lacks deletion_protection or multi_az, or has auto_stop."
+    error_message = "Production should have deletion_protection and multi_az, and no auto_stop."
   }
 }
 
 check "one_zone_may_fail" {
   assert {
     condition     = !local.production || var.endpoint_zones >= 2
-    error_message = "Production has endpoints in one zone only: when it fails, no task starts in the others."
+    error_message = "Production has endpoints in one availability zone only. If that zone fails, tasks cannot start in the others."
   }
 }
 
 check "github_may_deploy" {
   assert {
     condition     = local.github
-    error_message = "There is no github_subject_prefix: GitHub's workflows get no role, and need access keys."
+    error_message = "github_subject_prefix is not set, so GitHub's workflows have no role and need access keys."
   }
 }

@@ -1,24 +1,24 @@
-# From the top: is it used, is it well, how much of what it has does it need, what was deployed.
+# From top to bottom: traffic, errors, resource usage, deployments.
 
 locals {
-  # Title, then lines: namespace, metric, dimensions, statistic, and a label where the metric's name says too little.
+  # A title and its lines: namespace, metric, dimensions, statistic and label.
   widgets = [
     {
-      title = "Requests a minute"
+      title = "Requests per minute"
       lines = [["AWS/ApplicationELB", "RequestCount", local.load_balancer_dimensions, "Sum", "requests"]]
     },
     {
-      title = "Seconds until the answer"
+      title = "Response time, seconds"
       lines = [for statistic in ["p50", "p90", "p99"] :
         ["AWS/ApplicationELB", "TargetResponseTime", local.target_dimensions, statistic, statistic]
       ]
     },
     {
-      title = "Answers that are errors, a minute"
+      title = "Errors per minute"
       lines = [
-        ["AWS/ApplicationELB", "HTTPCode_Target_4XX_Count", local.target_dimensions, "Sum", "4xx of prop"],
-        ["AWS/ApplicationELB", "HTTPCode_Target_5XX_Count", local.target_dimensions, "Sum", "5xx of prop"],
-        ["AWS/ApplicationELB", "HTTPCode_ELB_5XX_Count", local.load_balancer_dimensions, "Sum", "5xx of the load balancer"],
+        ["AWS/ApplicationELB", "HTTPCode_Target_4XX_Count", local.target_dimensions, "Sum", "4xx from prop"],
+        ["AWS/ApplicationELB", "HTTPCode_Target_5XX_Count", local.target_dimensions, "Sum", "5xx from prop"],
+        ["AWS/ApplicationELB", "HTTPCode_ELB_5XX_Count", local.load_balancer_dimensions, "Sum", "5xx from the load balancer"],
         [local.metrics_namespace, "errors", {}, "Sum", "errors in the log"],
       ]
     },
@@ -31,28 +31,28 @@ locals {
       ]
     },
     {
-      title = "What tasks use, percent"
+      title = "CPU and memory of tasks, percent"
       lines = [
         ["AWS/ECS", "CPUUtilization", local.service_dimensions, "Average", "CPU"],
         ["AWS/ECS", "MemoryUtilization", local.service_dimensions, "Average", "memory"],
       ]
     },
     {
-      title = "Database: CPU percent and connections"
+      title = "Database: CPU (percent) and connections"
       lines = [
         ["AWS/RDS", "CPUUtilization", local.database_dimensions, "Average", "CPU"],
         ["AWS/RDS", "DatabaseConnections", local.database_dimensions, "Maximum", "connections"],
       ]
     },
     {
-      title = "Database: bytes free"
+      title = "Database: free storage and memory, bytes"
       lines = [
         ["AWS/RDS", "FreeStorageSpace", local.database_dimensions, "Minimum", "storage"],
         ["AWS/RDS", "FreeableMemory", local.database_dimensions, "Minimum", "memory"],
       ]
     },
     {
-      title = "Deployments that ended, an hour"
+      title = "Finished deployments per hour"
       lines = [for outcome in local.outcomes : [local.metrics_namespace, "deployments_${outcome}", {}, "Sum", outcome]]
     },
   ]
@@ -72,7 +72,7 @@ resource "aws_cloudwatch_dashboard" "main" {
         properties = {
           title  = widget.title
           region = var.region
-          period = strcontains(widget.title, "an hour") ? 3600 : 60
+          period = strcontains(widget.title, "per hour") ? 3600 : 60
           metrics = [for line in widget.lines : concat(
             [line[0], line[1]],
             flatten([for name, value in line[2] : [name, value]]),

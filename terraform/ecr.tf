@@ -1,4 +1,4 @@
-# One repository for all environments of an account: an image is built once, and production gets the one that staging ran.
+# One repository for all environments of an account: an image is built once, and production runs the image that staging ran.
 
 resource "aws_ecr_repository" "main" {
   count = var.creates_account_resources ? 1 : 0
@@ -15,8 +15,8 @@ resource "aws_ecr_repository" "main" {
   }
 }
 
-# By number, never by age: a release that has been live for a year is still there to be started again. An image goes after
-# 200 newer ones, at well under a dollar a month.
+# Images expire by number, never by age, so that a release that has been live for a year can still be started. 200 images
+# cost well under one USD per month.
 resource "aws_ecr_lifecycle_policy" "main" {
   count = var.creates_account_resources ? 1 : 0
 
@@ -25,13 +25,13 @@ resource "aws_ecr_lifecycle_policy" "main" {
     rules = [
       {
         rulePriority = 1
-        description  = "What was never tagged is left over from a build"
+        description  = "Delete untagged images, which failed builds leave, after 14 days"
         selection    = { tagStatus = "untagged", countType = "sinceImagePushed", countUnit = "days", countNumber = 14 }
         action       = { type = "expire" }
       },
       {
         rulePriority = 2
-        description  = "The newest 200 images"
+        description  = "Keep the newest 200 images"
         selection    = { tagStatus = "tagged", tagPatternList = ["*"], countType = "imageCountMoreThan", countNumber = 200 }
         action       = { type = "expire" }
       },
@@ -39,7 +39,7 @@ resource "aws_ecr_lifecycle_policy" "main" {
   })
 }
 
-# Fails with a clear word when the environment that makes it was not applied yet.
+# Fails with a clear message if the environment that creates the repository has not been applied yet.
 data "aws_ecr_repository" "main" {
   count = var.creates_account_resources ? 0 : 1
 

@@ -1,15 +1,15 @@
 locals {
-  # A stopping task finishes its requests, and is killed only well after that.
+  # A stopping task has 20 seconds to finish its requests. ECS kills it after 30 seconds.
   drain_seconds = 20
   stop_seconds  = 30
 
-  # On an empty account there is no image yet. Terraform's revisions name one that never exists, and no task of them runs:
-  # the service is made with none, and deploy.sh registers a copy of the newest revision with a real image.
+  # A new account has no image yet. Terraform's revisions name an image that never exists, and no task runs with them: the
+  # service starts without tasks, and deploy.sh registers a copy of the newest revision with a real image.
   no_image = "${local.repository_url}:none"
 }
 
 resource "aws_ecs_cluster" "main" {
-  #checkov:skip=CKV_AWS_65:Container Insights are paid by the metric: container_insights switches them on
+  #checkov:skip=CKV_AWS_65:Container Insights cost money per metric; the variable container_insights enables them
   name = local.cluster
 
   setting {
@@ -18,8 +18,8 @@ resource "aws_ecs_cluster" "main" {
   }
 }
 
-# Terraform owns what a task is; deploy.sh owns which image. A variable changed here makes a new revision, which the next
-# deployment takes up; older ones stay, to go back to.
+# Terraform owns the settings of a task, and deploy.sh owns its image. A changed setting creates a new revision, which the next
+# deployment uses. Older revisions are kept for rollbacks.
 resource "aws_ecs_task_definition" "main" {
   family                   = local.family
   requires_compatibilities = ["FARGATE"]
@@ -46,7 +46,7 @@ resource "aws_ecs_task_definition" "main" {
 
     portMappings = [{ containerPort = var.container_port, hostPort = var.container_port, protocol = "tcp" }]
 
-    # Exactly what prop accepts: it refuses a setting it does not know.
+    # prop's settings, all of which it knows.
     environment = [
       { name = "PORT", value = tostring(var.container_port) },
       { name = "PROP_ENVIRONMENT", value = "production" },
@@ -66,11 +66,11 @@ resource "aws_ecs_task_definition" "main" {
     healthCheck = { command = ["CMD", "/prop", "healthcheck"], interval = 10, timeout = 5, retries = 3, startPeriod = 30 }
     stopTimeout = local.stop_seconds
 
-    # The agent of `execute-command` writes to the root file system, and needs an init process.
+    # The agent of `execute-command` writes to the root file system and needs an init process.
     readonlyRootFilesystem = !var.execute_command
     linuxParameters        = { initProcessEnabled = var.execute_command, capabilities = { drop = ["ALL"], add = [] } }
 
-    # A log that can't be written holds no request up; what does not fit the buffer is lost.
+    # Logging never blocks a request. If CloudWatch is unavailable and the buffer is full, log lines are lost.
     logConfiguration = {
       logDriver = "awslogs"
       options = {
@@ -91,13 +91,13 @@ resource "aws_ecs_service" "main" {
   name                   = local.service
   cluster                = aws_ecs_cluster.main.id
   task_definition        = aws_ecs_task_definition.main.arn
-  desired_count          = 0 # until the first deployment, which sets it to the autoscaling's least
+  desired_count          = 0 # the first deployment sets the minimum of the autoscaling
   launch_type            = "FARGATE"
   platform_version       = "LATEST"
   enable_execute_command = var.execute_command
   propagate_tags         = "SERVICE"
 
-  # The new task serves before the old one goes, and one that does not come up, or raises an alarm, is taken back.
+  # New tasks start before old ones stop. ECS rolls back if new tasks do not start or an alarm is raised.
   deployment_minimum_healthy_percent = 100
   deployment_maximum_percent         = 200
   health_check_grace_period_seconds  = 60
@@ -126,11 +126,11 @@ resource "aws_ecs_service" "main" {
   }
 
   lifecycle {
-    # deploy.sh's, and the autoscaling's.
+    # deploy.sh sets the first, and autoscaling the second.
     ignore_changes = [task_definition, desired_count]
   }
 
-  # A target group that no listener uses is refused; a task without a way to its image, secrets or logs would fail.
+  # ECS rejects a target group without a listener, and a task fails without access to its image, secrets and logs.
   depends_on = [
     aws_lb_listener.http,
     aws_lb_listener.https,

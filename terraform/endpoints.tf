@@ -1,5 +1,5 @@
-# What a task needs before it runs, and has no internet to get: its image (the registry's two endpoints, and S3 for the
-# layers), its secrets, and a place for its log. ECS itself needs none on Fargate.
+# Tasks have no internet access, so they need endpoints for the image (two of the registry, and S3 for the layers), for
+# their secrets and for their log. ECS itself needs no endpoint on Fargate.
 
 locals {
   interface_endpoints = toset(concat(
@@ -7,7 +7,7 @@ locals {
     var.execute_command ? ["ssmmessages"] : [],
   ))
 
-  # Not every service is in every zone.
+  # Not every service has endpoints in every availability zone.
   endpoint_zones = {
     for name, service in data.aws_vpc_endpoint_service.interface : name => slice(
       [for zone in local.zones : zone if contains(service.availability_zones, zone)],
@@ -25,7 +25,7 @@ data "aws_vpc_endpoint_service" "interface" {
   lifecycle {
     postcondition {
       condition     = length(setintersection(self.availability_zones, local.zones)) > 0
-      error_message = "${each.key} has no endpoint in ${join(" or ", local.zones)}, so tasks there could not start."
+      error_message = "${each.key} has no endpoint in ${join(" or ", local.zones)}, so tasks cannot start there. Choose another region."
     }
   }
 }
@@ -43,14 +43,14 @@ resource "aws_vpc_endpoint" "interface" {
   tags = { Name = "prop-${each.key}${local.suffix}" }
 }
 
-# Free, unlike the others.
+# Gateway endpoints are free, unlike interface endpoints.
 resource "aws_vpc_endpoint" "s3" {
   vpc_id            = aws_vpc.main.id
   vpc_endpoint_type = "Gateway"
   service_name      = "com.amazonaws.${var.region}.s3"
   route_table_ids   = [aws_route_table.private.id]
 
-  # The bucket that the registry keeps layers in, and no other: not a way out for data.
+  # Allows only the bucket with the registry's image layers, so that no data can leave through this endpoint.
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{

@@ -1,4 +1,5 @@
-# Two roles: ECS uses one to start a task (image, secrets, log); what runs in the task has the other, which may do nothing.
+# Two roles: ECS uses the execution role to start a task (image, secrets, log). prop runs with the task role, which has no
+# permissions.
 
 locals {
   ecs_tasks_trust = jsonencode({
@@ -7,7 +8,7 @@ locals {
       Effect    = "Allow"
       Principal = { Service = "ecs-tasks.amazonaws.com" }
       Action    = "sts:AssumeRole"
-      # Not on behalf of somebody else's account (the confused deputy).
+      # Prevents that ECS uses the role on behalf of another account (the confused deputy problem).
       Condition = {
         StringEquals = { "aws:SourceAccount" = local.account_id }
         ArnLike      = { "aws:SourceArn" = "arn:${local.partition}:ecs:${local.here}:*" }
@@ -18,11 +19,11 @@ locals {
 
 resource "aws_iam_role" "execution" {
   name               = local.execution_role
-  description        = "ECS starts tasks of ${local.service} with it"
+  description        = "Lets ECS start tasks of ${local.service}"
   assume_role_policy = local.ecs_tasks_trust
 }
 
-# Narrower than AWS's AmazonECSTaskExecutionRolePolicy, which may read every repository and write every log.
+# Narrower than AmazonECSTaskExecutionRolePolicy, which allows every repository and every log group.
 resource "aws_iam_role_policy" "execution" {
   name = "start-tasks"
   role = aws_iam_role.execution.id
@@ -31,7 +32,7 @@ resource "aws_iam_role_policy" "execution" {
     Statement = concat(
       [
         {
-          Sid      = "RegistryToken" # the one action of a registry that names no repository
+          Sid      = "RegistryToken" # this action does not support resources
           Effect   = "Allow"
           Action   = "ecr:GetAuthorizationToken"
           Resource = "*"
@@ -67,7 +68,7 @@ resource "aws_iam_role_policy" "execution" {
 
 resource "aws_iam_role" "task" {
   name               = local.task_role
-  description        = "prop itself: it calls no AWS service"
+  description        = "The role of prop itself, which calls no AWS service"
   assume_role_policy = local.ecs_tasks_trust
 }
 
@@ -79,7 +80,7 @@ resource "aws_iam_role_policy" "task_execute_command" {
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{
-      Sid    = "Channels" # these actions know no resources
+      Sid    = "Channels" # these actions do not support resources
       Effect = "Allow"
       Action = [
         "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel",

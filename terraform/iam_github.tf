@@ -1,5 +1,5 @@
-# GitHub's workflows come with a token of GitHub's instead of a key of ours, and get a role for the environment that GitHub
-# says the job runs in, which is where GitHub asks for its approvals.
+# GitHub's workflows authenticate with an OIDC token from GitHub instead of an access key. They get the role of the GitHub
+# environment in which the job runs; GitHub requires approvals per environment too.
 
 locals {
   github = var.github_subject_prefix != null
@@ -12,7 +12,7 @@ resource "aws_iam_openid_connect_provider" "github" {
   client_id_list = ["sts.amazonaws.com"]
 }
 
-# Fails with a clear word when the environment that makes it was not applied yet.
+# Fails with a clear message if the environment that creates the provider has not been applied yet.
 data "aws_iam_openid_connect_provider" "github" {
   count = local.github && !var.creates_account_resources ? 1 : 0
 
@@ -23,7 +23,7 @@ resource "aws_iam_role" "deploy" {
   count = local.github ? 1 : 0
 
   name        = local.deploy_role
-  description = "Jobs of GitHub's environment ${var.environment}: deploys, and nothing else"
+  description = "Lets jobs of GitHub's environment ${var.environment} deploy"
 
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
@@ -31,7 +31,7 @@ resource "aws_iam_role" "deploy" {
       Effect    = "Allow"
       Principal = { Federated = local.github_provider_arn }
       Action    = "sts:AssumeRoleWithWebIdentity"
-      # Equal, not like: one repository, one environment.
+      # StringEquals instead of StringLike: exactly one repository and one environment.
       Condition = {
         StringEquals = {
           "token.actions.githubusercontent.com:aud" = "sts.amazonaws.com"
@@ -41,11 +41,11 @@ resource "aws_iam_role" "deploy" {
     }]
   })
 
-  # IAM refuses a trust in a provider that is not there.
+  # IAM rejects a trust policy with a provider that does not exist.
   depends_on = [aws_iam_openid_connect_provider.github, data.aws_iam_openid_connect_provider.github]
 }
 
-# What deploy.sh and its siblings call. No IAM, no Terraform state, no change to a database.
+# The calls of deploy.sh and the scripts beside it. No access to IAM, Terraform's state or database settings.
 resource "aws_iam_role_policy" "deploy" {
   count = local.github ? 1 : 0
 
@@ -71,7 +71,7 @@ resource "aws_iam_role_policy" "deploy" {
           Resource = local.repository_arn
         },
       ],
-      # Images come from one environment's jobs only: production runs what was pushed there.
+      # Only the environment that owns the repository may push images. Production runs the images that staging pushed.
       [for arn in var.creates_account_resources ? [local.repository_arn] : [] : {
         Sid      = "PushImages"
         Effect   = "Allow"
@@ -95,7 +95,7 @@ resource "aws_iam_role_policy" "deploy" {
           ]
         },
         {
-          Sid      = "Revisions" # these actions know no resources; which roles a revision may have is said below
+          Sid      = "Revisions" # these actions do not support resources; PassTaskRoles below limits the roles of a revision
           Effect   = "Allow"
           Action   = ["ecs:DeregisterTaskDefinition", "ecs:RegisterTaskDefinition"]
           Resource = "*"
@@ -122,7 +122,7 @@ resource "aws_iam_role_policy" "deploy" {
           Resource = "arn:${local.partition}:ecs:${local.here}:task/${local.cluster}/*"
         },
         {
-          Sid      = "ListTasks" # asked of container instances, which Fargate has none of: the condition narrows it
+          Sid      = "ListTasks" # its resources are container instances, which Fargate does not have; the condition limits it
           Effect   = "Allow"
           Action   = "ecs:ListTasks"
           Resource = "*"
@@ -146,14 +146,14 @@ resource "aws_iam_role_policy" "deploy" {
           Resource = [local.log_group_arn, "${local.log_group_arn}:*"]
         },
         {
-          # A deployment to an environment that sleeps wakes it. Nothing else of a database is a deployment's.
+          # A deployment may start the database of a stopped environment. It may not change a database otherwise.
           Sid      = "DatabaseState"
           Effect   = "Allow"
           Action   = concat(["rds:DescribeDBInstances"], var.auto_stop ? ["rds:StartDBInstance"] : [])
           Resource = local.database_arn
         },
         {
-          Sid    = "Look" # reading what knows no resources
+          Sid    = "Look" # read actions that do not support resources
           Effect = "Allow"
           Action = [
             "application-autoscaling:DescribeScalableTargets", "cloudwatch:DescribeAlarms", "ecs:DescribeTaskDefinition",
@@ -167,13 +167,13 @@ resource "aws_iam_role_policy" "deploy" {
   })
 }
 
-# What a pull request's job has: enough to plan from the recorded state, without a look at what runs and without a lock
-# (-refresh=false -lock=false). A refresh would read the secrets, and anybody who may push a branch can use this role.
+# The role for jobs of pull requests. It can plan from the recorded state without a refresh and without a lock
+# (-refresh=false -lock=false). A refresh would read the secrets, and anybody who can push a branch can use this role.
 resource "aws_iam_role" "plan" {
   count = local.github && var.creates_account_resources ? 1 : 0
 
   name        = "prop-plan"
-  description = "Jobs of pull requests: plans, and changes nothing"
+  description = "Lets jobs of pull requests plan without changing anything"
 
   assume_role_policy = jsonencode({
     Version = "2012-10-17"
@@ -223,7 +223,7 @@ resource "aws_iam_role_policy" "plan" {
         Resource = local.repository_arn
       },
       {
-        Sid      = "LookUp" # the other data sources, which know no resources
+        Sid      = "LookUp" # the other data sources, which do not support resources
         Effect   = "Allow"
         Action   = ["ec2:DescribeAvailabilityZones", "ec2:DescribeVpcEndpointServices", "iam:GetOpenIDConnectProvider", "iam:ListOpenIDConnectProviders"]
         Resource = "*"

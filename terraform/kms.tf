@@ -1,4 +1,4 @@
-# By variable. Without it whatever holds data is encrypted all the same, with keys that AWS manages and nobody can misplace.
+# Optional. Without this key, all data is encrypted with keys that AWS manages and that cannot be lost.
 
 locals {
   key_arn = one(aws_kms_key.main[*].arn)
@@ -15,7 +15,7 @@ resource "aws_kms_key" "main" {
     Version = "2012-10-17"
     Statement = [
       {
-        Sid       = "Account" # who in the account may use it is said by IAM
+        Sid       = "Account" # IAM policies decide who in the account may use the key
         Effect    = "Allow"
         Principal = { AWS = "arn:${local.partition}:iam::${local.account_id}:root" }
         Action    = "kms:*"

@@ -1,4 +1,5 @@
-# Names, once: production has the plain ones, every other environment its own name behind. scripts/lib.sh says the same.
+# The names of all resources. production has the plain names; those of other environments end in the environment's name.
+# scripts/lib.sh builds the same names.
 locals {
   production = var.environment == "production"
   suffix     = local.production ? "" : "-${var.environment}"
@@ -7,7 +8,7 @@ locals {
   service        = "prop-backend-service${local.suffix}"
   family         = "prop-backend${local.suffix}"
   container      = "prop"
-  repository     = "prop-backend" # one per account: what staging ran is what production gets
+  repository     = "prop-backend" # one per account: production runs the image that staging ran
   database       = "prop-db${local.suffix}"
   database_name  = "prop"
   database_user  = "prop"
@@ -20,7 +21,7 @@ locals {
   account_id = data.aws_caller_identity.current.account_id
   partition  = data.aws_partition.current.partition
 
-  # ARNs made of names, so that a plan shows whole policies before anything exists.
+  # ARNs built from names, so that a plan shows complete policies before the resources exist.
   here                = "${var.region}:${local.account_id}"
   cluster_arn         = "arn:${local.partition}:ecs:${local.here}:cluster/${local.cluster}"
   service_arn         = "arn:${local.partition}:ecs:${local.here}:service/${local.cluster}/${local.service}"

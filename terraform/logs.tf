@@ -1,12 +1,12 @@
 resource "aws_cloudwatch_log_group" "main" {
-  #checkov:skip=CKV_AWS_338:log_retention_days says how long; what must be kept is in the ledger, not in its log
+  #checkov:skip=CKV_AWS_338:log_retention_days sets the retention; records that must be kept are in the database, not in the log
   name              = local.log_group
   retention_in_days = var.log_retention_days
   kms_key_id        = local.key_arn
 }
 
 resource "aws_cloudwatch_log_group" "database" {
-  #checkov:skip=CKV_AWS_338:log_retention_days says how long; what must be kept is in the ledger, not in its log
+  #checkov:skip=CKV_AWS_338:log_retention_days sets the retention; records that must be kept are in the database, not in the log
   for_each = toset(["postgresql", "upgrade"])
 
   name              = "/aws/rds/instance/${local.database}/${each.key}"
@@ -14,7 +14,7 @@ resource "aws_cloudwatch_log_group" "database" {
   kms_key_id        = local.key_arn
 }
 
-# prop logs JSON: one line a request, and one for each deployment that ends. These become metrics.
+# prop logs one JSON line per request and per finished deployment. These filters turn them into metrics.
 locals {
   metrics_namespace = "prop${local.suffix}"
   outcomes          = ["succeeded", "failed", "cancelled"]

@@ -1,11 +1,11 @@
-# Two zones, each with a public subnet for the load balancer and a private one for everything else. No NAT gateway:
-# nothing in the private subnets has a way out, except to the AWS services of endpoints.tf.
+# Each availability zone has a public subnet for the load balancer and a private one for everything else. There is no NAT
+# gateway: from the private subnets, only the AWS services of endpoints.tf can be reached.
 
 data "aws_availability_zones" "available" {
-  #checkov:skip=CKV_AWS_394:The first zones by name are taken, so that a new one changes nothing
+  #checkov:skip=CKV_AWS_394:The first zones by name are used, so that a new zone of the region changes nothing
   state = "available"
 
-  # Without local zones, which have to be opted into and lack most services.
+  # Excludes local zones, which have to be enabled and do not have most services.
   filter {
     name   = "opt-in-status"
     values = ["opt-in-not-required"]
@@ -14,7 +14,7 @@ data "aws_availability_zones" "available" {
   lifecycle {
     postcondition {
       condition     = length(self.names) >= length(var.private_subnet_cidrs)
-      error_message = "${var.region} has fewer zones than there are private subnets."
+      error_message = "${var.region} has fewer availability zones than there are private subnets. Use fewer subnets or another region."
     }
   }
 }
@@ -26,16 +26,16 @@ locals {
 }
 
 resource "aws_vpc" "main" {
-  #checkov:skip=CKV2_AWS_11:Flow logs cost by the gigabyte, and would show what prop's access log has already
+  #checkov:skip=CKV2_AWS_11:Flow logs cost money per gigabyte, and prop's access log has the requests already
   cidr_block = var.vpc_cidr
-  # Private names of the endpoints need both.
+  # Private DNS names of endpoints need both.
   enable_dns_support   = true
   enable_dns_hostnames = true
 
   tags = { Name = "prop${local.suffix}" }
 }
 
-# Whatever is put in a VPC without a security group gets this one, which admits nothing.
+# AWS uses this group for resources without a security group. It allows no traffic.
 resource "aws_default_security_group" "main" {
   vpc_id = aws_vpc.main.id
 
@@ -87,7 +87,7 @@ resource "aws_route_table_association" "public" {
   subnet_id      = each.value.id
 }
 
-# No route but the VPC's own, and the one to S3 that its endpoint adds.
+# Only the VPC's local route, and the route to S3 that the endpoint adds.
 resource "aws_route_table" "private" {
   vpc_id = aws_vpc.main.id
 

@@ -1,121 +1,121 @@
-# For people and for scripts/infra.sh. The other scripts go by the names alone: a deployment may not read the state.
+# Outputs for people and for scripts/infra.sh. The other scripts use fixed names, because the deploy role cannot read the state.
 
 output "alb_url" {
-  description = "Where prop is reached."
+  description = "URL of prop at the load balancer."
   value       = "${var.certificate_arn == null ? "http" : "https"}://${aws_lb.main.dns_name}"
 }
 
 output "region" {
-  description = "AWS region of everything."
+  description = "AWS region of all resources."
   value       = var.region
 }
 
 output "cluster_name" {
-  description = "ECS cluster."
+  description = "Name of the ECS cluster."
   value       = aws_ecs_cluster.main.name
 }
 
 output "service_name" {
-  description = "ECS service."
+  description = "Name of the ECS service."
   value       = aws_ecs_service.main.name
 }
 
 output "task_family" {
-  description = "Family of the task definitions; deploy.sh takes its newest revision."
+  description = "Name of the task definition family. deploy.sh uses its newest revision."
   value       = aws_ecs_task_definition.main.family
 }
 
 output "container_name" {
-  description = "The container in a task that is prop."
+  description = "Name of the container in a task that runs prop."
   value       = local.container
 }
 
 output "container_port" {
-  description = "Port that prop listens on."
+  description = "TCP port that prop listens on."
   value       = var.container_port
 }
 
 output "repository_name" {
-  description = "ECR repository."
+  description = "Name of the ECR repository."
   value       = local.repository
 }
 
 output "repository_url" {
-  description = "Where images are pushed and pulled."
+  description = "URL of the ECR repository, to push and pull images."
   value       = var.creates_account_resources ? aws_ecr_repository.main[0].repository_url : data.aws_ecr_repository.main[0].repository_url
 }
 
 output "database_identifier" {
-  description = "RDS instance."
+  description = "Identifier of the RDS instance."
   value       = aws_db_instance.main.identifier
 }
 
 output "database_endpoint" {
-  description = "Host and port of the database, within the VPC."
+  description = "Host and port of the database. It can be reached from within the VPC only."
   value       = aws_db_instance.main.endpoint
 }
 
 output "database_secret_arn" {
-  description = "Secret with the database's host and password."
+  description = "ARN of the secret with the database's host, user and password."
   value       = aws_secretsmanager_secret.database.arn
 }
 
 output "database_subnet_group" {
-  description = "Subnet group for a restored database."
+  description = "Name of the subnet group for the database and for a restored one."
   value       = aws_db_subnet_group.main.name
 }
 
 output "database_parameter_group" {
-  description = "Parameter group for a restored database."
+  description = "Name of the parameter group for the database and for a restored one."
   value       = aws_db_parameter_group.main.name
 }
 
 output "database_security_group_id" {
-  description = "Security group for a restored database."
+  description = "ID of the security group for the database and for a restored one."
   value       = aws_security_group.database.id
 }
 
 output "private_subnet_ids" {
-  description = "Subnets for one-off tasks."
+  description = "IDs of the private subnets, for one-off tasks."
   value       = [for subnet in aws_subnet.private : subnet.id]
 }
 
 output "task_security_group_id" {
-  description = "Security group for one-off tasks."
+  description = "ID of the security group of tasks, for one-off tasks."
   value       = aws_security_group.tasks.id
 }
 
 output "log_group_name" {
-  description = "Where prop logs."
+  description = "Name of the CloudWatch log group with prop's log."
   value       = aws_cloudwatch_log_group.main.name
 }
 
 output "dashboard_url" {
-  description = "The dashboard in the console."
+  description = "URL of the dashboard in the AWS console."
   value       = "https://${var.region}.console.aws.amazon.com/cloudwatch/home?region=${var.region}#dashboards/dashboard/${aws_cloudwatch_dashboard.main.dashboard_name}"
 }
 
 output "deploy_role_arn" {
-  description = "Role for GitHub's jobs of this environment; null without github_subject_prefix."
+  description = "ARN of the role for GitHub's jobs in this environment. It is null without github_subject_prefix."
   value       = one(aws_iam_role.deploy[*].arn)
 }
 
 output "plan_role_arn" {
-  description = "Role for GitHub's jobs of pull requests; null but in the environment that makes the account's resources."
+  description = "ARN of the role for GitHub's jobs of pull requests. It is null without github_subject_prefix and in environments without creates_account_resources."
   value       = one(aws_iam_role.plan[*].arn)
 }
 
 output "execution_role_arn" {
-  description = "Role that ECS starts tasks with."
+  description = "ARN of the role that ECS uses to start tasks."
   value       = aws_iam_role.execution.arn
 }
 
 output "task_role_arn" {
-  description = "Role of prop itself."
+  description = "ARN of the role that prop runs with."
   value       = aws_iam_role.task.arn
 }
 
 output "alarms_topic_arn" {
-  description = "Where alarms go; more subscribers can be added."
+  description = "ARN of the SNS topic that receives alarms. More subscribers can be added."
   value       = aws_sns_topic.alarms.arn
 }

@@ -1,6 +1,6 @@
 provider "aws" {
   region = var.region
-  # With an account named, credentials of another one are refused before anything is read.
+  # If account_id is set, the provider rejects credentials of another account.
   allowed_account_ids = var.account_id == null ? null : [var.account_id]
 
   default_tags {

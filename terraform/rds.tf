@@ -5,17 +5,17 @@ resource "aws_db_subnet_group" "main" {
 }
 
 resource "aws_db_parameter_group" "main" {
-  # A new major version needs a new family, and so a new name beside the old one.
+  # A new major version needs a new parameter group family, and a new name because the old group still exists.
   name_prefix = "${local.database}-"
   description = "PostgreSQL ${var.postgres_version} for prop"
   family      = "postgres${var.postgres_version}"
 
-  # No connection without TLS, whatever a client asks for.
+  # Rejects connections without TLS.
   parameter {
     name  = "rds.force_ssl"
     value = "1"
   }
-  # Milliseconds: slower statements are in the log.
+  # In milliseconds. Slower statements are logged.
   parameter {
     name  = "log_min_duration_statement"
     value = "500"
@@ -24,7 +24,7 @@ resource "aws_db_parameter_group" "main" {
   lifecycle { create_before_destroy = true }
 }
 
-# When this database was first made: two snapshots of one name can't be, so the last one carries it.
+# The time of the first apply. It makes the name of the final snapshot unique.
 resource "terraform_data" "database_made" {
   input = formatdate("YYYYMMDDhhmmss", timestamp())
 
@@ -32,8 +32,8 @@ resource "terraform_data" "database_made" {
 }
 
 resource "aws_db_instance" "main" {
-  #checkov:skip=CKV_AWS_118:Enhanced monitoring is paid; Performance Insights and the alarms tell enough of one small instance
-  #checkov:skip=CKV_AWS_161:prop signs in with its password; an IAM token lasts 15 minutes, shorter than its connections
+  #checkov:skip=CKV_AWS_118:Enhanced monitoring costs money; Performance Insights and the alarms are enough for one small instance
+  #checkov:skip=CKV_AWS_161:prop authenticates with a password, because its connections last longer than the 15 minutes of an IAM token
   identifier     = local.database
   engine         = "postgres"
   engine_version = var.postgres_version
@@ -41,7 +41,7 @@ resource "aws_db_instance" "main" {
 
   db_name  = local.database_name
   username = local.database_user
-  # Write-only. RDS's own managed password is not used: it changes every 7 days under running tasks.
+  # Write-only. RDS's managed password is not used, because RDS rotates it every 7 days while tasks still use the old one.
   password_wo         = var.database_password
   password_wo_version = local.secrets_version
 
@@ -56,10 +56,10 @@ resource "aws_db_instance" "main" {
   vpc_security_group_ids = [aws_security_group.database.id]
   publicly_accessible    = false
   parameter_group_name   = aws_db_parameter_group.main.name
-  # The authority whose certificate prop checks, by its bundle in the image.
+  # The CA of the server certificate. The image contains its root certificate, and prop verifies it.
   ca_cert_identifier = "rds-ca-rsa2048-g1"
 
-  # Point-in-time restore to any second of these days.
+  # Point-in-time restore is possible to any second of these days.
   backup_retention_period  = var.backup_days
   backup_window            = var.backup_window
   maintenance_window       = var.maintenance_window
@@ -74,10 +74,10 @@ resource "aws_db_instance" "main" {
   final_snapshot_identifier = var.deletion_protection ? "${local.database}-final-${terraform_data.database_made.output}" : null
 
   performance_insights_enabled          = true
-  performance_insights_retention_period = 7 # days that cost nothing
+  performance_insights_retention_period = 7 # days; 7 are free
   performance_insights_kms_key_id       = local.key_arn
   enabled_cloudwatch_logs_exports       = ["postgresql", "upgrade"]
 
-  # RDS would make them by itself, and keep them forever.
+  # Without these, RDS creates the log groups itself and keeps the logs forever.
   depends_on = [aws_cloudwatch_log_group.database]
 }

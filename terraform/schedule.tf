@@ -1,8 +1,8 @@
-# Stops tasks and database in the evening, and starts them in the morning of working days, by EventBridge Scheduler, which
-# calls the services itself. Load balancer and endpoints run on: only hours of task and database are saved.
+# EventBridge Scheduler stops tasks and database in the evening and starts them in the morning of working days. It calls ECS
+# and RDS directly. Load balancer and endpoints always run: only hours of tasks and database are saved.
 #
-# Stopped every evening, weekends too, and not once: RDS starts a database by itself after 7 days. Where nothing was ever
-# deployed, the morning asks for tasks that have no image, which fail and are tried again until a deployment comes.
+# The stop runs every evening, also on weekends, because RDS starts a stopped database after 7 days. If nothing was deployed
+# yet, the tasks that start in the morning have no image. They fail, and ECS retries until the first deployment.
 
 locals {
   hours = var.working_hours
@@ -26,7 +26,7 @@ resource "aws_scheduler_schedule_group" "main" {
 }
 
 resource "aws_scheduler_schedule" "main" {
-  #checkov:skip=CKV_AWS_297:A schedule holds names only, which are encrypted with a key of AWS's
+  #checkov:skip=CKV_AWS_297:A schedule contains names only, which are encrypted with an AWS-managed key
   for_each = local.schedules
 
   name                         = "prop-${each.key}${local.suffix}"

@@ -1,14 +1,14 @@
-# Values come from ephemeral variables and leave by write-only arguments: Terraform keeps neither, and so can't see that one
-# changed. Whoever changes one raises secrets_version, which changes database and secret in the same apply.
+# The values come from ephemeral variables and go to write-only arguments. Terraform stores neither, so it cannot detect a
+# change. After a change, raise secrets_version: it updates database and secret in the same apply.
 
 locals {
   secrets_version = var.secrets_version
 }
 
 resource "aws_secretsmanager_secret" "database" {
-  #checkov:skip=CKV2_AWS_57:Changed by secrets_version, together with a deployment: running tasks know the value they started with
+  #checkov:skip=CKV2_AWS_57:Rotated with secrets_version and a deployment, because running tasks keep the value they started with
   name                    = "prop/database${local.suffix}"
-  description             = "Where prop's database is, and its password"
+  description             = "Address, user and password of prop's database"
   kms_key_id              = local.key_arn
   recovery_window_in_days = var.deletion_protection ? 30 : 0
 }
@@ -26,7 +26,7 @@ resource "aws_secretsmanager_secret_version" "database" {
 }
 
 resource "aws_secretsmanager_secret" "bootstrap_key" {
-  #checkov:skip=CKV2_AWS_57:Changed by secrets_version, together with a deployment: running tasks know the value they started with
+  #checkov:skip=CKV2_AWS_57:Rotated with secrets_version and a deployment, because running tasks keep the value they started with
   name                    = "prop/bootstrap-key${local.suffix}"
   description             = "prop's first admin key"
   kms_key_id              = local.key_arn

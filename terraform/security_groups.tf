@@ -1,5 +1,4 @@
-# Who may talk to whom, by reference: world -> load balancer -> tasks -> database and endpoints. Nothing else, and no rule
-# for the way out that is not here.
+# Allowed traffic: internet -> load balancer -> tasks -> database and endpoints. There are no other rules, inbound or outbound.
 
 locals {
   listener_ports = toset(var.certificate_arn == null ? ["80"] : ["80", "443"])
@@ -17,7 +16,7 @@ resource "aws_security_group" "load_balancer" {
 resource "aws_vpc_security_group_ingress_rule" "load_balancer_from_world" {
   for_each = { for pair in setproduct(local.listener_ports, var.allowed_cidrs) : "${pair[0]} from ${pair[1]}" => pair }
 
-  #checkov:skip=CKV_AWS_260:Port 80 is what the assignment serves on; with a certificate it only redirects
+  #checkov:skip=CKV_AWS_260:The assignment requires port 80; with a certificate it only redirects to HTTPS
   security_group_id = aws_security_group.load_balancer.id
   description       = "Clients, on port ${each.value[0]}"
   cidr_ipv4         = each.value[1]

@@ -1,5 +1,5 @@
 terraform {
-  # Write-only arguments, which keep the password out of the state, came with 1.11.
+  # Write-only arguments, which keep the password out of the state, need Terraform 1.11.
   required_version = ">= 1.11"
 
   required_providers {

@@ -1,7 +1,7 @@
-# By variable: it costs more than the task it protects, and prop checks its input and a key on every request by itself.
+# Optional: it costs more than the task that it protects, and prop validates every request and its key itself.
 
 resource "aws_wafv2_web_acl" "main" {
-  #checkov:skip=CKV2_AWS_31:Sampled requests and metrics are kept; a log of every request is prop's own
+  #checkov:skip=CKV2_AWS_31:Sampled requests and metrics are enabled; prop logs every request
   count = var.waf ? 1 : 0
 
   name        = "prop${local.suffix}"

@@ -1,10 +1,10 @@
-# Everything in two zones, and nothing lost by mistake.
+# Everything in two availability zones, and protected from deletion.
 environment = "production"
 
-# The same account as staging, which has made these. Set to true for an account of its own.
+# Staging creates these in the same account. Set to true if production has its own account.
 creates_account_resources = false
 
-# Networks of its own, so that the two can be peered one day.
+# Other address ranges than staging, so that the VPCs can be peered.
 vpc_cidr             = "10.30.0.0/16"
 public_subnet_cidrs  = ["10.30.0.0/24", "10.30.1.0/24"]
 private_subnet_cidrs = ["10.30.16.0/20", "10.30.32.0/20"]

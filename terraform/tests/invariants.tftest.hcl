@@ -1,4 +1,4 @@
-# What the variables switch, planned without AWS. What holds in both environments as they are is in tests/infra.
+# Tests of what the variables change, planned without AWS. tests/infra tests the two environments as they are.
 
 mock_provider "aws" {
   mock_data "aws_availability_zones" {
@@ -49,18 +49,18 @@ run "defaults_are_small_and_plain" {
       aws_ecs_task_definition.main.cpu == "256" && aws_ecs_task_definition.main.memory == "512" &&
       aws_appautoscaling_target.tasks.min_capacity == 1
     )
-    error_message = "One small task, and a db.t3.micro with 20 GB, is what an environment has unless told otherwise."
+    error_message = "By default, an environment has one small task and a db.t3.micro with 20 GB."
   }
   assert {
     condition = (
       length(aws_wafv2_web_acl.main) + length(aws_kms_key.main) + length(aws_backup_vault.main) + length(aws_scheduler_schedule.main) == 0
       && one(aws_ecs_cluster.main.setting).value == "disabled"
     )
-    error_message = "What costs extra is off."
+    error_message = "Options with extra costs are off by default."
   }
   assert {
     condition     = aws_ecs_service.main.desired_count == 0 && endswith(jsondecode(aws_ecs_task_definition.main.container_definitions)[0].image, ":none")
-    error_message = "No task is wanted before there is an image."
+    error_message = "No task runs before there is an image."
   }
   assert {
     condition = { for variable in jsondecode(aws_ecs_task_definition.main.container_definitions)[0].environment : variable.name => variable.value } == {
@@ -74,18 +74,18 @@ run "defaults_are_small_and_plain" {
       PROP_DATABASE__SSLMODE      = "verify-full"
       PROP_DATABASE__CA_FILE      = "/etc/prop/rds-ca.pem"
     }
-    error_message = "The task's environment is exactly what prop accepts."
+    error_message = "The task's environment has exactly the settings that prop needs."
   }
   assert {
     condition = (
       jsondecode(aws_ecs_task_definition.main.container_definitions)[0].stopTimeout > local.drain_seconds &&
       tonumber(aws_lb_target_group.tasks.deregistration_delay) >= 15 && tonumber(aws_lb_target_group.tasks.deregistration_delay) <= 30
     )
-    error_message = "A task has drained before it is killed."
+    error_message = "A task finishes its requests before ECS kills it."
   }
   assert {
     condition     = aws_lb_listener.http.default_action[0].type == "forward" && length(aws_lb_listener.https) == 0
-    error_message = "Without a certificate HTTP serves."
+    error_message = "Without a certificate, the load balancer serves HTTP."
   }
 }
 
@@ -109,31 +109,31 @@ run "production_has_the_plain_names" {
       "prop-ecs-cluster", "prop-backend-service", "prop-backend", "prop-db",
       "prop-alb", "/ecs/prop-backend", "prop/database", "prop-deploy",
     ]
-    error_message = "Production's names have no suffix: the assignment and the scripts know them so."
+    error_message = "Production's names have no suffix, because the assignment and the scripts use these names."
   }
   assert {
     condition     = length(aws_ecr_repository.main) + length(aws_iam_openid_connect_provider.github) + length(aws_budgets_budget.main) == 0
-    error_message = "What an account has once is looked up, not made again."
+    error_message = "Shared resources of the account are looked up, not created again."
   }
   assert {
     condition     = !strcontains(aws_iam_role_policy.deploy[0].policy, "ecr:PutImage")
-    error_message = "Images are pushed by the environment that makes the repository only."
+    error_message = "Only the environment that creates the repository may push images."
   }
   assert {
     condition     = aws_lb_listener.http.default_action[0].type == "redirect" && aws_lb_listener.https[0].ssl_policy == "ELBSecurityPolicy-TLS13-1-2-2021-06"
-    error_message = "With a certificate HTTP redirects."
+    error_message = "With a certificate, HTTP redirects to HTTPS."
   }
   assert {
     condition     = toset([for rule in aws_vpc_security_group_ingress_rule.load_balancer_from_world : rule.from_port]) == toset([80, 443])
-    error_message = "With a certificate the load balancer is reached on 80 and 443."
+    error_message = "With a certificate, the load balancer allows ports 80 and 443."
   }
   assert {
     condition     = alltrue([for endpoint in aws_vpc_endpoint.interface : endpoint.private_dns_enabled])
-    error_message = "Tasks find endpoints by the services' own names."
+    error_message = "Endpoints have private DNS names, so that tasks find them."
   }
   assert {
     condition     = !aws_db_instance.main.skip_final_snapshot && aws_db_instance.main.deletion_protection && aws_lb.main.enable_deletion_protection
-    error_message = "deletion_protection keeps database and load balancer, and a last snapshot."
+    error_message = "deletion_protection protects database and load balancer, and keeps a final snapshot."
   }
 }
 
@@ -154,7 +154,7 @@ run "extras_can_be_switched_on" {
 
   assert {
     condition     = length(aws_wafv2_web_acl_association.main) == 1
-    error_message = "waf puts the firewall before the load balancer."
+    error_message = "waf associates the firewall with the load balancer."
   }
   assert {
     condition = alltrue([for arn in concat(
@@ -162,11 +162,11 @@ run "extras_can_be_switched_on" {
       [aws_cloudwatch_log_group.main.kms_key_id, aws_sns_topic.alarms.kms_master_key_id, aws_backup_vault.main[0].kms_key_arn],
       [one(aws_ecr_repository.main[0].encryption_configuration).kms_key, aws_db_instance.main.performance_insights_kms_key_id],
     ) : arn == aws_kms_key.main[0].arn])
-    error_message = "customer_managed_key encrypts everything that can be."
+    error_message = "customer_managed_key encrypts everything that supports it."
   }
   assert {
     condition     = strcontains(aws_iam_role_policy.execution.policy, "kms:Decrypt")
-    error_message = "With a key of our own, tasks can still read their secrets."
+    error_message = "With a customer-managed key, tasks can still read their secrets."
   }
   assert {
     condition = { for name, schedule in aws_scheduler_schedule.main : name => "${schedule.schedule_expression} ${schedule.schedule_expression_timezone}" } == {
@@ -179,15 +179,15 @@ run "extras_can_be_switched_on" {
   }
   assert {
     condition     = !aws_cloudwatch_metric_alarm.main["no-task"].actions_enabled && aws_cloudwatch_metric_alarm.main["server-errors"].actions_enabled
-    error_message = "Nobody is told every evening that no task runs."
+    error_message = "With auto_stop, the no-task alarm notifies nobody."
   }
   assert {
     condition     = contains(keys(aws_vpc_endpoint.interface), "ssmmessages") && !jsondecode(aws_ecs_task_definition.main.container_definitions)[0].readonlyRootFilesystem
-    error_message = "execute_command has the endpoint and the writable root that its agent needs."
+    error_message = "execute_command adds the endpoint and the writable root file system that its agent needs."
   }
   assert {
     condition     = length(aws_vpc_security_group_ingress_rule.load_balancer_from_world) == 2 && one(aws_lb.main.access_logs).bucket == "acme-logs"
-    error_message = "allowed_cidrs and access_log_bucket are the load balancer's."
+    error_message = "allowed_cidrs and access_log_bucket apply to the load balancer."
   }
 }
 
@@ -204,7 +204,7 @@ run "an_endpoint_is_where_its_service_is" {
 
   assert {
     condition     = local.endpoint_zones["logs"] == ["ap-south-1b"] && local.endpoint_zones["ecr.api"] == ["ap-south-1a", "ap-south-1b"]
-    error_message = "An endpoint is asked for in zones only where its service is offered."
+    error_message = "An endpoint is created only in zones where its service is available."
   }
 }
 

@@ -1,5 +1,5 @@
-# Every validation of variables.tf refuses what it is there for; a test in tests/infra counts that none is missing. A run
-# takes seconds, so several variables share one; a variable whose validation looks at another one comes in a later run.
+# Tests that every validation of variables.tf rejects wrong values. A test in tests/infra checks that no validation is left out.
+# A run takes seconds, so several variables share one. Variables whose validations use other variables come in later runs.
 
 mock_provider "aws" {
   mock_data "aws_availability_zones" {
