@@ -1,4 +1,4 @@
-//! Wires everything: connect, migrate, bind, serve, stop.
+//! Builds the application: connects to the database, migrates it, binds the port, serves and stops.
 
 use actix_cors::Cors;
 use actix_web::body::MessageBody;
@@ -27,7 +27,7 @@ use crate::http::telemetry::observe;
 use crate::http::{extract, health, idempotency, pages};
 use crate::ledger::{self, deliveries, keys};
 
-/// Why prop did not start, as a sentence.
+/// Why prop did not start, as a message for the person who started it.
 #[derive(Debug)]
 pub struct StartError(String);
 
@@ -39,7 +39,7 @@ impl fmt::Display for StartError {
 
 impl StdError for StartError {}
 
-/// A prop that is ready to serve: migrated, and listening.
+/// An application that is ready to serve: its database is migrated and its port is open.
 pub struct Application {
     server: Server,
     state: web::Data<State>,
@@ -48,7 +48,10 @@ pub struct Application {
 }
 
 impl Application {
-    /// Connects, migrates, makes sure that there is a key, and opens the port; in this order.
+    /// Connects, migrates, makes sure that a key exists, and opens the port, in this order.
+    ///
+    /// # Errors
+    /// When one of these steps fails.
     pub async fn build(settings: Settings) -> Result<Self, StartError> {
         let mut db = connect(&settings)?;
         migrate(&mut db)?;
@@ -83,17 +86,20 @@ impl Application {
         Ok(Self { server: server.run(), state, port, first_key })
     }
 
-    /// The port it listens on.
+    /// The port that the server listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The admin key that was made because there was none; to be shown once.
+    /// The admin key that [`Self::build`] created because there was no key. Show it only once.
     pub fn first_key(&self) -> Option<&Token> {
         self.first_key.as_ref()
     }
 
-    /// Serves until SIGTERM or SIGINT; then lets running requests finish.
+    /// Serves until SIGTERM or SIGINT, then lets running requests finish.
+    ///
+    /// # Errors
+    /// When the signal handlers cannot be installed, or the server fails.
     pub async fn run(self) -> std::io::Result<()> {
         let (handle, state) = (self.server.handle(), self.state.clone());
         let (mut terminate, mut interrupt) =
@@ -122,7 +128,7 @@ fn cannot_listen(http: &Http, error: &std::io::Error) -> StartError {
     ))
 }
 
-/// What `actix_web::App` asks of its entry, by a short name.
+/// A short name for the bounds of the service that an `actix_web::App` is built from.
 trait Service:
     ServiceFactory<
         ServiceRequest,
@@ -148,7 +154,7 @@ where
     type Body = B;
 }
 
-/// The routes and what they pass through, outermost last.
+/// The routes with their middleware. The outermost middleware comes last.
 fn app(state: web::Data<State>) -> App<impl Service> {
     let cors = cors(&state.http.cors_origins);
     let uses_cors = !state.http.cors_origins.is_empty();
@@ -168,7 +174,7 @@ fn app(state: web::Data<State>) -> App<impl Service> {
         .wrap(from_fn(observe))
 }
 
-/// The OpenAPI document of the routes.
+/// Builds the OpenAPI document from the routes.
 pub fn document() -> OpenApi {
     let (_, document) = App::new()
         .into_utoipa_app()
@@ -189,7 +195,11 @@ fn cors(origins: &[String]) -> Cors {
     origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
 }
 
-/// Connects, waiting with growing pauses for a database that does not answer yet.
+/// Connects to the database. A PostgreSQL server that does not answer yet is tried again, with
+/// growing pauses, until `database.connect_wait_seconds` have passed.
+///
+/// # Errors
+/// When there is still no connection then, or an SQLite file cannot be opened.
 pub fn connect(settings: &Settings) -> Result<Db, StartError> {
     let (database, started) = (&settings.database, Instant::now());
     let mut pause = Duration::from_millis(100);
@@ -213,7 +223,10 @@ pub fn connect(settings: &Settings) -> Result<Db, StartError> {
     }
 }
 
-/// Applies pending migrations.
+/// Applies the pending migrations, logs them, and returns their names.
+///
+/// # Errors
+/// When a migration fails.
 pub fn migrate(db: &mut Db) -> Result<Vec<String>, StartError> {
     let applied = migrations::apply(db).map_err(|e| StartError(format!("migrations: {e}")))?;
     if !applied.is_empty() {
@@ -222,7 +235,8 @@ pub fn migrate(db: &mut Db) -> Result<Vec<String>, StartError> {
     Ok(applied)
 }
 
-/// Makes the bootstrap key known; without one, makes a first key in development and refuses in production.
+/// Stores the bootstrap key. Without one and without any key, it creates a first key in development,
+/// and fails in production.
 fn first_key(db: &mut Db, settings: &Settings) -> Result<Option<Token>, StartError> {
     let failed = |error: Error| StartError(format!("keys: {error}"));
     let given = settings.bootstrap_key.as_ref();
@@ -230,17 +244,17 @@ fn first_key(db: &mut Db, settings: &Settings) -> Result<Option<Token>, StartErr
         return Ok(None);
     }
     if given.is_none() && settings.environment == Mode::Production {
-        let detail = "there is no key yet: set PROP_BOOTSTRAP_KEY (`prop key generate` prints one) or run `prop key create`";
+        let detail = "there is no API key yet: set PROP_BOOTSTRAP_KEY (`prop key generate` prints one) or run `prop key create`";
         return Err(StartError(detail.into()));
     }
     db.write(|db| keys::bootstrap(db, given)).map_err(failed)
 }
 
-/// Deletes kept answers that nobody may ask for any more: at start, then hourly.
+/// Deletes expired idempotency keys with their stored answers, at start and then every hour.
 async fn forget_expired(db: Database) {
     loop {
         match db.write(idempotency::forget_expired).await {
-            Ok(count) => log::debug!("forgot {count} expired idempotency keys"),
+            Ok(count) => log::debug!("deleted {count} expired idempotency keys"),
             Err(error) => log::warn!("expired idempotency keys were not deleted: {error}"),
         }
         actix_web::rt::time::sleep(Duration::from_secs(3600)).await;

@@ -1,6 +1,6 @@
-//! The one error type, and the one table of everything that can go wrong: code, status, title.
+//! The error type of prop, and the table of all error codes with their HTTP status and title.
 //!
-//! Sent as RFC 9457 problem details by [`crate::http::problem`].
+//! [`crate::http::problem`] sends errors as RFC 9457 problem details.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
@@ -14,28 +14,28 @@ use crate::suggest;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $status:literal $code:literal $title:literal,)+) => {
-        /// What went wrong, as a stable word that programs can act on.
+        /// What went wrong. Programs act on the code's word, which never changes.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Code {
-            $(#[doc = $title] $(#[$doc])* $variant,)+
+            $(#[doc = concat!($title, ".")] $(#[$doc])* $variant,)+
         }
 
         impl Code {
-            /// Every code, in the order of the documentation.
+            /// All codes, in the order of `docs/problems.md`.
             pub const ALL: &[Code] = &[$(Code::$variant),+];
 
-            /// The word, as in the problem's `code`.
+            /// The code's word, sent as `code` in a problem.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Code::$variant => $code,)+ }
             }
 
-            /// The HTTP status it is answered with.
+            /// The HTTP status of a response with this code.
             pub fn status(self) -> StatusCode {
                 let status = match self { $(Code::$variant => $status,)+ };
                 StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
             }
 
-            /// One line for people; the same for every occurrence.
+            /// A short title for people. It is the same for every occurrence of the code.
             pub const fn title(self) -> &'static str {
                 match self { $(Code::$variant => $title,)+ }
             }
@@ -44,102 +44,103 @@ macro_rules! codes {
 }
 
 codes! {
-    MalformedJson = 400 "malformed_json" "The body is not JSON",
+    MalformedJson = 400 "malformed_json" "The body is not valid JSON",
     InvalidQuery = 400 "invalid_query" "A query parameter is unknown, repeated or malformed",
     InvalidLimit = 400 "invalid_limit" "The page size is out of range",
-    InvalidWindow = 400 "invalid_window" "The time to be measured is empty or too long",
-    InvalidCursor = 400 "invalid_cursor" "The cursor is not one that a list handed out",
+    InvalidWindow = 400 "invalid_window" "The time window is empty or too long",
+    InvalidCursor = 400 "invalid_cursor" "The cursor is not valid",
     InvalidIdempotencyKey = 400 "invalid_idempotency_key" "The idempotency key is malformed",
     InvalidIfMatch = 400 "invalid_if_match" "The If-Match header is malformed",
-    InvalidDelivery = 400 "invalid_delivery" "A header of the delivery is missing or malformed",
-    Unauthenticated = 401 "unauthenticated" "No key was given",
+    InvalidDelivery = 400 "invalid_delivery" "A webhook header is missing or malformed",
+    Unauthenticated = 401 "unauthenticated" "No API key was sent",
     InvalidKey = 401 "invalid_key" "The key is unknown or malformed",
     InvalidSignature = 401 "invalid_signature" "The signature does not match the body",
     RevokedKey = 401 "revoked_key" "The key was revoked",
-    WebhooksOff = 403 "webhooks_off" "No webhook secret is set",
-    MissingScope = 403 "missing_scope" "The key lacks the scope for this",
-    OwnApproval = 403 "own_approval" "Who asks for a deployment can't approve it",
-    NotFound = 404 "not_found" "There is no such thing",
-    MethodNotAllowed = 405 "method_not_allowed" "This method is not for this path",
+    WebhooksOff = 403 "webhooks_off" "Webhooks are not configured",
+    MissingScope = 403 "missing_scope" "The key does not have the required scope",
+    OwnApproval = 403 "own_approval" "The requester cannot approve the deployment",
+    NotFound = 404 "not_found" "Not found",
+    MethodNotAllowed = 405 "method_not_allowed" "Method not allowed",
     RequestTimeout = 408 "request_timeout" "The body did not arrive in time",
-    AlreadyExists = 409 "already_exists" "This name is taken",
-    ReleaseConflict = 409 "release_conflict" "This version is already another release",
+    AlreadyExists = 409 "already_exists" "Already exists",
+    ReleaseConflict = 409 "release_conflict" "This version is recorded with other values",
     ExternalIdTaken = 409 "external_id_taken" "This external id belongs to another deployment",
-    InvalidTransition = 409 "invalid_transition" "The deployment can't make this move",
-    GateBlocked = 409 "gate_blocked" "The gate does not let this deployment through",
-    NothingToRollBackTo = 409 "nothing_to_roll_back_to" "No other release was live there before",
-    ApprovalUsed = 409 "approval_used" "This approval was used up by a deployment",
+    InvalidTransition = 409 "invalid_transition" "Invalid state change",
+    GateBlocked = 409 "gate_blocked" "The gate blocks this deployment",
+    NothingToRollBackTo = 409 "nothing_to_roll_back_to" "There is no earlier release to roll back to",
+    ApprovalUsed = 409 "approval_used" "A deployment has already used this approval",
     FreezeEnded = 409 "freeze_ended" "The freeze has ended",
-    IdempotencyInProgress = 409 "idempotency_in_progress" "A request with this idempotency key is still running",
-    PreconditionFailed = 412 "precondition_failed" "It has changed since it was read",
-    BodyTooLarge = 413 "body_too_large" "The body is larger than allowed",
-    UnsupportedMediaType = 415 "unsupported_media_type" "The body must be application/json",
-    UnknownField = 422 "unknown_field" "The body has a field that is not known",
-    MissingField = 422 "missing_field" "The body lacks a field",
+    IdempotencyInProgress = 409 "idempotency_in_progress" "A request with this idempotency key is still in progress",
+    PreconditionFailed = 412 "precondition_failed" "The resource has changed since it was read",
+    BodyTooLarge = 413 "body_too_large" "The body is too large",
+    UnsupportedMediaType = 415 "unsupported_media_type" "The content type must be application/json",
+    UnknownField = 422 "unknown_field" "The body has an unknown field",
+    MissingField = 422 "missing_field" "A required field is missing",
     InvalidType = 422 "invalid_type" "A field has the wrong type",
     InvalidValue = 422 "invalid_value" "A field has a value that is not allowed",
-    InvalidText = 422 "invalid_text" "A text is empty, too long or has control characters",
+    InvalidText = 422 "invalid_text" "A text is empty, too long or contains control characters",
     InvalidSlug = 422 "invalid_slug" "A slug is malformed",
     InvalidVersion = 422 "invalid_version" "A version is malformed",
     InvalidSha = 422 "invalid_sha" "A git commit id is malformed",
     InvalidDigest = 422 "invalid_digest" "An image digest is malformed",
     InvalidUrl = 422 "invalid_url" "A URL is malformed",
-    InvalidTimeZone = 422 "invalid_time_zone" "A time zone is not known",
-    PredecessorCircle = 422 "predecessor_circle" "Environments would come before themselves",
+    InvalidTimeZone = 422 "invalid_time_zone" "A time zone is unknown",
+    PredecessorCircle = 422 "predecessor_circle" "The predecessors of environments form a cycle",
     InvalidTime = 422 "invalid_time" "A time is malformed",
     IdempotencyKeyReused = 422 "idempotency_key_reused" "This idempotency key was used for another request",
-    Internal = 500 "internal" "Something went wrong in prop",
-    Overloaded = 503 "overloaded" "Too much is waiting already",
-    DatabaseUnavailable = 503 "database_unavailable" "The database can't be reached",
+    Internal = 500 "internal" "Internal server error",
+    Overloaded = 503 "overloaded" "Too many requests are waiting",
+    DatabaseUnavailable = 503 "database_unavailable" "The database cannot be reached",
     TimedOut = 503 "timed_out" "The database did not answer in time",
-    ShuttingDown = 503 "shutting_down" "This process is about to end",
-    NotReady = 503 "not_ready" "The database lacks migrations",
+    ShuttingDown = 503 "shutting_down" "The server is shutting down",
+    NotReady = 503 "not_ready" "The database is missing migrations",
 }
 
 impl Code {
-    /// The code with this word.
+    /// The code with this word; `None` for an unknown word.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.as_str() == word)
     }
 
-    /// The problem's `type`: an absolute URI that leads to its documentation (RFC 9457, section 3.1.1).
+    /// The problem's `type`: an absolute URI of its documentation (RFC 9457, section 3.1.1).
     pub fn type_uri(self) -> String {
         format!("{}/blob/main/docs/problems.md#{}", env!("CARGO_PKG_REPOSITORY"), self.as_str())
     }
 }
 
-/// So many names of what exists are listed in an answer at most.
+/// At most this many existing names are listed in an error.
 pub const NAMED: usize = 10;
 
-/// One field that is wrong.
+/// One field or query parameter that is not valid.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct FieldError {
-    /// Where in the body, as a JSON pointer (RFC 6901); or the name of a query parameter.
+    /// The JSON pointer (RFC 6901) of the field in the body, or the name of the query parameter.
     #[schema(example = "/git_sha")]
     pub pointer: String,
-    /// What is wrong with it, and what is allowed.
+    /// What is wrong with the value, and which values are allowed.
     pub detail: String,
 }
 
-/// Anything that keeps a request from being answered as asked. Nothing was changed by it.
+/// Why a request failed. The request has changed nothing, unless `is_recorded` is set.
 #[derive(Debug, Clone)]
 pub struct Error {
-    /// Which row of the table.
+    /// The code, which decides the HTTP status and the title.
     pub code: Code,
-    /// One sentence about this occurrence. Never holds a secret.
+    /// What went wrong this time, in a sentence. It never contains a secret.
     pub detail: String,
-    /// The fields that are wrong, for a body or query that is.
+    /// The fields or query parameters that are not valid. Empty for other errors.
     pub errors: Vec<FieldError>,
     /// Further members of the problem (RFC 9457, section 3.2).
     pub members: serde_json::Map<String, serde_json::Value>,
-    /// The transaction is kept all the same: it holds the record of the refusal, and nothing else.
+    /// Whether to commit the transaction although the request failed. It then contains only the
+    /// events that record the failure, such as `gate.blocked`.
     pub is_recorded: bool,
-    /// Headers that belong to the answer, such as `Allow`.
+    /// Additional headers of the response, such as `Allow`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Error {
-    /// An error with its sentence.
+    /// Creates an error from its code and a sentence about this occurrence.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
             code,
@@ -151,7 +152,7 @@ impl Error {
         }
     }
 
-    /// A field or parameter that is wrong.
+    /// Creates an error about one field (JSON pointer) or query parameter (name).
     pub fn field(code: Code, pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         let (pointer, detail) = (pointer.into(), detail.into());
         let mut error = Self::new(
@@ -162,13 +163,13 @@ impl Error {
         error
     }
 
-    /// `what` (a kind of thing) with this name does not exist.
+    /// Creates the 404 for a resource of the kind `what` that does not exist.
     pub fn not_found(what: &str, name: impl fmt::Display) -> Self {
         Self::new(Code::NotFound, format!("There is no {what} {name}."))
     }
 
-    /// The service or environment (`what`) with this name does not exist. Says which do: at most
-    /// [`NAMED`] of the `existing` ones, and the one that may have been meant.
+    /// The service or environment (`what`) with this name does not exist. The error lists at most
+    /// [`NAMED`] of the `existing` names, and suggests the nearest one.
     pub fn unknown_name(what: &str, name: &str, existing: &[String]) -> Self {
         let mut detail = format!("Unknown {what} `{name}`.");
         if let Some(meant) = suggest::nearest(name, existing.iter().map(String::as_str)) {
@@ -188,29 +189,29 @@ impl Error {
         self
     }
 
-    /// Adds a member to the problem.
+    /// Adds an extension member to the problem (RFC 9457, section 3.2).
     pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
         self.members.insert(name.into(), serde_json::to_value(value).unwrap_or_default());
         self
     }
 
-    /// Adds a header to the answer.
+    /// Adds a header to the response.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    /// Keeps what the transaction has written: the record of this refusal.
+    /// Commits what the transaction has written about this failure; see `is_recorded`.
     pub fn recorded(self) -> Self {
         Self { is_recorded: true, ..self }
     }
 
-    /// The cause goes to the log, the client learns only that there was one.
+    /// Creates a 500. The cause is only logged; the client does not see it.
     pub fn internal(cause: impl fmt::Display) -> Self {
         log::error!("internal error: {cause}");
         Self::new(
             Code::Internal,
-            "Something went wrong in prop; its log tells more under this request's id.",
+            "An internal error occurred. The log of prop has the cause under this request id.",
         )
     }
 }
@@ -227,35 +228,36 @@ impl From<Unavailable> for Error {
     fn from(cause: Unavailable) -> Self {
         match cause {
             Unavailable::Saturated => {
-                Self::new(Code::Overloaded, "The queue for the database is full. Try again.")
+                Self::new(Code::Overloaded, "The database queue is full. Try again.")
             }
             Unavailable::Unreachable => {
-                Self::new(Code::DatabaseUnavailable, "The database can't be reached. Try again.")
+                Self::new(Code::DatabaseUnavailable, "The database cannot be reached. Try again.")
             }
             Unavailable::TimedOut => Self::new(
                 Code::TimedOut,
-                "The database did not answer in time. Ask again before you repeat a write without an idempotency key.",
+                "The database did not answer in time. A write may have been saved: check before you repeat it without an idempotency key.",
             ),
             Unavailable::Failed => Self::internal("database work panicked"),
         }
     }
 }
 
-/// Database errors by kind. A violation that a handler expects is turned into its own code by the handler.
+/// Maps database errors to codes. A handler that expects a constraint violation maps it itself.
 impl From<DieselError> for Error {
     fn from(error: DieselError) -> Self {
         match &error {
             DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
             | DieselError::BrokenTransactionManager => {
                 log::error!("database connection lost: {error}");
-                let detail = "The connection to the database was lost. Ask again before you repeat a write without an idempotency key.";
+                let detail = "The connection to the database was lost. A write may have been saved: check before you repeat it without an idempotency key.";
                 Self::new(Code::DatabaseUnavailable, detail)
             }
             DieselError::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => Self::new(
                 Code::Overloaded,
-                "Others changed the same thing at the same time. Try again.",
+                "Another request changed the same rows at the same time. Try again.",
             ),
-            // SQLite waited as long as it may for the write lock; PostgreSQL cancelled at statement_timeout.
+            // SQLite waited for the write lock until its timeout, or PostgreSQL cancelled the
+            // statement at statement_timeout.
             DieselError::DatabaseError(DatabaseErrorKind::Unknown, cause)
                 if cause.message().starts_with("database is locked")
                     || cause.message().contains("statement timeout") =>

@@ -1,7 +1,8 @@
-//! Log lines, as text or JSON, written to standard error by a thread of their own.
+//! Log lines as text or JSON. A separate thread writes them to standard error.
 //!
-//! A request hands its line to a bounded channel and goes on: written by the request itself, the log costs up to a third
-//! of the throughput. Lines that do not fit are counted, not waited for.
+//! A request sends its line to a bounded channel and goes on. Writing the line in the request itself
+//! would cost up to a third of the throughput. A line that does not fit in the channel is dropped
+//! and counted.
 
 use env_logger::fmt::Formatter;
 use log::Record;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use crate::config::Log;
 use crate::db::types::Timestamp;
 
-/// Lines that may wait for the writer.
+/// How many lines may wait for the writer.
 const WAITING: usize = 8192;
 
 static WRITER: OnceLock<SyncSender<Message>> = OnceLock::new();
@@ -27,7 +28,7 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-/// Starts logging. A second call in one process, as tests make it, changes nothing.
+/// Starts logging. A second call in the same process, as in tests, changes nothing.
 pub fn start(settings: &Log) {
     let (sender, receiver) = sync_channel(WAITING);
     if WRITER.set(sender.clone()).is_err() {
@@ -48,7 +49,7 @@ pub fn start(settings: &Log) {
     builder.init();
 }
 
-/// Waits until the lines logged so far are written; at most a second.
+/// Waits until the lines logged so far are written, for at most one second.
 pub fn flush() {
     if let Some(writer) = WRITER.get() {
         let (done, wait) = sync_channel(1);
@@ -58,7 +59,7 @@ pub fn flush() {
     }
 }
 
-/// Lines that were not written because too many waited.
+/// How many lines were dropped because too many were waiting.
 pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
@@ -78,7 +79,8 @@ impl Write for Pipe {
     }
 }
 
-/// Writes what has gathered in one system call; a closed standard error ends nothing.
+/// Writes all waiting lines in one system call. Errors are ignored: a closed standard error must not
+/// stop the server.
 fn write_all(messages: &Receiver<Message>) {
     let mut batch = Vec::new();
     while let Ok(first) = messages.recv() {
@@ -97,7 +99,8 @@ fn write_all(messages: &Receiver<Message>) {
     }
 }
 
-/// `{"at": ..., "level": ..., "target": ..., "message": ..., and the record's own fields}`
+/// Formats a line as `{"at": ..., "level": ..., "target": ..., "message": ...}` with the record's own
+/// fields after these.
 fn json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     struct Fields<M>(M);
     impl<'kvs, M: SerializeMap<Error = serde_json::Error>> VisitSource<'kvs> for Fields<M> {
@@ -117,7 +120,7 @@ fn json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// `2026-02-03T04:05:06.000000Z INFO access: request method=GET ...`
+/// Formats a line as `2026-02-03T04:05:06.000000Z INFO access: request method=GET ...`.
 fn text(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     struct Fields<'a>(&'a mut Formatter);
     impl<'kvs> VisitSource<'kvs> for Fields<'_> {

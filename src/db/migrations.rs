@@ -1,4 +1,4 @@
-//! The schema's versions, embedded in the binary for both databases under the same names.
+//! Schema migrations. They are embedded in the binary, and have the same names for both databases.
 
 use diesel::migration::{Migration, MigrationSource};
 use diesel::prelude::*;
@@ -12,7 +12,7 @@ use super::Db;
 const POSTGRES: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
-/// Any number, as long as nothing else in the database locks by it: "prop" in ASCII.
+/// The number of the advisory lock: "prop" in ASCII. Nothing else in the database may use it.
 const LOCK: i64 = 0x70_72_6f_70;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -23,7 +23,11 @@ struct Applied {
     version: String,
 }
 
-/// Whether the database lacks a migration of this binary. It may have more: then a newer prop ran here before.
+/// Whether the database is missing a migration of this binary. A database that a newer version of
+/// prop has used may have more migrations; that only logs a warning.
+///
+/// # Errors
+/// When the connection is broken, or an embedded migration cannot be read.
 pub fn is_pending(db: &mut Db) -> Result<bool> {
     let applied: BTreeSet<String> =
         match diesel::sql_query("SELECT version FROM __diesel_schema_migrations")
@@ -31,7 +35,7 @@ pub fn is_pending(db: &mut Db) -> Result<bool> {
         {
             Ok(rows) => rows.into_iter().map(|row| row.version).collect(),
             Err(error) if db.is_broken() => return Err(error.into()),
-            // The table is not there yet: an empty database.
+            // The table does not exist yet: the database is empty.
             Err(_) => BTreeSet::new(),
         };
     let known: BTreeSet<String> = match db {
@@ -49,8 +53,13 @@ fn versions<B: diesel::backend::Backend>(source: &EmbeddedMigrations) -> Result<
     Ok(migrations.iter().map(|m| m.name().version().to_string()).collect())
 }
 
-/// Applies what is pending, in one transaction, and returns the names. Many processes may call it at once: on PostgreSQL
-/// they queue for an advisory lock, on SQLite for the write lock. With nothing pending no lock is taken.
+/// Applies the pending migrations in one transaction and returns their names.
+///
+/// Several processes may call this at the same time. On PostgreSQL they wait for an advisory lock,
+/// on SQLite for the write lock. No lock is taken when nothing is pending.
+///
+/// # Errors
+/// When a migration fails. The transaction is then rolled back.
 pub fn apply(db: &mut Db) -> Result<Vec<String>> {
     if !is_pending(db)? {
         return Ok(Vec::new());
@@ -68,7 +77,7 @@ pub fn apply(db: &mut Db) -> Result<Vec<String>> {
     .map_err(|Failed(error)| error)
 }
 
-/// Reverts every migration, the newest first. For tests: prop itself never goes back, it expands and then contracts.
+/// Reverts all migrations, the newest first. Only for tests: prop itself never reverts a migration.
 pub fn revert_all(db: &mut Db) -> Result<()> {
     match db {
         Db::Pg(c) => c.revert_all_migrations(POSTGRES).map(drop),

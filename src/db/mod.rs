@@ -1,7 +1,7 @@
-//! PostgreSQL and SQLite behind one connection type. Knows no HTTP.
+//! PostgreSQL and SQLite behind one connection type. This module does not depend on HTTP.
 //!
-//! Nearly every query is written once, against [`Db`]. What the common subset can't express is written once more
-//! generally with [`each_backend!`](crate::each_backend), which compiles the same source against either backend.
+//! Nearly every query is written once, for [`Db`]. A query that needs more than the common subset
+//! uses [`each_backend!`](crate::each_backend), which compiles the same source for each backend.
 
 #![allow(missing_docs, reason = "diesel generates public items from `Db` and from the schema")]
 
@@ -14,7 +14,7 @@ pub mod schema;
 pub mod target;
 pub mod types;
 
-/// A connection to either database. Queries take `&mut Db` and return [`QueryResult`].
+/// A connection to PostgreSQL or SQLite. Queries take `&mut Db` and return [`QueryResult`].
 #[derive(diesel::MultiConnection)]
 pub enum Db {
     /// PostgreSQL, through libpq.
@@ -23,7 +23,8 @@ pub enum Db {
     Sqlite(SqliteConnection),
 }
 
-/// Runs the same source once per backend, for what [`Db`] can't say: `ON CONFLICT`, batch inserts, aggregate filters.
+/// Compiles the same source for each backend. It is for queries that [`Db`](crate::db::Db) cannot
+/// express: `ON CONFLICT`, batch inserts, aggregate filters.
 #[macro_export]
 macro_rules! each_backend {
     ($db:expr, |$connection:ident| $body:expr) => {
@@ -35,10 +36,14 @@ macro_rules! each_backend {
 }
 
 impl Db {
-    /// Runs `work` in a transaction: committed when it returns `Ok`, rolled back when it returns `Err`.
+    /// Runs `work` in a transaction, which is committed on `Ok` and rolled back on `Err`.
     ///
-    /// On SQLite the write lock is taken at the start (`BEGIN IMMEDIATE`): a transaction that reads first and asks for
-    /// the lock later fails with "database is locked" however long it is willing to wait.
+    /// On SQLite the transaction takes the write lock at its start (`BEGIN IMMEDIATE`). A transaction
+    /// that reads first and takes the lock later can fail with "database is locked" at once,
+    /// whatever its timeout.
+    ///
+    /// # Errors
+    /// The error of `work`, or the database error of the begin or the commit.
     pub fn write<T, E: From<diesel::result::Error>>(
         &mut self,
         work: impl FnOnce(&mut Db) -> Result<T, E>,
@@ -47,7 +52,7 @@ impl Db {
         self.finish(work)
     }
 
-    /// Opens the transaction that [`Self::finish`] ends.
+    /// Begins the transaction that [`Self::finish`] ends.
     pub(crate) fn begin(&mut self) -> QueryResult<()> {
         match self {
             Db::Pg(c) => AnsiTransactionManager::begin_transaction_sql(c, "BEGIN"),
@@ -55,7 +60,7 @@ impl Db {
         }
     }
 
-    /// Runs `work` in the transaction that [`Self::begin`] opened, and ends it.
+    /// Runs `work` in the transaction that [`Self::begin`] began, and commits or rolls back.
     pub(crate) fn finish<T, E: From<diesel::result::Error>>(
         &mut self,
         work: impl FnOnce(&mut Db) -> Result<T, E>,
@@ -67,7 +72,7 @@ impl Db {
                 Ok(value)
             }
             Err(error) => {
-                // A connection that broke has nothing left to roll back; the cause is what the caller needs to hear.
+                // A broken connection has nothing to roll back. The caller needs the first error.
                 if let Err(failed) = Manager::rollback_transaction(self) {
                     log::debug!("rollback: {failed}");
                 }
@@ -76,7 +81,7 @@ impl Db {
         }
     }
 
-    /// Whether the connection can no longer be used: closed by the server, or left inside a transaction.
+    /// Whether the connection is unusable: closed by the server, or left inside a transaction.
     pub fn is_broken(&mut self) -> bool {
         <Db as Connection>::TransactionManager::is_broken_transaction_manager(self)
     }

@@ -1,7 +1,8 @@
-//! Runs queries: a fixed set of database threads, as many as the pool has connections, fed by one bounded queue.
+//! Runs queries on a fixed number of database threads, which share one bounded queue.
 //!
-//! A web worker sends a closure and awaits the answer; it never blocks. Since there are as many threads as connections,
-//! taking one from the r2d2 pool makes nobody wait, and a full queue is told to the caller at once instead of growing.
+//! A web worker sends a closure and awaits the result, so it never blocks. There are as many threads
+//! as connections, so a thread never waits for a connection of the r2d2 pool. When the queue is
+//! full, the caller gets an error at once.
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use diesel::ConnectionError;
@@ -15,23 +16,23 @@ use tokio::sync::oneshot;
 use super::Db;
 use super::target::{Options, Target};
 
-/// Why a query could not be run at all. Nothing was changed.
+/// Why a query did not return a result. Except for `TimedOut`, the query has changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unavailable {
-    /// As much work as the queue holds is waiting already.
+    /// The queue is full.
     Saturated,
-    /// No connection to the database.
+    /// There is no connection to the database.
     Unreachable,
-    /// Not answered in time. Whether a write took place is not known.
+    /// The result did not arrive in time. A write may have been committed or not.
     TimedOut,
-    /// The work panicked; the cause is in the log.
+    /// The work panicked. The log has the cause.
     Failed,
 }
 
 type Pool = r2d2::Pool<Manager>;
 type Job = Box<dyn FnOnce(&Pool) + Send>;
 
-/// The database as the rest of the program sees it: something that runs closures.
+/// The database as the rest of the program uses it: it runs closures on a connection.
 #[derive(Clone)]
 pub struct Database {
     jobs: Sender<Job>,
@@ -39,26 +40,27 @@ pub struct Database {
     prepared_statements: bool,
     connections: u32,
     statements: Arc<AtomicU64>,
-    /// Whose turn it is to write, on SQLite: its own way to wait for the one writer is to try again after ever longer naps.
+    /// On SQLite, writers wait here for their turn. Without it, SQLite would let them retry after
+    /// longer and longer pauses.
     turn: Option<Arc<Mutex<()>>>,
 }
 
-/// How many connections, and how long to wait for them.
+/// The size of the pool and its queue, and how long callers wait.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections, and threads that use them.
+    /// The number of connections, and of the threads that use them.
     pub connections: u32,
-    /// Jobs that may wait for a thread.
+    /// How many jobs may wait for a thread.
     pub queue: usize,
-    /// How long a caller waits for an answer.
+    /// How long a caller waits for a result.
     pub time: Duration,
 }
 
 impl Database {
-    /// Starts the threads. Connections are made when they are needed, one being kept ready.
+    /// Starts the threads. Connections are opened when needed; one is kept open.
     ///
     /// # Errors
-    /// When the operating system gives no more threads.
+    /// When the operating system cannot create a thread, or the pool cannot be built.
     pub fn start(target: Target, options: Options, limits: &Limits) -> std::io::Result<Self> {
         let statements = Arc::new(AtomicU64::new(0));
         let prepared_statements = options.prepared_statements;
@@ -67,8 +69,8 @@ impl Database {
             .max_size(limits.connections)
             .min_idle(Some(1))
             .connection_timeout(limits.time / 2)
-            // A broken connection is found when it is used (`has_broken`) and the work is repeated where that is safe:
-            // asking each time beforehand would cost every request a round trip.
+            // A broken connection is detected when it is used (`has_broken`), and the work is
+            // repeated where that is safe. A test before each use would cost one more round trip.
             .test_on_check_out(false)
             .build_unchecked(Manager { target, options, statements: statements.clone() });
         let (sender, receiver) = crossbeam_channel::bounded::<Job>(limits.queue);
@@ -76,7 +78,7 @@ impl Database {
             let (pool, jobs): (Pool, Receiver<Job>) = (pool.clone(), receiver.clone());
             std::thread::Builder::new().name(format!("database-{n}")).spawn(move || {
                 for job in jobs {
-                    // A panic is answered as `Failed`, since the reply channel is dropped; the thread goes on.
+                    // A panic drops the reply channel, so the caller gets `Failed`. The thread goes on.
                     let _ = catch_unwind(AssertUnwindSafe(|| job(&pool)));
                 }
             })?;
@@ -91,7 +93,10 @@ impl Database {
         })
     }
 
-    /// Runs `work`, which only reads. It may be run again when the connection turns out to be broken.
+    /// Runs `work`, which must only read. It may run again when the connection is broken.
+    ///
+    /// # Errors
+    /// The error of `work`, or [`Unavailable`] when no result arrived.
     pub async fn read<T, E>(
         &self,
         mut work: impl FnMut(&mut Db) -> Result<T, E> + Send + 'static,
@@ -101,8 +106,8 @@ impl Database {
         E: From<diesel::result::Error> + From<Unavailable> + Send + 'static,
     {
         let attempts = self.connections + 1;
-        // diesel prepares and executes in two messages: behind a pooler in transaction mode only a transaction keeps
-        // them on one server connection.
+        // diesel prepares and executes a statement in two messages. Behind a pooler in transaction
+        // mode, only a transaction keeps both on one server connection.
         let in_transaction = !self.prepared_statements;
         self.run(move |pool| {
             let mut attempt = 1;
@@ -118,8 +123,11 @@ impl Database {
         .await
     }
 
-    /// Runs `work` in a transaction, committed when it returns `Ok`. Begun again on another connection when the one at
-    /// hand turns out to be broken before anything was done.
+    /// Runs `work` in a transaction, which is committed when `work` returns `Ok`. When the connection
+    /// is broken before the transaction begins, another connection is tried.
+    ///
+    /// # Errors
+    /// The error of `work`, or [`Unavailable`] when no result arrived.
     pub async fn write<T, E>(
         &self,
         work: impl FnOnce(&mut Db) -> Result<T, E> + Send + 'static,
@@ -155,7 +163,7 @@ impl Database {
     {
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move |pool| {
-            // Nobody waits any more: the caller gave up while this was queued.
+            // A closed channel means that the caller gave up while the job was queued.
             if !reply.is_closed() {
                 let _ = reply.send(job(pool));
             }
@@ -171,12 +179,12 @@ impl Database {
         }
     }
 
-    /// Jobs that wait for a thread now.
+    /// How many jobs wait for a thread now.
     pub fn queued(&self) -> usize {
         self.jobs.len()
     }
 
-    /// Statements run since the start, transaction control included.
+    /// How many SQL statements were run since the start, including transaction control.
     pub fn statements(&self) -> u64 {
         self.statements.load(Ordering::Relaxed)
     }
@@ -187,7 +195,7 @@ fn unreachable(error: r2d2::Error) -> Unavailable {
     Unavailable::Unreachable
 }
 
-/// Makes connections for r2d2. The one that diesel brings can't pick a backend by scheme.
+/// Opens connections for r2d2. diesel's own manager cannot choose a backend by URL scheme.
 #[derive(Debug)]
 struct Manager {
     target: Target,
@@ -209,7 +217,7 @@ impl r2d2::ManageConnection for Manager {
                 started = Instant::now();
             }
             InstrumentationEvent::FinishQuery { query, .. } if started.elapsed() > slow => {
-                // The text before diesel's list of bound values: those may be anything a client sent.
+                // Log only the text before diesel's list of bound values: those come from clients.
                 let sql = query.to_string();
                 let sql = sql.split(" -- binds").next().unwrap_or_default();
                 log::warn!(ms = started.elapsed().as_millis() as u64; "slow statement: {sql}");

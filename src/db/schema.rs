@@ -1,4 +1,4 @@
-//! The tables as diesel sees them: one schema for both databases. The migrations are the source.
+//! The tables for diesel: one schema for both databases. The migrations are the source.
 
 use super::types::sql::{Document, Identifier, Instant};
 

@@ -1,4 +1,4 @@
-//! Which database: chosen by the URL's scheme, and opened with the settings each backend needs.
+//! The choice of the database by URL scheme, and the connection settings that each backend needs.
 
 use diesel::connection::{CacheSize, SimpleConnection};
 use diesel::{Connection, ConnectionError, ConnectionResult, PgConnection, SqliteConnection};
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::Db;
 
-/// Where the ledger is kept.
+/// The database that stores the ledger.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Target {
-    /// A libpq connection string or URL. May hold a password: never printed.
+    /// A libpq connection string or URL. It may contain a password and is never printed.
     Postgres(String),
     /// A path to the database file.
     Sqlite(String),
@@ -26,7 +26,11 @@ impl fmt::Debug for Target {
 }
 
 impl Target {
-    /// Reads a database URL. An unknown scheme is refused, never taken for a file name; the message holds no password.
+    /// Parses a database URL.
+    ///
+    /// # Errors
+    /// A message that completes "the URL ...", without a password. A URL with an unknown scheme is
+    /// an error; it is never used as a file name.
     pub fn from_url(url: &str) -> Result<Self, String> {
         match url.split_once(':') {
             Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
@@ -34,7 +38,7 @@ impl Target {
             }
             Some(("sqlite", rest)) => match rest.strip_prefix("//").unwrap_or(rest) {
                 "" | ":memory:" => {
-                    Err("names no file; SQLite is kept in one, as in sqlite:prop.db".into())
+                    Err("names no file; SQLite needs one, such as sqlite:prop.db".into())
                 }
                 path => Ok(Self::Sqlite(path.into())),
             },
@@ -42,13 +46,13 @@ impl Target {
                 Err(format!("has the scheme {scheme:?}; allowed are postgres:// and sqlite:"))
             }
             None => Err(
-                "is no URL; allowed are postgres://USER:PASSWORD@HOST:PORT/NAME and sqlite:FILE"
+                "is not a URL; allowed are postgres://USER:PASSWORD@HOST:PORT/NAME and sqlite:FILE"
                     .into(),
             ),
         }
     }
 
-    /// A PostgreSQL target from its parts: libpq keywords (PostgreSQL documentation, 34.1.2) and their values.
+    /// Builds a PostgreSQL target from libpq keywords (PostgreSQL documentation, 34.1.2) and values.
     pub fn from_parts<'a>(parts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let quoted = parts.into_iter().map(|(keyword, value)| {
             let value = value.replace('\\', r"\\").replace('\'', r"\'");
@@ -57,13 +61,17 @@ impl Target {
         Self::Postgres(quoted.chain(DEFAULTS.iter().map(|(k, v)| format!("{k}={v} "))).collect())
     }
 
-    /// Opens a connection, ready for use.
+    /// Opens a connection and applies the session settings.
+    ///
+    /// # Errors
+    /// When the database cannot be reached or rejects a setting.
     pub fn connect(&self, options: &Options) -> ConnectionResult<Db> {
         let mut db = match self {
             Target::Postgres(url) => {
                 let mut c = PgConnection::establish(url)?;
                 if options.prepared_statements {
-                    // Behind a pooler in transaction mode, session settings would land on somebody else's session.
+                    // Behind a pooler in transaction mode, a session setting would also apply to
+                    // other clients.
                     let limit = options.statement_timeout.as_millis();
                     c.batch_execute(&format!("SET statement_timeout = {limit}"))
                         .map_err(ConnectionError::CouldntSetupConfiguration)?;
@@ -72,8 +80,9 @@ impl Target {
             }
             Target::Sqlite(path) => {
                 let mut c = SqliteConnection::establish(path)?;
-                // busy_timeout first: switching the journal waits for other connections too. `synchronous = FULL`: an
-                // acknowledged write survives a power cut, in WAL mode as well. A page cache of 1 MB: the system has one too.
+                // busy_timeout comes first, because the change of the journal mode also waits for
+                // other connections. `synchronous = FULL`: a committed write survives a power cut
+                // in WAL mode. A page cache of 1 MB is enough: the operating system caches too.
                 c.batch_execute(&format!(
                     "PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -1024",
                     options.statement_timeout.as_millis()
@@ -89,18 +98,20 @@ impl Target {
     }
 }
 
-/// How connections behave.
+/// The settings of a connection.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Keep prepared statements on the connection. Off for poolers in transaction mode, such as PgBouncer or RDS Proxy.
+    /// Whether to keep prepared statements on the connection. Must be off behind a pooler in
+    /// transaction mode, such as PgBouncer or RDS Proxy.
     pub prepared_statements: bool,
-    /// The longest that a statement may run or wait for a lock.
+    /// How long a statement may run or wait for a lock.
     pub statement_timeout: Duration,
-    /// Statements slower than this are logged.
+    /// A statement that takes longer than this is logged.
     pub slow_statement: Duration,
 }
 
-/// What libpq does not assume by itself: a server that is gone is noticed in seconds.
+/// Connection parameters that differ from libpq's defaults, so that a lost server is noticed within
+/// seconds.
 const DEFAULTS: [(&str, &str); 3] = [
     ("connect_timeout", "5"),
     ("tcp_user_timeout", "10000"),

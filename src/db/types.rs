@@ -1,4 +1,5 @@
-//! Column types that PostgreSQL and SQLite store differently: an instant, an identifier, a document; and enums as text.
+//! Column types that PostgreSQL and SQLite store differently (an instant, an identifier, a JSON
+//! document), and enums that are stored as text.
 
 use diesel::backend::Backend;
 use diesel::deserialize::{self, FromSql, FromSqlRow};
@@ -24,7 +25,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::MultiBackend;
 
-/// The SQL side of the types below, for `diesel::table!`.
+/// The SQL types of the Rust types below, for `diesel::table!`.
 pub mod sql {
     use diesel::query_builder::QueryId;
     use diesel::sql_types::SqlType;
@@ -39,7 +40,7 @@ pub mod sql {
     #[diesel(postgres_type(oid = 2950, array_oid = 2951), sqlite_type(name = "Text"))]
     pub struct Identifier;
 
-    /// `jsonb` on PostgreSQL, text on SQLite. Never queried inside.
+    /// `jsonb` on PostgreSQL, text on SQLite. No query looks inside a document.
     #[derive(Debug, Clone, Copy, SqlType, QueryId)]
     #[diesel(postgres_type(oid = 3802, array_oid = 3807), sqlite_type(name = "Text"))]
     pub struct Document;
@@ -82,19 +83,19 @@ impl HasSqlType<sql::Document> for MultiBackend {
     }
 }
 
-/// An instant in UTC with microsecond precision, the finest that both databases keep.
+/// An instant in UTC with microsecond precision, the finest that both databases store.
 ///
-/// Written as RFC 3339 with six decimals (`2026-02-03T04:05:06.000000Z`), so that the text sorts as time does.
-/// Years 0 to 9999, as in RFC 3339.
+/// Written as RFC 3339 with six decimals (`2026-02-03T04:05:06.000000Z`), so that the texts sort by
+/// time. Years 0 to 9999, as in RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, AsExpression, FromSqlRow)]
 #[diesel(sql_type = sql::Instant)]
 pub struct Timestamp(jiff::Timestamp);
 
 impl Timestamp {
-    /// The beginning of year 0.
+    /// The beginning of year 0, the earliest instant of RFC 3339.
     const EARLIEST: jiff::Timestamp = jiff::Timestamp::constant(-62_167_219_200, 0);
 
-    /// The present.
+    /// The current time, cut to microseconds.
     pub fn now() -> Self {
         Self::truncated(jiff::Timestamp::now())
     }
@@ -103,12 +104,12 @@ impl Timestamp {
         Self(jiff::Timestamp::from_microsecond(instant.as_microsecond()).unwrap_or(instant))
     }
 
-    /// `self` moved by `span`; the nearest end of the calendar when that would leave it.
+    /// `self` plus `span`. Beyond the last instant of the calendar it is that last instant.
     pub fn plus(self, span: SignedDuration) -> Self {
         Self(self.0.saturating_add(span).unwrap_or(jiff::Timestamp::MAX))
     }
 
-    /// The time from `earlier` to `self`.
+    /// The time from `earlier` to `self`; negative when `earlier` is later.
     pub fn since(self, earlier: Self) -> SignedDuration {
         self.0.duration_since(earlier.0)
     }
@@ -126,7 +127,7 @@ impl From<jiff::Timestamp> for Timestamp {
     }
 }
 
-/// Not an RFC 3339 date and time with an offset.
+/// The text is not an RFC 3339 date and time with an offset.
 #[derive(Debug)]
 pub struct NotATimestamp;
 
@@ -134,7 +135,8 @@ impl FromStr for Timestamp {
     type Err = NotATimestamp;
 
     fn from_str(text: &str) -> Result<Self, NotATimestamp> {
-        // jiff also reads spaces, named zones, and shortened times and offsets; RFC 3339, section 5.6, does not.
+        // jiff also accepts spaces, named zones, and shortened times and offsets. RFC 3339, section
+        // 5.6, does not.
         let at = |index: usize| text.as_bytes().get(index).copied();
         let time_is_whole = at(10) == Some(b'T') && at(13) == Some(b':') && at(16) == Some(b':');
         let from_end =
@@ -168,9 +170,9 @@ impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<str>::deserialize(deserializer)?;
         text.parse().map_err(|NotATimestamp| {
-            // The word before the colon is the code that a client is answered with.
+            // The word before the colon becomes the code of the error.
             let detail =
-                "is not an RFC 3339 date and time with an offset, as in 2026-02-03T04:05:06Z";
+                "is not an RFC 3339 date and time with an offset, such as 2026-02-03T04:05:06Z";
             serde::de::Error::custom(format_args!("invalid_time: {text:?} {detail}"))
         })
     }
@@ -181,6 +183,9 @@ impl PartialSchema for Timestamp {
         ObjectBuilder::new()
             .schema_type(Type::String)
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .description(Some(
+                "A date and time as in RFC 3339. Answers are in UTC with microseconds; requests may use any offset.",
+            ))
             .examples(["2026-02-03T04:05:06.000000Z"])
             .build()
             .into()
@@ -220,11 +225,12 @@ impl FromSql<sql::Instant, Sqlite> for Timestamp {
 
 on_both_backends!(Instant, Timestamp);
 
-/// Declares the identifier of one kind of row: a UUIDv7 (RFC 9562), so that identifiers sort by the time they were made.
+/// Declares the identifier type of one kind of row: a UUIDv7 (RFC 9562), so that identifiers sort by
+/// the time of their creation. The doc comment is also the description in the OpenAPI document.
 #[macro_export]
 macro_rules! identifier {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])+ $name:ident) => {
+        $(#[doc = $doc])+
         #[derive(
             Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
             diesel::expression::AsExpression, diesel::deserialize::FromSqlRow,
@@ -234,7 +240,7 @@ macro_rules! identifier {
         pub struct $name(uuid::Uuid);
 
         impl $name {
-            /// A fresh identifier.
+            /// Creates a new, unique identifier.
             #[allow(clippy::new_without_default, reason = "every new identifier is another one")]
             pub fn new() -> Self {
                 Self(uuid::Uuid::now_v7())
@@ -258,7 +264,8 @@ macro_rules! identifier {
             fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
                 use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat, Type};
                 let format = SchemaFormat::Custom("uuid".into());
-                ObjectBuilder::new().schema_type(Type::String).format(Some(format)).build().into()
+                let description = concat!($($doc),+).trim();
+                ObjectBuilder::new().schema_type(Type::String).format(Some(format)).description(Some(description)).build().into()
             }
         }
         impl utoipa::ToSchema for $name {}
@@ -299,7 +306,7 @@ macro_rules! identifier {
     };
 }
 
-/// A value kept as a JSON document; in answers it is the value itself.
+/// A value stored as a JSON document. In an answer it is serialized as the value itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, AsExpression, FromSqlRow)]
 #[diesel(sql_type = sql::Document)]
 #[serde(transparent)]
@@ -340,8 +347,10 @@ impl<T: fmt::Debug + DeserializeOwned + 'static> FromSql<sql::Document, Sqlite> 
 
 on_both_backends!(Document, Json<T>, T: fmt::Debug, Serialize, DeserializeOwned, Send, Sync);
 
-/// A word that is written into a statement instead of being bound to it. An index of the rows with one word serves only
-/// statements that say the word: a plan that is made once for every value can't rely on it.
+/// A constant word that is written into the SQL text instead of being bound as a parameter.
+///
+/// The database uses a partial index (such as the rows with one state) only when the statement
+/// contains the word. A plan that is made for any bound value cannot use that index.
 #[derive(Debug, Clone, Copy)]
 pub struct Word(pub &'static str);
 
@@ -370,10 +379,11 @@ impl<GroupBy> ValidGrouping<GroupBy> for Word {
     type IsAggregate = is_aggregate::Never;
 }
 
-/// Declares an enum that is kept, sent and received as one of the given words.
+/// Declares an enum that is stored, sent and received as one of the given words. The doc comments
+/// of the enum and of each value are its description in the OpenAPI document.
 #[macro_export]
 macro_rules! text_enum {
-    ($(#[doc = $doc:literal])+ $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+    ($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $variant_doc:literal])+ $variant:ident = $text:literal,)+ }) => {
         $(#[doc = $doc])+
         #[derive(
             Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize,
@@ -381,19 +391,19 @@ macro_rules! text_enum {
         )]
         #[diesel(sql_type = diesel::sql_types::Text)]
         pub enum $name {
-            $($(#[$variant_doc])* #[serde(rename = $text)] $variant,)+
+            $($(#[doc = $variant_doc])+ #[serde(rename = $text)] $variant,)+
         }
 
         impl $name {
-            /// Every value, in the order of declaration.
+            /// All values, in the order of declaration.
             pub const ALL: &[$name] = &[$($name::$variant),+];
 
-            /// The word it is kept and sent as.
+            /// The word that is stored and sent for this value.
             pub const fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $text,)+ }
             }
 
-            /// The word, for a statement to say.
+            /// The word, to be written into an SQL statement instead of being bound.
             pub const fn word(self) -> $crate::db::types::Word {
                 $crate::db::types::Word(self.as_str())
             }
@@ -416,13 +426,14 @@ macro_rules! text_enum {
         impl utoipa::PartialSchema for $name {
             fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
                 use utoipa::openapi::schema::{ObjectBuilder, Type};
-                let description = concat!($($doc),+).trim();
+                let description = concat!($($doc),+, "\n" $(, "\n* `", $text, "`:" $(, $variant_doc)+)+).trim();
                 ObjectBuilder::new().schema_type(Type::String).description(Some(description)).enum_values(Some([$($text),+])).build().into()
             }
         }
         impl utoipa::ToSchema for $name {}
 
-        // A word and nothing else: derived, it would also read `{"word": null}`, and take a number for malformed JSON.
+        // Accepts only a word. The derived implementation would also accept `{"word": null}`, and
+        // would report a number as malformed JSON.
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let word = std::borrow::Cow::<str>::deserialize(deserializer)?;

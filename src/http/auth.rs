@@ -1,4 +1,4 @@
-//! Keys: their form, their scopes, and who a request comes from.
+//! API keys, their scopes, and the caller of a request.
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -22,28 +22,28 @@ use crate::http::context::State;
 use crate::{identifier, text_enum};
 
 identifier! {
-    /// Identifies a key, without being one.
+    /// The identifier of a key (UUIDv7). It is not secret.
     KeyId
 }
 
 text_enum! {
-    /// What a key may do.
+    /// A scope of a key: a set of operations that the key may use.
     Scope {
-        /// Read everything but keys.
+        /// May read everything except keys and webhook deliveries.
         Read = "read",
-        /// Record releases and deployments, and move deployments.
+        /// May record releases and deployments, and change the state of deployments.
         Deploy = "deploy",
-        /// Record scans of releases.
+        /// May record scan results of releases.
         Attest = "attest",
-        /// Approve and reject.
+        /// May approve and reject releases in its own name.
         Approve = "approve",
-        /// Record approvals that were given elsewhere.
+        /// May record approvals and rejections that people gave on GitHub.
         Mirror = "mirror",
-        /// Change services, environments, freezes and incidents.
+        /// May create and change services, environments, freezes and incidents, and list webhook deliveries.
         Operate = "operate",
-        /// Let a deployment through a freeze.
+        /// May override a freeze for one deployment.
         Override = "override",
-        /// Manage keys, and everything above.
+        /// May do all of the above, and manage keys and read webhook deliveries.
         Admin = "admin",
     }
 }
@@ -52,8 +52,9 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 const SECRET_LENGTH: usize = 30;
 const CHECKSUM_LENGTH: usize = 6;
 
-/// A key as its holder has it: `prop_`, 30 random characters, and a checksum that tells a typing error from an unknown
-/// key without asking the database. Only its hash is kept.
+/// The secret text of a key: `prop_`, 30 random characters, and a checksum of 6.
+///
+/// The checksum finds typing errors without a database query. The database stores only a hash.
 #[derive(Clone)]
 pub struct Token(String);
 
@@ -64,16 +65,17 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// A fresh one, with 178 random bits.
+    /// Generates a key with 178 random bits.
     ///
     /// # Errors
-    /// When the operating system gives no random bytes.
+    /// When the operating system provides no random bytes.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut secret = String::with_capacity(SECRET_LENGTH);
         let mut random = [0_u8; 64];
         while secret.len() < SECRET_LENGTH {
             getrandom::fill(&mut random)?;
-            // 248 is the largest multiple of 62 in a byte: above it, characters would not be equally likely.
+            // 248 is the largest multiple of 62 in a byte. With larger values, some characters
+            // would be more likely than others.
             let fair = random
                 .iter()
                 .filter(|byte| **byte < 248)
@@ -83,30 +85,31 @@ impl Token {
         Ok(Self(format!("prop_{secret}{}", checksum(&secret))))
     }
 
-    /// Reads one; `None` when it has another form or the checksum is wrong.
+    /// Parses a key. `None` when it is malformed or its checksum is wrong.
     pub fn parse(text: &str) -> Option<Self> {
         let (secret, sum) = text.strip_prefix("prop_")?.split_at_checked(SECRET_LENGTH)?;
         let base62 = secret.bytes().all(|byte| byte.is_ascii_alphanumeric());
         (base62 && sum == checksum(secret)).then(|| Self(text.to_owned()))
     }
 
-    /// The whole key, to be shown once.
+    /// The whole secret. Show it only once.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// The part by which people recognise it.
+    /// The first 10 characters, by which people recognise the key.
     pub fn shown(&self) -> &str {
         &self.0[..10]
     }
 
-    /// What is kept of it: its SHA-256, in hexadecimal. A fast hash is enough for a secret that can't be guessed.
+    /// The SHA-256 of the key in hexadecimal, which is what the database stores. A fast hash is
+    /// enough, because a secret with 178 random bits cannot be guessed.
     pub fn hash(&self) -> String {
         hex(&Sha256::digest(&self.0))
     }
 }
 
-/// Bytes in hexadecimal.
+/// The bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -121,34 +124,36 @@ fn checksum(secret: &str) -> String {
     digits.iter().map(|digit| *digit as char).collect()
 }
 
-/// Who a request comes from.
+/// The caller of a request.
 #[derive(Debug)]
 pub struct Caller {
-    /// The key it used; none, where reading needs none.
+    /// The key of the request. `None` when the request has no key and reading needs none.
     pub id: Option<KeyId>,
-    /// The key's name: the actor in the history.
+    /// The name of the key, used as the actor of events.
     pub name: String,
     scopes: Vec<Scope>,
 }
 
 impl Caller {
-    /// Who reads without a key, where that is allowed.
+    /// The caller of a request without a key, when `public_read` is on.
     fn anonymous() -> Self {
         Self { id: None, name: "anonymous".into(), scopes: vec![Scope::Read] }
     }
 
-    /// Whether the key has the scope; `admin` has all.
+    /// Whether the key has the scope. A key with `admin` has all scopes.
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
     }
 }
 
-/// Scopes as a key's row keeps them.
+/// Parses the scopes of a key's row, which are separated by spaces.
 pub fn parse_scopes(kept: &str) -> Vec<Scope> {
     kept.split(' ').filter_map(|word| word.parse().ok()).collect()
 }
 
-/// Keys that were checked a moment ago. A revoked key may thus work for [`REMEMBERED`] longer, on other processes.
+/// A cache of the keys that were checked during the last 5 seconds.
+///
+/// Another process may therefore accept a revoked key for up to 5 seconds.
 #[derive(Default)]
 pub struct Keys(Mutex<HashMap<[u8; 32], Checked>>);
 
@@ -174,19 +179,19 @@ impl Keys {
         known.insert(digest, (Instant::now(), caller));
     }
 
-    /// Forgets every key, after one was revoked here.
+    /// Empties the cache. Call it after a key was revoked.
     pub fn forget(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
-/// Middleware: finds out who asks, or answers 401.
+/// Middleware that identifies the caller by the key, or answers 401.
 pub async fn authenticate(
     req: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let state = req.app_data::<web::Data<State>>().map(|state| state.as_ref());
-    // HEAD is GET by now.
+    // `telemetry::observe` has already changed HEAD into GET.
     let may_be_anonymous =
         *req.method() == Method::GET && state.is_some_and(|state| state.public_read);
     let caller = match identify(req.headers(), state).await {
@@ -204,9 +209,12 @@ fn refused(code: Code, detail: &str) -> Error {
     Error::new(code, detail).header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-/// A key is needed, and none was given.
+/// The error for a request without a key.
 pub fn unauthenticated() -> Error {
-    refused(Code::Unauthenticated, "Send a key, as in `Authorization: Bearer prop_...`.")
+    refused(
+        Code::Unauthenticated,
+        "Send an API key in the header `Authorization: Bearer prop_...`.",
+    )
 }
 
 /// The key in an `Authorization` header, or what is wrong with it. Its text is never repeated.
@@ -249,7 +257,7 @@ async fn identify(headers: &HeaderMap, state: Option<&State>) -> Result<Arc<Call
         )
     })?;
     if found.revoked_at.is_some() {
-        return Err(refused(Code::RevokedKey, "This key was revoked."));
+        return Err(refused(Code::RevokedKey, "The key was revoked."));
     }
     note_use(state, &found);
     let caller = Arc::new(Caller {
@@ -275,11 +283,12 @@ struct Found {
 fn find(db: &mut Db, hash: &str) -> Result<Option<Found>, Error> {
     let found =
         keys::table.filter(keys::hash.eq(hash)).select(Found::as_select()).first(db).optional()?;
-    // The index has compared already; comparing again in constant time costs nothing and trusts no collation.
+    // The database has already compared the hashes. The second comparison takes constant time and
+    // does not depend on a collation.
     Ok(found.filter(|found| bool::from(found.hash.as_bytes().ct_eq(hash.as_bytes()))))
 }
 
-/// Keeps `last_used_at` right to a minute, without making the request wait.
+/// Updates `last_used_at` at most once a minute, in the background.
 fn note_use(state: &State, key: &Found) {
     let (db, id, now) = (state.db.clone(), key.id, Timestamp::now());
     if key.last_used_at.is_some_and(|at| now.since(at).as_secs() < 60) {
@@ -291,7 +300,7 @@ fn note_use(state: &State, key: &Found) {
             Ok::<_, Error>(())
         };
         if let Err(error) = db.write(used).await {
-            log::warn!("the last use of key {id} was not noted: {error}");
+            log::warn!("could not update last_used_at of key {id}: {error}");
         }
     });
 }

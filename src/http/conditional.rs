@@ -1,21 +1,22 @@
-//! Entity tags (RFC 9110, sections 8.8.3 and 13): made from a row's revision, or from the bytes of an answer.
+//! Entity tags and conditional requests (RFC 9110, sections 8.8.3 and 13). A tag is made from the
+//! revision of a row, or from the bytes of a response.
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{self, EntityTag, Header, IfNoneMatch};
 
 use crate::error::{Code, Error};
 
-/// The tag of a resource at a revision. A revision grows with every change.
+/// The strong tag of a resource at a revision. Each change increases the revision.
 pub fn of_revision(revision: i32) -> EntityTag {
     EntityTag::new_strong(revision.to_string())
 }
 
-/// The tag of an answer that no single row stands for.
+/// The weak tag of a response that is made from several rows.
 pub fn of_bytes(bytes: &[u8]) -> EntityTag {
     EntityTag::new_weak(format!("{:08x}-{:x}", crc32fast::hash(bytes), bytes.len()))
 }
 
-/// Whether the client says that it has this already (`If-None-Match`, compared weakly).
+/// Whether the client already has this version (`If-None-Match`, weak comparison).
 pub fn is_known(request: &HttpRequest, tag: &EntityTag) -> bool {
     request.headers().contains_key(header::IF_NONE_MATCH)
         && match IfNoneMatch::parse(request) {
@@ -25,16 +26,19 @@ pub fn is_known(request: &HttpRequest, tag: &EntityTag) -> bool {
         }
 }
 
-/// What a client asks to be true of a resource before it is changed (`If-Match`).
+/// The condition of a change: the revisions of the resource that the client accepts (`If-Match`).
 pub struct IfMatch(Option<header::IfMatch>);
 
 impl IfMatch {
-    /// Reads the header.
+    /// Parses the header. Without the header, every revision is accepted.
+    ///
+    /// # Errors
+    /// `invalid_if_match` when the header is neither `*` nor a list of entity tags.
     pub fn from_request(request: &HttpRequest) -> Result<Self, Error> {
         if !request.headers().contains_key(header::IF_MATCH) {
             return Ok(Self(None));
         }
-        // What is no entity tag is left out when a list is parsed.
+        // The parser drops everything that is not an entity tag.
         let is_empty = |parsed: &header::IfMatch| matches!(parsed, header::IfMatch::Items(tags) if tags.is_empty());
         match header::IfMatch::parse(request) {
             Ok(parsed) if !is_empty(&parsed) => Ok(Self(Some(parsed))),
@@ -45,14 +49,19 @@ impl IfMatch {
         }
     }
 
-    /// Compares it (strongly) with the resource as it is.
+    /// Compares the condition with the current revision of the resource (strong comparison).
+    ///
+    /// # Errors
+    /// `precondition_failed` when the revision is not in the list.
     pub fn check(&self, revision: i32) -> Result<(), Error> {
         let now = of_revision(revision);
         match &self.0 {
             Some(header::IfMatch::Items(tags)) if !tags.iter().any(|tag| tag.strong_eq(&now)) => {
                 Err(Error::new(
                     Code::PreconditionFailed,
-                    format!("It is at ETag {now} now. Read it again, then change it."),
+                    format!(
+                        "The current ETag is {now}. Read the resource again before you change it."
+                    ),
                 ))
             }
             _ => Ok(()),

@@ -1,4 +1,5 @@
-//! `Ctx`: who asks, and the way to the database. A handler gets at neither without naming the scope it needs.
+//! [`Ctx`] gives a handler the caller and the database. A handler gets it only with a scope as its
+//! type parameter, so no handler can forget the check of the scope.
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
@@ -19,38 +20,38 @@ use crate::http::idempotency::Claim;
 use crate::http::metrics::Metrics;
 use crate::http::reply::Reply;
 
-/// What the process shares between requests. Everything that must last is in the database.
+/// What the requests of a process share. Everything that must survive a restart is in the database.
 pub struct State {
-    /// The database.
+    /// The database, with its threads and queue.
     pub db: Database,
-    /// Keys that were checked a moment ago.
+    /// The cache of keys that were checked recently.
     pub keys: Keys,
-    /// Counters.
+    /// The counters for Prometheus.
     pub metrics: Metrics,
-    /// How requests are taken.
+    /// The settings of the HTTP server.
     pub http: crate::config::Http,
-    /// The OpenAPI document.
+    /// The published OpenAPI document.
     pub docs: Published,
-    /// What webhooks are signed with, if any are taken.
+    /// The secret that GitHub signs webhooks with. `None` when webhooks are off.
     pub webhook_secret: Option<Secret>,
-    /// The image that this process runs in, if it was told.
+    /// The digest of the image that this process runs in. `None` when `image_digest` is not set.
     pub image_digest: Option<String>,
-    /// Reading needs no key.
+    /// Whether reading needs no key (setting `public_read`).
     pub public_read: bool,
-    /// Set at SIGTERM: no longer ready.
+    /// Set at SIGTERM or SIGINT. The process is then no longer ready.
     pub draining: AtomicBool,
 }
 
-/// A scope, as a type.
+/// A required scope as a type, for [`Ctx`].
 pub trait Requires {
-    /// One of these is enough.
+    /// The scopes of which the caller needs at least one.
     const ANY_OF: &'static [Scope];
 }
 
 macro_rules! scopes {
     ($($name:ident: $($scope:ident)+,)+) => {
         $(
-            #[doc = concat!("Requires one of the scopes: ", $(stringify!($scope), " "),+)]
+            #[doc = concat!("Requires one of these scopes:", $(" ", stringify!($scope)),+, ".")]
             pub struct $name;
             impl Requires for $name {
                 const ANY_OF: &'static [Scope] = &[$(Scope::$scope),+];
@@ -69,27 +70,28 @@ scopes! {
     Admin: Admin,
 }
 
-/// Who does something, and when: the author of what a transaction writes into the history.
+/// The actor and the time of the events that a transaction records.
 pub struct Actor {
-    /// The name of the key.
+    /// The name of the key, or another name such as `prop` or `github:octocat`.
     pub name: String,
     /// The time of the transaction.
     pub now: Timestamp,
 }
 
 impl Actor {
-    /// Somebody who acts now.
+    /// An actor with the current time.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), now: Timestamp::now() }
     }
 
-    /// The same, later: after a lock was waited for, so that what is decided sees what was done in the meantime.
+    /// The same actor with the current time. Use it after waiting for a lock, so that the decision
+    /// sees what others committed in the meantime.
     pub fn afresh(&self) -> Self {
         Self::new(&self.name)
     }
 }
 
-/// A request from a caller who has the scope `S`.
+/// A request whose caller has the scope `S`.
 pub struct Ctx<S> {
     state: web::Data<State>,
     caller: Arc<Caller>,
@@ -122,7 +124,10 @@ impl<S: Requires> Ctx<S> {
         Ok(ctx)
     }
 
-    /// Checks that the caller has one of these scopes.
+    /// Checks that the caller has at least one of these scopes.
+    ///
+    /// # Errors
+    /// `unauthenticated` without a key, else `missing_scope`.
     pub fn require(&self, any_of: &[Scope]) -> Result<(), Error> {
         if any_of.iter().any(|scope| self.caller.may(*scope)) {
             return Ok(());
@@ -144,17 +149,23 @@ impl<S: Requires> Ctx<S> {
         &self.caller.name
     }
 
-    /// What the client says it has read before.
+    /// The `If-Match` header of the request.
+    ///
+    /// # Errors
+    /// `invalid_if_match` when the header is malformed.
     pub fn if_match(&self) -> Result<IfMatch, Error> {
         IfMatch::from_request(&self.request)
     }
 
-    /// Forgets which keys were checked.
+    /// Empties the cache of checked keys.
     pub fn forget_keys(&self) {
         self.state.keys.forget();
     }
 
-    /// Runs queries that only read.
+    /// Runs `work`, which must only read. It may run more than once.
+    ///
+    /// # Errors
+    /// The error of `work`, or that the database is unavailable.
     pub async fn read<T: Send + 'static>(
         &self,
         work: impl FnMut(&mut Db) -> Result<T, Error> + Send + 'static,
@@ -162,8 +173,11 @@ impl<S: Requires> Ctx<S> {
         self.state.db.read(work).await
     }
 
-    /// Runs queries in one transaction, as the caller. It is kept when `work` succeeds, and when its error is the record of
-    /// a refusal.
+    /// Runs `work` in one transaction, with the caller as the actor. The transaction is committed
+    /// when `work` succeeds, or when its error has `is_recorded` set.
+    ///
+    /// # Errors
+    /// The error of `work`, or that the database is unavailable.
     pub async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Db, &Actor) -> Result<T, Error> + Send + 'static,
@@ -176,7 +190,11 @@ impl<S: Requires> Ctx<S> {
         self.state.db.write(recorded).await?
     }
 
-    /// Answers a POST: in one transaction, and only once for each `Idempotency-Key`.
+    /// Runs the work of a POST in one transaction. With an `Idempotency-Key` it runs only once: a
+    /// repeat gets the stored response.
+    ///
+    /// # Errors
+    /// The error of `work`, an error about the idempotency key, or that the database is unavailable.
     pub async fn post(
         &self,
         work: impl FnOnce(&mut Db, &Actor) -> Result<Reply, Error> + Send + 'static,

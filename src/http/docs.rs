@@ -1,6 +1,7 @@
-//! The OpenAPI document, Swagger UI, and what follows from the document: which methods a path has.
+//! The OpenAPI document and Swagger UI. The methods that a path allows also come from the document.
 //!
-//! The routes are the document: each handler says what only it knows, and what holds for all of them is added here once.
+//! The document is built from the routes. Each handler describes what is special about it; this
+//! file adds what all operations share.
 
 use actix_web::dev::ResourceDef;
 use actix_web::http::Method;
@@ -26,58 +27,57 @@ use crate::http::pages;
 use crate::http::problem::{MEDIA_TYPE, Problem};
 use crate::http::reply::{gunzip, gzip, takes_gzip, takes_html};
 
-/// The name of the security scheme of everything below `/v1`.
+/// The name of the security scheme of all operations below `/v1`.
 const KEY: &str = "key";
-/// And of webhooks.
+/// The name of the security scheme of webhooks.
 const SIGNATURE: &str = "signature";
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "prop",
-        description = "A deployment ledger. For every service and environment: what is running, since when, which image, who asked for it, \
-            and may this release go there now.\n\n\
-            Send a key as `Authorization: Bearer prop_...`. Errors are problem details (RFC 9457) with a stable `code`. A POST with an \
-            `Idempotency-Key` is done once, however often it is sent. Lists come in pages: pass `next` as `cursor`. \
-            Treat every enum as open: values may be added.",
+        description = "prop is a deployment ledger. For every service in every environment it answers: what is running, since when, \
+            which image, who requested it, and whether a release may be deployed there now. A *place* is one service in one environment.\n\n\
+            Send an API key in the header `Authorization: Bearer prop_...`. Errors are problem details (RFC 9457) with a stable `code`. \
+            A POST with an `Idempotency-Key` takes effect only once, however often it is sent. Lists come in pages: send `next` of a page \
+            as `cursor` to get the following page. Every enum may get more values: accept unknown ones.",
         license(name = "MIT", identifier = "MIT")
     ),
     tags(
-        (name = "status", description = "What runs where"),
-        (name = "services", description = "What is deployed"),
-        (name = "environments", description = "Where it is deployed to"),
-        (name = "releases", description = "Versions of a service, and the image that each one is"),
-        (name = "deployments", description = "A release on its way into an environment"),
-        (name = "gate", description = "May this release go there now, and if not, why not"),
-        (name = "approvals", description = "What people say about a release"),
-        (name = "freezes", description = "When nothing goes where"),
-        (name = "incidents", description = "What is wrong, what caused it, what mended it"),
-        (name = "metrics", description = "How well delivery goes: DORA's five measures"),
-        (name = "events", description = "The history of everything, append-only"),
-        (name = "keys", description = "Who may do what"),
-        (name = "webhooks", description = "What GitHub tells by itself"),
-        (name = "operations", description = "The process itself: health, version, metrics")
+        (name = "status", description = "What is live in each place, and what is about to be deployed there."),
+        (name = "services", description = "The services that are deployed, each with its owner and repository."),
+        (name = "environments", description = "The environments that services are deployed to, each with its rules for deployments."),
+        (name = "releases", description = "Versions of a service, each with its commit, image digest and scan result."),
+        (name = "deployments", description = "Deployments of a release to an environment, from the request to the end."),
+        (name = "gate", description = "Whether a release may be deployed to an environment now, with every reason against it."),
+        (name = "approvals", description = "Approvals and rejections of a release for an environment."),
+        (name = "freezes", description = "Periods when deployments are blocked, and overrides for single deployments."),
+        (name = "incidents", description = "Incidents of a service, with the deployments that caused and fixed them."),
+        (name = "metrics", description = "The five DORA measures of software delivery, with the deployments behind each figure."),
+        (name = "events", description = "The append-only history of everything that was recorded."),
+        (name = "keys", description = "API keys and their scopes."),
+        (name = "webhooks", description = "Webhooks from GitHub, and the deliveries that prop received."),
+        (name = "operations", description = "The server process: health, version, metrics and this document.")
     )
 )]
 struct Frame;
 
-/// The document before any route: title, tags in reading order.
+/// The document without any route: its title, and the tags in reading order.
 pub fn frame() -> openapi::OpenApi {
     let mut document = Frame::openapi();
     document.info.version = env!("CARGO_PKG_VERSION").into();
     document
 }
 
-/// Adds what holds for every operation: the key, the ways to fail, and the headers of the conventions.
+/// Adds what all operations share: the security schemes, the error responses, and the headers.
 pub fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
     let components = document.components.get_or_insert_default();
     let scheme = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
-        .description(Some("A key of prop: `prop_` and 36 characters."))
+        .description(Some("An API key: `prop_` and 36 more characters."))
         .build();
     components.add_security_scheme(KEY, SecurityScheme::Http(scheme));
-    let signature =
-        "`sha256=` and the HMAC-SHA256 of the body, in hexadecimal, as GitHub makes it.";
+    let signature = "Only for GitHub webhooks: `sha256=` and the HMAC-SHA256 of the body in hexadecimal, as GitHub sends it.";
     let signature = ApiKey::Header(ApiKeyValue::with_description("X-Hub-Signature-256", signature));
     components.add_security_scheme(SIGNATURE, SecurityScheme::ApiKey(signature));
     components.schemas.insert("Problem".into(), Problem::schema());
@@ -104,7 +104,7 @@ pub fn complete(mut document: openapi::OpenApi) -> openapi::OpenApi {
     document
 }
 
-/// Names of the schemas that request bodies use, directly or through others.
+/// The names of the schemas that request bodies use, directly or through other schemas.
 fn named_in_requests(document: &openapi::OpenApi) -> BTreeSet<String> {
     let bodies = document
         .paths
@@ -136,10 +136,10 @@ fn references(part: impl serde::Serialize) -> Vec<String> {
         .collect()
 }
 
-/// Schemas of answers that leave out what does not apply.
+/// The schemas of responses that omit fields which do not apply.
 const SPARSE: [&str; 2] = ["Problem", "Reason"];
 
-/// In answers, a field that may be `null` is there all the same.
+/// Marks all fields of responses as required: a field without a value is `null`, not absent.
 fn complete_answers(schemas: &mut BTreeMap<String, RefOr<Schema>>, asked: &BTreeSet<String>) {
     for (_, schema) in schemas
         .iter_mut()
@@ -157,7 +157,8 @@ fn complete_answers(schemas: &mut BTreeMap<String, RefOr<Schema>>, asked: &BTree
     }
 }
 
-/// A page refers to what its items are, instead of describing it again, and is shown with one: the item's own example.
+/// Makes each page refer to the schema of its items instead of repeating it, and builds the page's
+/// example from the example of the item.
 fn complete_pages(components: &mut openapi::Components) {
     let named = components
         .schemas
@@ -169,7 +170,7 @@ fn complete_pages(components: &mut openapi::Components) {
         {
             let items = schema::ArrayBuilder::new()
                 .items(Ref::from_schema_name(name))
-                .description(Some("The items, at most `limit`."));
+                .description(Some("The items of this page, at most `limit` of them."));
             page.properties.insert("items".into(), items.build().into());
             page.example = Some(serde_json::json!({"items": [item], "next": null}));
         }
@@ -215,7 +216,7 @@ fn complete_operation(path: &str, method: &Method, operation: &mut Operation) {
         failures.push(409);
         parameters.push(header_parameter(
             "Idempotency-Key",
-            "Done once, however often it is sent in 24 hours.",
+            "A key of your choice, such as a UUID, that makes it safe to repeat the request. A repeat within 24 hours gets the first response, and takes no effect.",
             Some("^[!#-~]{1,255}$"),
         ));
     }
@@ -223,20 +224,25 @@ fn complete_operation(path: &str, method: &Method, operation: &mut Operation) {
         failures.push(412);
         parameters.push(header_parameter(
             "If-Match",
-            "The ETag that was read: refused with 412 when it has changed since.",
+            "The `ETag` of the resource when you read it. The request fails with 412 if the resource has changed since. Without the header there is no check.",
             Some(ETAG_LIST),
         ));
     }
     if *method == Method::GET && is_conditional {
-        // No pattern: what is no list of tags matches nothing, and the answer is the whole resource.
+        // No pattern: a value that is not a list of tags matches nothing, and the response is the
+        // whole resource.
         parameters.push(header_parameter(
             "If-None-Match",
-            "The ETag that was read: 304 when it has not changed since.",
+            "The `ETag` of an earlier response. The answer is 304 without a body if it would still be the same.",
             None,
         ));
         operation.responses.responses.insert(
             "304".into(),
-            RefOr::T(ResponseBuilder::new().description("Not changed.").build()),
+            RefOr::T(
+                ResponseBuilder::new()
+                    .description("Nothing has changed since the response with this `ETag`.")
+                    .build(),
+            ),
         );
     }
     for status in failures {
@@ -246,11 +252,34 @@ fn complete_operation(path: &str, method: &Method, operation: &mut Operation) {
             .entry(status.to_string())
             .or_insert_with(|| RefOr::T(Response::default()));
     }
+    describe_security(operation, is_idempotent_post);
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response {
             describe(status, response);
         }
     }
+}
+
+/// Adds to the description what the scopes and the headers of an operation imply.
+fn describe_security(operation: &mut Operation, is_idempotent_post: bool) {
+    let security = serde_json::to_value(&operation.security).unwrap_or_default();
+    let scopes: Vec<_> = security
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|requirement| Some(format!("`{}`", requirement[KEY][0].as_str()?)))
+        .collect();
+    let mut sentences: Vec<_> = operation.description.take().into_iter().collect();
+    if !scopes.is_empty() {
+        sentences.push(format!("Requires a key with the scope {}.", scopes.join(" or ")));
+    }
+    if is_idempotent_post {
+        sentences.push(
+            "A repeat with the same `Idempotency-Key` gets the first response and changes nothing."
+                .into(),
+        );
+    }
+    operation.description = (!sentences.is_empty()).then(|| sentences.join("\n\n"));
 }
 
 const ETAG_LIST: &str = r#"^(\*|(W/)?"[!#-~]*"(, (W/)?"[!#-~]*")*)$"#;
@@ -283,8 +312,8 @@ fn header_parameter(
         .into()
 }
 
-/// Fills in what a handler did not say: of a failure, the codes that have this status, each explained in
-/// `docs/problems.md`.
+/// Completes a response. A failure lists the codes with its status, which `docs/problems.md`
+/// explains; headers get their descriptions.
 fn describe(status: &str, response: &mut Response) {
     let codes = Code::ALL.iter().filter(|code| code.status().as_str() == status);
     let codes: Vec<_> = codes.map(|code| format!("`{}`", code.as_str())).collect();
@@ -294,17 +323,32 @@ fn describe(status: &str, response: &mut Response) {
         response.content.insert(MEDIA_TYPE.into(), content.into());
     }
     if response.description.is_empty() {
-        response.description = if codes.is_empty() { "Done.".into() } else { codes.join(", ") };
+        response.description = match codes.as_slice() {
+            [] => "The request succeeded; the body has the result.".into(),
+            [code] => format!("The request failed with the code {code}."),
+            codes => format!("The request failed with one of the codes {}.", codes.join(", ")),
+        };
+    }
+    for (name, header) in &mut response.headers {
+        let text = match name.as_str() {
+            "ETag" => "The version of the resource, for `If-Match` and `If-None-Match`.",
+            "Location" => "The path of the resource that was created.",
+            _ => continue,
+        };
+        if let RefOr::T(header) = header {
+            header.description.get_or_insert_with(|| text.into());
+        }
     }
     if status == "503" {
         let seconds = HeaderBuilder::new()
             .schema(Some(ObjectBuilder::new().schema_type(schema::Type::Integer)))
-            .description(Some("Seconds."));
+            .description(Some("How many seconds to wait before the next attempt."));
         response.headers.insert("Retry-After".into(), seconds.build().into());
     }
 }
 
-/// The document as it is served, and what is derived from it. Made when it is first asked for.
+/// The document as it is served, and the allowed methods of each path. Both are built at the first
+/// use.
 pub struct Published {
     make: fn() -> openapi::OpenApi,
     made: OnceLock<Made>,
@@ -313,12 +357,12 @@ pub struct Published {
 struct Made {
     json: Vec<u8>,
     compressed: Vec<u8>,
-    /// The `Allow` of each path.
+    /// The `Allow` header of each path.
     methods: Vec<(ResourceDef, HeaderValue)>,
 }
 
 impl Published {
-    /// Publishes what `make` makes.
+    /// Publishes the document that `make` builds.
     pub fn new(make: fn() -> openapi::OpenApi) -> Self {
         Self { make, made: OnceLock::new() }
     }
@@ -358,8 +402,8 @@ fn allow(item: &openapi::PathItem) -> HeaderValue {
     HeaderValue::from_str(&present.join(", ")).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// Where no route is: 405 with `Allow` when the path has other methods (RFC 9110, section 15.5.6),
-/// else 404; as a page for browsers, outside of the API.
+/// Answers a request without a route: 405 with `Allow` when the path has other methods (RFC 9110,
+/// section 15.5.6), else 404.
 pub async fn nowhere(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Error> {
     match state.docs.get().methods.iter().find(|(path, _)| path.is_match(request.path())) {
         Some((_, allow)) => Err(not_allowed(&request, allow.clone())),
@@ -373,24 +417,26 @@ pub async fn nowhere(request: HttpRequest, state: web::Data<State>) -> Result<Ht
     }
 }
 
-/// This path has other methods.
+/// The error for a method that the path does not have. `allow` lists the methods that it has.
 pub fn not_allowed(request: &HttpRequest, allow: HeaderValue) -> Error {
     let detail = format!(
-        "{} is not for this path; {} is.",
+        "{} is not allowed for this path; use {}.",
         request.method(),
-        allow.to_str().unwrap_or_default()
+        allow.to_str().unwrap_or_default().replace(", ", " or ")
     );
     Error::new(Code::MethodNotAllowed, detail).header(header::ALLOW, allow)
 }
 
-/// The route of the document.
+/// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
     config.service(openapi_json);
 }
 
-/// This document
-#[utoipa::path(tag = "operations", operation_id = "openapi", 
-    responses((status = 200, body = Object, description = "OpenAPI 3.1.", example = json!({"openapi": "3.1.0"}))))]
+/// Read the OpenAPI document
+///
+/// Answers this document: the description of the API in OpenAPI 3.1. Needs no key.
+#[utoipa::path(tag = "operations", operation_id = "openapi",
+    responses((status = 200, body = Object, description = "The description of this API, in OpenAPI 3.1.", example = json!({"openapi": "3.1.0"}))))]
 #[get("/openapi.json")]
 async fn openapi_json(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
     let made = state.docs.get();
@@ -403,7 +449,8 @@ async fn openapi_json(request: HttpRequest, state: web::Data<State>) -> HttpResp
     }
 }
 
-/// Swagger UI. Its files are in the binary; its style needs `unsafe-inline`, its scripts do not.
+/// Serves Swagger UI at `/docs/`. Its files are in the binary. Its style sheets need
+/// `unsafe-inline`, its scripts do not.
 pub fn swagger_ui(config: &mut web::ServiceConfig) {
     let policy = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'";
     let settings = Config::new(["/openapi.json"])
@@ -424,7 +471,7 @@ pub fn swagger_ui(config: &mut web::ServiceConfig) {
                     response
                         .insert_header((header::CACHE_CONTROL, "public, max-age=3600"))
                         .insert_header((header::VARY, "Accept-Encoding"));
-                    // In the binary it is compressed; every browser takes it so.
+                    // Files are compressed in the binary, and sent as they are to clients that accept gzip.
                     match file.gzpipped {
                         true if takes_gzip(&request) => Ok(response
                             .insert_header(header::ContentEncoding::Gzip)

@@ -1,4 +1,4 @@
-//! Bodies and query parameters, and what is wrong with them: one problem that names the field.
+//! Request bodies and query parameters. An error names the field that is wrong.
 
 use actix_web::dev::Payload;
 use actix_web::http::header::CONTENT_LENGTH;
@@ -17,12 +17,13 @@ use crate::http::context::State;
 use crate::http::idempotency;
 use crate::suggest::UnknownField;
 
-/// The error that a type gives when its text is malformed: the code goes with the message through serde.
+/// The serde error for a malformed value. It carries the code in front of the message, because serde
+/// passes on only text.
 pub fn malformed<E: serde::de::Error>(code: Code, detail: impl std::fmt::Display) -> E {
     E::custom(format_args!("{}: {detail}", code.as_str()))
 }
 
-/// A JSON body.
+/// A JSON request body.
 pub struct Body<T>(pub T);
 
 impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
@@ -39,7 +40,10 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     }
 }
 
-/// The body, which must call itself JSON and be no larger than allowed.
+/// Reads the body of a request.
+///
+/// # Errors
+/// When its content type is not JSON, it is too large, or it does not arrive in time.
 pub async fn read(request: &HttpRequest, payload: Payload) -> Result<web::Bytes, Error> {
     if request.content_type() != "application/json" {
         return Err(Error::new(
@@ -73,7 +77,10 @@ pub async fn read(request: &HttpRequest, payload: Payload) -> Result<web::Bytes,
     }
 }
 
-/// Reads JSON, or says in which field what is wrong.
+/// Parses a JSON body.
+///
+/// # Errors
+/// `malformed_json`, or an error with a pointer to the field that is wrong.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     if body.trim_ascii().is_empty() {
         return Err(Error::new(Code::MalformedJson, "The body is empty."));
@@ -85,7 +92,7 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let cause = error.inner();
         if cause.is_data() {
-            // "... at line 1 column 17": the pointer says where.
+            // Cut "... at line 1 column 17": the pointer already names the field.
             let message = cause.to_string();
             let message =
                 message.rfind(" at line ").map_or(message.as_str(), |end| &message[..end]);
@@ -97,7 +104,8 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     Ok(value)
 }
 
-/// A JSON object. What serde derives for a struct also takes an array of its fields' values, which no document shows.
+/// A JSON object. An implementation derived by serde would also accept an array of the field values,
+/// which the OpenAPI document does not allow.
 pub struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -120,7 +128,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     }
 }
 
-/// For fields that hold an object.
+/// Deserializes a field whose value must be an object; see [`Object`].
 pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -137,12 +145,13 @@ fn pointer(path: &Path) -> String {
         .collect()
 }
 
-/// A field's name as a part of a JSON pointer (RFC 6901, section 3).
+/// Escapes a field name for a JSON pointer (RFC 6901, section 3).
 fn escape(field: &str) -> String {
     field.replace('~', "~0").replace('/', "~1")
 }
 
-/// Turns what serde says about a field into a problem. `at` points to the field, or to the object it is missing in.
+/// Turns a message of serde into an error. `at` is the pointer to the field, or to the object in
+/// which the field is missing.
 fn explain(message: &str, at: &str) -> Error {
     if let Some((code, detail)) =
         message.split_once(": ").and_then(|(word, rest)| Some((Code::from_word(word)?, rest)))
@@ -165,13 +174,13 @@ fn explain(message: &str, at: &str) -> Error {
     }
 }
 
-/// serde may point to the unknown field already, or to the object that has it.
+/// The pointer to an unknown or repeated field. serde points to the field, or to its object.
 fn beside(at: &str, field: &str) -> String {
     let field = escape(field);
     if at.ends_with(&format!("/{field}")) { at.to_owned() } else { format!("{at}/{field}") }
 }
 
-/// Query parameters; unknown ones are refused.
+/// Query parameters. Unknown parameters are an error.
 pub struct Query<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest for Query<T> {
@@ -200,7 +209,7 @@ fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, Error> {
     })
 }
 
-/// Path parameters that do not have the form of an identifier name nothing.
+/// Answers 404 for a path parameter that is malformed: no resource has such a name.
 pub fn path_config() -> web::PathConfig {
     web::PathConfig::default()
         .error_handler(|_, request| Error::not_found("resource", request.path()).into())

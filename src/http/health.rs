@@ -1,4 +1,4 @@
-//! What machines ask about the process itself.
+//! The endpoints about the server process: health, version and metrics.
 
 use actix_web::http::header::ContentType;
 use actix_web::{HttpResponse, get, web};
@@ -17,33 +17,37 @@ pub fn routes(config: &mut ServiceConfig) {
     config.service(livez).service(readyz).service(health).service(version).service(metrics);
 }
 
-/// A process that can do its work.
+/// The answer of a healthy process.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({"status": "ok"}))]
 struct Health {
-    /// Always `ok`; anything else is a problem.
+    /// Always `ok`. A process that is not healthy answers with an error instead.
     status: &'static str,
 }
 
-/// Whether the process lives
+/// Check that the process is alive
 ///
-/// Asks nothing else: a database that is away is no reason to restart prop.
+/// Answers as long as the process can answer at all. It does not use the database: restarting prop
+/// does not help when the database is down. Needs no key.
 #[utoipa::path(tag = "operations", operation_id = "livez", responses((status = 200, body = Health)))]
 #[get("/livez")]
 async fn livez() -> Result<Reply, Error> {
     Reply::ok(&Health { status: "ok" })
 }
 
-/// Whether requests can be served
+/// Check that requests can be served
 ///
-/// The database answers and has every migration of this version, and the process is not about to end.
+/// Answers 200 when the database answers and has all migrations of this version, and the process is
+/// not shutting down; else 503. Needs no key.
 #[utoipa::path(tag = "operations", operation_id = "readyz", responses((status = 200, body = Health)))]
 #[get("/readyz")]
 async fn readyz(state: web::Data<State>) -> Result<Reply, Error> {
     ready(&state).await
 }
 
-/// The same as `/readyz`, for load balancers that ask here
+/// Check that requests can be served (alias)
+///
+/// The same as `/readyz`, for load balancers that use this path. Needs no key.
 #[utoipa::path(tag = "operations", operation_id = "health", responses((status = 200, body = Health)))]
 #[get("/health")]
 async fn health(state: web::Data<State>) -> Result<Reply, Error> {
@@ -52,7 +56,10 @@ async fn health(state: web::Data<State>) -> Result<Reply, Error> {
 
 async fn ready(state: &State) -> Result<Reply, Error> {
     if state.draining.load(Ordering::Relaxed) {
-        return Err(Error::new(Code::ShuttingDown, "This process ends; ask another one."));
+        return Err(Error::new(
+            Code::ShuttingDown,
+            "This server is shutting down. Send the request to another one.",
+        ));
     }
     let pending = state
         .db
@@ -64,30 +71,31 @@ async fn ready(state: &State) -> Result<Reply, Error> {
     if pending {
         return Err(Error::new(
             Code::NotReady,
-            "The database lacks migrations of this version; `prop migrate` applies them.",
+            "The database is missing migrations of this version. Apply them with `prop migrate`.",
         ));
     }
     Reply::ok(&Health { status: "ok" })
 }
 
-/// What is running here.
-///
-/// Not called `Version`: that is a release's in the document.
+/// The version of prop that is running.
+// Not called `Version`: in the document, that is the version of a release.
 #[derive(Serialize, ToSchema)]
 #[schema(example = json!({
     "version": "0.1.0", "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
     "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 }))]
 pub struct Build {
-    /// The version of prop.
+    /// The version of prop, as in `Cargo.toml`.
     pub version: &'static str,
-    /// The commit it was built from.
+    /// The git commit that prop was built from, or `unknown`.
     pub git_sha: &'static str,
-    /// The image it runs in, if it was told.
+    /// The digest of the image that prop runs in. `null` when the setting `image_digest` is not set.
     pub image_digest: Option<String>,
 }
 
-/// Which version runs
+/// Read the version of prop
+///
+/// Answers the version, the commit and the image of the running process. Needs no key.
 #[utoipa::path(tag = "operations", operation_id = "version", responses((status = 200, body = Build)))]
 #[get("/version")]
 async fn version(state: web::Data<State>) -> Result<Reply, Error> {
@@ -98,9 +106,10 @@ async fn version(state: web::Data<State>) -> Result<Reply, Error> {
     })
 }
 
-/// Counters for Prometheus
+/// Read the metrics of the process
 ///
-/// In the text format 0.0.4: requests by route and status, the queue for the database, statements.
+/// Answers the counters for Prometheus in the text format 0.0.4: requests by route and status, the
+/// length of the database queue, and the number of SQL statements. Needs no key.
 #[utoipa::path(tag = "operations", operation_id = "metrics", responses((status = 200, body = String, content_type = "text/plain")))]
 #[get("/metrics")]
 async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {

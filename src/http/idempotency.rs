@@ -1,5 +1,8 @@
-//! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a POST that is sent again is answered again, not done
-//! again. The answer is kept in the transaction that did the work, so that neither exists without the other.
+//! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a repeated POST gets the stored
+//! response and has no further effect.
+//!
+//! The transaction that does the work also stores the response, so that neither exists without the
+//! other.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::EntityTag;
@@ -19,27 +22,30 @@ const HEADER: &str = "Idempotency-Key";
 const KEPT: SignedDuration = SignedDuration::from_hours(24);
 const LONGEST: usize = 255;
 
-/// The SHA-256 of a request's body, left by the extractor that read it.
+/// The SHA-256 of a request body. The extractor that reads the body attaches it to the request.
 #[derive(Clone, Copy)]
 pub struct BodyDigest([u8; 32]);
 
-/// Notes the body of a request that has an idempotency key.
+/// Attaches the digest of the body to a request that has an idempotency key.
 pub fn note_body(request: &HttpRequest, body: &[u8]) {
     if request.headers().contains_key(HEADER) {
         request.extensions_mut().insert(BodyDigest(Sha256::digest(body).into()));
     }
 }
 
-/// A request's claim to be done once.
+/// The idempotency key of one request.
 pub struct Claim {
     caller: KeyId,
     key: String,
-    /// What the key stands for: the method, the path and the body.
+    /// A hash of the method, the path and the body: the key may be repeated only with these.
     fingerprint: String,
 }
 
 impl Claim {
-    /// Reads the header, quoted or bare.
+    /// Parses the header, with or without quotes. `None` when there is no header.
+    ///
+    /// # Errors
+    /// `invalid_idempotency_key` when the key is malformed.
     pub fn from_request(request: &HttpRequest, caller: KeyId) -> Result<Option<Self>, Error> {
         let Some(header) = request.headers().get(HEADER) else { return Ok(None) };
         let key = header.to_str().unwrap_or_default().trim();
@@ -49,7 +55,7 @@ impl Claim {
             || !key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"')
         {
             let detail = format!(
-                "Allowed are 1 to {LONGEST} visible ASCII characters without spaces or quotes; a UUID is a good choice."
+                "An idempotency key has 1 to {LONGEST} visible ASCII characters without spaces or quotes; a UUID is a good choice."
             );
             return Err(Error::new(Code::InvalidIdempotencyKey, detail));
         }
@@ -61,7 +67,11 @@ impl Claim {
         Ok(Some(Self { caller, key: key.to_owned(), fingerprint: hex(&fingerprint.finalize()) }))
     }
 
-    /// Does the work, or gives the answer that was given when it was done.
+    /// Runs `work` and stores its response, or returns the response that an earlier request stored.
+    ///
+    /// # Errors
+    /// The error of `work`; `idempotency_key_reused` when the key came with another request before;
+    /// `idempotency_in_progress` when another request with the key is running.
     pub fn honour(
         self,
         db: &mut Db,
@@ -76,7 +86,7 @@ impl Claim {
             }
             Some(kept) if kept.fingerprint == self.fingerprint => return kept.reply(),
             Some(_) => {
-                let detail = "The key came with another method, path or body before. Use a fresh key for a new request.";
+                let detail = "This key was used with another method, path or body. Use a new key for a new request.";
                 return Err(Error::new(Code::IdempotencyKeyReused, detail));
             }
             None => {}
@@ -99,7 +109,8 @@ impl Claim {
         Ok(reply)
     }
 
-    /// Makes sure that no other request with this key runs. SQLite has one writer, and that is us.
+    /// Makes sure that no other request with this key is running. On SQLite that is always so: it
+    /// has one writer at a time, which is this transaction.
     fn lock(&self, db: &mut Db) -> Result<(), Error> {
         let Db::Pg(connection) = db else { return Ok(()) };
         let digest = Sha256::digest(format!("{} {}", self.caller, self.key));
@@ -112,7 +123,7 @@ impl Claim {
         }
         Err(Error::new(
             Code::IdempotencyInProgress,
-            "Wait for its answer, or ask for it again with the same key in a moment.",
+            "Wait a moment, then send the same request with the same key again to get its response.",
         ))
     }
 }
@@ -133,7 +144,7 @@ impl Kept {
         let status =
             u16::try_from(self.status).ok().and_then(|status| StatusCode::from_u16(status).ok());
         let mut reply = Reply::ok(&())?;
-        reply.status = status.ok_or_else(|| Error::internal("a kept answer has no status"))?;
+        reply.status = status.ok_or_else(|| Error::internal("a stored response has no status"))?;
         reply.location = self.location;
         reply.etag = self.etag.and_then(|etag| etag.parse::<EntityTag>().ok());
         reply.body = self.body.into_bytes();
@@ -142,7 +153,7 @@ impl Kept {
     }
 }
 
-/// Deletes answers that nobody may ask for any more.
+/// Deletes the expired keys with their stored responses, and returns how many there were.
 pub fn forget_expired(db: &mut Db) -> Result<usize, Error> {
     Ok(diesel::delete(
         idempotency_keys::table.filter(idempotency_keys::expires_at.le(Timestamp::now())),

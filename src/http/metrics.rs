@@ -1,4 +1,4 @@
-//! Counters for Prometheus.
+//! The metrics of the process for Prometheus.
 
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntGauge, Registry, TextEncoder,
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::db::pool::Database;
 use crate::error::Error;
 
-/// What is counted.
+/// The metrics of one process.
 pub struct Metrics {
     registry: Registry,
     requests: HistogramVec,
@@ -18,15 +18,15 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Everything at zero.
+    /// Creates and registers the metrics, all at zero.
     ///
     /// # Errors
-    /// When a name is malformed or used twice.
+    /// When the name of a metric is malformed or used twice.
     pub fn new() -> prometheus::Result<Self> {
         let buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
         let requests = HistogramOpts::new(
             "prop_http_request_duration_seconds",
-            "Time from a request's head to its answer.",
+            "Seconds from the head of a request to its response.",
         )
         .buckets(buckets);
         let metrics = Self {
@@ -34,12 +34,15 @@ impl Metrics {
             requests: HistogramVec::new(requests, &["method", "route", "status"])?,
             queued: IntGauge::new(
                 "prop_database_queue_length",
-                "Requests that wait for a database thread.",
+                "Requests that are waiting for a database thread.",
             )?,
-            statements: IntCounter::new("prop_database_statements_total", "SQL statements run.")?,
+            statements: IntCounter::new(
+                "prop_database_statements_total",
+                "SQL statements that were run.",
+            )?,
             log_dropped: IntCounter::new(
                 "prop_log_lines_dropped_total",
-                "Log lines that were not written because too many waited.",
+                "Log lines that were dropped because too many were waiting.",
             )?,
         };
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
@@ -49,12 +52,16 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Counts a request. `route` is the pattern, not the path: there are few of them.
+    /// Counts a request. `route` is the pattern of the route and not the path, to keep the number of
+    /// time series small.
     pub fn count(&self, method: &str, route: &str, status: &str, took: Duration) {
         self.requests.with_label_values(&[method, route, status]).observe(took.as_secs_f64());
     }
 
-    /// Everything, in the text format 0.0.4.
+    /// All metrics in the text format 0.0.4.
+    ///
+    /// # Errors
+    /// When a metric cannot be encoded.
     pub fn render(&self, db: &Database) -> Result<String, Error> {
         self.queued.set(db.queued() as i64);
         self.statements.inc_by(db.statements().saturating_sub(self.statements.get()));

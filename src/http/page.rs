@@ -1,4 +1,4 @@
-//! Pages of a list, and the cursors between them: keyset paging, so that page 1,000 costs what page 1 does.
+//! Pages of a list and their cursors. With keyset paging, page 1,000 costs as much as page 1.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -13,14 +13,15 @@ use crate::error::Code;
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Page<T> {
-    /// The items, at most `limit`.
+    /// The items of this page, at most `limit` of them.
     pub items: Vec<T>,
-    /// The cursor of the next page; `null` on the last one.
+    /// The cursor of the next page, to be sent as `cursor`; `null` on the last page.
     pub next: Option<String>,
 }
 
 impl<T> Page<T> {
-    /// Makes a page of the rows found when one more than `limit` was asked for; `key` is what the list is ordered by.
+    /// Makes a page from the rows of a query with the limit [`Limit::and_one`]. `key` returns the
+    /// columns that the list is ordered by.
     pub fn of<K: Serialize>(mut rows: Vec<T>, limit: Limit, key: impl Fn(&T) -> K) -> Self {
         let more = rows.len() > limit.rows();
         rows.truncate(limit.rows());
@@ -29,19 +30,19 @@ impl<T> Page<T> {
     }
 }
 
-/// How many items a page has: 1 to 100, 50 if not said.
+/// The largest number of items on a page: 1 to 100, by default 50.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit(u8);
 
 impl Limit {
     const LARGEST: u8 = 100;
 
-    /// How many items a page has at most.
+    /// The largest number of items on a page.
     pub fn rows(self) -> usize {
         usize::from(self.0)
     }
 
-    /// What to ask the database for: one more than the page has, to see whether there is a next one.
+    /// The limit for the query: one row more than the page has shows whether there is a next page.
     pub fn and_one(self) -> i64 {
         i64::from(self.0) + 1
     }
@@ -56,7 +57,7 @@ impl Default for Limit {
 impl<'de> Deserialize<'de> for Limit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        // Plain digits only: `+5` and ` 5` are read by `parse`, but are no integer of the document's.
+        // Plain digits only: `parse` would also accept `+5`, which the document does not allow.
         let limit = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
         limit.filter(|n| (1..=Self::LARGEST).contains(n)).map(Self).ok_or_else(|| {
             D::Error::custom(format!(
@@ -75,14 +76,15 @@ impl PartialSchema for Limit {
             .minimum(Some(1))
             .maximum(Some(Self::LARGEST))
             .default(Some(Self::default().0.into()))
-            .description(Some("How many items a page has at most."))
+            .description(Some("The largest number of items on a page."))
             .build()
             .into()
     }
 }
 impl ToSchema for Limit {}
 
-/// Where a page starts: the key of the last item before it. Opaque to clients; in the document, a string.
+/// The start of a page: the sort key of the last item on the page before. For clients it is an opaque
+/// string.
 #[derive(Debug, Clone)]
 pub struct Cursor<K>(pub K);
 
@@ -102,7 +104,7 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Cursor<K> {
             .and_then(|json| serde_json::from_slice(&json).ok());
         key.map(Self).ok_or_else(|| {
             D::Error::custom(format!(
-                "{}: take the cursor from `next` of the page before, as it is",
+                "{}: the cursor must be the unchanged value of `next` of the previous page",
                 Code::InvalidCursor.as_str()
             ))
         })

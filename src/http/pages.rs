@@ -1,5 +1,5 @@
-//! The pages that people look at. They are files in the binary, the same for everyone: what they show, their scripts ask
-//! of the API, with the reader's own key.
+//! The HTML pages. They are files in the binary and the same for everyone. Their scripts load the
+//! data from the API with the reader's key.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, EntityTag, HeaderValue};
@@ -13,13 +13,14 @@ use crate::http::conditional;
 use crate::http::docs::not_allowed;
 use crate::http::reply::{gzip, takes_gzip};
 
-/// Nothing but our own files and our own API, and no script or style in the markup: what is text stays text.
+/// The content security policy of the pages: only files and API of this server, and no script or
+/// style in the markup, so that text is never executed.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
     form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// What the pages load: name, media type, content.
+/// The files that the pages load: name, media type, content.
 const ASSETS: [(&str, &str, &str); 12] = [
     ("style.css", "text/css; charset=utf-8", include_str!("pages/style.css")),
     ("icon.svg", "image/svg+xml", include_str!("pages/icon.svg")),
@@ -42,7 +43,7 @@ const PAGES: [&str; 4] = [
     "/dora",
 ];
 
-/// The routes of the pages. They are not part of the API, and not in its document.
+/// The routes of the pages. They are not part of the API and of its document.
 pub fn routes(config: &mut web::ServiceConfig) {
     for path in PAGES {
         config.service(only_get(path).route(web::get().to(page)));
@@ -59,7 +60,7 @@ fn only_get(path: &str) -> actix_web::Resource {
     web::resource(path).default_service(web::to(refuse))
 }
 
-/// A file as it is sent.
+/// A file with its compressed form and its entity tag.
 struct File {
     media_type: &'static str,
     plain: Vec<u8>,
@@ -106,12 +107,13 @@ impl File {
     }
 }
 
-/// Everything, compressed once.
+/// All files, compressed once.
 struct Site {
     page: File,
     not_found: File,
     assets: BTreeMap<&'static str, File>,
-    /// A hash of all assets, in their path: a browser may keep them for good, and never mixes two versions.
+    /// A hash of all assets, which is a part of their path. Browsers may therefore cache them for
+    /// ever, and never mix two versions.
     version: String,
 }
 
@@ -138,23 +140,23 @@ fn site() -> &'static Site {
     })
 }
 
-/// One page for all addresses: its script looks at where it is.
+/// Serves the same page for all addresses. Its script reads the address.
 async fn page(request: HttpRequest) -> HttpResponse {
     site().page.answer(&request, "no-cache")
 }
 
-/// The page for an address that has none, with status 404.
+/// The "Not found" page, with status 404.
 pub fn not_found(request: &HttpRequest) -> HttpResponse {
     site().not_found.answer_as(StatusCode::NOT_FOUND, request, "no-cache")
 }
 
-/// Browsers ask here when no page has named an icon, as for the API's document. All of today's read SVG.
+/// Browsers request `/favicon.ico` for what names no icon, such as the OpenAPI document. Current browsers read SVG.
 async fn favicon(request: HttpRequest) -> Result<HttpResponse, Error> {
     let icon = site().assets.get("icon.svg").ok_or_else(|| Error::internal("no icon"))?;
     Ok(icon.answer(&request, "public, max-age=86400"))
 }
 
-/// Crawlers find nothing here: what the pages show needs a key.
+/// Tells crawlers to stay away: the content of the pages requires a key.
 async fn robots() -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/plain; charset=utf-8")
@@ -162,7 +164,8 @@ async fn robots() -> HttpResponse {
         .body("User-agent: *\nDisallow: /\n")
 }
 
-/// While versions change, a page may ask one for the assets of the other: it gets what there is, and keeps it for once.
+/// Serves an asset. During a rolling update, a page of the other version may ask for it: it then gets
+/// this version's file, and must not cache it.
 async fn asset(
     request: HttpRequest,
     path: web::Path<(String, String)>,

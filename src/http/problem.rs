@@ -1,4 +1,4 @@
-//! Errors as problem details (RFC 9457), with this request's id.
+//! Errors as problem details (RFC 9457), with the id of the request.
 
 use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
@@ -9,28 +9,29 @@ use utoipa::ToSchema;
 
 use crate::error::{Code, Error, FieldError};
 
-/// The media type of every error (RFC 9457, section 6.1).
+/// The media type of all errors (RFC 9457, section 6.1).
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// An error: what went wrong, for programs (`code`) and for people (`detail`). Some codes add members of their own.
+/// An error (RFC 9457). Programs use `code`, people read `detail`. Some codes have additional members,
+/// which their documentation describes.
 #[derive(Serialize, ToSchema)]
 pub struct Problem<'a> {
-    /// Leads to the documentation of the code.
+    /// The URI of the documentation of the code.
     #[serde(rename = "type")]
     #[schema(format = "uri")]
     r#type: String,
-    /// The same for every occurrence of the code.
+    /// A short title, which is the same for every occurrence of the code.
     title: &'a str,
-    /// The HTTP status.
+    /// The HTTP status of the response, 400 to 599.
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
-    /// What is wrong this time.
+    /// What went wrong this time, in a sentence for people.
     detail: &'a str,
-    /// A stable word; more may be added.
+    /// What went wrong, as a stable word for programs. More codes may be added.
     code: &'a str,
-    /// Names this request in the access log.
+    /// The id of this request, as in the `X-Request-Id` header and in the access log.
     request_id: &'a str,
-    /// The fields that are wrong, if it is about fields.
+    /// The fields or query parameters that are not valid. Absent when the error is not about fields.
     #[serde(skip_serializing_if = "no_errors")]
     #[schema(required = false, value_type = Vec<FieldError>)]
     errors: &'a Vec<FieldError>,
@@ -43,7 +44,7 @@ fn no_errors(errors: &&Vec<FieldError>) -> bool {
     errors.is_empty()
 }
 
-/// The answer to a request that ended in `error`.
+/// The response to a request that failed with `error`.
 pub fn render(error: &Error, request_id: &str) -> HttpResponse<BoxBody> {
     let status = error.code.status();
     let problem = Problem {
@@ -70,19 +71,17 @@ pub fn render(error: &Error, request_id: &str) -> HttpResponse<BoxBody> {
     response
 }
 
-/// What actix itself refused, in our terms.
+/// Turns an error of actix itself into an [`Error`].
 pub fn foreign(error: &actix_web::Error) -> Error {
     match error.as_response_error().status_code() {
         StatusCode::NOT_FOUND => Error::new(Code::NotFound, "There is nothing at this path."),
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            Error::new(Code::BodyTooLarge, "The body is larger than allowed.")
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => Error::new(Code::BodyTooLarge, "The body is too large."),
         status if status.is_client_error() => Error::new(Code::MalformedJson, error.to_string()),
         _ => Error::internal(error),
     }
 }
 
-/// Lets handlers return `Error`. The body is written by [`render`], where the request's id is known.
+/// Lets handlers return an `Error`. [`render`] writes the body later, when the request id is known.
 impl ResponseError for Error {
     fn status_code(&self) -> StatusCode {
         self.code.status()

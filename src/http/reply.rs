@@ -1,4 +1,4 @@
-//! Answers: JSON, with ETag and 304, Location, Link, and compressed when large.
+//! Successful responses: JSON with ETag and 304, Location and Link, compressed when large.
 
 use actix_web::body::BoxBody;
 use actix_web::http::header::{
@@ -17,30 +17,32 @@ use crate::error::Error;
 use crate::http::conditional;
 use crate::http::page::Page;
 
-/// Bodies from this size on are compressed for clients that take gzip: one that fits a packet or two gains nothing.
+/// The size in bytes from which a body is compressed for clients that accept gzip. A smaller body
+/// fits in a few packets anyway.
 const COMPRESS_FROM: usize = 4096;
 
-/// Bodies from this size on, such as a large grid, are worth some milliseconds more.
+/// The size in bytes from which a body, such as a large status grid, gets the slower and better
+/// compression.
 const COMPRESS_WELL_FROM: usize = 128 * 1024;
 
-/// An answer that is not an error.
+/// A successful response.
 #[derive(Debug)]
 pub struct Reply {
-    /// 200, or 201 when something was made.
+    /// 200, or 201 when a resource was created.
     pub status: StatusCode,
-    /// Where the thing that was made is.
+    /// The path of the created resource, if it has one.
     pub location: Option<String>,
-    /// The version of the resource.
+    /// The entity tag of the resource, if it has one.
     pub etag: Option<EntityTag>,
-    /// JSON.
+    /// The body as JSON.
     pub body: Vec<u8>,
-    /// This very answer was given before, under the same idempotency key.
+    /// Whether this is the stored response of an earlier request with the same idempotency key.
     pub replayed: bool,
     next: Option<String>,
 }
 
 impl Reply {
-    /// 200 with a body.
+    /// A 200 with a JSON body.
     pub fn ok<T: Serialize>(value: &T) -> Result<Self, Error> {
         let body = serde_json::to_vec(value).map_err(Error::internal)?;
         Ok(Self {
@@ -53,27 +55,27 @@ impl Reply {
         })
     }
 
-    /// 201 with the thing that was made, and its path.
+    /// A 201 with the created resource and its path.
     pub fn created<T: Serialize>(location: String, value: &T) -> Result<Self, Error> {
         Ok(Self { location: Some(location), ..Self::made(value)? })
     }
 
-    /// 201 with a thing that has no path of its own.
+    /// A 201 with a created resource that has no path of its own.
     pub fn made<T: Serialize>(value: &T) -> Result<Self, Error> {
         Ok(Self { status: StatusCode::CREATED, ..Self::ok(value)? })
     }
 
-    /// 200 with a page, and a link to the next.
+    /// A 200 with a page, and a `Link` header to the next page.
     pub fn page<T: Serialize>(page: &Page<T>) -> Result<Self, Error> {
         Ok(Self { next: page.next.clone(), ..Self::ok(page)? })
     }
 
-    /// Says which revision of the resource this is.
+    /// Sets the entity tag from the revision of the resource.
     pub fn at_revision(self, revision: i32) -> Self {
         Self { etag: Some(conditional::of_revision(revision)), ..self }
     }
 
-    /// Tags the answer by its content.
+    /// Sets the entity tag from the content of the body.
     pub fn tagged(self) -> Self {
         Self { etag: Some(conditional::of_bytes(&self.body)), ..self }
     }
@@ -150,14 +152,20 @@ pub fn takes_html(request: &HttpRequest) -> bool {
     })
 }
 
-/// Compresses.
+/// Compresses `bytes` with gzip.
+///
+/// # Errors
+/// When the encoder fails, which does not happen in memory.
 pub fn gzip(bytes: &[u8], level: Compression) -> std::io::Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), level);
     encoder.write_all(bytes)?;
     encoder.finish()
 }
 
-/// Undoes [`gzip`], for the clients that do not take it.
+/// Decompresses gzip, for clients that do not accept it.
+///
+/// # Errors
+/// When `bytes` are not valid gzip.
 pub fn gunzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut plain = Vec::with_capacity(bytes.len() * 4);
     GzDecoder::new(bytes).read_to_end(&mut plain)?;

@@ -1,4 +1,5 @@
-//! Middleware around everything: request ids, the access log, counters, security headers, and errors as problems.
+//! The outermost middleware: request ids, the access log, metrics, security headers, and errors as
+//! problem details.
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -18,7 +19,8 @@ use crate::http::problem;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// On every answer (OWASP REST Security Cheat Sheet). Pages with scripts of their own set their own policy.
+/// The security headers of all responses (OWASP REST Security Cheat Sheet). Pages with scripts set
+/// their own policy.
 const SECURITY: [(HeaderName, HeaderValue); 4] = [
     (HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff")),
     (HeaderName::from_static("x-frame-options"), HeaderValue::from_static("DENY")),
@@ -29,7 +31,7 @@ const SECURITY: [(HeaderName, HeaderValue); 4] = [
     ),
 ];
 
-/// Takes a request in, and lets its answer out.
+/// Gives a request its id, runs it, completes the response, and writes the access log.
 pub async fn observe(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -39,7 +41,7 @@ pub async fn observe(
     let trace_id = trace_id(request.headers()).map(str::to_owned);
     let method = request.method().clone();
     if method == Method::HEAD {
-        // HEAD is GET without the body (RFC 9110, section 9.3.2); actix leaves the body out by itself.
+        // HEAD is GET without the body (RFC 9110, section 9.3.2). actix omits the body by itself.
         request.head_mut().method = Method::GET;
     }
 
@@ -71,7 +73,7 @@ pub async fn observe(
     if let Some(state) = state {
         state.metrics.count(method.as_str(), route, status.as_str(), took);
         if state.draining.load(Ordering::Relaxed) {
-            // Connections that stay open would hold the process up.
+            // Open connections would delay the shutdown.
             response
                 .response_mut()
                 .head_mut()
@@ -93,7 +95,8 @@ pub async fn observe(
     Ok(response)
 }
 
-/// The client's own id when it is a sensible one, so that it can be found in both logs; else a fresh one.
+/// The request id that the client sent, if it is well formed, so that both logs have the same id;
+/// else a new one.
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let sensible = |id: &&str| {
@@ -104,7 +107,8 @@ fn request_id(headers: &HeaderMap) -> String {
     given.filter(sensible).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// The trace that the request belongs to (W3C Trace Context, section 3.2.2: `00-<trace id>-<parent id>-<flags>`).
+/// The trace id of the request (W3C Trace Context, section 3.2.2:
+/// `00-<trace id>-<parent id>-<flags>`).
 fn trace_id(headers: &HeaderMap) -> Option<&str> {
     let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
     let (version, trace, parent, flags) =

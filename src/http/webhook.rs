@@ -1,4 +1,4 @@
-//! What a webhook sends: its raw body, read and checked before anything looks into it.
+//! The request of a GitHub webhook. The signature is checked before the body is parsed.
 
 use actix_web::dev::Payload;
 use actix_web::http::header::WWW_AUTHENTICATE;
@@ -15,13 +15,13 @@ use crate::error::{Code, Error};
 use crate::http::context::State;
 use crate::http::extract;
 
-/// A delivery of GitHub's, whose signature is right. The signature is over the body alone; the headers are GitHub's word.
+/// A webhook request with a valid signature. The signature covers only the body, not the headers.
 pub struct Signed {
-    /// Its name (`X-GitHub-Delivery`): the same when GitHub sends it again.
+    /// The id of the delivery (`X-GitHub-Delivery`). It is the same when GitHub sends it again.
     pub id: String,
-    /// What kind of event it tells (`X-GitHub-Event`).
+    /// The kind of event (`X-GitHub-Event`), such as `deployment_status`.
     pub event: String,
-    /// The body, as it came.
+    /// The body as it was received.
     pub body: String,
     state: web::Data<State>,
 }
@@ -38,32 +38,35 @@ impl FromRequest for Signed {
                 .cloned()
                 .ok_or_else(|| Error::internal("no state"))?;
             let secret = state.webhook_secret.as_ref().ok_or_else(|| {
-                let detail = "prop takes signed webhooks only, and has no secret to check them with: set `github.webhook_secret`.";
+                let detail = "prop accepts only signed webhooks. Set `github.webhook_secret` to the secret of the webhook.";
                 Error::new(Code::WebhooksOff, detail)
             })?;
             let headers = request.headers();
             let signature = headers.get("X-Hub-Signature-256").map(HeaderValue::as_bytes).ok_or_else(|| {
-                unsigned("There is no X-Hub-Signature-256: give the webhook a secret on GitHub, the same as `github.webhook_secret`.")
+                unsigned("The header X-Hub-Signature-256 is missing. Set the secret of the webhook on GitHub to the value of `github.webhook_secret`.")
             })?;
             let body = extract::read(&request, payload).await?;
             if !is_signed(secret, &body, signature) {
                 return Err(unsigned(
-                    "X-Hub-Signature-256 was not made with the secret of prop, or not over this body.",
+                    "X-Hub-Signature-256 does not match: the secret on GitHub differs from `github.webhook_secret`, or the body was changed on the way.",
                 ));
             }
             let (id, event) =
                 (word(headers, "X-GitHub-Delivery")?, word(headers, "X-GitHub-Event")?);
-            // PostgreSQL keeps no NUL in a text, and JSON has none.
+            // PostgreSQL cannot store NUL in a text, and JSON does not contain it.
             let body = String::from_utf8(body.into()).ok().filter(|text| !text.contains('\0'));
-            let body = body
-                .ok_or_else(|| Error::new(Code::MalformedJson, "The body is not text in UTF-8."))?;
+            let body =
+                body.ok_or_else(|| Error::new(Code::MalformedJson, "The body is not UTF-8 text."))?;
             Ok(Self { id, event, body, state })
         })
     }
 }
 
 impl Signed {
-    /// Runs queries in one transaction.
+    /// Runs `work` in one transaction. It gets the id, the event and the body of the delivery.
+    ///
+    /// # Errors
+    /// The error of `work`, or that the database is unavailable.
     pub async fn write<T: Send + 'static>(
         self,
         work: impl FnOnce(&mut Db, &str, &str, &str) -> Result<T, Error> + Send + 'static,
@@ -78,7 +81,8 @@ fn unsigned(detail: &str) -> Error {
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("GitHub-Signature"))
 }
 
-/// Whether `sha256=` and an HMAC-SHA256 in hexadecimal, compared in constant time, belongs to the body.
+/// Whether the signature (`sha256=` and an HMAC-SHA256 in hexadecimal) matches the body. The
+/// comparison takes constant time.
 fn is_signed(secret: &Secret, body: &[u8], signature: &[u8]) -> bool {
     let Some(digits) =
         signature.strip_prefix(b"sha256=").and_then(|digits| std::str::from_utf8(digits).ok())
@@ -102,7 +106,7 @@ fn from_hex(digits: &str) -> Option<Vec<u8>> {
     })?
 }
 
-/// A header that is one word.
+/// Reads a header of 1 to 100 letters, digits, hyphens and underscores.
 fn word(headers: &HeaderMap, name: &str) -> Result<String, Error> {
     let text = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let fits = (1..=100).contains(&text.len())

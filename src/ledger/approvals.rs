@@ -1,4 +1,4 @@
-//! Approvals: what people say about a release, bound to its image and to one environment.
+//! Approvals and rejections of a release. Each one is bound to the release's image and to one environment.
 
 use actix_web::{get, post};
 use diesel::prelude::*;
@@ -30,26 +30,26 @@ pub fn routes(config: &mut ServiceConfig) {
 }
 
 text_enum! {
-    /// Yes or no.
+    /// The decision of the approver.
     Verdict {
-        /// Yes.
+        /// The release may be deployed to the environment.
         Approved = "approved",
-        /// No.
+        /// The release must not be deployed to the environment.
         Rejected = "rejected",
     }
 }
 
 text_enum! {
-    /// Where it was said.
+    /// Where the decision was made.
     Source {
-        /// Here, by the holder of a key with the scope `approve`.
+        /// In prop, by the holder of a key with the scope `approve`.
         Api = "api",
-        /// In a review of a GitHub environment; told by the holder of a key with the scope `mirror`.
+        /// In a review of a GitHub environment, and recorded with a key with the scope `mirror` or by a webhook.
         GitHub = "github",
     }
 }
 
-/// What somebody said about a release in an environment.
+/// An approval or a rejection of a release for an environment.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
 #[diesel(table_name = approvals, treat_none_as_default_value = false)]
 #[schema(example = json!({
@@ -59,58 +59,72 @@ text_enum! {
     "created_at": "2026-02-03T04:05:06.000000Z", "expires_at": "2026-02-06T04:05:06.000000Z", "consumed_by": null
 }))]
 pub struct Approval {
+    /// The identifier of the approval.
     id: ApprovalId,
+    /// The identifier of the release.
     release_id: ReleaseId,
+    /// The slug of the service.
     service: String,
+    /// The slug of the environment for which the decision was made.
     environment: String,
-    /// The image that it is about: another image of the same version is another matter.
+    /// The image digest of the release at that time. The approval counts only for this image. `null` when
+    /// the release had none.
     image_digest: Option<String>,
+    /// Whether the release was approved or rejected.
     decision: Verdict,
-    /// Who said it.
+    /// The name of the person who decided: the name of the key, or the GitHub login.
     approver: String,
+    /// The comment of the approver. `null` when there is none.
     comment: Option<String>,
+    /// Where the decision was made.
     source: Source,
-    /// The run that it was said in.
+    /// The URL of the pipeline run that was reviewed. `null` for a decision that was made in prop.
     run_url: Option<String>,
-    /// Its name there.
+    /// The identifier of the review in its source. `null` for a decision that was made in prop.
     review_id: Option<String>,
-    /// Who told prop.
+    /// The name of the key that recorded the approval, or `github:` and a login for a webhook.
     recorded_by: String,
+    /// When the approval was recorded in prop.
     created_at: Timestamp,
-    /// It does not count from then on.
+    /// When the approval expires. From then on it does not count.
     expires_at: Timestamp,
-    /// The deployment that started with it: it counts for no other.
+    /// The deployment that started with this approval, which counts for no other one. `null` while it is
+    /// unused.
     consumed_by: Option<DeploymentId>,
 }
 
-/// Something to say about a release.
+/// An approval or a rejection to record.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"service": "checkout", "version": "1.4.2", "environment": "production", "decision": "approved", "comment": "Go."}))]
 pub struct NewApproval {
-    /// Whose release.
+    /// The slug of the service.
     pub service: Slug,
-    /// Which one.
+    /// The version of the release.
     pub version: Version,
-    /// Where to.
+    /// The slug of the environment for which the decision is made.
     pub environment: Slug,
-    /// Yes or no. `approve` and `reject` are accepted as well.
+    /// Whether the release is approved or rejected. `approve` and `reject` are accepted as well.
     #[serde(deserialize_with = "verdict")]
     pub decision: Verdict,
-    /// What else they say.
+    /// A comment of the approver. May be absent or `null`.
     pub comment: Option<Prose>,
-    /// `github` tells of a review that was given there, and takes the scope `mirror`; `api`, if not said, takes `approve`.
+    /// Where the decision was made: `github` requires the scope `mirror`, `api` the scope `approve`. `api`,
+    /// if absent or `null`.
     pub source: Option<Source>,
-    /// Who said it: the GitHub login. Only for what was said elsewhere, and needed there.
+    /// The GitHub login of the approver. Required with the source `github`; must be absent or `null` with
+    /// `api`.
     pub approver: Option<Line>,
-    /// The run that it was said in. Only for what was said elsewhere, and needed there.
+    /// The URL of the pipeline run that was reviewed. Required with the source `github`; must be absent or
+    /// `null` with `api`.
     pub run_url: Option<Url>,
-    /// Its name there; if not said, made of run, approver, decision, and 1 for the first such one in the run. The same one again
-    /// is the same approval.
+    /// The identifier of the review on GitHub. A repeat with the same identifier answers the recorded
+    /// approval. If absent or `null`, prop makes one from run, approver, decision and the number 1. Must be
+    /// absent or `null` with the source `api`.
     pub review_id: Option<Line>,
 }
 
-/// The verdict; also where the verb is sent instead of the participle.
+/// Reads a decision; accepts the verb (`approve`) as well as the participle.
 fn verdict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Verdict, D::Error> {
     let word = Cow::<str>::deserialize(deserializer)?;
     match &*word {
@@ -120,35 +134,35 @@ fn verdict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Verdict, D::Err
     }
 }
 
-/// What a list of approvals is ordered by.
+/// The sort key of the list of approvals.
 type After = (Timestamp, ApprovalId);
 
-/// Which approvals.
+/// The query parameters of the list.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
-    /// Approvals of this service's releases.
+    /// Only approvals of releases of this service.
     #[param(inline)]
     service: Option<Slug>,
-    /// Approvals for this environment.
+    /// Only approvals for this environment.
     #[param(inline)]
     environment: Option<Slug>,
-    /// Approvals of this release.
+    /// Only approvals of the release with this identifier.
     release_id: Option<ReleaseId>,
-    /// How many items a page has at most.
+    /// The largest number of items on a page, from 1 to 100. 50, if absent.
     #[param(inline)]
     limit: Limit,
-    /// `next` of the page before.
+    /// `next` of the previous page. The first page, if absent.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor<After>>,
 }
 
 /// List approvals
 ///
-/// The newest first; rejections too.
+/// Answers a page of the approvals and rejections that match all parameters, the newest first.
 #[utoipa::path(tag = "approvals", operation_id = "list_approvals", security(("key" = ["read"])), params(Filter),
-    responses((status = 200, body = Page<Approval>)))]
+    responses((status = 200, description = "A page of approvals and rejections.", body = Page<Approval>)))]
 #[get("/approvals")]
 async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &query.0)).await?;
@@ -157,10 +171,12 @@ async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
 
 /// Approve or reject a release
 ///
-/// For one environment. Deployments that wait for it move on. Who asked for a deployment can't approve it, unless the
-/// environment says so.
+/// Records the decision for one environment and answers it. Deployments that wait for it become `approved`
+/// or `rejected`. With the source `github`, a repeat of a review answers 200 and the recorded approval. With
+/// `api`, each request records another approval. Fails with 403 (`own_approval`) when the approver has
+/// requested the deployment and the environment does not allow self-approval.
 #[utoipa::path(tag = "approvals", operation_id = "create_approval", security(("key" = ["approve"]), ("key" = ["mirror"])), request_body = NewApproval,
-    responses((status = 201, body = Approval), (status = 200, description = "This review was recorded before.", body = Approval),
+    responses((status = 201, description = "The approval or rejection that was recorded.", body = Approval), (status = 200, description = "The review had been recorded before; this is the recorded approval.", body = Approval),
         (status = 404, description = "The service, environment or release does not exist.")))]
 #[post("/approvals")]
 async fn create(ctx: Ctx<ApproveOrMirror>, body: Body<NewApproval>) -> Result<Reply, Error> {
@@ -199,7 +215,11 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Approval>, Error> {
     Ok(Page::of(rows, filter.limit, |approval: &Approval| (approval.created_at, approval.id)))
 }
 
-/// Records what somebody said, and lets the deployments that wait for it move on.
+/// Records an approval or rejection, and applies it to the deployments that wait for it. Returns it, and
+/// whether it is new.
+///
+/// # Errors
+/// `not_found`, `own_approval`, `approval_used`, or that the fields contradict each other.
 pub fn say(db: &mut Db, actor: &Actor, new: NewApproval) -> Result<(Approval, bool), Error> {
     if !services::lock(db, &new.service)? {
         return Err(services::unknown(db, &new.service)?);
@@ -234,20 +254,25 @@ fn approval(
     let (approver, run_url) = match (source, new.approver, new.run_url) {
         (Source::Api, None, None) if new.review_id.is_none() => (actor.name.clone(), None),
         (Source::Api, ..) => {
-            let detail = "approver, run_url and review_id are for what was said elsewhere: `source` says where";
+            let detail =
+                "approver, run_url and review_id are only allowed with the source `github`";
             return Err(Error::field(Code::InvalidValue, "/source", detail));
         }
         (Source::GitHub, Some(approver), Some(run_url)) => {
             (approver.to_string(), Some(run_url.to_string()))
         }
         (Source::GitHub, None, _) => {
-            return Err(Error::field(Code::MissingField, "/approver", "is missing: who said it?"));
+            return Err(Error::field(
+                Code::MissingField,
+                "/approver",
+                "is missing; the source `github` requires it",
+            ));
         }
         (Source::GitHub, _, None) => {
             return Err(Error::field(
                 Code::MissingField,
                 "/run_url",
-                "is missing: where was it said?",
+                "is missing; the source `github` requires it",
             ));
         }
     };
@@ -281,21 +306,22 @@ fn find_review(db: &mut Db, approval: &Approval) -> Result<Option<Approval>, Err
     Ok(the_same.select(Approval::as_select()).first(db).optional()?)
 }
 
-/// The review that is sent again, if it says the same and nothing has started with it.
+/// Returns the recorded approval for a repeated review, if it has the same decision and approver and no
+/// deployment has started with it.
 fn the_same(known: Approval, sent: &Approval) -> Result<Approval, Error> {
     if let Some(deployment) = known.consumed_by {
-        let detail = format!("Deployment {deployment} has started with it.");
+        let detail = format!("Deployment {deployment} has started with this approval.");
         return Err(Error::new(Code::ApprovalUsed, detail).with("deployment_id", deployment));
     }
     if known.decision != sent.decision || known.approver != sent.approver {
         let detail =
-            format!("This review is recorded already: {} by {}.", known.decision, known.approver);
+            format!("This review is already recorded as {} by {}.", known.decision, known.approver);
         return Err(Error::new(Code::AlreadyExists, detail).with("approval_id", known.id));
     }
     Ok(known)
 }
 
-/// Four eyes: an approval that could count for nobody but the approver's own request is refused.
+/// Rejects an approval that could only count for the approver's own request (four-eyes principle).
 fn refuse_own(
     db: &mut Db,
     approval: &Approval,
@@ -305,7 +331,7 @@ fn refuse_own(
     if approval.decision == Verdict::Rejected || environment.allow_self_approval {
         return Ok(());
     }
-    // What has waited too long waits no more, whether anybody has looked at it since or not.
+    // An overdue deployment no longer waits, even if it has not been expired yet.
     let mut waiting = deployments::awaiting(db, release.id, &environment.slug)?;
     waiting.retain(|deployment| !deployment.is_overdue());
     if waiting.is_empty()
@@ -314,7 +340,7 @@ fn refuse_own(
         return Ok(());
     }
     let detail = format!(
-        "{} asked for this deployment; {} wants somebody else's approval.",
+        "{} requested this deployment; {} requires the approval of another person.",
         approval.approver, environment.slug
     );
     Err(Error::new(Code::OwnApproval, detail))

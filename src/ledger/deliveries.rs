@@ -1,4 +1,4 @@
-//! Deliveries: what GitHub's webhooks sent, each once, as it came, with what came of it.
+//! Webhook deliveries: what GitHub sent, stored as it was received, with the outcome.
 
 use actix_web::http::StatusCode;
 use actix_web::{get, post, web};
@@ -31,51 +31,52 @@ pub fn routes(config: &mut ServiceConfig) {
     config.service(list).service(show);
 }
 
-/// The route that GitHub sends to. It takes a signature instead of a key.
+/// The route that GitHub sends to. It requires a signature instead of a key.
 pub fn receiver(config: &mut ServiceConfig) {
     config.service(receive);
 }
 
 text_enum! {
-    /// What came of a delivery.
+    /// The outcome of a delivery.
     Outcome {
-        /// The ledger says something else than before.
+        /// The delivery has changed the ledger.
         Applied = "applied",
-        /// It was understood, and says nothing new.
+        /// The delivery was understood and contained nothing new.
         Unchanged = "unchanged",
-        /// It is of a kind that prop has no use for.
+        /// The delivery is of a kind that prop does not use.
         Ignored = "ignored",
-        /// It could not be brought into the ledger; `detail` says why.
+        /// The delivery could not be applied; `detail` has the reason. GitHub may send it again.
         Failed = "failed",
     }
 }
 
-/// A delivery of a webhook.
+/// A delivery: one request that a GitHub webhook sent.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = deliveries, treat_none_as_default_value = false)]
 #[schema(example = json!({
     "id": "72d3162e-cc78-11e3-81ab-4c9367dc0958", "event": "deployment_status", "action": "created", "repository": "shop/checkout",
-    "subject": "145988746", "outcome": "applied", "detail": "From running to succeeded.",
+    "subject": "145988746", "outcome": "applied", "detail": "Changed from running to succeeded.",
     "deployment_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "received_at": "2026-02-03T04:05:06.000000Z"
 }))]
 pub struct Delivery {
-    /// GitHub's name of it (`X-GitHub-Delivery`).
+    /// The identifier of the delivery on GitHub (`X-GitHub-Delivery`).
     id: String,
-    /// What kind of event (`X-GitHub-Event`).
+    /// The kind of event (`X-GitHub-Event`), such as `deployment_status`.
     event: String,
-    /// What happened, in GitHub's words.
+    /// The action of the event as GitHub names it, such as `created`. `null` when the event has none.
     action: Option<String>,
-    /// Where, with its owner.
+    /// The full name of the repository on GitHub. `null` when the event has none.
     repository: Option<String>,
-    /// GitHub's number of the deployment, or the address of the run, that it tells of.
+    /// The number of the deployment on GitHub, or the URL of the workflow run, that the event is about.
+    /// `null` when it is about neither.
     subject: Option<String>,
-    /// What came of it.
+    /// What prop did with the delivery.
     outcome: Outcome,
-    /// The same, in a sentence.
+    /// The outcome in a sentence for people.
     detail: String,
-    /// The deployment that it is about.
+    /// The deployment in prop that the delivery is about. `null` when there is none.
     deployment_id: Option<DeploymentId>,
-    /// When it first came.
+    /// When prop first received the delivery.
     received_at: Timestamp,
 }
 
@@ -84,72 +85,76 @@ pub struct Delivery {
 #[diesel(table_name = deliveries)]
 #[schema(example = json!({
     "id": "72d3162e-cc78-11e3-81ab-4c9367dc0958", "event": "ping", "action": null, "repository": "shop/checkout",
-    "subject": null, "outcome": "ignored", "detail": "GitHub asks whether prop is there: it is.",
+    "subject": null, "outcome": "ignored", "detail": "GitHub checked that the webhook works.",
     "deployment_id": null, "received_at": "2026-02-03T04:05:06.000000Z", "body": "{\"zen\": \"Keep it logically awesome.\"}"
 }))]
 pub struct DeliveryWithBody {
     #[diesel(embed)]
     #[serde(flatten)]
     delivery: Delivery,
-    /// The body, byte for byte; not of events that prop has no use for, nor of what another delivery had told.
+    /// The body as it was received. `null` when prop does not use the event, or another delivery had the
+    /// same body.
     body: Option<String>,
 }
 
-/// What a list of deliveries is ordered by.
+/// The sort key of the list of deliveries.
 type After = (Timestamp, String);
 
-/// Which deliveries.
+/// The query parameters of the list.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
-    /// Deliveries of this kind of event.
+    /// Only deliveries of this kind of event, such as `deployment_status`.
     event: Option<Line>,
-    /// Deliveries of which this came.
+    /// Only deliveries with this outcome.
     #[param(inline)]
     outcome: Option<Outcome>,
-    /// Deliveries about this deployment.
+    /// Only deliveries about the deployment with this identifier.
     #[param(inline)]
     deployment_id: Option<DeploymentId>,
-    /// How many items a page has at most.
+    /// The largest number of items on a page, from 1 to 100. 50, if absent.
     #[param(inline)]
     limit: Limit,
-    /// `next` of the page before.
+    /// `next` of the previous page. The first page, if absent.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor<After>>,
 }
 
-/// List deliveries
+/// List webhook deliveries
 ///
-/// The newest first, without their bodies.
+/// Answers a page of the deliveries that match all parameters, the newest first, without their bodies.
 #[utoipa::path(tag = "webhooks", operation_id = "list_deliveries", security(("key" = ["operate"])), params(Filter),
-    responses((status = 200, body = Page<Delivery>)))]
+    responses((status = 200, description = "A page of deliveries.", body = Page<Delivery>)))]
 #[get("/deliveries")]
 async fn list(ctx: Ctx<Operate>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &query.0)).await?;
     Reply::page(&page)
 }
 
-/// Read a delivery
+/// Read a webhook delivery
 ///
-/// With its body, as it came.
+/// Answers the delivery with its body as it was received.
 #[utoipa::path(tag = "webhooks", operation_id = "get_delivery", security(("key" = ["admin"])),
-    params(("id" = Line, Path, description = "The delivery.")), responses((status = 200, body = DeliveryWithBody)))]
+    params(("id" = Line, Path, description = "The identifier of the delivery on GitHub.")), responses((status = 200, description = "The delivery with its body.", body = DeliveryWithBody)))]
 #[get("/deliveries/{id}")]
 async fn show(ctx: Ctx<Admin>, id: web::Path<Line>) -> Result<Reply, Error> {
     let found = ctx.read(move |db| find(db, &id)).await?;
     Reply::ok(&found)
 }
 
-/// Take a webhook of GitHub
+/// Receive a GitHub webhook
 ///
-/// `ping`, `deployment`, `deployment_status`, `deployment_review` and `workflow_run`; of other events it is kept that they came. The
-/// body is signed with the secret of `github.webhook_secret`. Each delivery is done once; in which order they come does not matter.
+/// Stores a delivery of GitHub, applies it to the ledger, and answers the outcome. prop uses the events `ping`,
+/// `deployment`, `deployment_status`, `deployment_review` and `workflow_run`; it ignores others. The body
+/// must be signed with the secret in the setting `github.webhook_secret`. A repeat of a delivery is applied
+/// again only if it had failed. The order of the deliveries does not matter. Fails with 401
+/// (`invalid_signature`) when the signature does not match, and with 403 (`webhooks_off`) without a secret.
 #[utoipa::path(tag = "webhooks", operation_id = "receive_github_webhook", security(("signature" = [])),
-    request_body(content = Object, description = "What GitHub sends.", example = json!({"zen": "Keep it logically awesome.", "hook_id": 109948940})),
-    params(("X-GitHub-Delivery" = Line, Header, description = "Names the delivery."), ("X-GitHub-Event" = Line, Header, description = "What kind of event.")),
-    responses((status = 202, description = "It is kept, and `outcome` says what came of it.", body = Delivery),
-        (status = 200, description = "It came before, and had not failed; nothing was done again.", body = Delivery)))]
+    request_body(content = Object, description = "The payload of the event, as GitHub sends it.", example = json!({"zen": "Keep it logically awesome.", "hook_id": 109948940})),
+    params(("X-GitHub-Delivery" = Line, Header, description = "The identifier of the delivery, which GitHub chooses."), ("X-GitHub-Event" = Line, Header, description = "The kind of event, such as `deployment_status`.")),
+    responses((status = 202, description = "The delivery was stored; `outcome` is what prop did with it.", body = Delivery),
+        (status = 200, description = "The delivery had been received before without a failure; it was not applied again.", body = Delivery)))]
 #[post("/webhooks/github")]
 async fn receive(signed: Signed) -> Result<Reply, Error> {
     let (delivery, is_new) = signed.write(take).await?;
@@ -193,9 +198,11 @@ fn find(db: &mut Db, id: &str) -> Result<DeliveryWithBody, Error> {
     found.ok_or_else(|| Error::not_found("delivery", id))
 }
 
-/// Keeps a delivery and applies what it tells, in one transaction; says whether that was done now. What can't be applied is
-/// kept all the same, and says why: sent again, it is applied again, as what was in the way may be gone. Only when prop itself
-/// or its database is at fault GitHub hears of it, and nothing is kept.
+/// Stores a delivery and applies it, in one transaction. Returns it, and whether it was applied now.
+///
+/// A delivery that cannot be applied is stored with the reason. When GitHub sends it again, it is applied
+/// again, because the obstacle may be gone. Only an error of prop or its database is answered to GitHub as
+/// an error; then nothing is stored.
 fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, bool), Error> {
     let payload: Value = serde_json::from_str(body)
         .map_err(|cause| Error::new(Code::MalformedJson, format!("{cause}.")))?;
@@ -238,9 +245,9 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
         delivery.received_at = known.delivery.received_at;
     }
     if let Some((same, deployment)) = told_before(db, &delivery, &digest)? {
-        // Whatever is sent, however often: it is kept and read once.
+        // However often the same body is sent, it is stored and parsed only once.
         (delivery.outcome, delivery.detail, delivery.deployment_id) =
-            (Outcome::Unchanged, format!("Delivery {same} told the same."), deployment);
+            (Outcome::Unchanged, format!("Delivery {same} had the same body."), deployment);
         delivery.subject = None;
         diesel::update(deliveries::table.find(id))
             .set((&delivery, deliveries::body.eq(None::<String>)))
@@ -273,7 +280,7 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
     Ok((delivery, true))
 }
 
-/// The delivery that told the very same under another name and was understood, with the deployment that it is about.
+/// An earlier delivery with the same body that was understood, with the deployment that it is about.
 fn told_before(
     db: &mut Db,
     delivery: &Delivery,
@@ -292,8 +299,8 @@ fn told_before(
     understood.select((deliveries::id, deliveries::deployment_id)).first(db).optional()
 }
 
-/// Does the work in a savepoint: when it fails, everything of it is undone but the record of a refusal, and the transaction
-/// goes on. What prop or its database is at fault for ends the transaction.
+/// Runs the work in a savepoint. When it fails, its writes are undone, except for the events that record the
+/// failure, and the transaction goes on. An error of prop or its database ends the transaction.
 fn attempt<T>(
     db: &mut Db,
     work: impl FnOnce(&mut Db) -> Result<T, Error>,

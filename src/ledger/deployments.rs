@@ -1,5 +1,6 @@
-//! Deployments: a release on its way into an environment. Their rows, how they are read, and how they move;
-//! `requests` records them, `transitions` moves them.
+//! Deployments of a release to an environment: their rows and how they are read.
+//!
+//! `requests` records deployments, and `transitions` changes their state.
 
 use actix_web::{get, web};
 use diesel::prelude::*;
@@ -31,13 +32,13 @@ pub fn routes(config: &mut ServiceConfig) {
     config.service(list).service(show).service(list_events);
 }
 
-/// The source of what webhooks tell.
+/// The source of deployments that GitHub webhooks report.
 pub const GITHUB: &str = "github";
 
-/// Among so many of a place's latest deployments one is looked for that belongs to a run.
+/// How many of the latest deployments of a place are searched for one of a pipeline run.
 const LATEST: i64 = 20;
 
-/// A release on its way into an environment, or there, or gone from there.
+/// A deployment of a release to an environment, from the request to the end.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = deployments, treat_none_as_default_value = false, treat_none_as_null = true)]
 #[schema(example = json!({
@@ -49,57 +50,59 @@ const LATEST: i64 = 20;
     "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1, "ungated": false, "expires_at": null, "recorded_by": "pipeline"
 }))]
 pub struct Deployment {
-    /// Its identifier.
+    /// The identifier of the deployment.
     pub id: DeploymentId,
-    /// What is deployed.
+    /// The slug of the service that is deployed.
     pub service: String,
-    /// Where to.
+    /// The slug of the environment that it is deployed to.
     pub environment: String,
-    /// Which release.
+    /// The identifier of the release that is deployed.
     pub release_id: ReleaseId,
-    /// The release's version.
+    /// The version of the release.
     pub version: String,
-    /// The release's commit.
+    /// The git commit of the release. `null` while it is unknown.
     pub git_sha: Option<String>,
-    /// The release's image.
+    /// The image digest of the release. `null` while it is unknown.
     pub image_digest: Option<String>,
-    /// Where it is on its way.
+    /// The current state of the deployment.
     pub state: State,
-    /// What it is to its place.
+    /// How the release compares with what was live in the place before.
     pub kind: Kind,
-    /// The caller said that it was not planned.
+    /// Whether the caller reported the deployment as unplanned.
     pub unplanned: bool,
-    /// Who asked for it.
+    /// The name of the person or pipeline that requested the deployment.
     pub requested_by: String,
-    /// What kind of client told prop of it, as in `api`, `script`, `github`.
+    /// The kind of client that reported the deployment, such as `api`, `script` or `github`.
     pub source: String,
-    /// Its name in that source.
+    /// The identifier of the deployment in that source. `null` when the source gave none.
     pub external_id: Option<String>,
-    /// The pipeline run that does it.
+    /// The URL of the pipeline run that performs the deployment. `null` when it is unknown.
     pub run_url: Option<String>,
-    /// What was said at its latest move.
+    /// The reason of the latest state change. `null` when none was given.
     pub reason: Option<String>,
-    /// What was live in its place when it was requested, or when it started if it has; what it replaced, once it went live.
+    /// The deployment that was live in the place before this one: at the request, then at the start,
+    /// then when this one went live. `null` when nothing was live.
     pub previous_id: Option<DeploymentId>,
-    /// The deployment that this one rolls back.
+    /// The deployment that this one rolls back. `null` when this is not a rollback.
     pub rollback_of: Option<DeploymentId>,
-    /// When it was requested.
+    /// When the deployment was requested.
     pub requested_at: Timestamp,
-    /// When it started.
+    /// When the rollout started. `null` while it has not started.
     pub started_at: Option<Timestamp>,
-    /// When it succeeded, failed, or was given up.
+    /// When the deployment succeeded, failed, was cancelled or rejected, or expired. `null` until then.
     pub finished_at: Option<Timestamp>,
-    /// Grows with every change; the ETag.
+    /// The number of the current version, which each change increases. It is also the `ETag`.
     pub revision: i32,
-    /// It started although the gate said no.
+    /// Whether it started although the gate blocked it.
     pub ungated: bool,
-    /// Until when it may wait.
+    /// When the deployment expires if it has not started by then. `null` when it no longer waits.
     pub expires_at: Option<Timestamp>,
-    /// Who told prop of it: the name of a key.
+    /// The name of the key that recorded the deployment. `null` for deployments that were recorded
+    /// before prop stored it.
     pub recorded_by: Option<String>,
 }
 
-/// A deployment with what the gate said of it.
+/// A deployment with the decision of the gate.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
 #[diesel(table_name = deployments, treat_none_as_default_value = false)]
 #[schema(example = json!({
@@ -113,17 +116,18 @@ pub struct Deployment {
     "decision": {"allowed": true, "reasons": [], "evaluated_at": "2026-02-03T04:05:06.000000Z", "facts": {"step": "start", "requested_by": "pipeline"}}
 }))]
 pub struct DeploymentWithDecision {
-    #[allow(missing_docs, reason = "a comment here would end up in the OpenAPI document")]
+    /// The deployment itself.
     #[diesel(embed)]
     #[serde(flatten)]
     pub deployment: Deployment,
-    /// What the gate decided when it was recorded, or when it started if it has; and the facts that it knew.
+    /// The decision of the gate with the facts that it used: at the start of the deployment, or, before
+    /// that, at its request. `null` for deployments that were recorded before prop stored it.
     #[schema(value_type = Option<Object>)]
     pub decision: Option<Json<Value>>,
 }
 
 impl Deployment {
-    /// What its events are about.
+    /// The subject of the deployment's events.
     pub fn about(&self) -> About<'_> {
         About {
             entity: Entity::Deployment,
@@ -133,12 +137,13 @@ impl Deployment {
         }
     }
 
-    /// Where it is read.
+    /// The path of the deployment in the API.
     pub fn path(&self) -> String {
         format!("/v1/deployments/{}", self.id)
     }
 
-    /// What its start asks the gate. The incident that it fixes, if any, is linked to it by then.
+    /// The question to the gate for the start. An incident that the deployment fixes is already
+    /// linked to it, so `fixes` is empty.
     pub fn asks_to_start(&self) -> Asked<'_> {
         Asked {
             step: Step::Start,
@@ -150,7 +155,8 @@ impl Deployment {
         }
     }
 
-    /// Whether this person asked for it, or told prop of it. Logins are compared as GitHub does it, in any case.
+    /// Whether this person requested or recorded the deployment. As on GitHub, the case of logins does
+    /// not matter.
     pub fn belongs_to(&self, person: &str) -> bool {
         [Some(&self.requested_by), self.recorded_by.as_ref()]
             .into_iter()
@@ -158,7 +164,7 @@ impl Deployment {
             .any(|name| name.eq_ignore_ascii_case(person))
     }
 
-    /// Whether it has waited longer than it may.
+    /// Whether it is still waiting although it should have expired.
     pub fn is_overdue(&self) -> bool {
         self.is_overdue_at(Timestamp::now())
     }
@@ -169,38 +175,38 @@ impl Deployment {
     }
 }
 
-/// What a list of deployments is ordered by.
+/// The sort key of the list of deployments.
 type After = (Timestamp, DeploymentId);
 
-/// Which deployments.
+/// The query parameters of the list.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
-    /// Deployments of this service.
+    /// Only deployments of this service.
     service: Option<Slug>,
-    /// Deployments into this environment.
+    /// Only deployments to this environment.
     environment: Option<Slug>,
-    /// Deployments in this state.
+    /// Only deployments that are in this state now.
     #[param(inline)]
     state: Option<State>,
-    /// Requested at this time or later.
+    /// Only deployments that were requested at this time or later.
     since: Option<Timestamp>,
-    /// Requested before this time.
+    /// Only deployments that were requested before this time.
     until: Option<Timestamp>,
-    /// How many items a page has at most.
+    /// The largest number of items on a page, from 1 to 100. 50, if absent.
     #[param(inline)]
     limit: Limit,
-    /// `next` of the page before.
+    /// `next` of the previous page. The first page, if absent.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor<After>>,
 }
 
 /// List deployments
 ///
-/// The newest first.
+/// Answers a page of the deployments that match all parameters. The latest request comes first.
 #[utoipa::path(tag = "deployments", operation_id = "list_deployments", security(("key" = ["read"])), params(Filter),
-    responses((status = 200, body = Page<Deployment>)))]
+    responses((status = 200, description = "A page of deployments.", body = Page<Deployment>)))]
 #[get("/deployments")]
 async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
     if query.0.state == Some(State::Expired) {
@@ -216,8 +222,10 @@ async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
 }
 
 /// Read a deployment
+///
+/// Answers the deployment with the decision of the gate.
 #[utoipa::path(tag = "deployments", operation_id = "get_deployment", security(("key" = ["read"])),
-    params(("id" = DeploymentId, Path, description = "The deployment.")), responses((status = 200, body = DeploymentWithDecision, headers(("ETag" = String)))))]
+    params(("id" = DeploymentId, Path, description = "The identifier of the deployment.")), responses((status = 200, description = "The deployment with the decision of the gate.", body = DeploymentWithDecision, headers(("ETag" = String)))))]
 #[get("/deployments/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<DeploymentId>) -> Result<Reply, Error> {
     let id = *id;
@@ -226,11 +234,11 @@ async fn show(ctx: Ctx<Read>, id: web::Path<DeploymentId>) -> Result<Reply, Erro
     Ok(Reply::ok(&found)?.at_revision(found.deployment.revision))
 }
 
-/// List a deployment's events
+/// List the events of a deployment
 ///
-/// The newest first.
+/// Answers a page of the deployment's events, the newest first.
 #[utoipa::path(tag = "deployments", operation_id = "list_deployment_events", security(("key" = ["read"])),
-    params(("id" = DeploymentId, Path, description = "The deployment."), events::Paging), responses((status = 200, body = Page<Event>)))]
+    params(("id" = DeploymentId, Path, description = "The identifier of the deployment."), events::Paging), responses((status = 200, description = "A page of events.", body = Page<Event>)))]
 #[get("/deployments/{id}/events")]
 async fn list_events(
     ctx: Ctx<Read>,
@@ -239,7 +247,7 @@ async fn list_events(
 ) -> Result<Reply, Error> {
     let (id, is_first) = (*id, query.0.is_first());
     let page = ctx.read(move |db| events::of(db, Entity::Deployment, id, &query.0)).await?;
-    // Each deployment has an event from its beginning on.
+    // Every deployment has at least one event, so an empty first page means that there is none.
     if page.items.is_empty() && is_first {
         return Err(Error::not_found("deployment", id));
     }
@@ -279,7 +287,10 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Deployment>, Error> {
     }))
 }
 
-/// The deployment with this id, or 404.
+/// Loads the deployment with this id.
+///
+/// # Errors
+/// `not_found` when there is none.
 pub fn find(db: &mut Db, id: DeploymentId) -> Result<DeploymentWithDecision, Error> {
     let found = deployments::table
         .find(id)
@@ -289,8 +300,9 @@ pub fn find(db: &mut Db, id: DeploymentId) -> Result<DeploymentWithDecision, Err
     found.ok_or_else(|| Error::not_found("deployment", id))
 }
 
-/// Reads deployments; where one has waited longer than it may, it expires first. So no job needs to run in the background,
-/// and any number of processes may look.
+/// Reads deployments. If one of them should have expired, expires it and reads again.
+///
+/// So expiry needs no background job, and any number of processes may read at the same time.
 pub async fn settled<S: Requires, T: Send + 'static>(
     ctx: &Ctx<S>,
     read: impl FnMut(&mut Db) -> Result<T, Error> + Send + Clone + 'static,
@@ -304,7 +316,7 @@ pub async fn settled<S: Requires, T: Send + 'static>(
     ctx.read(read).await
 }
 
-/// Lets every deployment expire that has waited longer than it may.
+/// Expires all deployments that have waited too long.
 fn expire_overdue(db: &mut Db, now: Timestamp) -> Result<(), Error> {
     let is_waiting = deployments::state
         .eq(State::AwaitingApproval.word())
@@ -323,7 +335,7 @@ fn expire_overdue(db: &mut Db, now: Timestamp) -> Result<(), Error> {
     Ok(())
 }
 
-/// The deployment, expired if it has waited longer than it may. In its place's lock.
+/// Expires the deployment if it has waited too long, and returns it. The service must be locked.
 pub fn expire(db: &mut Db, deployment: Deployment, now: Timestamp) -> Result<Deployment, Error> {
     if !deployment.is_overdue_at(now) {
         return Ok(deployment);
@@ -332,7 +344,7 @@ pub fn expire(db: &mut Db, deployment: Deployment, now: Timestamp) -> Result<Dep
     advance(db, &prop, deployment, State::Expired, now, None)
 }
 
-/// The deployment that a source names so.
+/// The deployment with this external id in this source.
 pub fn find_external(
     db: &mut Db,
     source: &str,
@@ -345,7 +357,7 @@ pub fn find_external(
     Ok(named.select(DeploymentWithDecision::as_select()).first(db).optional()?)
 }
 
-/// What is live in a place.
+/// The deployment that is live in a place.
 pub fn live_in(db: &mut Db, service: &str, environment: &str) -> QueryResult<Option<Deployment>> {
     let here = deployments::table
         .filter(deployments::service.eq(service))
@@ -356,7 +368,7 @@ pub fn live_in(db: &mut Db, service: &str, environment: &str) -> QueryResult<Opt
         .optional()
 }
 
-/// The deployments of a run in a place, among its latest; the newest first.
+/// The deployments of a pipeline run among the latest ones of a place, the newest first.
 pub fn of_run(
     db: &mut Db,
     service: &str,
@@ -377,8 +389,10 @@ pub fn of_run(
         .collect())
 }
 
-/// The deployment that a webhook told of before, for what now says itself that it deploys: the same run, on its way to the
-/// same place. One rollout is one deployment, and who does it knows it best.
+/// The unfinished deployment that a webhook has reported for the same run and place.
+///
+/// A script that reports its own deployment takes it over: one rollout is one deployment, and the
+/// script knows most about it.
 pub fn find_witnessed(
     db: &mut Db,
     service: &str,
@@ -390,7 +404,7 @@ pub fn find_witnessed(
     Ok(same_run.filter(|known| known.source == GITHUB).find(|known| !known.state.is_finished()))
 }
 
-/// What runs in a place.
+/// The deployment that is being rolled out in a place.
 pub fn running_in(
     db: &mut Db,
     service: &str,
@@ -405,7 +419,8 @@ pub fn running_in(
         .optional()
 }
 
-/// The latest other release that was live in the place of `live` until another success took over.
+/// The latest deployment of another release that was live in the place of `live` and was replaced by
+/// a success, not rolled back.
 pub fn previous_good(db: &mut Db, live: &Deployment) -> QueryResult<Option<Deployment>> {
     deployments::table
         .filter(deployments::service.eq(&live.service))
@@ -418,8 +433,13 @@ pub fn previous_good(db: &mut Db, live: &Deployment) -> QueryResult<Option<Deplo
         .optional()
 }
 
-/// Makes a move that happened at `at`, and writes down that it was made. Every change of state goes through here, but for what
-/// `requests` adopts and `transitions::correct` sets right.
+/// Changes the state of a deployment as of `at`, and records the event.
+///
+/// All state changes go through this function, except for a deployment that `requests` takes over
+/// and the corrections of `transitions::correct`.
+///
+/// # Errors
+/// An internal error when the ledger may not make this change.
 pub fn advance(
     db: &mut Db,
     actor: &Actor,
@@ -459,8 +479,10 @@ pub fn advance(
     Ok(deployment)
 }
 
-/// A line for each deployment that ran and ended, for dashboards that count log lines. It is written before the
-/// transaction is kept: one that is then lost leaves a line too many, never one too few.
+/// Writes a log line for a deployment that ran and ended, for dashboards that count log lines.
+///
+/// The line is written before the commit. If the commit fails, there is a line too many, but never a
+/// line too few.
 pub fn log_outcome(deployment: &Deployment) {
     log::info!(
         target: "deployment",
@@ -475,7 +497,7 @@ pub fn log_outcome(deployment: &Deployment) {
     );
 }
 
-/// The deployments of a release that await approval in an environment.
+/// The deployments of a release that wait for approval in an environment.
 pub fn awaiting(
     db: &mut Db,
     release: ReleaseId,
@@ -491,16 +513,16 @@ pub fn awaiting(
 }
 
 text_enum! {
-    /// What a deployment is to an incident.
+    /// The role of a deployment in an incident.
     Role {
-        /// It broke it.
+        /// The deployment caused the incident.
         CausedBy = "caused_by",
-        /// It mended it.
+        /// The deployment fixed the incident.
         FixedBy = "fixed_by",
     }
 }
 
-/// Links a deployment to an incident; twice is once.
+/// Links a deployment to an incident. Linking it again has no effect.
 pub fn link(
     db: &mut Db,
     incident: IncidentId,

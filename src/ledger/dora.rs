@@ -1,4 +1,4 @@
-//! DORA's five measures, from what the ledger knows.
+//! The five DORA measures, computed from the ledger.
 
 use actix_web::get;
 use diesel::prelude::*;
@@ -29,36 +29,37 @@ pub fn routes(config: &mut ServiceConfig) {
     config.service(show);
 }
 
-/// The window that is measured when none is said.
+/// The length of the window when the caller does not give one.
 const DEFAULT: SignedDuration = SignedDuration::from_hours(90 * 24);
 
-/// What is measured.
+/// The query parameters of the measures.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 pub struct Question {
-    /// Deployments of this service; of all, if not said.
+    /// Only deployments of this service. All services, if absent.
     #[param(inline)]
     service: Option<Slug>,
-    /// Deployments into this environment.
+    /// Only deployments to this environment. Cannot be used together with `tier`.
     #[param(inline)]
     environment: Option<Slug>,
-    /// Deployments into the environments of this tier, if no environment is said; `production`, if neither is.
+    /// Only deployments to environments of this tier. `production`, if this and `environment` are absent.
     #[param(inline)]
     tier: Option<Tier>,
-    /// Finished at this time or later; 90 days before `until`, if not said. At most 366 days before it.
+    /// The start of the window: deployments that finished at this time or later. 90 days before `until`, if
+    /// absent; at most 366 days before it.
     since: Option<Timestamp>,
-    /// Finished before this time; now, if not said or later.
+    /// The end of the window: deployments that finished before this time. Now, if absent or later.
     until: Option<Timestamp>,
-    /// What the series is made of; days up to 35 of them, else weeks, if not said.
+    /// The length of the intervals of `series`. If absent, days for a window of up to 35 days, else weeks.
     #[param(inline)]
     bucket: Option<Step>,
-    /// How many deployments each measure names at most.
+    /// The largest number of deployments that each measure lists, from 1 to 100. 50, if absent.
     #[param(inline)]
     limit: Limit,
 }
 
-/// The measures of a window.
+/// The DORA measures of a time window.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "service": "checkout", "environments": ["production"], "since": "2026-02-02T00:00:00.000000Z", "until": "2026-02-04T00:00:00.000000Z",
@@ -89,13 +90,13 @@ pub struct Question {
             "rework": 1, "lead_time_p50_seconds": 4020, "recovery_p50_seconds": 3600}]}
 }))]
 pub struct DoraMeasures {
-    /// The service that was measured; `null` for all.
+    /// The slug of the service that was measured. `null` for all services.
     service: Option<String>,
-    /// The environments that were measured.
+    /// The slugs of the environments that were measured.
     environments: Vec<String>,
-    /// From this time.
+    /// The start of the window, which is inside the window.
     since: Timestamp,
-    /// To before this one.
+    /// The end of the window, which is outside the window.
     until: Timestamp,
     #[serde(flatten)]
     measures: Measures,
@@ -103,11 +104,12 @@ pub struct DoraMeasures {
 
 /// Measure software delivery
 ///
-/// DORA's five measures of what finished in a half-open window of time: each with how many it is of (`n`), what was left out and
-/// why, and the newest deployments behind it. For more of them than `limit`, ask for one service or a shorter window.
-/// `docs/dora.md` defines every figure.
+/// Answers the five DORA measures of the deployments that finished in a time window. Each measure has the number
+/// of items it is based on (`n`), what was left out and why, and the newest deployments behind it, at most `limit`
+/// of them. To see more, ask for one service or a shorter window. `docs/dora.md` defines every figure. Fails with
+/// 400 (`invalid_window`) when the window is empty or longer than 366 days.
 #[utoipa::path(tag = "metrics", operation_id = "get_dora_metrics", security(("key" = ["read"])), params(Question),
-    responses((status = 200, body = DoraMeasures, headers(("ETag" = String))),
+    responses((status = 200, description = "The measures of the window.", body = DoraMeasures, headers(("ETag" = String))),
         (status = 404, description = "The service or the environment does not exist.")))]
 #[get("/metrics/dora")]
 async fn show(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
@@ -122,7 +124,7 @@ impl Question {
             return Err(Error::field(
                 Code::InvalidQuery,
                 "tier",
-                "is given beside an environment; one of them is enough",
+                "cannot be used together with `environment`",
             ));
         }
         let until = self.until.map_or(now, |until| until.min(now));
@@ -131,18 +133,22 @@ impl Question {
         if since >= until {
             return invalid(
                 "since",
-                "is not before the end of the window, which is `until`, and now at the latest",
+                "must be before the end of the window, which is `until` or now, whichever is earlier",
             );
         }
         if until.since(since) > dora::LONGEST {
-            return invalid("since", "is more than 366 days before the end of the window");
+            return invalid("since", "must be at most 366 days before the end of the window");
         }
         Ok(Window { since: since.into(), until: until.into() })
     }
 }
 
-/// Three queries whatever the size of the history: the environments, what finished in them in the window and around it, and the
-/// incidents linked to it. One more to tell a service without deployments from none.
+/// Computes the measures with three queries, whatever the length of the history: the environments, the
+/// deployments that finished in and around the window, and the incidents linked to them. A service without
+/// deployments needs one more query, which checks that it exists.
+///
+/// # Errors
+/// `invalid_window`, `invalid_query`, or `not_found` for the service or environment.
 pub fn measure(db: &mut Db, question: &Question) -> Result<DoraMeasures, Error> {
     let window = question.window(Timestamp::now())?;
     let environments = environments_of(db, question)?;
@@ -180,7 +186,7 @@ fn environments_of(db: &mut Db, question: &Question) -> Result<Vec<String>, Erro
     }
 }
 
-/// What is looked at.
+/// The part of the ledger that is measured.
 struct Seen {
     service: Option<String>,
     environments: Vec<String>,
@@ -199,7 +205,7 @@ struct Finished {
     finished_at: Option<Timestamp>,
 }
 
-/// What a release delivers: its list of commits, and its own.
+/// The commits of a release: its list, and the one it was built from.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = releases)]
 struct Delivers {
@@ -208,7 +214,7 @@ struct Delivers {
     committed_at: Option<Timestamp>,
 }
 
-/// A deployment that caused or mended an incident.
+/// The link of a deployment to an incident that it caused or fixed.
 type Linked = (IncidentId, Option<Timestamp>, Role, DeploymentId, State, Option<Timestamp>);
 
 impl Seen {
@@ -220,7 +226,8 @@ impl Seen {
         Timestamp::from(self.window.until).plus(dora::AROUND)
     }
 
-    /// What finished, in the order of time. What was delivered is asked only of what can have been the first to deliver it.
+    /// The deployments that finished, in the order of time. Commits are loaded only for normal deployments and
+    /// hotfixes: only these can be the first to deliver a commit.
     fn deployments(&self, db: &mut Db) -> Result<Vec<dora::Deployment>, Error> {
         let is_change =
             deployments::kind.eq(Kind::Normal.word()).or(deployments::kind.eq(Kind::Hotfix.word()));
@@ -257,7 +264,8 @@ impl Seen {
         Ok(rows.into_iter().filter_map(deployment).collect())
     }
 
-    /// The incidents that any of it caused or mended, each with all that caused or mended it.
+    /// The incidents that any of the deployments caused or fixed, each with all deployments that caused or
+    /// fixed it.
     fn incidents(&self, db: &mut Db) -> Result<Vec<Incident>, Error> {
         let finished = diesel::alias!(deployments as finished);
         let links = diesel::alias!(incident_deployments as links);

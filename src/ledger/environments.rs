@@ -1,4 +1,4 @@
-//! Environments: where services are deployed to, and what they ask of a release.
+//! Environments: where services are deployed to, with the rules that the gate applies there.
 
 use actix_web::{get, patch, post, web};
 use diesel::prelude::*;
@@ -28,21 +28,21 @@ pub fn routes(config: &mut ServiceConfig) {
 }
 
 text_enum! {
-    /// How serious an environment is.
+    /// The purpose of an environment.
     Tier {
-        /// For one's own work.
+        /// For the work of developers.
         Development = "development",
-        /// For automated tests.
+        /// For automated and manual tests.
         Testing = "testing",
-        /// Like production, without its users.
+        /// A copy of production without its users.
         Staging = "staging",
-        /// With users.
+        /// For the real users. Releases need an image digest here.
         Production = "production",
     }
 }
 
 impl Tier {
-    /// What an environment is taken for that was named but not described.
+    /// Guesses the tier of an environment from its slug, when nothing else is known about it.
     fn guess(slug: &str) -> Self {
         let named = |words: &[&str]| slug.split('-').any(|part| words.contains(&part));
         match slug {
@@ -54,7 +54,7 @@ impl Tier {
     }
 }
 
-/// A place where services run.
+/// An environment: where services run, with the rules for deployments to it.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
 #[diesel(table_name = environments, treat_none_as_default_value = false)]
 #[schema(example = json!({
@@ -63,31 +63,33 @@ impl Tier {
     "created_at": "2026-02-03T04:05:06.000000Z", "updated_at": "2026-02-03T04:05:06.000000Z", "revision": 1
 }))]
 pub struct Environment {
-    /// Its name in paths; never changes.
+    /// The name of the environment in URLs. It is unique and never changes.
     pub slug: String,
-    /// Its name for people.
+    /// The name of the environment for people.
     pub name: String,
-    /// How serious it is.
+    /// The purpose of the environment.
     pub tier: Tier,
-    /// How many people must approve a release before it may start here.
+    /// How many people must approve a release before its deployment may start here, 0 to 10.
     pub required_approvals: i32,
-    /// Whether who asks for a deployment may approve it too.
+    /// Whether the approval of the person who requested the deployment counts.
     pub allow_self_approval: bool,
-    /// For how many hours an approval holds, and a deployment may wait for one or for its start.
+    /// For how many hours an approval is valid, and a deployment may wait for approvals or for its
+    /// start.
     pub approval_ttl_hours: i32,
     /// Whether a release must have passed a scan.
     pub require_scan: bool,
-    /// The environment where a release must have succeeded before.
+    /// The slug of the environment where a release must have succeeded first. `null` when there is no
+    /// such condition.
     pub predecessor: Option<String>,
-    /// How many minutes ago at least.
+    /// How many minutes must have passed since the release succeeded in `predecessor`.
     pub soak_minutes: i32,
-    /// Whether a rollback needs approval too.
+    /// Whether rollbacks need approvals too.
     pub rollback_needs_approval: bool,
-    /// When it was recorded.
+    /// When the environment was recorded in prop.
     pub created_at: Timestamp,
-    /// When it was last changed.
+    /// When the environment was last changed in prop.
     pub updated_at: Timestamp,
-    /// Grows with every change; the ETag.
+    /// The number of the current version, which each change increases. It is also the `ETag`.
     pub revision: i32,
 }
 
@@ -101,7 +103,7 @@ impl Environment {
         }
     }
 
-    /// An environment that was named, but not described: it asks nothing.
+    /// An environment of which only the slug is known. It has no rules.
     pub fn named(slug: &Slug, now: Timestamp) -> Self {
         let new = NewEnvironment {
             slug: slug.clone(),
@@ -136,12 +138,12 @@ impl Environment {
         }
     }
 
-    /// How long an approval holds, and a deployment may wait.
+    /// How long an approval is valid, and how long a deployment may wait.
     pub fn approval_ttl(&self) -> SignedDuration {
         SignedDuration::from_hours(self.approval_ttl_hours.into())
     }
 
-    /// What the gate needs to know of it.
+    /// The rules of the environment for the gate.
     pub fn policy(&self) -> Policy {
         Policy {
             environment: self.slug.clone(),
@@ -160,69 +162,86 @@ impl Environment {
     }
 }
 
-/// Three days: over a weekend.
+/// The default of `approval_ttl_hours`: three days, so that an approval survives a weekend.
 const DEFAULT_TTL_HOURS: i32 = 72;
 
-/// An environment to record.
+/// An environment to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"slug": "production", "tier": "production", "required_approvals": 1, "require_scan": true, "predecessor": "staging", "soak_minutes": 60}))]
 pub struct NewEnvironment {
+    /// The name of the environment in URLs. It must be unique and cannot be changed later.
     slug: Slug,
-    /// Its name for people; the slug, if not said.
+    /// The name of the environment for people. The slug, if absent or `null`.
     name: Option<Line>,
+    /// The purpose of the environment.
     tier: Tier,
-    /// How many people must approve a release before it may start here.
+    /// How many people must approve a release before its deployment may start here. 0, if absent or
+    /// `null`.
     #[schema(inline)]
     required_approvals: Option<Whole<0, 10>>,
-    /// Whether who asks for a deployment may approve it too.
+    /// Whether the approval of the person who requested the deployment counts. It does not, if absent.
     #[serde(default)]
     allow_self_approval: bool,
-    /// For how many hours an approval holds, and a deployment may wait for one or for its start; 72, if not said.
+    /// For how many hours an approval is valid, and a deployment may wait for approvals or for its
+    /// start. 72, if absent or `null`.
     #[schema(inline)]
     approval_ttl_hours: Option<Whole<1, 8760>>,
-    /// Whether a release must have passed a scan.
+    /// Whether a release must have passed a scan. It need not, if absent.
     #[serde(default)]
     require_scan: bool,
-    /// The environment where a release must have succeeded before.
+    /// The slug of the environment where a release must have succeeded first. No such condition, if
+    /// absent or `null`.
     predecessor: Option<Slug>,
-    /// How many minutes ago at least.
+    /// How many minutes must have passed since the release succeeded in `predecessor`. 0, if absent or
+    /// `null`.
     #[schema(inline)]
     soak_minutes: Option<Whole<0, 43200>>,
-    /// Whether a rollback needs approval too.
+    /// Whether rollbacks need approvals too. They do not, if absent.
     #[serde(default)]
     rollback_needs_approval: bool,
 }
 
-/// What to change of an environment; what is absent stays.
+/// A change of an environment. Fields that are absent stay as they are.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"required_approvals": 2, "predecessor": null}))]
 pub struct EnvironmentPatch {
+    /// The new name for people.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     name: Option<Line>,
+    /// The new purpose of the environment.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     tier: Option<Tier>,
+    /// How many people must approve a release before its deployment may start here.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, inline)]
     required_approvals: Option<Whole<0, 10>>,
+    /// Whether the approval of the person who requested the deployment counts.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     allow_self_approval: Option<bool>,
+    /// For how many hours an approval is valid, and a deployment may wait for approvals or for its
+    /// start. Existing approvals and deployments keep their times.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, inline)]
     approval_ttl_hours: Option<Whole<1, 8760>>,
+    /// Whether a release must have passed a scan.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     require_scan: Option<bool>,
+    /// The slug of the environment where a release must have succeeded first; `null` removes the
+    /// condition.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Slug>)]
     predecessor: Option<Option<Slug>>,
+    /// How many minutes must have passed since the release succeeded in `predecessor`.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false, inline)]
     soak_minutes: Option<Whole<0, 43200>>,
+    /// Whether rollbacks need approvals too.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     rollback_needs_approval: Option<bool>,
@@ -251,33 +270,36 @@ struct Changes {
     rollback_needs_approval: Option<bool>,
 }
 
-/// Which page.
+/// The query parameters of the list.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
-    /// How many items a page has at most.
+    /// The largest number of items on a page, from 1 to 100. 50, if absent.
     #[param(inline)]
     limit: Limit,
-    /// `next` of the page before.
+    /// `next` of the previous page. The first page, if absent.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor<Slug>>,
 }
 
 /// List environments
 ///
-/// By slug.
+/// Answers a page of all environments, in the order of their slugs.
 #[utoipa::path(tag = "environments", operation_id = "list_environments", security(("key" = ["read"])), params(Filter),
-    responses((status = 200, body = Page<Environment>)))]
+    responses((status = 200, description = "A page of environments.", body = Page<Environment>)))]
 #[get("/environments")]
 async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &query.0)).await?;
     Reply::page(&page)
 }
 
-/// Record an environment
+/// Create an environment
+///
+/// Records an environment with its rules and answers it. Fails with 409 (`already_exists`) when the
+/// slug is taken, and with 422 when `predecessor` does not exist or would close a cycle.
 #[utoipa::path(tag = "environments", operation_id = "create_environment", security(("key" = ["operate"])), request_body = NewEnvironment,
-    responses((status = 201, body = Environment, headers(("Location" = String), ("ETag" = String)))))]
+    responses((status = 201, description = "The environment that was created.", body = Environment, headers(("Location" = String), ("ETag" = String)))))]
 #[post("/environments")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewEnvironment>) -> Result<Reply, Error> {
     ctx.post(move |db, actor| {
@@ -288,8 +310,10 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewEnvironment>) -> Result<Reply, 
 }
 
 /// Read an environment
+///
+/// Answers the environment with this slug and its rules.
 #[utoipa::path(tag = "environments", operation_id = "get_environment", security(("key" = ["read"])),
-    params(("slug" = Slug, Path, description = "The environment.")), responses((status = 200, body = Environment, headers(("ETag" = String)))))]
+    params(("slug" = Slug, Path, description = "The slug of the environment.")), responses((status = 200, description = "The environment with this slug.", body = Environment, headers(("ETag" = String)))))]
 #[get("/environments/{slug}")]
 async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
     let environment = ctx.read(move |db| find(db, &slug)).await?;
@@ -297,8 +321,12 @@ async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
 }
 
 /// Change an environment
+///
+/// Sets the fields in the body and answers the environment. The gate uses the new rules at once. A
+/// repeat sets the same values again. With `If-Match`, it fails with 412 when somebody else has
+/// changed the environment since you read it.
 #[utoipa::path(tag = "environments", operation_id = "update_environment", security(("key" = ["operate"])), request_body = EnvironmentPatch,
-    params(("slug" = Slug, Path, description = "The environment.")), responses((status = 200, body = Environment, headers(("ETag" = String)))))]
+    params(("slug" = Slug, Path, description = "The slug of the environment.")), responses((status = 200, description = "The environment after the change.", body = Environment, headers(("ETag" = String)))))]
 #[patch("/environments/{slug}")]
 async fn change(
     ctx: Ctx<Operate>,
@@ -361,7 +389,8 @@ fn find_locked(db: &mut Db, slug: &str) -> Result<Environment, Error> {
     or_unknown(db, found, slug)
 }
 
-/// Records an environment that another resource named. One that somebody else recorded in the meantime stays as it is.
+/// Records an environment that another request named. An environment that another transaction has
+/// created in the meantime stays as it is.
 pub fn ensure(db: &mut Db, actor: &Actor, environment: &Environment) -> Result<(), Error> {
     let inserted = each_backend!(db, |c| diesel::insert_into(environments::table)
         .values(environment)
@@ -380,18 +409,19 @@ fn insert(db: &mut Db, actor: &Actor, new: NewEnvironment) -> Result<Environment
     or_conflict(inserted, || {
         Error::new(
             Code::AlreadyExists,
-            format!("There is an environment {} already.", environment.slug),
+            format!("The environment {} already exists.", environment.slug),
         )
     })?;
     events::record(db, actor, &environment.about(), "created", &environment)?;
     Ok(environment)
 }
 
-/// What comes before an environment must exist, and not come after it.
+/// Checks that the predecessor of an environment exists, and that the environment is not one of its
+/// own predecessors.
 fn check_predecessor(db: &mut Db, slug: &str, predecessor: Option<&str>) -> Result<(), Error> {
     let Some(predecessor) = predecessor else { return Ok(()) };
     if let Db::Pg(connection) = db {
-        // Two changes at once, each right by itself, could close a circle.
+        // Two changes at the same time could close a cycle, although each one alone is valid.
         diesel::sql_query("LOCK TABLE environments IN SHARE ROW EXCLUSIVE MODE")
             .execute(connection)?;
     }
@@ -407,7 +437,7 @@ fn check_predecessor(db: &mut Db, slug: &str, predecessor: Option<&str>) -> Resu
             return Err(Error::field(
                 Code::PredecessorCircle,
                 "/predecessor",
-                format!("this makes a circle: {}", path.join(" -> ")),
+                format!("this would make a cycle: {}", path.join(" -> ")),
             ));
         }
         path.push(environment);

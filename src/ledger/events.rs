@@ -1,4 +1,4 @@
-//! The history: append-only, written in the transaction that made it happen.
+//! The history: append-only events. Each event is written in the transaction of the change it records.
 
 use actix_web::get;
 use diesel::prelude::*;
@@ -24,30 +24,30 @@ pub fn routes(config: &mut ServiceConfig) {
 }
 
 text_enum! {
-    /// What something happened to.
+    /// The kind of resource that an event is about.
     Entity {
-        /// A service.
+        /// A service was created or changed.
         Service = "service",
-        /// An environment.
+        /// An environment was created or changed.
         Environment = "environment",
-        /// A release.
+        /// A release was recorded, completed or scanned.
         Release = "release",
-        /// A deployment.
+        /// A deployment was recorded, or its state has changed.
         Deployment = "deployment",
-        /// An approval, or a rejection.
+        /// A release was approved or rejected.
         Approval = "approval",
-        /// A freeze, or an override of one.
+        /// A freeze was created, changed, ended or overridden.
         Freeze = "freeze",
-        /// An incident.
+        /// An incident was opened, changed or resolved.
         Incident = "incident",
-        /// The gate of a place: an attempt that it blocked. Its id is `service/environment`.
+        /// The gate has blocked a deployment. The entity id is `service/environment`.
         Gate = "gate",
-        /// A key.
+        /// An API key was created or revoked.
         Key = "key",
     }
 }
 
-/// Something that happened.
+/// An event: one entry of the history.
 #[derive(Debug, Serialize, ToSchema, Queryable, Selectable)]
 #[diesel(table_name = events)]
 #[schema(example = json!({
@@ -56,40 +56,40 @@ text_enum! {
     "payload": {"from": "running", "to": "succeeded", "reason": null}
 }))]
 pub struct Event {
-    /// Grows with every event.
+    /// The number of the event, which increases with every event.
     seq: i64,
-    /// When.
+    /// When the event was recorded.
     at: Timestamp,
-    /// The name of the key that did it, or `prop` itself.
+    /// Who caused the event: the name of a key, `github:` and a login for a webhook, or `prop` itself.
     actor: String,
-    /// What happened, as in `deployment.started`.
+    /// What happened: the kind of resource and a verb, such as `deployment.started`.
     action: String,
-    /// What it happened to.
+    /// The kind of resource that the event is about.
     entity: Entity,
-    /// Which one: its id, or its slug.
+    /// The identifier or slug of that resource.
     entity_id: String,
-    /// The service it belongs to, if any.
+    /// The slug of the service that the resource belongs to. `null` when it belongs to none.
     service: Option<String>,
-    /// The environment it belongs to, if any.
+    /// The slug of the environment that the resource belongs to. `null` when it belongs to none.
     environment: Option<String>,
-    /// What changed.
+    /// What has changed, as an object that depends on `action`.
     #[schema(value_type = Object)]
     payload: Json<Value>,
 }
 
-/// What an event is about.
+/// The resource that an event is about.
 pub struct About<'a> {
-    /// What kind of thing.
+    /// The kind of resource.
     pub entity: Entity,
-    /// Which one.
+    /// Its identifier or slug.
     pub id: &'a dyn std::fmt::Display,
-    /// The service it belongs to.
+    /// The slug of the service that it belongs to, if any.
     pub service: Option<&'a str>,
-    /// The environment it belongs to.
+    /// The slug of the environment that it belongs to, if any.
     pub environment: Option<&'a str>,
 }
 
-/// Writes down what `actor` did: `verb` as in `started`, and what changed by it.
+/// Records an event: what `actor` did (`verb`, such as `started`), and what has changed (`payload`).
 pub fn record(
     db: &mut Db,
     actor: &Actor,
@@ -113,39 +113,39 @@ pub fn record(
     Ok(())
 }
 
-/// Which events.
+/// The query parameters of the list.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
-    /// Events of this kind of thing.
+    /// Only events about this kind of resource.
     entity: Option<Entity>,
-    /// Events of the thing with this id or slug.
+    /// Only events about the resource with this identifier or slug.
     entity_id: Option<Line>,
-    /// Events of this service.
+    /// Only events of this service.
     service: Option<Slug>,
-    /// Events of this environment.
+    /// Only events of this environment.
     environment: Option<Slug>,
-    /// What this actor did.
+    /// Only events that this actor caused.
     actor: Option<Line>,
-    /// What happened in this way, as in `deployment.started`.
+    /// Only events with this action, such as `deployment.started`.
     action: Option<Line>,
-    /// At this time or later.
+    /// Only events that were recorded at this time or later.
     since: Option<Timestamp>,
-    /// Before this time.
+    /// Only events that were recorded before this time.
     until: Option<Timestamp>,
-    /// How many items a page has at most.
+    /// The largest number of items on a page, from 1 to 100. 50, if absent.
     #[param(inline)]
     limit: Limit,
-    /// `next` of the page before.
+    /// `next` of the previous page. The first page, if absent.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor<i64>>,
 }
 
 /// List events
 ///
-/// The newest first.
-#[utoipa::path(tag = "events", operation_id = "list_events", security(("key" = ["read"])), params(Filter), responses((status = 200, body = Page<Event>)))]
+/// Answers a page of the events that match all parameters, the newest first.
+#[utoipa::path(tag = "events", operation_id = "list_events", security(("key" = ["read"])), params(Filter), responses((status = 200, description = "A page of events.", body = Page<Event>)))]
 #[get("/events")]
 async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find(db, &query.0)).await?;
@@ -185,15 +185,15 @@ fn find(db: &mut Db, filter: &Filter) -> Result<Page<Event>, Error> {
     Ok(Page::of(rows, filter.limit, |event| event.seq))
 }
 
-/// Which page of one thing's events.
+/// The query parameters of the list of one resource's events.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 pub struct Paging {
-    /// How many items a page has at most.
+    /// The largest number of items on a page, from 1 to 100. 50, if absent.
     #[param(inline)]
     limit: Limit,
-    /// `next` of the page before.
+    /// `next` of the previous page. The first page, if absent.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor<i64>>,
 }
@@ -205,7 +205,7 @@ impl Paging {
     }
 }
 
-/// A page of the events of one thing.
+/// A page of the events about one resource, the newest first.
 pub fn of(
     db: &mut Db,
     entity: Entity,

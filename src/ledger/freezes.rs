@@ -1,4 +1,4 @@
-//! Freezes: when nothing goes where; and overrides, which let one deployment through.
+//! Freezes: periods when deployments are blocked. An override lets one deployment pass a freeze.
 
 use actix_web::{get, patch, post, web};
 use diesel::prelude::*;
@@ -25,7 +25,7 @@ pub fn routes(config: &mut ServiceConfig) {
     config.service(list).service(create).service(show).service(change).service(let_through);
 }
 
-/// A time when nothing goes somewhere.
+/// A freeze: a period when deployments of a service or to an environment are blocked.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = freezes, treat_none_as_default_value = false, treat_none_as_null = true)]
 #[schema(example = json!({
@@ -35,27 +35,30 @@ pub fn routes(config: &mut ServiceConfig) {
     "created_by": "alice", "created_at": "2026-02-03T04:05:06.000000Z", "revision": 1
 }))]
 pub struct Freeze {
-    /// Its identifier.
+    /// The identifier of the freeze.
     pub id: FreezeId,
-    /// Where; everywhere, if `null`.
+    /// The slug of the environment that is frozen. `null` when the freeze covers all environments.
     environment: Option<String>,
-    /// Of what; of everything, if `null`.
+    /// The slug of the service that is frozen. `null` when the freeze covers all services.
     service: Option<String>,
-    /// Why.
+    /// Why deployments are blocked.
     pub reason: String,
+    /// When the freeze begins.
     starts_at: Timestamp,
-    /// It does not hold from then on; open-ended, if `null`.
+    /// When the freeze ends by itself. `null` when it lasts until somebody ends it.
     ends_at: Option<Timestamp>,
-    /// It holds only in this window of every week.
+    /// The window of every week in which the freeze applies. `null` when it always applies.
     #[schema(value_type = Option<WeeklyWindow>)]
     weekly: Option<Json<Weekly>>,
-    /// Whether it lets rollbacks through.
+    /// Whether rollbacks pass the freeze.
     allow_rollback: bool,
-    /// When somebody ended it.
+    /// When somebody ended the freeze. `null` while nobody has.
     ended_at: Option<Timestamp>,
+    /// The name of the key that created the freeze.
     created_by: String,
+    /// When the freeze was recorded in prop.
     created_at: Timestamp,
-    /// Grows with every change; the ETag.
+    /// The number of the current version, which each change increases. It is also the `ETag`.
     revision: i32,
 }
 
@@ -78,7 +81,7 @@ impl Freeze {
             && self.environment.as_deref().is_none_or(|covered| covered == environment)
     }
 
-    /// Whether it holds in a place now, and until when.
+    /// Until when the freeze applies to a place. `None` when it does not apply now.
     pub fn holds(&self, service: &str, environment: &str, now: Timestamp) -> Option<Until> {
         if self.ended_at.is_some() || !self.covers(service, environment) {
             return None;
@@ -89,19 +92,21 @@ impl Freeze {
     }
 }
 
-/// A window of local time that comes back every week.
+/// A window of local time on some days of every week.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"days": ["fri"], "from": "18:00", "to": "08:00", "time_zone": "Asia/Kolkata"}))]
 pub struct WeeklyWindow {
-    /// The days on which it begins; at least one.
+    /// The days of the week on which the window begins, at least one.
     #[schema(value_type = Vec<Day>, min_items = 1)]
     days: Days,
-    /// When it begins.
+    /// The local time at which the window begins.
     from: ClockTime,
-    /// When it ends: on the next day, unless it is later than `from`.
+    /// The local time at which the window ends: on the same day if it is later than `from`, else on the
+    /// next day.
     to: ClockTime,
-    /// Whose clock: an IANA time zone. Where it jumps, the freeze is the longer one.
+    /// The IANA time zone of the local times. When clocks change, the longer of the possible windows
+    /// applies.
     time_zone: Zone,
 }
 
@@ -112,7 +117,7 @@ impl<'de> Deserialize<'de> for Days {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let days = Vec::deserialize(deserializer)?;
         if days.is_empty() {
-            Err(malformed(Code::InvalidValue, "a week without a day is no window"))
+            Err(malformed(Code::InvalidValue, "the list must have at least one day"))
         } else {
             Ok(Self(days))
         }
@@ -132,46 +137,50 @@ impl TryFrom<WeeklyWindow> for Weekly {
     }
 }
 
-/// A freeze to declare.
+/// A freeze to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"environment": "production", "reason": "Quarter end", "ends_at": "2026-02-05T00:00:00Z"}))]
 pub struct NewFreeze {
-    /// Where; everywhere, if not said.
+    /// The slug of the environment to freeze. All environments, if absent or `null`.
     environment: Option<Slug>,
-    /// Of what; of everything, if not said.
+    /// The slug of the service to freeze. All services, if absent or `null`.
     service: Option<Slug>,
+    /// Why deployments are blocked, for the people who are affected.
     reason: Line,
-    /// From when on; from now on, if not said.
+    /// When the freeze begins. Now, if absent or `null`.
     starts_at: Option<Timestamp>,
-    /// Until when; until somebody ends it, if not said.
+    /// When the freeze ends by itself. If absent or `null`, it lasts until somebody ends it.
     ends_at: Option<Timestamp>,
-    /// Only in this window of every week.
+    /// The window of every week in which the freeze applies. If absent or `null`, it always applies.
     weekly: Option<WeeklyWindow>,
-    /// Whether it lets rollbacks through; it does, if not said.
+    /// Whether rollbacks pass the freeze. They do, if absent or `null`.
     allow_rollback: Option<bool>,
 }
 
-/// What to change of a freeze; what is absent stays.
+/// A change of a freeze. Fields that are absent stay as they are.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"ended": true}))]
 pub struct FreezePatch {
+    /// The new reason, for the people who are affected.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     reason: Option<Line>,
+    /// The new end. With `null`, the freeze lasts until somebody ends it.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Timestamp>)]
     ends_at: Option<Option<Timestamp>>,
+    /// Whether rollbacks pass the freeze.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     allow_rollback: Option<bool>,
-    /// Ends it now, for good.
+    /// Whether to end the freeze now. This cannot be undone.
     #[serde(default)]
     ended: bool,
 }
 
-/// A permission for one deployment to pass a freeze.
+/// An override: the permission for one deployment to pass a freeze.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
 #[diesel(table_name = freeze_overrides, treat_none_as_default_value = false)]
 #[schema(example = json!({
@@ -180,63 +189,77 @@ pub struct FreezePatch {
     "created_at": "2026-02-03T04:05:06.000000Z", "consumed_by": null
 }))]
 pub struct FreezeOverride {
+    /// The identifier of the override.
     id: OverrideId,
+    /// The identifier of the freeze that may be passed.
     freeze_id: FreezeId,
+    /// The slug of the service that may be deployed.
     service: String,
+    /// The slug of the environment that it may be deployed to.
     environment: String,
+    /// The version that may be deployed.
     version: String,
-    /// Who gave it.
+    /// The name of the key that created the override.
     actor: String,
+    /// Why the deployment may pass the freeze.
     reason: String,
+    /// When the override was recorded in prop.
     created_at: Timestamp,
-    /// The deployment that passed with it: no other one will.
+    /// The deployment that used the override; no other one can. `null` while it is unused.
     consumed_by: Option<DeploymentId>,
 }
 
-/// A permission to give.
+/// An override to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"service": "checkout", "environment": "production", "version": "1.4.3", "reason": "Card payments are down."}))]
 pub struct NewOverride {
+    /// The slug of the service that may be deployed.
     service: Slug,
+    /// The slug of the environment that it may be deployed to.
     environment: Slug,
+    /// The version that may be deployed. Its release need not be recorded yet.
     version: Version,
-    /// Why: always.
+    /// Why the deployment may pass the freeze.
     reason: Line,
 }
 
-/// What a list of freezes is ordered by.
+/// The sort key of the list of freezes.
 type After = (Timestamp, FreezeId);
 
-/// Which freezes.
+/// The query parameters of the list.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
-    /// Only those that hold or will (`true`), or only those that are over (`false`).
+    /// Only freezes that apply now or later (`true`), or only those that have ended (`false`). All freezes,
+    /// if absent.
     open: Option<bool>,
-    /// How many items a page has at most.
+    /// The largest number of items on a page, from 1 to 100. 50, if absent.
     #[param(inline)]
     limit: Limit,
-    /// `next` of the page before.
+    /// `next` of the previous page. The first page, if absent.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor<After>>,
 }
 
 /// List freezes
 ///
-/// The newest first.
+/// Answers a page of freezes, the newest first.
 #[utoipa::path(tag = "freezes", operation_id = "list_freezes", security(("key" = ["read"])), params(Filter),
-    responses((status = 200, body = Page<Freeze>)))]
+    responses((status = 200, description = "A page of freezes.", body = Page<Freeze>)))]
 #[get("/freezes")]
 async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &query.0)).await?;
     Reply::page(&page)
 }
 
-/// Declare a freeze
+/// Create a freeze
+///
+/// Blocks deployments of a service, to an environment, or of everything, and answers the freeze. Deployments
+/// that are already running continue. Fails with 404 when the service or environment does not exist.
 #[utoipa::path(tag = "freezes", operation_id = "create_freeze", security(("key" = ["operate"])), request_body = NewFreeze,
-    responses((status = 201, body = Freeze, headers(("Location" = String), ("ETag" = String))),
+    responses((status = 201, description = "The freeze that was created.", body = Freeze, headers(("Location" = String), ("ETag" = String))),
         (status = 404, description = "The service or environment does not exist.")))]
 #[post("/freezes")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewFreeze>) -> Result<Reply, Error> {
@@ -248,18 +271,24 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewFreeze>) -> Result<Reply, Error
 }
 
 /// Read a freeze
+///
+/// Answers the freeze with this identifier.
 #[utoipa::path(tag = "freezes", operation_id = "get_freeze", security(("key" = ["read"])),
-    params(("id" = FreezeId, Path, description = "The freeze.")), responses((status = 200, body = Freeze, headers(("ETag" = String)))))]
+    params(("id" = FreezeId, Path, description = "The identifier of the freeze.")), responses((status = 200, description = "The freeze with this identifier.", body = Freeze, headers(("ETag" = String)))))]
 #[get("/freezes/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<FreezeId>) -> Result<Reply, Error> {
     let freeze = ctx.read(move |db| find(db, *id)).await?;
     Ok(Reply::ok(&freeze)?.at_revision(freeze.revision))
 }
 
-/// Change a freeze, or end it
+/// Change or end a freeze
+///
+/// Sets the fields in the body and answers the freeze. A repeat sets the same values again, except that a
+/// freeze that was ended cannot be changed: that fails with 409 (`freeze_ended`). With `If-Match`, it
+/// fails with 412 when somebody else has changed the freeze since you read it.
 #[utoipa::path(tag = "freezes", operation_id = "update_freeze", security(("key" = ["operate"])), request_body = FreezePatch,
-    params(("id" = FreezeId, Path, description = "The freeze.")),
-    responses((status = 200, body = Freeze, headers(("ETag" = String))), (status = 409)))]
+    params(("id" = FreezeId, Path, description = "The identifier of the freeze.")),
+    responses((status = 200, description = "The freeze after the change.", body = Freeze, headers(("ETag" = String))), (status = 409)))]
 #[patch("/freezes/{id}")]
 async fn change(
     ctx: Ctx<Operate>,
@@ -276,11 +305,14 @@ async fn change(
     .await
 }
 
-/// Let one deployment pass a freeze
+/// Override a freeze for one deployment
 ///
-/// The next one of this version to this place, and no other.
+/// Lets the next deployment of this version to this place pass the freeze, and answers the override. Each
+/// request creates another override. Fails with 404 when the freeze, service or environment does not
+/// exist, with 409 (`freeze_ended`) when the freeze has ended, and with 422 when it does not cover the
+/// place.
 #[utoipa::path(tag = "freezes", operation_id = "override_freeze", security(("key" = ["override"])), request_body = NewOverride,
-    params(("id" = FreezeId, Path, description = "The freeze.")), responses((status = 201, body = FreezeOverride)))]
+    params(("id" = FreezeId, Path, description = "The identifier of the freeze.")), responses((status = 201, description = "The override that was created.", body = FreezeOverride)))]
 #[post("/freezes/{id}/overrides")]
 async fn let_through(
     ctx: Ctx<Override>,
@@ -318,7 +350,7 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Freeze>, Error> {
     Ok(Page::of(rows, filter.limit, |freeze: &Freeze| (freeze.created_at, freeze.id)))
 }
 
-/// The freezes that nobody has ended and that are not over, holding now or not.
+/// The freezes that have not ended, whether they apply now or later.
 pub fn open(db: &mut Db, now: Timestamp) -> QueryResult<Vec<Freeze>> {
     freezes::table
         .filter(freezes::ended_at.is_null())
@@ -375,7 +407,11 @@ fn insert(db: &mut Db, actor: &Actor, new: NewFreeze) -> Result<Freeze, Error> {
 
 fn check_bounds(freeze: &Freeze) -> Result<(), Error> {
     if freeze.ends_at.is_some_and(|end| end <= freeze.starts_at) {
-        return Err(Error::field(Code::InvalidValue, "/ends_at", "a freeze ends after it starts"));
+        return Err(Error::field(
+            Code::InvalidValue,
+            "/ends_at",
+            "must be later than the start of the freeze",
+        ));
     }
     Ok(())
 }
@@ -387,7 +423,10 @@ fn update(
     patch: FreezePatch,
 ) -> Result<Freeze, Error> {
     if freeze.ended_at.is_some() {
-        return Err(Error::new(Code::FreezeEnded, "It has ended, for good; declare another one."));
+        return Err(Error::new(
+            Code::FreezeEnded,
+            "This freeze has ended and cannot be changed. Create a new one.",
+        ));
     }
     if let Some(reason) = patch.reason {
         freeze.reason = reason.into();
@@ -424,7 +463,10 @@ fn insert_override(
     services::find(db, &new.service)?;
     environments::find(db, &new.environment)?;
     if freeze.ended_at.is_some() || freeze.ends_at.is_some_and(|end| end <= actor.now) {
-        return Err(Error::new(Code::FreezeEnded, "It has ended: there is nothing to override."));
+        return Err(Error::new(
+            Code::FreezeEnded,
+            "This freeze has ended, so no override is needed.",
+        ));
     }
     if !freeze.covers(&new.service, &new.environment) {
         return Err(Error::field(

@@ -1,4 +1,5 @@
-//! The gate: gathers what the rule needs to know, and answers the question without changing anything.
+//! The gate: loads the facts that the rule in `rules::gate` needs, and answers whether a release may be
+//! deployed. Answering changes nothing.
 
 use actix_web::get;
 use diesel::dsl::exists;
@@ -35,33 +36,36 @@ pub fn routes(config: &mut ServiceConfig) {
     config.service(ask);
 }
 
-/// What is asked.
+/// The query parameters of the gate.
 #[derive(Debug, Clone, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Question {
-    /// What is to be deployed.
+    /// The slug of the service to deploy.
     #[param(inline)]
     service: Slug,
-    /// Where to.
+    /// The slug of the environment to deploy to.
     #[param(inline)]
     environment: Slug,
-    /// Which release.
+    /// The version of the release to deploy.
     #[param(inline)]
     version: Version,
-    /// Who would ask for it; the caller, if not said. Their own approval may not count.
+    /// The name of the person or pipeline that would request the deployment. The caller's, if absent. Their
+    /// own approval does not count, unless the environment allows it.
     #[param(inline)]
     requested_by: Option<Line>,
-    /// The pipeline run that would do it. What a webhook has told of that run already does not stand in its way.
+    /// The URL of the pipeline run that would perform the deployment. A deployment that a webhook has
+    /// already reported for this run does not block it. No such run, if absent.
     #[param(inline)]
     run_url: Option<Url>,
 }
 
-/// May this release go there now
+/// Ask whether a release may be deployed now
 ///
-/// Answers as the start of a deployment would be answered, with every reason, and changes nothing.
+/// Answers 200 with the decision that a start of the deployment would get now, with every reason against
+/// it. Changes nothing. Fails with 404 when the service, environment or release does not exist.
 #[utoipa::path(tag = "gate", operation_id = "ask_gate", security(("key" = ["read"])), params(Question),
-    responses((status = 200, body = Decision), (status = 404, description = "The service, environment or release does not exist.")))]
+    responses((status = 200, description = "The decision: `allowed`, or the reasons that block the deployment.", body = Decision), (status = 404, description = "The service, environment or release does not exist.")))]
 #[get("/gate")]
 async fn ask(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
     let Question { service, environment, version, requested_by, run_url } = query.0;
@@ -98,39 +102,40 @@ async fn ask(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
     Reply::ok(&decision)
 }
 
-/// A place as it is, and the release in question.
+/// The current state of a place, and the release in question.
 pub struct Seen {
     service: String,
     has_service: bool,
-    /// The environment, if there is one.
+    /// The environment. `None` when it does not exist.
     pub environment: Option<Environment>,
-    /// The release, if there is one.
+    /// The release. `None` when it does not exist.
     pub release: Option<Release>,
-    /// What is live there: the deployment, and its release.
+    /// The live deployment and its release. `None` when nothing is live there.
     pub live: Option<(DeploymentId, ReleaseId)>,
     running: Option<DeploymentId>,
-    /// How the release last ceased to be live there.
+    /// The state of the release's last deployment that was live there before: superseded or rolled back.
     last_end: Option<State>,
     succeeded_before_at: Option<Timestamp>,
 }
 
 impl Seen {
-    /// What is live there.
+    /// The deployment that is live in the place.
     pub fn live_id(&self) -> Option<DeploymentId> {
         self.live.map(|(id, _)| id)
     }
 
-    /// What runs there.
+    /// The deployment that is being rolled out in the place.
     pub fn running(&self) -> Option<DeploymentId> {
         self.running
     }
 
-    /// Whether going to the release is going back to what was good: what was rolled back itself is nothing to go back to.
+    /// Whether deploying the release is a rollback to a good release. A release that was rolled back
+    /// itself is not good.
     pub fn is_way_back(&self) -> bool {
         self.kind(false) == Kind::Rollback && self.last_end == Some(State::Superseded)
     }
 
-    /// What a deployment of the release is to the place.
+    /// The kind that a deployment of the release to the place would have.
     pub fn kind(&self, unplanned: bool) -> Kind {
         let release = self.release.as_ref().map(|release| release.id);
         let is_live = self.live.is_some_and(|(_, live)| Some(live) == release);
@@ -138,7 +143,7 @@ impl Seen {
     }
 }
 
-/// The release in question: recorded, or about to be.
+/// The release in question, which may not be recorded yet.
 pub struct Candidate {
     id: Option<ReleaseId>,
     version: String,
@@ -168,14 +173,14 @@ impl Candidate {
         }
     }
 
-    /// The same with an image that is about to become known.
+    /// The same release with the image digest that the request adds, if none is recorded.
     pub fn with_digest(self, digest: Option<&str>) -> Self {
         Self { image_digest: self.image_digest.or(digest.map(str::to_owned)), ..self }
     }
 }
 
-/// The environment, the release, what is live, what runs, how the release last ceased to be live there, and when it first
-/// succeeded in the environment that comes before.
+/// The environment, the release, the live deployment, the running one, how the release last stopped being
+/// live there, and when it first succeeded in the preceding environment.
 type Row = (
     Option<Environment>,
     Option<Release>,
@@ -185,7 +190,8 @@ type Row = (
     Option<Timestamp>,
 );
 
-/// Looks at a place with a release in mind: one query, and one more when there is no such service.
+/// Loads the state of a place for a release. This takes one query, and one more when the service does not
+/// exist.
 pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Result<Seen, Error> {
     let (live, running, former, earlier) = diesel::alias!(
         deployments as live,
@@ -196,7 +202,7 @@ pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Res
     let (this, same) = diesel::alias!(releases as this_release, releases as same_release);
     let before = diesel::alias!(environments as before);
 
-    // A subselect that is a single value must own what is bound in it, and so must what it stands beside.
+    // A subselect with a single value must own its bound values, and so must the query around it.
     let (service, environment, version) =
         (|| service.to_owned(), || environment.to_owned(), || version.to_owned());
     let last_end = former
@@ -299,23 +305,23 @@ pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Res
     })
 }
 
-/// Who asks the gate, and for what.
+/// The question to the gate: who wants to deploy, and at which step.
 pub struct Asked<'a> {
-    /// Which step asks.
+    /// The step of the deployment that is to be decided.
     pub step: Step,
-    /// Who asks for the deployment.
+    /// The name of the person or pipeline that requests the deployment.
     pub requested_by: &'a str,
-    /// Who told prop of it.
+    /// The name of the key that records the deployment.
     pub recorded_by: Option<&'a str>,
-    /// It was not planned.
+    /// Whether the deployment is unplanned.
     pub unplanned: bool,
-    /// The deployment, once it is recorded.
+    /// The deployment. `None` while it is not recorded.
     pub deployment: Option<DeploymentId>,
-    /// The incident that it fixes.
+    /// The incident that the deployment fixes, if it is not linked to it yet.
     pub fixes: Option<IncidentId>,
 }
 
-/// A freeze, an incident or an opinion: three lists in one query.
+/// A row of [`HOLDS`]: a freeze, an incident, or an approval or rejection.
 #[derive(QueryableByName)]
 struct Found {
     #[diesel(sql_type = Text)]
@@ -328,7 +334,7 @@ struct Found {
     approver: String,
     #[diesel(sql_type = Bool)]
     allow_rollback: bool,
-    /// Overridden, approved, or fixed by this.
+    /// Whether the freeze is overridden, the incident fixed by this deployment, or the approval a yes.
     #[diesel(sql_type = Bool)]
     yes: bool,
     #[diesel(sql_type = Instant)]
@@ -339,8 +345,11 @@ struct Found {
     weekly: Option<Json<Weekly>>,
 }
 
-/// Everything but the place: what holds now (`$1` service, `$2` environment, `$3` now, `$4` version, `$5` deployment,
-/// `$6` incident to be fixed, `$7` release, `$8` its image). Both databases number parameters by their first appearance.
+/// Selects the freezes, incidents, approvals and rejections that apply now.
+///
+/// Parameters: `$1` service, `$2` environment, `$3` now, `$4` version, `$5` deployment, `$6` incident that it
+/// fixes, `$7` release, `$8` image digest. They must first appear in this order, because SQLite numbers
+/// them so.
 const HOLDS: &str = "
     SELECT 'freeze' AS fact, CAST(f.id AS text) AS id, f.reason AS words, '' AS approver, f.allow_rollback AS allow_rollback,
         EXISTS (SELECT 1 FROM freeze_overrides o WHERE o.service = $1 AND o.environment = $2 AND f.starts_at <= $3 AND o.freeze_id = f.id
@@ -361,7 +370,7 @@ const HOLDS: &str = "
     WHERE a.release_id = $7 AND a.environment = $2 AND (a.consumed_by IS NULL OR a.consumed_by = $5) AND a.image_digest IS NOT DISTINCT FROM $8
     ORDER BY 7, 2";
 
-/// Gathers everything that the rule needs to know beyond what was seen: one query.
+/// Loads the facts that the rule needs in addition to the state of the place, with one query.
 pub fn facts(
     db: &mut Db,
     seen: &Seen,
@@ -370,7 +379,8 @@ pub fn facts(
     asked: &Asked<'_>,
     now: Timestamp,
 ) -> Result<Facts, Error> {
-    // Identifiers of nothing, where there is none: `NULL` would make of every comparison neither true nor false.
+    // A missing identifier becomes a new one, which matches nothing. A comparison with NULL would be
+    // neither true nor false.
     let found: Vec<Found> = diesel::sql_query(HOLDS)
         .bind::<Text, _>(&seen.service)
         .bind::<Text, _>(&environment.slug)
@@ -397,7 +407,7 @@ pub fn facts(
             },
             succeeded_before_at: seen.succeeded_before_at.map(Into::into),
         },
-        // A deployment does not stand in its own way.
+        // A deployment does not block itself.
         running: seen.running.filter(|id| asked.deployment != Some(*id)).map(|id| id.to_string()),
         freezes: Vec::new(),
         incidents: Vec::new(),
@@ -433,34 +443,34 @@ pub fn facts(
     Ok(facts)
 }
 
-/// A decision with what it was made from, as it is kept with a deployment and in the history.
+/// A decision with the facts it was made from, as it is stored with a deployment and in events.
 #[derive(Debug, Serialize)]
 pub struct Ruling {
-    /// What was decided.
+    /// The decision of the gate.
     #[serde(flatten)]
     pub decision: Decision,
-    /// What was known.
+    /// The facts that the decision was made from.
     pub facts: Facts,
 }
 
 impl Ruling {
-    /// Lets the rule decide.
+    /// Applies the rule to the facts.
     pub fn on(facts: Facts, now: Timestamp) -> Self {
         Self { decision: gate::decide(&facts, now.into()), facts }
     }
 
-    /// Whether nobody needs to approve any more.
+    /// Whether no approval is missing.
     pub fn is_approved(&self) -> bool {
         gate::is_approved(&self.facts, self.decision.evaluated_at)
     }
 
-    /// As it is kept.
+    /// The JSON document that is stored.
     pub fn document(&self) -> Result<Value, Error> {
         serde_json::to_value(self).map_err(Error::internal)
     }
 }
 
-/// The refusal of a step that the gate does not let through. The attempt is in the history.
+/// Records the event `gate.blocked`, and returns the error for the caller with all reasons.
 pub fn refuse(
     db: &mut Db,
     actor: &Actor,
@@ -487,7 +497,8 @@ pub fn refuse(
         .recorded())
 }
 
-/// Takes one override of each freeze that holds for this deployment, so that no other one passes with it.
+/// Consumes one override of each freeze that applies to the deployment, so that no other deployment can use
+/// it.
 pub fn take_overrides(
     db: &mut Db,
     deployment: DeploymentId,
@@ -523,7 +534,7 @@ pub fn take_overrides(
     Ok(())
 }
 
-/// Gives back the approvals and overrides that a start has used up which was none.
+/// Releases the approvals and overrides that a deployment has consumed, because it did not really start.
 pub fn give_back(db: &mut Db, deployment: DeploymentId) -> QueryResult<()> {
     let of_it = approvals::table.filter(approvals::consumed_by.eq(deployment));
     diesel::update(of_it).set(approvals::consumed_by.eq(None::<DeploymentId>)).execute(db)?;
@@ -534,7 +545,7 @@ pub fn give_back(db: &mut Db, deployment: DeploymentId) -> QueryResult<()> {
     Ok(())
 }
 
-/// Uses up the approvals that carry this start, and whatever else was said before it.
+/// Consumes the approvals of this start, and all other approvals and rejections that were given before it.
 pub fn use_approvals(db: &mut Db, deployment: DeploymentId, facts: &Facts) -> Result<(), Error> {
     for opinion in gate::settled_by_start(facts) {
         let id: ApprovalId = opinion.id.parse().map_err(Error::internal)?;

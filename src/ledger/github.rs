@@ -1,5 +1,5 @@
-//! What GitHub tells, in the ledger's terms: which service, place and release it means, which deployment it already is, and
-//! what that changes. docs/webhooks.md has the rules in words.
+//! Applies the facts of GitHub webhooks to the ledger: finds the service, environment, release and deployment
+//! that a fact is about, and makes the change. `docs/webhooks.md` has the rules.
 
 use diesel::prelude::*;
 use serde_json::json;
@@ -21,13 +21,13 @@ use crate::ledger::{events, services};
 use crate::rules::github::{self, Fact, Repository, Review, RunEnded, Standing};
 use crate::rules::lifecycle::State;
 
-/// What came of a fact.
+/// The result of applying a fact.
 pub struct Applied {
-    /// Whether the ledger says something else than before.
+    /// Whether the ledger was changed.
     pub is_change: bool,
-    /// In a sentence.
+    /// The result in a sentence for people.
     pub detail: String,
-    /// The deployment that it is about.
+    /// The deployment that the fact is about, if any.
     pub deployment: Option<DeploymentId>,
 }
 
@@ -41,7 +41,10 @@ impl Applied {
     }
 }
 
-/// Brings a fact into the ledger.
+/// Applies a fact to the ledger.
+///
+/// # Errors
+/// Why the fact cannot be applied.
 pub fn apply(db: &mut Db, actor: &Actor, fact: &Fact) -> Result<Applied, Error> {
     match fact {
         Fact::Nothing(why) => Ok(Applied::unchanged(*why, None)),
@@ -51,7 +54,8 @@ pub fn apply(db: &mut Db, actor: &Actor, fact: &Fact) -> Result<Applied, Error> 
     }
 }
 
-/// By what all that is told of one GitHub deployment, or of one run, is found together.
+/// The subject of a fact, by which all deliveries about one GitHub deployment or one run are found: the
+/// number of the deployment, or the URL of the run.
 pub fn subject(fact: &Fact) -> Option<String> {
     match fact {
         Fact::Deployment(told) => Some(told.id.to_string()),
@@ -63,7 +67,8 @@ pub fn subject(fact: &Fact) -> Option<String> {
     }
 }
 
-/// Locks the service first: what is told of one deployment at the same time is then seen one after the other.
+/// Applies a fact about a deployment. The service is locked first, so that simultaneous deliveries about one
+/// deployment are applied one after another.
 fn deployment(db: &mut Db, actor: &Actor, told: &github::Deployment) -> Result<Applied, Error> {
     let service = service_of(db, actor, &told.repository, told.service.as_deref())?;
     let actor = &actor.afresh();
@@ -86,20 +91,21 @@ fn deployment(db: &mut Db, actor: &Actor, told: &github::Deployment) -> Result<A
     }
     if standing.state == Some(State::Cancelled) && standing.started_at.is_none() {
         return Ok(Applied::unchanged(
-            "It was given up before it started, and was not recorded.",
+            "The deployment was cancelled before it started. It was not recorded.",
             None,
         ));
     }
     let has_started = standing.state.is_some();
     if !has_started && all.len() > 1 {
         return Ok(Applied::unchanged(
-            "It has not started, and the gate held it back when it was told first.",
+            "The deployment has not started. The gate blocked it when it was first reported.",
             None,
         ));
     }
     let new = new_deployment(db, service, environment, told, &standing, has_started)?;
     let recorded = match requests::witness(db, actor, new) {
-        // Nothing has happened yet that the gate did not let through. What happens all the same will be told, and flagged.
+        // Nothing has happened yet. If the deployment starts anyway, GitHub reports that, and it is
+        // recorded as ungated.
         Err(refusal) if refusal.code == Code::GateBlocked => {
             return Ok(Applied::unchanged(refusal.to_string(), None));
         }
@@ -107,10 +113,11 @@ fn deployment(db: &mut Db, actor: &Actor, told: &github::Deployment) -> Result<A
     };
     let id = recorded.id;
     let recorded = if has_started { correct(db, actor, recorded, standing)?.0 } else { recorded };
-    Ok(Applied::changed(format!("Recorded: {}.", recorded.state), Some(id)))
+    Ok(Applied::changed(format!("Recorded as {}.", recorded.state), Some(id)))
 }
 
-/// A job that begins is no rollout yet: it ends none that tells of itself. Only what comes of it can.
+/// A job that begins has not rolled out anything yet. So its start does not cancel a running deployment that
+/// its own script reports; only the end of the job can.
 fn stands_aside(
     db: &mut Db,
     service: &Slug,
@@ -126,14 +133,14 @@ fn stands_aside(
     let running = running_in(db, service, environment)?.filter(|running| running.source != GITHUB);
     Ok(running.map(|running| {
         let detail = format!(
-            "Another one runs there, deployment {}; what comes of this will be told.",
+            "Deployment {} is already running there. This one is recorded when it ends.",
             running.id
         );
         Applied::unchanged(detail, known.map(|known| known.id))
     }))
 }
 
-/// A deployment that only GitHub tells of goes where GitHub says.
+/// Applies a fact to a deployment that only GitHub reports: it gets the state that GitHub reports.
 fn own(
     db: &mut Db,
     actor: &Actor,
@@ -143,19 +150,17 @@ fn own(
     let (id, before) = (known.id, known.state);
     let (known, is_completed) = complete(db, actor, known, &standing)?;
     let stays = |why: String| match is_completed {
-        true => {
-            Applied::changed(format!("Its run or who asked for it was not known. {why}"), Some(id))
-        }
+        true => Applied::changed(format!("Added the run or the requester. {why}"), Some(id)),
         false => Applied::unchanged(why, Some(id)),
     };
-    // GitHub fails the job that nobody let begin.
+    // GitHub reports a failure for a job that was rejected and never began.
     let never_ran = before == State::Rejected
         && standing.state == Some(State::Failed)
         && !standing.was_seen_running;
     if standing.state.is_none() || never_ran {
-        return Ok(stays(format!("It is {before} here; this says no more.")));
+        return Ok(stays(format!("The deployment stays {before}.")));
     }
-    // Whoever ended it since knew more than a start that comes late.
+    // A start that is reported late does not undo an end that was recorded since.
     let has_ended = |known: &Deployment| {
         known.started_at.is_some() && matches!(known.state, State::Failed | State::Cancelled)
     };
@@ -164,20 +169,24 @@ fn own(
         && has_ended(&known)
         && known.finished_at >= restarted_at
     {
-        return Ok(stays(format!("It was {before} after that.")));
+        return Ok(stays(format!("The deployment became {before} after this start.")));
     }
     match correct(db, actor, known, standing)? {
-        (now, true) if now.state == before => {
-            Ok(Applied::changed(format!("Still {before}, with better times."), Some(id)))
+        (now, true) if now.state == before => Ok(Applied::changed(
+            format!("Corrected the times. The deployment stays {before}."),
+            Some(id),
+        )),
+        (now, true) => {
+            Ok(Applied::changed(format!("Changed from {before} to {}.", now.state), Some(id)))
         }
-        (now, true) => Ok(Applied::changed(format!("From {before} to {}.", now.state), Some(id))),
-        (now, false) => {
-            Ok(stays(format!("It is {} already, or something newer is known.", now.state)))
-        }
+        (now, false) => Ok(stays(format!(
+            "The deployment is already {}, or a newer state is known.",
+            now.state
+        ))),
     }
 }
 
-/// Adds what only later deliveries tell: its run, and the person behind a bot.
+/// Adds what only later deliveries contain: the run, and the person on whose behalf a bot acts.
 fn complete(
     db: &mut Db,
     actor: &Actor,
@@ -201,7 +210,8 @@ fn complete(
     Ok((known, true))
 }
 
-/// A deployment that its script tells of itself: GitHub only ends what the script left running.
+/// Applies a fact to a deployment that its own script reports. GitHub only ends it if the script left it
+/// running.
 fn elsewhere(
     db: &mut Db,
     actor: &Actor,
@@ -215,10 +225,13 @@ fn elsewhere(
     let at = standing.finished_at.map(Timestamp::from);
     if let (State::Running, Some(to), true) = (known.state, ended, at >= known.started_at) {
         end(db, actor, known.id, to, at, standing.reason)?;
-        return Ok(Applied::changed(format!("Its run ended without a word: {to}."), id));
+        return Ok(Applied::changed(
+            format!("The run ended without a report from `{}`: {to}.", known.source),
+            id,
+        ));
     }
     Ok(Applied::unchanged(
-        format!("It is the deployment that `{}` tells of, and {}.", known.source, known.state),
+        format!("`{}` reports this deployment itself. It is {}.", known.source, known.state),
         id,
     ))
 }
@@ -254,7 +267,7 @@ fn correct(
     transitions::correct(db, actor, known, course)
 }
 
-/// Everything that was told of one GitHub deployment, this delivery included.
+/// All reports about one GitHub deployment, including the current delivery.
 fn all_told(db: &mut Db, subject: &str) -> Result<Vec<github::Deployment>, Error> {
     let facts = facts_of(db, subject)?.into_iter();
     Ok(facts
@@ -262,7 +275,7 @@ fn all_told(db: &mut Db, subject: &str) -> Result<Vec<github::Deployment>, Error
         .collect())
 }
 
-/// Where a deployment stands, when its run is asked too: that may have ended, and its end be told first.
+/// The status of a deployment, with the end of its run. GitHub may deliver the end of the run first.
 fn with_its_run(db: &mut Db, standing: Standing) -> Result<Standing, Error> {
     let Some(run) = standing
         .run_url
@@ -279,7 +292,7 @@ fn with_its_run(db: &mut Db, standing: Standing) -> Result<Standing, Error> {
     Ok(github::ended_with_run(standing, &ends))
 }
 
-/// What was told of a subject and could be read, in the order in which it came.
+/// The facts about a subject that could be parsed, in the order of arrival.
 fn facts_of(db: &mut Db, subject: &str) -> Result<Vec<Fact>, Error> {
     let of_it = deliveries::table
         .filter(deliveries::subject.eq(subject))
@@ -294,8 +307,11 @@ fn facts_of(db: &mut Db, subject: &str) -> Result<Vec<Fact>, Error> {
     Ok(kept.into_iter().filter_map(read).collect())
 }
 
-/// The deployment that this one is in the ledger: told by GitHub before, found to be the same before, or recorded by what
-/// deploys it. The last shows by the run, or, where no run is known, by the commit that is on its way there now.
+/// Finds the deployment in the ledger that a GitHub deployment is.
+///
+/// GitHub may have reported it before, an earlier delivery may have been linked to it, or its own script may
+/// have recorded it. The latter is recognised by the run, or, without a known run, by the commit that is
+/// being deployed there.
 fn find_known(
     db: &mut Db,
     service: &Slug,
@@ -329,7 +345,7 @@ fn find_known(
             of_commit.select(Deployment::as_select()).order(deployments::id.desc()).load(db)?
         }
     };
-    // A run that is done again is another deployment on GitHub, and here.
+    // A repeated run is another deployment on GitHub, and here too.
     let ids: Vec<_> = candidates.iter().map(|candidate| candidate.id).collect();
     let of_others = deliveries::table
         .filter(deliveries::deployment_id.eq_any(ids))
@@ -374,8 +390,9 @@ fn new_deployment(
     })
 }
 
-/// The service that a repository is, locked: the one that names it as its own; else one of its name, which is made. Where
-/// several have one repository, the deployment's payload says which.
+/// Finds and locks the service of a repository: the one with this `repository_url`, else one with the name of
+/// the repository, which is created. If several services have the same repository, the payload of the
+/// deployment must name one.
 fn service_of(
     db: &mut Db,
     actor: &Actor,
@@ -396,36 +413,37 @@ fn service_of(
         (None, several) if several.contains(&short) => &short,
         (None, several) => {
             let detail = format!(
-                "{} has the services {}; its deployment's payload must say which.",
+                "{} is the repository of the services {}; the payload of the deployment must name one of them.",
                 ours,
                 several.join(", ")
             );
             return Err(Error::new(Code::InvalidValue, detail));
         }
     };
-    let slug: Slug = slug
-        .parse()
-        .map_err(|is| Error::new(Code::InvalidSlug, format!("{slug:?} names no service: {is}.")))?;
+    let slug: Slug = slug.parse().map_err(|is| {
+        Error::new(Code::InvalidSlug, format!("{slug:?} is not a valid service name: {is}."))
+    })?;
     if services::ensure(db, actor, &slug, repository.html_url.parse::<Url>().ok())? {
         return Ok(slug);
     }
-    // Whoever may send webhooks for one repository says nothing of another's: looked at again now, in the service's lock.
+    // A webhook of one repository must not change a service of another one. This is checked again
+    // under the lock of the service.
     match services::find(db, &slug)?.repository_url {
         Some(url) if home(&url) == ours => Ok(slug),
         Some(_) => Err(Error::new(
             Code::AlreadyExists,
-            format!("The service {slug} belongs to another repository than {ours}."),
+            format!("The service {slug} does not belong to the repository {ours}."),
         )),
         None => {
             let detail = format!(
-                "The service {slug} has no repository_url: set it (PATCH /v1/services/{slug}) if {ours} is its own."
+                "The service {slug} has no repository_url. If {ours} is its repository, set it with PATCH /v1/services/{slug}."
             );
             Err(Error::new(Code::InvalidValue, detail))
         }
     }
 }
 
-/// A repository's address, in the one form in which two of them are compared.
+/// The URL of a repository in a normal form for comparison.
 fn home(url: &str) -> String {
     url.trim_end_matches('/').trim_end_matches(".git").to_ascii_lowercase()
 }
@@ -433,11 +451,15 @@ fn home(url: &str) -> String {
 fn environment_of(name: &str) -> Result<Slug, Error> {
     let slug = github::slug(name);
     slug.parse().map_err(|is| {
-        Error::new(Code::InvalidSlug, format!("The environment {name:?} makes no slug: {is}."))
+        Error::new(
+            Code::InvalidSlug,
+            format!("The environment {name:?} cannot be turned into a slug: {is}."),
+        )
     })
 }
 
-/// The release that a commit is: the latest that was recorded with it, else one that is called by its tag or its digits.
+/// The version and commit of the release to deploy: the latest release with this commit, else the tag or the
+/// first digits of the commit.
 fn release_of(
     db: &mut Db,
     service: &Slug,
@@ -449,17 +471,17 @@ fn release_of(
     let mut version = known.unwrap_or_else(|| github::version(reference, sha));
     let is_another = |known: Release| known.git_sha.is_some_and(|known| known != sha);
     if releases::find_version(db, service, &version).is_ok_and(is_another) {
-        // The tag has been moved since, and a version is one commit for good.
+        // The tag was moved to another commit. A version never changes its commit.
         version = github::version("", sha);
     }
     let version = version.parse().map_err(|is| {
-        Error::new(Code::InvalidVersion, format!("{version:?} is no version: {is}."))
+        Error::new(Code::InvalidVersion, format!("{version:?} is not a valid version: {is}."))
     })?;
     Ok((version, git_sha))
 }
 
-/// Mirrors what somebody said on GitHub, as `POST /v1/approvals` does it: for each environment and service by itself. When
-/// some of it can't be mirrored, the rest is kept.
+/// Records a GitHub review as approvals or rejections, as `POST /v1/approvals` does. Each environment is
+/// recorded on its own: if one fails, the others stay recorded.
 fn review(db: &mut Db, actor: &Actor, review: &Review) -> Result<Applied, Error> {
     let run = github::run_of(&review.run_url).unwrap_or(&review.run_url);
     let (mut is_change, mut about, mut said, mut refused) = (false, None, Vec::new(), Vec::new());
@@ -483,19 +505,21 @@ fn review(db: &mut Db, actor: &Actor, review: &Review) -> Result<Applied, Error>
         }
     }
     let verdict = if review.is_approved { "approved" } else { "rejected" };
-    let detail = format!("{} {verdict} it for {}.", review.approver, said.join(", "));
+    let detail = format!("{} {verdict} the release for {}.", review.approver, said.join(", "));
     match refused.pop() {
         Some(refusal) if said.is_empty() => Err(refusal),
-        Some(refusal) => {
-            Err(Error::new(refusal.code, format!("{detail} Not for all: {}", refusal.detail))
-                .recorded())
-        }
+        Some(refusal) => Err(Error::new(
+            refusal.code,
+            format!("{detail} Another environment failed: {}", refusal.detail),
+        )
+        .recorded()),
         None if is_change => Ok(Applied::changed(detail, about)),
         None => Ok(Applied::unchanged(detail, about)),
     }
 }
 
-/// The services that a run deploys to an environment, as far as is known: those of its repository with a deployment of it.
+/// The services of the repository that have a deployment of the run in the environment; if there is none, the
+/// service of the repository.
 fn services_of_run(
     db: &mut Db,
     actor: &Actor,
@@ -513,7 +537,7 @@ fn services_of_run(
     Ok(if found.is_empty() { vec![service_of(db, actor, repository, None)?] } else { found })
 }
 
-/// Mirrors a review for one place. Returns the deployment that it is about, and whether it was new.
+/// Records a review for one place. Returns the deployment that it is about, and whether the review was new.
 fn mirror(
     db: &mut Db,
     actor: &Actor,
@@ -560,14 +584,16 @@ fn mirror(
         review_id: Some(line(&review_id)?),
     };
     match approvals::say(db, actor, new) {
-        // The pipeline has mirrored it, and a deployment has started with it.
+        // The pipeline has already recorded the review, and a deployment has started with it.
         Err(refusal) if refusal.code == Code::ApprovalUsed => Ok((about, false)),
         said => Ok((about, said?.1)),
     }
 }
 
-/// Which review of its kind it is in the run. GitHub's reviews have no names, so `scripts/record-approval.sh` counts them too:
-/// a run that is done again is reviewed again.
+/// The number of the review among those of the run with the same environment, approver and decision, from 1.
+///
+/// GitHub reviews have no identifier, so `scripts/record-approval.sh` counts them in the same way. A repeated
+/// run is reviewed again.
 fn nth(db: &mut Db, review: &Review, environment: &Slug, run: &str) -> Result<usize, Error> {
     let mut before: Vec<Review> = Vec::new();
     for fact in facts_of(db, run)? {
@@ -587,11 +613,11 @@ fn nth(db: &mut Db, review: &Review, environment: &Slug, run: &str) -> Result<us
     Ok(before.len() + 1)
 }
 
-/// What still runs when its run has failed or was cancelled runs no more.
+/// Ends the deployments that are still running although their run has failed or was cancelled.
 fn run_ended(db: &mut Db, actor: &Actor, run: &RunEnded) -> Result<Applied, Error> {
     let Some(to) = run.leaves else {
         return Ok(Applied::unchanged(
-            format!("The run ended: {}. Its deployments tell their own end.", run.conclusion),
+            format!("The run ended: {}. Its deployments report their own end.", run.conclusion),
             None,
         ));
     };
@@ -610,7 +636,7 @@ fn run_ended(db: &mut Db, actor: &Actor, run: &RunEnded) -> Result<Applied, Erro
         }
         services::lock(db, &known.service)?;
         let known = find(db, known.id)?.deployment;
-        // An earlier attempt of the run says nothing about what a later one has started.
+        // The end of an earlier attempt does not end what a later attempt has started.
         if known.state == State::Running
             && known.started_at <= Some(at)
             && restarted_at(db, &known)? <= Some(at)
@@ -629,17 +655,20 @@ fn run_ended(db: &mut Db, actor: &Actor, run: &RunEnded) -> Result<Applied, Erro
     let about = ended.first().map(|known| known.id);
     Ok(match ended.len() {
         0 => Applied::unchanged(
-            format!("The run ended: {}. Nothing of it was running.", run.conclusion),
+            format!("The run ended: {}. None of its deployments was running.", run.conclusion),
             None,
         ),
         n => Applied::changed(
-            format!("The run ended: {}. {n} of its deployments ran still: {to}.", run.conclusion),
+            format!(
+                "The run ended: {}. {n} of its deployments still ran, and became {to}.",
+                run.conclusion
+            ),
             about,
         ),
     })
 }
 
-/// When GitHub last told of the start of a deployment of its own.
+/// When GitHub last reported the start of a deployment. `None` for deployments of other sources.
 fn restarted_at(db: &mut Db, known: &Deployment) -> Result<Option<Timestamp>, Error> {
     let Some(subject) = known.external_id.as_deref().filter(|_| known.source == GITHUB) else {
         return Ok(None);

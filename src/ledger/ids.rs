@@ -1,33 +1,33 @@
-//! Identifiers that several resources name.
+//! The identifiers that several resources use.
 
 use crate::identifier;
 
 identifier! {
-    /// Identifies a release.
+    /// The identifier of a release (UUIDv7).
     ReleaseId
 }
 
 identifier! {
-    /// Identifies a deployment.
+    /// The identifier of a deployment (UUIDv7).
     DeploymentId
 }
 
 identifier! {
-    /// Identifies an approval.
+    /// The identifier of an approval (UUIDv7).
     ApprovalId
 }
 
 identifier! {
-    /// Identifies a freeze.
+    /// The identifier of a freeze (UUIDv7).
     FreezeId
 }
 
 identifier! {
-    /// Identifies the override of a freeze.
+    /// The identifier of a freeze override (UUIDv7).
     OverrideId
 }
 
 identifier! {
-    /// Identifies an incident.
+    /// The identifier of an incident (UUIDv7).
     IncidentId
 }

@@ -1,4 +1,4 @@
-//! Incidents: what is wrong in a place, which deployment caused it, and which one mended it.
+//! Incidents: a problem of a service in an environment, with the deployments that caused and fixed it.
 
 use actix_web::{get, patch, post, web};
 use diesel::prelude::*;
@@ -27,18 +27,18 @@ pub fn routes(config: &mut ServiceConfig) {
 }
 
 text_enum! {
-    /// How bad it is.
+    /// The impact of an incident on users.
     ImpactLevel {
-        /// Nothing works.
+        /// The service does not work at all.
         Critical = "critical",
-        /// Something important does not work.
+        /// An important part of the service does not work.
         Major = "major",
-        /// Something works badly.
+        /// The service works with limitations.
         Minor = "minor",
     }
 }
 
-/// Something that is, or was, wrong in a place.
+/// An incident: a problem of a service in an environment, from its detection to its end.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = incidents, treat_none_as_default_value = false, treat_none_as_null = true)]
 #[schema(example = json!({
@@ -47,23 +47,25 @@ text_enum! {
     "created_at": "2026-02-03T05:01:00.000000Z", "revision": 1
 }))]
 pub struct Incident {
-    /// Its identifier.
+    /// The identifier of the incident.
     pub id: IncidentId,
-    /// The service that it is about.
+    /// The slug of the service that has the problem.
     pub service: String,
-    /// Where it is wrong.
+    /// The slug of the environment where it has the problem.
     pub environment: String,
-    /// What is wrong.
+    /// What is wrong, in one line.
     pub title: String,
-    /// How bad it is.
+    /// The impact of the incident on users.
     pub severity: ImpactLevel,
-    /// When it was noticed.
+    /// When the incident was detected.
     pub detected_at: Timestamp,
-    /// When it was over.
+    /// When the incident was resolved. `null` while it is open.
     resolved_at: Option<Timestamp>,
+    /// The name of the key that opened the incident.
     created_by: String,
+    /// When the incident was recorded in prop.
     created_at: Timestamp,
-    /// Grows with every change; the ETag.
+    /// The number of the current version, which each change increases. It is also the `ETag`.
     revision: i32,
 }
 
@@ -77,9 +79,9 @@ pub struct Incident {
 pub struct IncidentWithDeployments {
     #[serde(flatten)]
     incident: Incident,
-    /// The deployments that caused it.
+    /// The identifiers of the deployments that caused the incident.
     caused_by: Vec<DeploymentId>,
-    /// The deployments that mended it.
+    /// The identifiers of the deployments that fixed the incident.
     fixed_by: Vec<DeploymentId>,
 }
 
@@ -103,86 +105,93 @@ impl Incident {
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"service": "checkout", "environment": "production", "title": "Card payments are down", "severity": "critical"}))]
 pub struct NewIncident {
+    /// The slug of the service that has the problem.
     service: Slug,
+    /// The slug of the environment where it has the problem.
     environment: Slug,
-    /// What is wrong.
+    /// What is wrong, in one line.
     title: Line,
+    /// The impact of the incident on users.
     severity: ImpactLevel,
-    /// When it was noticed; now, if not said.
+    /// When the incident was detected. Now, if absent or `null`.
     detected_at: Option<Timestamp>,
-    /// The deployments that caused it.
+    /// The identifiers of the deployments that caused the incident, at most 100. None, if absent.
     #[serde(default, deserialize_with = "few")]
     #[schema(max_items = 100)]
     caused_by: Vec<DeploymentId>,
 }
 
-/// What to change of an incident; what is absent stays.
+/// A change of an incident. Fields that are absent stay as they are.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"resolved": true}))]
 pub struct IncidentPatch {
+    /// The new title: what is wrong, in one line.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     title: Option<Line>,
+    /// The new impact on users.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     severity: Option<ImpactLevel>,
-    /// Deployments to add to those that caused it.
+    /// The identifiers of deployments to add to those that caused the incident, at most 100.
     #[serde(default, deserialize_with = "few")]
     #[schema(max_items = 100)]
     caused_by: Vec<DeploymentId>,
-    /// Deployments to add to those that mended it.
+    /// The identifiers of deployments to add to those that fixed the incident, at most 100.
     #[serde(default, deserialize_with = "few")]
     #[schema(max_items = 100)]
     fixed_by: Vec<DeploymentId>,
-    /// It is over. Once said, it stays so.
+    /// Whether to resolve the incident. A resolved incident stays resolved.
     #[serde(default)]
     resolved: bool,
-    /// When it was over; now, if not said. Implies `resolved`.
+    /// When the incident was resolved, which also resolves it. Now, if absent and `resolved` is set. It has
+    /// no effect on an incident that is already resolved.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     resolved_at: Option<Timestamp>,
 }
 
-/// At most 100 deployments.
+/// Deserializes a list of at most 100 deployments.
 fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DeploymentId>, D::Error> {
     let linked = Vec::deserialize(deserializer)?;
     if linked.len() <= 100 {
         Ok(linked)
     } else {
-        Err(malformed(Code::InvalidValue, "allowed are at most 100 deployments"))
+        Err(malformed(Code::InvalidValue, "at most 100 deployments are allowed"))
     }
 }
 
-/// What a list of incidents is ordered by.
+/// The sort key of the list of incidents.
 type After = (Timestamp, IncidentId);
 
-/// Which incidents.
+/// The query parameters of the list.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
-    /// Incidents of this service.
+    /// Only incidents of this service.
     #[param(inline)]
     service: Option<Slug>,
-    /// Incidents in this environment.
+    /// Only incidents in this environment.
     #[param(inline)]
     environment: Option<Slug>,
-    /// Only those that go on (`true`), or only those that are over (`false`).
+    /// Only open incidents (`true`), or only resolved ones (`false`). All incidents, if absent.
     open: Option<bool>,
-    /// How many items a page has at most.
+    /// The largest number of items on a page, from 1 to 100. 50, if absent.
     #[param(inline)]
     limit: Limit,
-    /// `next` of the page before.
+    /// `next` of the previous page. The first page, if absent.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor<After>>,
 }
 
 /// List incidents
 ///
-/// The latest first, without their deployments.
+/// Answers a page of the incidents that match all parameters, without their deployments. The incident that
+/// was detected last comes first.
 #[utoipa::path(tag = "incidents", operation_id = "list_incidents", security(("key" = ["read"])), params(Filter),
-    responses((status = 200, body = Page<Incident>)))]
+    responses((status = 200, description = "A page of incidents.", body = Page<Incident>)))]
 #[get("/incidents")]
 async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &query.0)).await?;
@@ -191,9 +200,11 @@ async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
 
 /// Open an incident
 ///
-/// Until it is resolved, nothing but a rollback and its fix may go there.
+/// Records an incident and answers it. Until it is resolved, the gate allows only rollbacks and the fix in
+/// this place. Each request opens another incident. Fails with 404 when the service, the environment or a
+/// deployment does not exist.
 #[utoipa::path(tag = "incidents", operation_id = "create_incident", security(("key" = ["operate"])), request_body = NewIncident,
-    responses((status = 201, body = IncidentWithDeployments, headers(("Location" = String), ("ETag" = String))),
+    responses((status = 201, description = "The incident that was opened.", body = IncidentWithDeployments, headers(("Location" = String), ("ETag" = String))),
         (status = 404, description = "The service, environment or a deployment does not exist.")))]
 #[post("/incidents")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewIncident>) -> Result<Reply, Error> {
@@ -205,9 +216,11 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewIncident>) -> Result<Reply, Err
 }
 
 /// Read an incident
+///
+/// Answers the incident with the deployments that caused and fixed it.
 #[utoipa::path(tag = "incidents", operation_id = "get_incident", security(("key" = ["read"])),
-    params(("id" = IncidentId, Path, description = "The incident.")),
-    responses((status = 200, body = IncidentWithDeployments, headers(("ETag" = String)))))]
+    params(("id" = IncidentId, Path, description = "The identifier of the incident.")),
+    responses((status = 200, description = "The incident with its deployments.", body = IncidentWithDeployments, headers(("ETag" = String)))))]
 #[get("/incidents/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<IncidentId>) -> Result<Reply, Error> {
     let found = ctx
@@ -216,10 +229,14 @@ async fn show(ctx: Ctx<Read>, id: web::Path<IncidentId>) -> Result<Reply, Error>
     Ok(Reply::ok(&found)?.at_revision(found.incident.revision))
 }
 
-/// Change an incident, link deployments to it, or resolve it
+/// Change or resolve an incident
+///
+/// Sets the fields in the body, links deployments to the incident, or resolves it, and answers the incident.
+/// A repeat sets the same values again. Fails with 404 when a deployment does not exist. With `If-Match`, it
+/// fails with 412 when somebody else has changed the incident since you read it.
 #[utoipa::path(tag = "incidents", operation_id = "update_incident", security(("key" = ["operate"])), request_body = IncidentPatch,
-    params(("id" = IncidentId, Path, description = "The incident.")),
-    responses((status = 200, body = IncidentWithDeployments, headers(("ETag" = String)))))]
+    params(("id" = IncidentId, Path, description = "The identifier of the incident.")),
+    responses((status = 200, description = "The incident after the change.", body = IncidentWithDeployments, headers(("ETag" = String)))))]
 #[patch("/incidents/{id}")]
 async fn change(
     ctx: Ctx<Operate>,
@@ -238,7 +255,7 @@ async fn change(
     .await
 }
 
-/// The incidents that go on, the first noticed first.
+/// The open incidents. The one that was detected first comes first.
 pub fn open(db: &mut Db) -> QueryResult<Vec<Incident>> {
     let open = incidents::table.filter(incidents::resolved_at.is_null());
     open.select(Incident::as_select()).order((incidents::detected_at, incidents::id)).load(db)
@@ -334,7 +351,7 @@ fn update(
         return Err(Error::field(
             Code::InvalidValue,
             "/resolved_at",
-            "an incident is over after it was noticed",
+            "must not be earlier than the detection of the incident",
         ));
     }
     link_all(db, &incident, &patch.caused_by, Role::CausedBy)?;

@@ -1,4 +1,4 @@
-//! Keys: who may do what.
+//! API keys: creating, listing and revoking them.
 
 use actix_web::{delete, get, post, web};
 use diesel::prelude::*;
@@ -24,26 +24,26 @@ pub fn routes(config: &mut ServiceConfig) {
     config.service(list).service(create).service(revoke_one);
 }
 
-/// A key, without its secret.
+/// An API key without its secret.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(example = json!({
     "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e40", "name": "pipeline", "scopes": ["read", "deploy"], "prefix": "prop_4fQ2x",
     "created_at": "2026-02-03T04:05:06.000000Z", "last_used_at": "2026-02-03T04:05:07.000000Z", "revoked_at": null
 }))]
 pub struct Key {
-    /// Its identifier.
+    /// The identifier of the key.
     pub id: KeyId,
-    /// Who holds it: the actor in the history.
+    /// The name of the person or pipeline that uses the key. It is the actor of their events.
     pub name: String,
-    /// What it may do.
+    /// The scopes of the key: what it may be used for.
     pub scopes: Vec<Scope>,
-    /// How it starts.
+    /// The first characters of the secret, by which people recognise the key.
     pub prefix: String,
-    /// When it was made.
+    /// When the key was created.
     pub created_at: Timestamp,
-    /// When it was last used, to a minute.
+    /// When the key was last used, accurate to a minute. `null` when it was never used.
     pub last_used_at: Option<Timestamp>,
-    /// When it was revoked.
+    /// When the key was revoked. `null` while it is valid.
     pub revoked_at: Option<Timestamp>,
 }
 
@@ -79,7 +79,7 @@ impl Key {
     }
 }
 
-/// A key that was just made. The secret is shown this once.
+/// A new API key with its secret, which is shown only this once.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "key": "prop_4fQ2x0000000000000000000000000000000000",
@@ -87,24 +87,25 @@ impl Key {
     "created_at": "2026-02-03T04:05:06.000000Z", "last_used_at": null, "revoked_at": null
 }))]
 pub struct CreatedKey {
-    /// The key itself. It is shown only this once. It comes first, so that who searches the answer
-    /// for `prop_` does not find `prefix`.
+    /// The secret key to send in `Authorization: Bearer`. It cannot be shown again. It comes first, so that a
+    /// search for `prop_` does not find `prefix`.
     key: String,
     #[serde(flatten)]
     made: Key,
 }
 
-/// A key to make.
+/// An API key to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "pipeline", "scopes": ["read", "deploy"]}))]
 pub struct NewKey {
-    /// Who will hold it: the actor in the history.
+    /// The name of the person or pipeline that will use the key. It is the actor of their events.
     name: Line,
+    /// The scopes of the key: what it may be used for. At least one.
     scopes: Scopes,
 }
 
-/// At least one scope.
+/// A list of scopes, at least one.
 #[derive(Debug, ToSchema)]
 #[schema(value_type = Vec<Scope>, min_items = 1)]
 pub struct Scopes(Vec<Scope>);
@@ -120,34 +121,35 @@ impl<'de> Deserialize<'de> for Scopes {
     }
 }
 
-/// Which page.
+/// The query parameters of the list.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
-    /// How many items a page has at most.
+    /// The largest number of items on a page, from 1 to 100. 50, if absent.
     #[param(inline)]
     limit: Limit,
-    /// `next` of the page before.
+    /// `next` of the previous page. The first page, if absent.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor<KeyId>>,
 }
 
 /// List keys
 ///
-/// The newest first, revoked ones too.
-#[utoipa::path(tag = "keys", operation_id = "list_keys", security(("key" = ["admin"])), params(Filter), responses((status = 200, body = Page<Key>)))]
+/// Answers a page of all keys without their secrets, the newest first. Revoked keys are included.
+#[utoipa::path(tag = "keys", operation_id = "list_keys", security(("key" = ["admin"])), params(Filter), responses((status = 200, description = "A page of keys.", body = Page<Key>)))]
 #[get("/keys")]
 async fn list(ctx: Ctx<Admin>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &query.0)).await?;
     Reply::page(&page)
 }
 
-/// Make a key
+/// Create a key
 ///
-/// The answer holds the key, this once. An `Idempotency-Key` has no effect here: prop keeps no answer with a secret in it.
+/// Answers the new key with its secret, which cannot be shown again. Each request creates another key. An
+/// `Idempotency-Key` has no effect here, because prop does not store responses with a secret.
 #[utoipa::path(tag = "keys", operation_id = "create_key", security(("key" = ["admin"])), request_body = NewKey,
-    responses((status = 201, body = CreatedKey)))]
+    responses((status = 201, description = "The key that was created, with its secret.", body = CreatedKey)))]
 #[post("/keys")]
 async fn create(ctx: Ctx<Admin>, body: Body<NewKey>) -> Result<Reply, Error> {
     ctx.write(move |db, actor| {
@@ -161,9 +163,10 @@ async fn create(ctx: Ctx<Admin>, body: Body<NewKey>) -> Result<Reply, Error> {
 
 /// Revoke a key
 ///
-/// For good. Other processes may accept it for five seconds more.
+/// Revokes the key for ever, and answers it. Other processes of prop may accept the key for up to five more
+/// seconds. A repeat changes nothing.
 #[utoipa::path(tag = "keys", operation_id = "revoke_key", security(("key" = ["admin"])),
-    params(("id" = KeyId, Path, description = "The key.")), responses((status = 200, body = Key)))]
+    params(("id" = KeyId, Path, description = "The identifier of the key.")), responses((status = 200, description = "The revoked key.", body = Key)))]
 #[delete("/keys/{id}")]
 async fn revoke_one(ctx: Ctx<Admin>, id: web::Path<KeyId>) -> Result<Reply, Error> {
     let key = ctx.write(move |db, actor| revoke(db, actor, *id)).await?;
@@ -180,13 +183,13 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Key>, Error> {
     Ok(Page::of(rows.into_iter().map(Key::from).collect(), filter.limit, |key: &Key| key.id))
 }
 
-/// Every key, for the command line.
+/// All keys in the order of creation, for the command line.
 pub fn all(db: &mut Db) -> Result<Vec<Key>, Error> {
     let rows: Vec<Kept> = keys::table.select(Kept::as_select()).order(keys::id).load(db)?;
     Ok(rows.into_iter().map(Key::from).collect())
 }
 
-/// Keeps a key.
+/// Stores a new key and records the event.
 pub fn insert(
     db: &mut Db,
     actor: &Actor,
@@ -220,7 +223,10 @@ pub fn insert(
     Ok(key)
 }
 
-/// Revokes a key; one that is revoked already stays as it is.
+/// Revokes a key. A key that is already revoked stays as it is.
+///
+/// # Errors
+/// `not_found` when there is no such key.
 pub fn revoke(db: &mut Db, actor: &Actor, id: KeyId) -> Result<Key, Error> {
     let revoked = diesel::update(keys::table.find(id).filter(keys::revoked_at.is_null()))
         .set(keys::revoked_at.eq(actor.now))
@@ -233,8 +239,8 @@ pub fn revoke(db: &mut Db, actor: &Actor, id: KeyId) -> Result<Key, Error> {
     Ok(key)
 }
 
-/// Makes sure that somebody can administer the ledger: the given key is kept if it is not yet, and `None` makes a new one
-/// if there is no key at all. Returns the new one. Many processes may ask at once.
+/// Makes sure that an admin key exists. Stores the `given` key if it is not stored yet. Without a given key,
+/// creates one if there is no key at all, and returns it. Several processes may call this at the same time.
 pub fn bootstrap(db: &mut Db, given: Option<&Token>) -> Result<Option<Token>, Error> {
     let actor = Actor::new("prop");
     lock(db)?;
@@ -259,7 +265,7 @@ pub fn bootstrap(db: &mut Db, given: Option<&Token>) -> Result<Option<Token>, Er
     }
 }
 
-/// Whether there is any key.
+/// Whether any key exists, revoked or not.
 pub fn exist(db: &mut Db) -> Result<bool, Error> {
     Ok(keys::table.select(keys::id).first::<KeyId>(db).optional()?.is_some())
 }

@@ -1,7 +1,11 @@
-//! What the ledger keeps: one file per resource, with its rows, queries, request and response types, handlers, routes.
+//! The resources of the ledger. Each file has the rows, queries, request and response types, handlers
+//! and routes of one resource.
 //!
-//! The files call each other in one direction: deliveries -> github -> requests, approvals -> transitions; status, places ->
-//! freezes, incidents, dora -> deployments; transitions -> deployments -> gate -> releases -> services, environments -> events, values.
+//! The files call each other in one direction only:
+//!
+//! - deliveries -> github -> requests, approvals -> transitions
+//! - status, places -> freezes, incidents, dora -> deployments
+//! - transitions -> deployments -> gate -> releases -> services, environments -> events, values
 
 use diesel::QueryResult;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
@@ -29,7 +33,7 @@ pub mod status;
 pub mod transitions;
 pub mod values;
 
-/// Every route below `/v1`, in the order of the document.
+/// All routes below `/v1`, in the order of the OpenAPI document.
 pub fn routes(config: &mut ServiceConfig) {
     config
         .configure(status::routes)
@@ -50,10 +54,10 @@ pub fn routes(config: &mut ServiceConfig) {
         .configure(deliveries::routes);
 }
 
-/// So many names are compared with an unknown one, to find the one that was meant.
+/// At most this many names are compared with an unknown one, to suggest the nearest.
 pub(crate) const COMPARED: i64 = 1000;
 
-/// Turns a violated unique index into the caller's own error.
+/// Turns the violation of a unique index into the error that `conflict` returns.
 pub(crate) fn or_conflict<T>(
     result: QueryResult<T>,
     conflict: impl FnOnce() -> Error,

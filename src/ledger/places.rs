@@ -1,4 +1,5 @@
-//! A place: one service in one environment, with what is live there and what to roll back to.
+//! Places. A place is one service in one environment: what is live there, and what a rollback would
+//! go back to.
 
 use actix_web::{get, web};
 use diesel::prelude::*;
@@ -21,10 +22,10 @@ pub fn routes(config: &mut ServiceConfig) {
     config.service(show);
 }
 
-/// How many of the latest deployments are shown.
+/// How many of the latest deployments `latest` has.
 const LATEST: i64 = 10;
 
-/// One service in one environment.
+/// A place: one service in one environment, with its current and latest deployments.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "service": "checkout", "environment": "production",
@@ -38,24 +39,29 @@ const LATEST: i64 = 10;
     }, "previous": null, "running": null, "latest": []
 }))]
 pub struct PlaceView {
+    /// The slug of the service.
     service: String,
+    /// The slug of the environment.
     environment: String,
-    /// What is live.
+    /// The deployment that is live. `null` when nothing is live here.
     live: Option<Deployment>,
-    /// What a rollback goes back to: the latest other release that was live here and was not itself rolled back.
+    /// The deployment that a rollback would go back to: the latest one that was live here with another
+    /// release and was not rolled back itself. `null` when there is none.
     previous: Option<Deployment>,
-    /// What is being rolled out.
+    /// The deployment that is being rolled out. `null` when none is.
     running: Option<Deployment>,
-    /// The last ten, the newest first.
+    /// The ten latest deployments in any state, the newest first.
     latest: Vec<Deployment>,
 }
 
-/// What runs in a place
+/// Read a place
 ///
-/// The live deployment, the one to roll back to, the running one, and the last ten.
+/// A place is one service in one environment. Answers the live deployment, the one that a rollback
+/// would go back to, the one that is being rolled out, and the ten latest. Fails with 404 when the
+/// service or the environment does not exist.
 #[utoipa::path(tag = "status", operation_id = "get_place", security(("key" = ["read"])),
-    params(("service" = Slug, Path, description = "The service."), ("environment" = Slug, Path, description = "The environment.")),
-    responses((status = 200, body = PlaceView, headers(("ETag" = String)))))]
+    params(("service" = Slug, Path, description = "The slug of the service."), ("environment" = Slug, Path, description = "The slug of the environment.")),
+    responses((status = 200, description = "The place with its deployments.", body = PlaceView, headers(("ETag" = String)))))]
 #[get("/services/{service}/environments/{environment}")]
 async fn show(ctx: Ctx<Read>, path: web::Path<(Slug, Slug)>) -> Result<Reply, Error> {
     let (service, environment) = path.into_inner();
@@ -64,7 +70,8 @@ async fn show(ctx: Ctx<Read>, path: web::Path<(Slug, Slug)>) -> Result<Reply, Er
     Ok(Reply::ok(&view)?.tagged())
 }
 
-/// Three queries at most, each by an index, whatever the size of the history; two more to tell an empty place from none.
+/// Loads a place with at most three queries, each by an index, whatever the length of the history.
+/// An empty place needs two more, which check that the service and the environment exist.
 fn look(db: &mut Db, service: &str, environment: &str) -> Result<PlaceView, Error> {
     let here = || {
         deployments::table

@@ -1,4 +1,4 @@
-//! Releases: versions of a service, and the image that each one is.
+//! Releases: versions of a service, each with its commit, image digest and scan result.
 
 use actix_web::{get, post, put, web};
 use diesel::prelude::*;
@@ -27,7 +27,7 @@ pub fn routes(config: &mut ServiceConfig) {
     config.service(list).service(create).service(show).service(record_scan);
 }
 
-/// A version of a service.
+/// A release: a version of a service.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
 #[diesel(table_name = releases, treat_none_as_default_value = false)]
 #[schema(example = json!({
@@ -40,28 +40,29 @@ pub fn routes(config: &mut ServiceConfig) {
     "created_by": "pipeline", "created_at": "2026-02-03T04:05:06.000000Z", "revision": 2
 }))]
 pub struct Release {
-    /// Its identifier.
+    /// The identifier of the release.
     pub id: ReleaseId,
-    /// The service it is a version of.
+    /// The slug of the service.
     pub service: String,
-    /// Its name, unique for the service.
+    /// The version, which is unique for the service.
     pub version: String,
-    /// The commit it was built from.
+    /// The git commit that the release was built from. `null` while it is unknown.
     pub git_sha: Option<String>,
-    /// The image it is; can't change once it is known.
+    /// The digest of the container image. `null` while it is unknown. Once known, it cannot change.
     pub image_digest: Option<String>,
-    /// When that commit was made.
+    /// When the commit was made. `null` while it is unknown.
     pub committed_at: Option<Timestamp>,
-    /// Where to look at its source.
+    /// The URL of the source code of this version. `null` while it is unknown.
     pub source_url: Option<String>,
-    /// What a scanner found in it.
+    /// The result of the latest scan.
     #[schema(value_type = Scan)]
     pub scan: Json<Scan>,
-    /// Who recorded it.
+    /// The name of the key that recorded the release.
     pub created_by: String,
-    /// When it was recorded.
+    /// When the release was recorded in prop.
     pub created_at: Timestamp,
-    /// Grows with every change; the ETag.
+    /// The number of the current version of this record, which each change increases. It is also the
+    /// `ETag`.
     pub revision: i32,
 }
 
@@ -79,11 +80,11 @@ pub struct Release {
     "commits": [{"sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d", "committed_at": "2026-02-03T03:00:00.000000Z", "is_merge": false}]
 }))]
 pub struct ReleaseWithCommits {
-    #[allow(missing_docs, reason = "a comment here would end up in the OpenAPI document")]
+    /// The release itself.
     #[diesel(embed)]
     #[serde(flatten)]
     pub release: Release,
-    /// The commits since the release before, if they were told.
+    /// The commits since the previous release. `null` when they were not reported.
     #[schema(value_type = Option<Vec<Commit>>)]
     commits: Option<Json<Vec<Commit>>>,
 }
@@ -107,42 +108,42 @@ impl Release {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Commit {
-    /// Its id.
+    /// The full git commit id.
     sha: GitSha,
-    /// When it was made.
+    /// When the commit was made.
     committed_at: Timestamp,
-    /// Whether it only joins others.
+    /// Whether it is a merge commit. Merge commits do not count for the lead time.
     #[serde(default)]
     is_merge: bool,
 }
 
 text_enum! {
-    /// What came of a scan.
+    /// The state of a release's scan.
     ScanStatus {
-        /// Nobody has scanned it, as far as prop was told.
+        /// No scan was reported.
         Missing = "missing",
-        /// Nothing was found that would keep it back.
+        /// The scan found nothing worse than allowed.
         Passed = "passed",
-        /// Something was.
+        /// The scan found something worse than allowed.
         Failed = "failed",
     }
 }
 
-/// What a scanner found in a release.
+/// The result of the latest scan of a release.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Scan {
-    /// What came of it.
+    /// Whether the release was scanned, and whether it passed.
     pub status: ScanStatus,
-    /// The scanner and its version.
+    /// The name and version of the scanner. `null` when there was no scan.
     pub tool: Option<String>,
-    /// How many findings of which severity.
+    /// The number of findings of each severity. `null` when there was no scan.
     pub summary: Option<Severities>,
-    /// The worst severity that passed.
+    /// The worst severity that was allowed. `null` when there was no scan.
     #[serde(default)]
     pub max_severity: Option<Severity>,
-    /// Where the report is.
+    /// The URL of the scanner's report. `null` when it was not reported.
     pub report_url: Option<String>,
-    /// When it was scanned.
+    /// When the release was scanned. `null` when there was no scan.
     pub at: Option<Timestamp>,
 }
 
@@ -165,27 +166,27 @@ impl Scan {
     "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "create_missing": true
 }))]
 pub struct NewRelease {
-    /// The service it is a version of.
+    /// The slug of the service.
     pub service: Slug,
-    /// Its name.
+    /// The version, which is unique for the service.
     pub version: Version,
-    /// The commit it was built from.
+    /// The git commit that the release was built from. May be absent or `null` and added later.
     pub git_sha: Option<GitSha>,
-    /// The image it is.
+    /// The digest of the container image. May be absent or `null` and added later.
     pub image_digest: Option<Digest>,
-    /// When that commit was made.
+    /// When the commit was made. May be absent or `null` and added later.
     pub committed_at: Option<Timestamp>,
-    /// Where to look at its source.
+    /// The URL of the source code of this version. May be absent or `null` and added later.
     pub source_url: Option<Url>,
-    /// The commits since the release before; at most 1,000.
+    /// The commits since the previous release, at most 1,000. May be absent or `null` and added later.
     pub commits: Option<Commits>,
-    /// Create the service if it does not exist.
+    /// Whether to create the service if it does not exist. It is not created, if absent.
     #[serde(default)]
     pub create_missing: bool,
 }
 
 impl NewRelease {
-    /// A release of which only the name is known, and perhaps commit and image.
+    /// A release of which only the version is known, and perhaps the commit and the image.
     pub fn named(
         service: &Slug,
         version: &Version,
@@ -205,7 +206,7 @@ impl NewRelease {
     }
 }
 
-/// At most 1,000 commits.
+/// A list of at most 1,000 commits.
 #[derive(Debug, Clone, ToSchema)]
 #[schema(value_type = Vec<Commit>, max_items = 1000)]
 pub struct Commits(Vec<Commit>);
@@ -217,53 +218,56 @@ impl<'de> Deserialize<'de> for Commits {
         if commits.len() <= 1000 {
             Ok(Self(commits))
         } else {
-            Err(malformed(Code::InvalidValue, "allowed are at most 1000 commits"))
+            Err(malformed(Code::InvalidValue, "at most 1000 commits are allowed"))
         }
     }
 }
 
-/// The result of a scan, counted by the sender. A report in SARIF 2.1.0 or Trivy's JSON is taken as well, as it comes from
-/// the tool, and counted here.
+/// The result of a scan with the findings counted by the sender. Instead of this object, the body may
+/// be a SARIF 2.1.0 or Trivy JSON report as the tool wrote it; prop then counts the findings.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"tool": "trivy 0.66", "summary": {"medium": 2, "low": 7}}))]
 pub struct NewScan {
-    /// What came of it, where the sender has a policy of its own; else it follows from the findings.
+    /// The result, if the sender has decided it. If absent or `null`, it follows from the findings and
+    /// `max_severity`.
     status: Option<ScanVerdict>,
-    /// The scanner and its version.
+    /// The name and version of the scanner.
     tool: Line,
-    /// How many findings of which severity.
+    /// The number of findings of each severity. No findings, if absent.
     #[serde(default, deserialize_with = "object")]
     summary: Severities,
-    /// The worst severity that passes; overrides the parameter of the same name.
+    /// The worst severity that passes. If absent or `null`, the query parameter with the same name
+    /// applies.
     max_severity: Option<Severity>,
-    /// Where the report is.
+    /// The URL of the scanner's report. If absent or `null`, the query parameter with the same name
+    /// applies.
     report_url: Option<Url>,
-    /// When it was scanned; now, if not said.
+    /// When the release was scanned. Now, if absent or `null`.
     at: Option<Timestamp>,
 }
 
 text_enum! {
-    /// What came of a scan that took place.
+    /// The result of a scan.
     ScanVerdict {
-        /// Nothing was found that would keep it back.
+        /// The scan found nothing worse than allowed.
         Passed = "passed",
-        /// Something was.
+        /// The scan found something worse than allowed.
         Failed = "failed",
     }
 }
 
-/// A scan as it was sent.
+/// The body of a scan request.
 #[derive(Debug)]
 pub enum SentScan {
-    /// Counted by the sender.
+    /// Findings that the sender has counted.
     Counted(NewScan),
-    /// A report of a tool.
+    /// The report of a tool, with the findings counted by prop.
     Report(scan::Report),
 }
 
 impl SentScan {
-    /// Reads a body as what it is: a report shows by its fields.
+    /// Parses a body. A report is recognised by its fields.
     fn read(body: Map<String, Value>) -> Result<Self, Error> {
         let body = Value::Object(body);
         match scan::read(&body) {
@@ -273,46 +277,46 @@ impl SentScan {
     }
 }
 
-/// What passes.
+/// The query parameters of a scan request.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct ScanPolicy {
-    /// The worst severity that passes; `medium`, if not said.
+    /// The worst severity that passes. `medium`, if absent.
     #[param(inline)]
     max_severity: Option<Severity>,
-    /// Where the report is.
+    /// The URL of the scanner's report, for a body that does not have it.
     #[param(inline)]
     report_url: Option<Url>,
 }
 
-/// What a list of releases is ordered by.
+/// The sort key of the list of releases.
 type After = (Timestamp, ReleaseId);
 
-/// Which releases.
+/// The query parameters of the list.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
-    /// Releases of this service.
+    /// Only releases of this service.
     service: Option<Slug>,
-    /// Releases with this version.
+    /// Only releases with this version.
     version: Option<Version>,
-    /// Releases built from this commit.
+    /// Only releases that were built from this git commit.
     git_sha: Option<GitSha>,
-    /// How many items a page has at most.
+    /// The largest number of items on a page, from 1 to 100. 50, if absent.
     #[param(inline)]
     limit: Limit,
-    /// `next` of the page before.
+    /// `next` of the previous page. The first page, if absent.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor<After>>,
 }
 
 /// List releases
 ///
-/// The newest first, without their commits.
+/// Answers a page of the releases that match all parameters, the newest first, without their commits.
 #[utoipa::path(tag = "releases", operation_id = "list_releases", security(("key" = ["read"])), params(Filter),
-    responses((status = 200, body = Page<Release>)))]
+    responses((status = 200, description = "A page of releases.", body = Page<Release>)))]
 #[get("/releases")]
 async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &query.0)).await?;
@@ -321,11 +325,13 @@ async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
 
 /// Record a release
 ///
-/// The same again answers 200. What was not known before, such as the image, is added; what is known can't change: 409.
+/// Records a release and answers it. A repeat for the same version answers 200. It adds values that
+/// were unknown before, such as the image digest. It fails with 409 (`release_conflict`) when a known
+/// value differs. Fails with 404 when the service does not exist and `create_missing` is not set.
 #[utoipa::path(tag = "releases", operation_id = "create_release", security(("key" = ["deploy"])), request_body = NewRelease,
-    responses((status = 201, body = ReleaseWithCommits, headers(("Location" = String), ("ETag" = String))),
-        (status = 200, description = "It was recorded before.", body = ReleaseWithCommits, headers(("ETag" = String))),
-        (status = 404, description = "The service does not exist, and `create_missing` was not set.")))]
+    responses((status = 201, description = "The release that was recorded.", body = ReleaseWithCommits, headers(("Location" = String), ("ETag" = String))),
+        (status = 200, description = "The release had been recorded before; unknown values were added.", body = ReleaseWithCommits, headers(("ETag" = String))),
+        (status = 404, description = "The service does not exist, and `create_missing` is not set.")))]
 #[post("/releases")]
 async fn create(ctx: Ctx<Deploy>, body: Body<NewRelease>) -> Result<Reply, Error> {
     ctx.post(move |db, actor| {
@@ -346,22 +352,25 @@ async fn create(ctx: Ctx<Deploy>, body: Body<NewRelease>) -> Result<Reply, Error
 }
 
 /// Read a release
+///
+/// Answers the release with its commits and its scan result.
 #[utoipa::path(tag = "releases", operation_id = "get_release", security(("key" = ["read"])),
-    params(("id" = ReleaseId, Path, description = "The release.")),
-    responses((status = 200, body = ReleaseWithCommits, headers(("ETag" = String)))))]
+    params(("id" = ReleaseId, Path, description = "The identifier of the release.")),
+    responses((status = 200, description = "The release with its commits.", body = ReleaseWithCommits, headers(("ETag" = String)))))]
 #[get("/releases/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<ReleaseId>) -> Result<Reply, Error> {
     let found = ctx.read(move |db| find(db, *id)).await?;
     Ok(Reply::ok(&found)?.at_revision(found.release.revision))
 }
 
-/// Record what a scanner found in a release
+/// Record a scan of a release
 ///
-/// Passed, when nothing is worse than `max_severity`. The latest scan counts. The body is a count, or a report in SARIF 2.1.0
-/// or Trivy's JSON.
+/// The body has the findings counted by severity, or is a SARIF 2.1.0 or Trivy JSON report. The scan
+/// passes when no finding is worse than `max_severity`. Answers the release with the result. A repeat
+/// replaces the result: only the latest scan counts.
 #[utoipa::path(tag = "releases", operation_id = "record_scan", security(("key" = ["attest"])), request_body = NewScan,
-    params(("id" = ReleaseId, Path, description = "The release."), ScanPolicy),
-    responses((status = 200, body = ReleaseWithCommits, headers(("ETag" = String)))))]
+    params(("id" = ReleaseId, Path, description = "The identifier of the release."), ScanPolicy),
+    responses((status = 200, description = "The release with the result of the scan.", body = ReleaseWithCommits, headers(("ETag" = String)))))]
 #[put("/releases/{id}/scan")]
 async fn record_scan(
     ctx: Ctx<Attest>,
@@ -406,7 +415,10 @@ fn find(db: &mut Db, id: ReleaseId) -> Result<ReleaseWithCommits, Error> {
     found.ok_or_else(|| Error::not_found("release", id))
 }
 
-/// The release of this version of a service, or 404.
+/// Loads the release with this version of a service.
+///
+/// # Errors
+/// `not_found` when there is none.
 pub fn find_version(db: &mut Db, service: &str, version: &str) -> Result<Release, Error> {
     let of_version =
         releases::table.filter(releases::service.eq(service)).filter(releases::version.eq(version));
@@ -414,7 +426,7 @@ pub fn find_version(db: &mut Db, service: &str, version: &str) -> Result<Release
     found.ok_or_else(|| Error::not_found(&format!("release of {service} with version"), version))
 }
 
-/// The latest release of a service that was built from this commit.
+/// The latest release of a service that was built from this git commit.
 pub fn find_commit(db: &mut Db, service: &str, git_sha: &str) -> QueryResult<Option<Release>> {
     let of_commit =
         releases::table.filter(releases::service.eq(service)).filter(releases::git_sha.eq(git_sha));
@@ -425,7 +437,8 @@ pub fn find_commit(db: &mut Db, service: &str, git_sha: &str) -> QueryResult<Opt
         .optional()
 }
 
-/// The release that a deployment is of: `known`, with what the deployment adds to it, or a new one.
+/// Makes sure that the release of a deployment is recorded. A known release gets the values that the
+/// deployment adds; else a new one is recorded.
 pub fn ensure(
     db: &mut Db,
     actor: &Actor,
@@ -443,15 +456,18 @@ fn adds(known: &Release, new: &NewRelease) -> bool {
         || known.image_digest.is_none() && new.image_digest.is_some()
 }
 
-/// Refuses a release that differs from the known one in what can't change.
+/// Checks that the commit and the image of a release agree with the recorded ones.
+///
+/// # Errors
+/// `release_conflict` when one of them differs.
 pub fn check_same(known: &Release, new: &NewRelease) -> Result<(), Error> {
     addition(known, "git_sha", &known.git_sha, text(new.git_sha.clone()))?;
     addition(known, "image_digest", &known.image_digest, text(new.image_digest.clone()))?;
     Ok(())
 }
 
-/// Records a release, or adds to the recorded one what was not known of it; says whether it is new. The service must
-/// exist, and be locked.
+/// Records a release, or adds unknown values to the recorded one. Returns the release and whether it
+/// is new. The service must exist and be locked.
 fn record(
     db: &mut Db,
     actor: &Actor,
@@ -503,7 +519,7 @@ struct Additions {
     commits: Option<Json<Vec<Commit>>>,
 }
 
-/// Adds what was not known; refuses what differs from what is.
+/// Adds values that were unknown. A value that differs from the recorded one is an error.
 fn complete(
     db: &mut Db,
     actor: &Actor,
@@ -534,7 +550,7 @@ fn complete(
     diesel::update(releases::table.find(release.id))
         .set((&additions, releases::revision.eq(release.revision + 1)))
         .execute(db)?;
-    // Deployments say what was put there: what becomes known of the release becomes known of them.
+    // Deployments have copies of the commit and the image of their release.
     let deployed = deployments::table.filter(deployments::release_id.eq(release.id));
     if let Some(sha) = &additions.git_sha {
         diesel::update(deployed).set(deployments::git_sha.eq(sha)).execute(db)?;

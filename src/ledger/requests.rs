@@ -1,4 +1,4 @@
-//! Recording deployments: a release asks to go into an environment, and the gate decides.
+//! Recording of deployments: a caller requests one, and the gate decides whether it is allowed.
 
 use actix_web::post;
 use diesel::prelude::*;
@@ -33,7 +33,7 @@ pub fn routes(config: &mut ServiceConfig) {
     config.service(create);
 }
 
-/// A deployment to record.
+/// A deployment to request or to report.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({
@@ -41,61 +41,74 @@ pub fn routes(config: &mut ServiceConfig) {
     "start": true, "create_missing": true
 }))]
 pub struct NewDeployment {
-    /// What to deploy.
+    /// The slug of the service to deploy.
     pub service: Slug,
-    /// Where to.
+    /// The slug of the environment to deploy to.
     pub environment: Slug,
-    /// Which release; the previous good one of the place, if not said and `rollback` is set.
+    /// The version to deploy. May be absent or `null` only with `rollback`: it is then the previous good
+    /// release of the place.
     pub version: Option<Version>,
-    /// Go back to what was live there before.
+    /// Whether this goes back to a release that was live in the place before. It does not, if absent.
     #[serde(default)]
     pub rollback: bool,
-    /// The release's commit: checked against the recorded release, added to it, or recorded with it.
+    /// The git commit of the release. It must agree with the recorded release, or is added to it. May be
+    /// absent or `null`.
     pub git_sha: Option<GitSha>,
-    /// The release's image: likewise.
+    /// The image digest of the release. It must agree with the recorded release, or is added to it. May
+    /// be absent or `null`.
     pub image_digest: Option<Digest>,
-    /// Who asked for it; the key's name, if not said.
+    /// The name of the person or pipeline that requested the deployment. The name of the key, if absent
+    /// or `null`.
     pub requested_by: Option<Line>,
-    /// What kind of client tells of it; `api`, if not said.
+    /// The kind of client that reports the deployment. `api`, if absent or `null`.
     pub source: Option<Slug>,
-    /// Its name in that source. The same one again answers 200 with the deployment it names.
+    /// The identifier of the deployment in that source. A repeat with the same identifier answers 200 and
+    /// the recorded deployment. May be absent or `null`.
     pub external_id: Option<Line>,
-    /// The pipeline run that does it.
+    /// The URL of the pipeline run that performs the deployment. May be absent or `null`.
     pub run_url: Option<Url>,
-    /// Not planned: to mend something.
+    /// Whether the deployment is unplanned, because it fixes a problem. It is planned, if absent.
     #[serde(default)]
     pub unplanned: bool,
-    /// Why.
+    /// Why the deployment is made. May be absent or `null`.
     pub reason: Option<Prose>,
-    /// Start at once: it is `running` afterwards, or nothing was recorded.
+    /// Whether to start at once. The deployment is then `running`, or, if the gate blocks it, not
+    /// recorded. It does not start, if absent.
     #[serde(default)]
     pub start: bool,
-    /// The open incident that this is the fix of.
+    /// The open incident that the deployment fixes. It passes the gate despite this incident. May be
+    /// absent or `null`.
     pub fixes: Option<IncidentId>,
-    /// It happens anyway, whatever the gate says: it is recorded, and flagged `ungated` when the gate says no. What runs in
-    /// the place, as far as prop knows, is taken for cancelled.
+    /// Whether the deployment happens anyway, whatever the gate decides. It is then recorded as
+    /// `running`, with `ungated` set if the gate blocks it. Another running deployment of the place is
+    /// cancelled. It is not observed, if absent.
     #[serde(default)]
     pub observed: bool,
-    /// What has already happened: `running` for a rollout that goes on, or how it ended. Implies
-    /// `observed`, and can't be combined with `start`.
+    /// Records what has already happened, in one call: `running` for a rollout that goes on, or how it
+    /// ended. Implies `observed`, and cannot be combined with `start`. May be absent or `null`.
     pub state: Option<Report>,
-    /// When it started, if that was observed; `finished_at` or now, if not said. The history tells when it was recorded.
+    /// When an observed deployment started. `finished_at` or now, if absent or `null`. The history also has
+    /// the time of the report.
     pub at: Option<Timestamp>,
-    /// When it ended, for a `state` that is an end; `at` or now, if not said.
+    /// When an observed deployment ended, if `state` is an end. `at` or now, if absent or `null`.
     pub finished_at: Option<Timestamp>,
-    /// Create the service, the environment and the release if they do not exist.
+    /// Whether to create the service, the environment and the release if they do not exist. They are not
+    /// created, if absent.
     #[serde(default)]
     pub create_missing: bool,
 }
 
-/// Record a deployment
+/// Request or report a deployment
 ///
-/// It is `approved` afterwards, or `awaiting_approval` where approvals are required and missing, or `running` when it was
-/// to start at once. With `state`, one call records a rollout that is already over.
+/// Records a deployment and answers it. Its state is `approved`, or `awaiting_approval` while required
+/// approvals are missing, or `running` with `start` or `observed`. A repeat with the same `source` and
+/// `external_id` answers the recorded deployment. Fails with 409 (`gate_blocked`) and all reasons when
+/// the gate blocks it, and with 409 (`release_conflict`) when commit or image differ from the recorded
+/// release.
 #[utoipa::path(tag = "deployments", operation_id = "create_deployment", security(("key" = ["deploy"])), request_body = NewDeployment,
-    responses((status = 201, body = DeploymentWithDecision, headers(("Location" = String), ("ETag" = String))),
-        (status = 200, description = "It was recorded before, under this `source` and `external_id`; or its run was told by a webhook, and it is that deployment.", body = DeploymentWithDecision, headers(("ETag" = String))),
-        (status = 404, description = "The service, environment or release does not exist, and `create_missing` was not set.")))]
+    responses((status = 201, description = "The deployment that was recorded.", body = DeploymentWithDecision, headers(("Location" = String), ("ETag" = String))),
+        (status = 200, description = "The deployment was recorded before with this `source` and `external_id`, or a webhook has already reported it for this run.", body = DeploymentWithDecision, headers(("ETag" = String))),
+        (status = 404, description = "The service, environment or release does not exist, and `create_missing` is not set.")))]
 #[post("/deployments")]
 async fn create(ctx: Ctx<Deploy>, body: Body<NewDeployment>) -> Result<Reply, Error> {
     ctx.post(move |db, actor| {
@@ -110,7 +123,7 @@ async fn create(ctx: Ctx<Deploy>, body: Body<NewDeployment>) -> Result<Reply, Er
     .await
 }
 
-/// Records a deployment that somebody asks for, or that has happened already; and says whether it is new.
+/// Records a deployment that a caller requests or reports. Returns whether it is new.
 fn request(
     db: &mut Db,
     actor: &Actor,
@@ -175,14 +188,16 @@ fn reported_end(new: &mut NewDeployment, now: Timestamp) -> Result<Option<Ended>
     Ok(Some(Ended { state, started_at, finished_at }))
 }
 
-/// Records a deployment as its witness told it. One that was observed is `requested` afterwards: `transitions::correct` brings
-/// it to where it was seen, in the same transaction.
+/// Records a deployment that a webhook reports. One that has started gets the state `requested` first:
+/// `transitions::correct` then sets the reported state in the same transaction.
 pub fn witness(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<Deployment, Error> {
     Ok(record(db, actor, new, true)?.0.deployment)
 }
 
-/// In the place's lock, so that nothing changes between decision and act; and everything is decided before anything is
-/// recorded, so that a refusal leaves nothing but its record, and the end of what a webhook had taken for started.
+/// Records a deployment under the lock of the service, so that nothing changes after the decision.
+///
+/// All checks come before the first write. A blocked deployment therefore leaves only the
+/// `gate.blocked` event, and the end of a deployment that a webhook had reported as started.
 fn record(
     db: &mut Db,
     actor: &Actor,
@@ -251,7 +266,8 @@ fn record(
     };
     let id = known.as_ref().map_or_else(DeploymentId::new, |known| known.id);
     if known.is_some() {
-        // It is judged as if nothing had been told: it may be another release, or not start at all.
+        // The gate decides as if the webhook had reported nothing: this may be another release, or
+        // may not start at all.
         gate::give_back(db, id)?;
     }
     let requested_by = new.requested_by.map_or_else(|| actor.name.clone(), Into::into);
@@ -350,8 +366,9 @@ fn record(
     Ok((recorded, is_new))
 }
 
-/// The gate held back what a webhook took for running already: its run had begun, no more. It is over before it started, what
-/// it had used up is unused again, and what becomes of the run says nothing about it.
+/// Cancels a deployment that a webhook had reported as running, because the gate blocks it: its run has
+/// begun, but the rollout has not. The deployment counts as never started, and later reports about the
+/// run do not change it.
 fn withdraw(db: &mut Db, actor: &Actor, known: Deployment, source: &str) -> Result<(), Error> {
     let held_back = Deployment {
         source: source.to_owned(),
@@ -371,7 +388,7 @@ fn withdraw(db: &mut Db, actor: &Actor, known: Deployment, source: &str) -> Resu
     Ok(())
 }
 
-/// The deployment that a source names again, if it means the same one.
+/// Returns the recorded deployment if the repeated request has the same service, environment and version.
 fn the_same(
     known: DeploymentWithDecision,
     new: &NewDeployment,
@@ -387,7 +404,7 @@ fn the_same(
     Err(Error::new(Code::ExternalIdTaken, detail).with("deployment_id", id))
 }
 
-/// The version that a rollback of a place goes back to.
+/// The version that a rollback in a place goes back to.
 fn rollback_target(db: &mut Db, service: &str, environment: &str) -> Result<Version, Error> {
     let live = live_in(db, service, environment)?;
     let previous = match &live {

@@ -1,4 +1,4 @@
-//! Services: what is deployed.
+//! Services: the programs that are deployed.
 
 use actix_web::{get, patch, post, web};
 use diesel::prelude::*;
@@ -24,7 +24,7 @@ pub fn routes(config: &mut ServiceConfig) {
     config.service(list).service(create).service(show).service(change);
 }
 
-/// Something that is deployed.
+/// A service: a program that is deployed as a whole.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
 #[diesel(table_name = services, treat_none_as_default_value = false)]
 #[schema(example = json!({
@@ -33,21 +33,22 @@ pub fn routes(config: &mut ServiceConfig) {
     "created_at": "2026-02-03T04:05:06.000000Z", "updated_at": "2026-02-03T04:05:06.000000Z", "revision": 1
 }))]
 pub struct Service {
-    /// Its name in paths; never changes.
+    /// The name of the service in URLs. It is unique and never changes.
     pub slug: String,
-    /// Its name for people.
+    /// The name of the service for people.
     pub name: String,
-    /// What it does.
+    /// What the service does. `null` when nobody has described it.
     pub description: Option<String>,
-    /// The team or person that looks after it.
+    /// The team or person that is responsible for the service. `null` when it is unknown.
     pub owner: Option<String>,
-    /// Where its source is.
+    /// The URL of the source repository. Webhooks of this repository are about this service. `null`
+    /// when it is unknown.
     pub repository_url: Option<String>,
-    /// When it was recorded.
+    /// When the service was recorded in prop.
     pub created_at: Timestamp,
-    /// When it was last changed.
+    /// When the service was last changed in prop.
     pub updated_at: Timestamp,
-    /// Grows with every change; the ETag.
+    /// The number of the current version, which each change increases. It is also the `ETag`.
     pub revision: i32,
 }
 
@@ -84,28 +85,37 @@ impl Service {
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"slug": "checkout", "name": "Checkout", "owner": "payments", "repository_url": "https://git.example.org/shop/checkout"}))]
 pub struct NewService {
+    /// The name of the service in URLs. It must be unique and cannot be changed later.
     slug: Slug,
-    /// Its name for people; the slug, if not said.
+    /// The name of the service for people. The slug, if absent or `null`.
     name: Option<Line>,
+    /// What the service does. May be absent or `null`.
     description: Option<Prose>,
+    /// The team or person that is responsible for the service. May be absent or `null`.
     owner: Option<Line>,
+    /// The URL of the source repository, which connects GitHub webhooks with the service. May be
+    /// absent or `null`.
     repository_url: Option<Url>,
 }
 
-/// What to change of a service; what is absent stays.
+/// A change of a service. Fields that are absent stay as they are.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"owner": "payments", "description": null}))]
 pub struct ServicePatch {
+    /// The new name for people.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     name: Option<Line>,
+    /// The new description; `null` removes it.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Prose>)]
     description: Option<Option<Prose>>,
+    /// The new owner, a team or person; `null` removes it.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Line>)]
     owner: Option<Option<Line>>,
+    /// The new URL of the source repository; `null` removes it.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Url>)]
     repository_url: Option<Option<Url>>,
@@ -124,33 +134,35 @@ struct Changes {
     repository_url: Option<Option<String>>,
 }
 
-/// Which page.
+/// The query parameters of the list.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
-    /// How many items a page has at most.
+    /// The largest number of items on a page, from 1 to 100. 50, if absent.
     #[param(inline)]
     limit: Limit,
-    /// `next` of the page before.
+    /// `next` of the previous page. The first page, if absent.
     #[param(value_type = Option<String>)]
     cursor: Option<Cursor<Slug>>,
 }
 
 /// List services
 ///
-/// By slug.
+/// Answers a page of all services, in the order of their slugs.
 #[utoipa::path(tag = "services", operation_id = "list_services", security(("key" = ["read"])), params(Filter),
-    responses((status = 200, body = Page<Service>)))]
+    responses((status = 200, description = "A page of services.", body = Page<Service>)))]
 #[get("/services")]
 async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &query.0)).await?;
     Reply::page(&page)
 }
 
-/// Record a service
+/// Create a service
+///
+/// Records a service and answers it. Fails with 409 (`already_exists`) when the slug is taken.
 #[utoipa::path(tag = "services", operation_id = "create_service", security(("key" = ["operate"])), request_body = NewService,
-    responses((status = 201, body = Service, headers(("Location" = String), ("ETag" = String)))))]
+    responses((status = 201, description = "The service that was created.", body = Service, headers(("Location" = String), ("ETag" = String)))))]
 #[post("/services")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewService>) -> Result<Reply, Error> {
     ctx.post(move |db, actor| {
@@ -161,8 +173,10 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewService>) -> Result<Reply, Erro
 }
 
 /// Read a service
+///
+/// Answers the service with this slug.
 #[utoipa::path(tag = "services", operation_id = "get_service", security(("key" = ["read"])),
-    params(("slug" = Slug, Path, description = "The service.")), responses((status = 200, body = Service, headers(("ETag" = String)))))]
+    params(("slug" = Slug, Path, description = "The slug of the service.")), responses((status = 200, description = "The service with this slug.", body = Service, headers(("ETag" = String)))))]
 #[get("/services/{slug}")]
 async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
     let service = ctx.read(move |db| find(db, &slug)).await?;
@@ -170,8 +184,11 @@ async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
 }
 
 /// Change a service
+///
+/// Sets the fields in the body and answers the service. A repeat sets the same values again. With
+/// `If-Match`, it fails with 412 when somebody else has changed the service since you read it.
 #[utoipa::path(tag = "services", operation_id = "update_service", security(("key" = ["operate"])), request_body = ServicePatch,
-    params(("slug" = Slug, Path, description = "The service.")), responses((status = 200, body = Service, headers(("ETag" = String)))))]
+    params(("slug" = Slug, Path, description = "The slug of the service.")), responses((status = 200, description = "The service after the change.", body = Service, headers(("ETag" = String)))))]
 #[patch("/services/{slug}")]
 async fn change(
     ctx: Ctx<Operate>,
@@ -214,8 +231,10 @@ pub fn unknown(db: &mut Db, slug: &str) -> Result<Error, Error> {
     Ok(Error::unknown_name("service", slug, &existing))
 }
 
-/// Holds the service's row until the transaction ends, so that what is decided about its places is decided one after the
-/// other. Returns whether there is one. SQLite has one writer anyway.
+/// Locks the service's row until the transaction ends, and returns whether the service exists.
+///
+/// All decisions about the places of a service are made under this lock, one after another. SQLite
+/// has only one writer, so it needs no lock.
 pub fn lock(db: &mut Db, slug: &str) -> QueryResult<bool> {
     match db {
         Db::Pg(c) => services::table
@@ -231,7 +250,7 @@ pub fn lock(db: &mut Db, slug: &str) -> QueryResult<bool> {
     }
 }
 
-/// Every service whose repository is known, with its address.
+/// The slug and the repository URL of every service that has one.
 pub fn repositories(db: &mut Db) -> QueryResult<Vec<(String, String)>> {
     services::table
         .filter(services::repository_url.is_not_null())
@@ -240,8 +259,8 @@ pub fn repositories(db: &mut Db) -> QueryResult<Vec<(String, String)>> {
         .load(db)
 }
 
-/// Makes sure that the service exists, and locks it; says whether this made it. One that somebody else recorded in the
-/// meantime stays as it is.
+/// Makes sure that the service exists, and locks it. Returns whether this call has created it. A
+/// service that another transaction has created in the meantime stays as it is.
 pub fn ensure(
     db: &mut Db,
     actor: &Actor,
@@ -274,7 +293,7 @@ fn insert(db: &mut Db, actor: &Actor, new: NewService) -> Result<Service, Error>
     let service = Service::new(new, actor.now);
     let inserted = diesel::insert_into(services::table).values(&service).execute(db);
     or_conflict(inserted, || {
-        Error::new(Code::AlreadyExists, format!("There is a service {} already.", service.slug))
+        Error::new(Code::AlreadyExists, format!("The service {} already exists.", service.slug))
     })?;
     events::record(db, actor, &service.about(), "created", &service)?;
     Ok(service)

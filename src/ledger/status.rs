@@ -1,4 +1,4 @@
-//! The grid: what is live in each place, and what is on its way there.
+//! The status grid of all places: what is live in each one, and what is about to be deployed there.
 
 use actix_web::get;
 use diesel::prelude::*;
@@ -29,7 +29,7 @@ pub fn routes(config: &mut ServiceConfig) {
     config.service(show);
 }
 
-/// Every service in every environment.
+/// The status of all places: services as rows, environments as columns.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "environments": [{"slug": "production", "name": "Production", "tier": "production", "require_scan": true}],
@@ -44,109 +44,133 @@ pub fn routes(config: &mut ServiceConfig) {
         "behind": {"environment": "staging", "version": "1.5.0", "releases": 2, "since": "2026-02-03T06:00:00.000000Z"}}]}]
 }))]
 struct Grid {
-    /// The columns: from development to production.
+    /// The environments, from development to production.
     environments: Vec<Column>,
-    /// The rows, by slug.
+    /// The services, in the order of their slugs.
     services: Vec<Row>,
 }
 
-/// An environment.
+/// An environment: a column of the grid.
 #[derive(Debug, Serialize, ToSchema, Queryable, Selectable)]
 #[diesel(table_name = environments)]
 struct Column {
+    /// The name of the environment in URLs.
     slug: String,
+    /// The name of the environment for people.
     name: String,
+    /// The purpose of the environment.
     tier: Tier,
-    /// Whether it asks for a scan of what goes there.
+    /// Whether a release must have passed a scan.
     require_scan: bool,
 }
 
-/// A service, and the places where something of it is or will be.
+/// A service with its places: a row of the grid.
 #[derive(Debug, Serialize, ToSchema)]
 struct Row {
+    /// The name of the service in URLs.
     slug: String,
+    /// The name of the service for people.
     name: String,
+    /// The team or person that is responsible for the service. `null` when it is unknown.
     owner: Option<String>,
-    /// Places with neither a current deployment nor an open incident are left out.
+    /// The places that have a current deployment or an open incident, in the order of their environments'
+    /// slugs. Other places are omitted.
     places: Vec<Cell>,
 }
 
-/// A service in an environment.
+/// A place: a service in an environment.
 #[derive(Debug, Serialize, ToSchema)]
 struct Cell {
+    /// The slug of the environment.
     environment: String,
-    /// What runs there.
+    /// The deployment that is live. `null` when nothing is live.
     live: Option<Current>,
-    /// What is being rolled out.
+    /// The deployment that is being rolled out. `null` when none is.
     running: Option<Current>,
-    /// What awaits approval or its start.
+    /// The deployments that wait for approval or for their start, the oldest request first.
     waiting: Vec<Current>,
-    /// The freeze that holds there now.
+    /// A freeze that applies to the place now. `null` when none does.
     frozen: Option<Frozen>,
-    /// What is wrong there: the open incident that was noticed first.
+    /// The open incident that was detected first. `null` when there is none.
     incident: Option<OpenIncident>,
-    /// What is live in the environment that comes before, and newer than what is live here.
+    /// The newer release that is live in the preceding environment. `null` when there is none.
     behind: Option<Behind>,
 }
 
-/// A freeze, in brief.
+/// The summary of a freeze.
 #[derive(Debug, Serialize, ToSchema)]
 struct Frozen {
+    /// The identifier of the freeze.
     freeze_id: FreezeId,
+    /// Why deployments are blocked.
     reason: String,
-    /// Until when, if nobody ends it earlier; `null`, when somebody must.
+    /// When the freeze ends if nobody ends it earlier. `null` when it lasts until somebody ends it.
     until: Option<Timestamp>,
 }
 
-/// An incident that goes on, in brief.
+/// The summary of an open incident.
 #[derive(Debug, Serialize, ToSchema)]
 struct OpenIncident {
+    /// The identifier of the incident.
     id: IncidentId,
+    /// What is wrong, in one line.
     title: String,
+    /// The impact of the incident on users.
     severity: ImpactLevel,
-    /// When it was noticed.
+    /// When the incident was detected.
     since: Timestamp,
 }
 
-/// How far a place is behind the environment that comes before it: its predecessor, or staging where none is named for
-/// production.
+/// How far a place is behind its preceding environment: its `predecessor`, or, for production without one,
+/// staging.
 #[derive(Debug, Serialize, ToSchema)]
 struct Behind {
+    /// The slug of the preceding environment.
     environment: String,
-    /// What is live there.
+    /// The version that is live there.
     version: String,
-    /// How many releases were recorded from the one that is live here to the one that is live there.
+    /// The number of releases that were recorded after the one that is live here, up to the one that is
+    /// live there.
     releases: i64,
-    /// When the first of them was committed; recorded, where that is not known.
+    /// When the earliest of these releases was committed, or, if that is unknown, recorded.
     since: Timestamp,
 }
 
-/// A deployment, in brief.
+/// The summary of a deployment.
 #[derive(Debug, Serialize, ToSchema)]
 struct Current {
+    /// The identifier of the deployment.
     id: DeploymentId,
+    /// The identifier of the release that is deployed.
     release_id: ReleaseId,
+    /// The version of the release.
     version: String,
+    /// The git commit of the release. `null` while it is unknown.
     git_sha: Option<String>,
+    /// The image digest of the release. `null` while it is unknown.
     image_digest: Option<String>,
+    /// The current state of the deployment.
     state: State,
+    /// How the release compares with what was live in the place before.
     kind: Kind,
+    /// The name of the person or pipeline that requested the deployment.
     requested_by: String,
-    /// Live since, running since, or waiting since.
+    /// Since when the deployment has been live, running or waiting.
     since: Timestamp,
-    /// Until when it may wait, if it waits.
+    /// When a waiting deployment expires. `null` when it does not wait.
     expires_at: Option<Timestamp>,
-    /// What came of the release's scan.
+    /// Whether the release was scanned, and whether it passed.
     scan: ScanStatus,
-    /// It started although the gate said no.
+    /// Whether it started although the gate blocked it.
     ungated: bool,
 }
 
-/// What runs where
+/// Read the status of all places
 ///
-/// The grid of services by environments.
+/// Answers the grid of all services and environments: what is live in each place, what is being rolled out
+/// or waits there, and what blocks it.
 #[utoipa::path(tag = "status", operation_id = "get_status", security(("key" = ["read"])),
-    responses((status = 200, body = Grid, headers(("ETag" = String)))))]
+    responses((status = 200, description = "The status of all places.", body = Grid, headers(("ETag" = String)))))]
 #[get("/status")]
 async fn show(ctx: Ctx<Read>) -> Result<Reply, Error> {
     let grid = settled(&ctx, grid, Grid::has_overdue).await?;
@@ -210,7 +234,7 @@ impl Grid {
     }
 }
 
-/// What is live in a place, beside what is newer and live in the environment before it.
+/// A place in which an older release is live than in the preceding environment.
 #[derive(QueryableByName)]
 struct Lag {
     #[diesel(sql_type = Text)]
@@ -227,7 +251,8 @@ struct Lag {
     since: Timestamp,
 }
 
-/// Costs as much as there are releases between the two. Where nothing names a predecessor, production follows staging.
+/// Selects the places that are behind. The cost depends on the number of releases in between. Production
+/// without a predecessor follows staging.
 const LAGS: &str = "
     SELECT here.service AS service, here.environment AS environment, there.environment AS before, there.version AS version,
         count(*) AS releases, min(coalesce(missing.committed_at, missing.created_at)) AS since
@@ -240,8 +265,8 @@ const LAGS: &str = "
     JOIN releases missing ON missing.service = here.service AND missing.created_at > live.created_at AND missing.created_at <= next.created_at
     GROUP BY here.service, here.environment, there.environment, there.version";
 
-/// Five queries whatever the size of the history: the columns, the services with what is current of them, the freezes, the
-/// incidents, and what is behind.
+/// Loads the grid with five queries, whatever the length of the history: the environments, the services with
+/// their current deployments, the freezes, the incidents, and the places that are behind.
 fn grid(db: &mut Db) -> Result<Grid, Error> {
     let mut columns: Vec<Column> =
         environments::table.select(Column::as_select()).order(environments::slug).load(db)?;
@@ -338,7 +363,7 @@ impl Row {
         }
     }
 
-    /// The place in an environment; they are kept in the order of these.
+    /// The place in an environment, added if it is missing. Places are sorted by environment.
     fn at(&mut self, environment: &str) -> &mut Cell {
         let at = self
             .places

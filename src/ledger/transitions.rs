@@ -1,4 +1,4 @@
-//! The moves of a deployment, and what follows from them: for it, and for what else is in its place.
+//! State changes of a deployment, and their effects on the other deployments of the place.
 
 use actix_web::{post, web};
 use diesel::prelude::*;
@@ -32,20 +32,22 @@ pub fn routes(config: &mut ServiceConfig) {
     config.service(make_transition);
 }
 
-/// A move to make.
+/// A change of the state of a deployment.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"to": "succeeded"}))]
 pub struct Transition {
-    /// `running`, `succeeded`, `failed` or `cancelled`; every other state is a consequence of something else.
+    /// The new state: `running`, `succeeded`, `failed` or `cancelled`. prop itself sets all other states.
     #[serde(deserialize_with = "target")]
     pub to: State,
-    /// Why.
+    /// Why the state changes. May be absent or `null`.
     pub reason: Option<Prose>,
-    /// It happened anyway, whatever the gate says: a start is recorded, and flagged `ungated` when the gate says no.
+    /// Whether the change has happened anyway, whatever the gate decides. A start is then recorded, with
+    /// `ungated` set if the gate blocks it. It is not observed, if absent.
     #[serde(default)]
     pub observed: bool,
-    /// When it happened, if it was observed; now, if not said. The history tells when it was recorded.
+    /// When an observed change happened. Now, if absent or `null`. The history also has the time of the
+    /// report.
     pub at: Option<Timestamp>,
 }
 
@@ -56,11 +58,14 @@ fn target<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error>
     state.map_err(serde::de::Error::custom)
 }
 
-/// Move a deployment
+/// Change the state of a deployment
 ///
-/// The state it is in already changes nothing. A move it does not have answers 409, with the state it is in and its moves.
+/// Starts a deployment, or reports its end, and answers the deployment. A repeat with the current state
+/// answers 200 and changes nothing. Fails with 409 (`invalid_transition`) and the possible `moves` when
+/// the deployment cannot get this state, and with 409 (`gate_blocked`) and all reasons when the gate
+/// blocks the start.
 #[utoipa::path(tag = "deployments", operation_id = "move_deployment", security(("key" = ["deploy"])), request_body = Transition,
-    params(("id" = DeploymentId, Path, description = "The deployment.")), responses((status = 200, body = DeploymentWithDecision, headers(("ETag" = String)))))]
+    params(("id" = DeploymentId, Path, description = "The identifier of the deployment.")), responses((status = 200, description = "The deployment in its new state.", body = DeploymentWithDecision, headers(("ETag" = String)))))]
 #[post("/deployments/{id}/transitions")]
 async fn make_transition(
     ctx: Ctx<Deploy>,
@@ -74,7 +79,10 @@ async fn make_transition(
     .await
 }
 
-/// When something happened: what was observed may be told later, what prop decides happens now.
+/// When a change happened. Only an observed change may name an earlier time; all others happen now.
+///
+/// # Errors
+/// `invalid_value` when `at` is set without `observed`, or is in the future.
 pub fn observed_at(
     observed: bool,
     at: Option<Timestamp>,
@@ -92,14 +100,17 @@ pub fn observed_at(
     }
 }
 
-/// Moves a deployment as a caller asked.
+/// Changes the state of a deployment as a caller requested.
+///
+/// # Errors
+/// `not_found`, `invalid_transition`, or `gate_blocked` for a start.
 pub fn transition(
     db: &mut Db,
     actor: &Actor,
     id: DeploymentId,
     asked: Transition,
 ) -> Result<DeploymentWithDecision, Error> {
-    // Which service it belongs to never changes; everything else is read under the lock.
+    // The service of a deployment never changes. Everything else is read under the lock.
     let service: Option<String> =
         deployments::table.find(id).select(deployments::service).first(db).optional()?;
     services::lock(db, &service.ok_or_else(|| Error::not_found("deployment", id))?)?;
@@ -109,7 +120,8 @@ pub fn transition(
     let state_before = found.deployment.state;
     let mut deployment = expire(db, found.deployment, actor.now)?;
     let has_expired = deployment.state != state_before;
-    // Whether it lacks approvals is for the gate to say, and why; with them it makes both moves at once.
+    // The gate reports missing approvals with its reasons. If none is missing, a start from
+    // `awaiting_approval` makes both changes at once.
     let is_start = asked.to == State::Running && deployment.state == State::AwaitingApproval;
     let from = if is_start { State::Approved } else { deployment.state };
     deployment = match lifecycle::decide(from, asked.to, By::Caller) {
@@ -156,7 +168,7 @@ fn no_such_move(state: State, moves: &[State]) -> String {
     format!("The deployment {is} and can't change any more.{instead}")
 }
 
-/// Starts a deployment, if the gate lets it or it was observed.
+/// Starts a deployment if the gate allows it or the start was observed.
 fn start(
     db: &mut Db,
     actor: &Actor,
@@ -172,7 +184,8 @@ fn start(
     advance(db, actor, deployment, State::Running, at, text(asked.reason.clone()))
 }
 
-/// Lets the gate decide on a start, and settles what the start uses up. Returns what runs in the place, too.
+/// Asks the gate about a start, and consumes the approvals and overrides that the start uses. Also
+/// returns the deployment that is running in the place.
 fn judge(
     db: &mut Db,
     actor: &Actor,
@@ -200,7 +213,7 @@ fn judge(
     }
     gate::take_overrides(db, deployment.id, &deployment.service, &ruling.facts, actor.now)?;
     gate::use_approvals(db, deployment.id, &ruling.facts)?;
-    // The place may have changed since it was requested.
+    // The place may have changed since the request.
     deployment.kind = seen.kind(
         deployment.unplanned
             || ruling.facts.incidents.iter().any(|incident| incident.is_fixed_by_this),
@@ -214,7 +227,8 @@ fn judge(
     Ok((deployment, seen.running()))
 }
 
-/// What prop took for running in the place of an observed deployment can't be: there is one at a time.
+/// Cancels the running deployment of a place in which another one was observed to run: only one can run
+/// at a time.
 pub fn cancel_running(
     db: &mut Db,
     actor: &Actor,
@@ -228,7 +242,8 @@ pub fn cancel_running(
     Ok(())
 }
 
-/// What was live until now is superseded, or rolled back if that is what the success was for. The successor remembers it.
+/// Changes the live deployment to `superseded`, or to `rolled_back` if the new success is its rollback,
+/// and stores it as the successor's previous deployment.
 fn retire_live(
     db: &mut Db,
     actor: &Actor,
@@ -245,20 +260,21 @@ fn retire_live(
     Ok(())
 }
 
-/// How a deployment went, as far as a witness can tell.
+/// The course of a deployment as a webhook reports it.
 pub struct Course {
-    /// `running`, or what came of it.
+    /// The state: `running`, or how the deployment ended.
     pub state: State,
-    /// When it started, if it did.
+    /// When it started. `None` when it has not started.
     pub started_at: Option<Timestamp>,
-    /// When it ended, if it has.
+    /// When it ended. `None` when it has not ended.
     pub finished_at: Option<Timestamp>,
-    /// What was said to it.
+    /// The description of the latest status. `None` when there is none.
     pub reason: Option<String>,
 }
 
-/// Brings a deployment to where a witness saw it, whatever prop took it for, and says whether that changed anything. Told
-/// late, it moves nothing that has happened in its place since. In the service's lock.
+/// Sets the reported course of a deployment, whatever state it had, and returns whether that changed
+/// anything. A late report does not change what has happened in the place since. The service must be
+/// locked.
 pub fn correct(
     db: &mut Db,
     actor: &Actor,
@@ -304,7 +320,8 @@ pub fn correct(
     if starts && from != State::Requested {
         deployment = judge(db, actor, deployment, true)?.0;
     }
-    // What tells of itself gives way to a success only: whatever else began after it has not taken its place.
+    // A deployment that its own script reports is cancelled only by a success. Anything else that
+    // began after it has not replaced it.
     let gives_way = |running: &Deployment| running.source == GITHUB || to.went_live();
     if let Some(running) = running.filter(|running| ran_after && gives_way(running)) {
         cancel_running(db, actor, &deployment, Some(running.id))?;
@@ -349,7 +366,7 @@ pub fn correct(
     Ok((deployment, true))
 }
 
-/// What one that failed after all had replaced is live again.
+/// Makes the previous deployment live again after a reported success turned out to be a failure.
 fn give_back(db: &mut Db, actor: &Actor, failed: &Deployment) -> Result<(), Error> {
     let Some(previous) = failed.previous_id else { return Ok(()) };
     let mut previous = find(db, previous)?.deployment;
@@ -367,7 +384,7 @@ fn give_back(db: &mut Db, actor: &Actor, failed: &Deployment) -> Result<(), Erro
     events::record(db, actor, &previous.about(), previous.state.as_str(), payload)
 }
 
-/// Lets the deployments that wait for what somebody just said move on. In the service's lock.
+/// Applies a new approval or rejection to the deployments that wait for it. The service must be locked.
 pub fn hear(
     db: &mut Db,
     actor: &Actor,

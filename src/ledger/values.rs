@@ -1,4 +1,5 @@
-//! The values that clients send: parsed once, at the door, and well formed from then on.
+//! The values that clients send. They are checked when they are parsed, so a value of one of these
+//! types is always well formed.
 
 use regex_lite::Regex;
 use serde::de::{Error as _, Unexpected};
@@ -13,7 +14,8 @@ use crate::error::Code;
 use crate::http::extract::malformed;
 use crate::rules::github;
 
-/// Declares a text with a form. The pattern is the one that the document shows.
+/// Declares a text type with a pattern and a largest number of characters. The OpenAPI document shows
+/// both. `is` is the error message for other texts.
 macro_rules! value {
     ($(#[doc = $doc:literal])+ $name:ident { code: $code:ident, pattern: $pattern:literal, most: $most:literal, example: $example:expr, is: $is:literal }) => {
         $(#[doc = $doc])+
@@ -25,7 +27,8 @@ macro_rules! value {
             type Err = &'static str;
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 static PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new($pattern).ok());
-                // `most` bytes are at most `most` characters: counting them is rarely needed.
+                // A text of at most `most` bytes has at most `most` characters, so counting the
+                // characters is rarely needed.
                 let fits = text.len() <= $most || text.chars().count() <= $most;
                 let matches = fits && PATTERN.as_ref().is_some_and(|pattern| pattern.is_match(text));
                 matches.then(|| Self(text.to_owned())).ok_or($is)
@@ -75,7 +78,7 @@ fn hint(code: Code, text: &str) -> String {
 }
 
 value! {
-    /// Names a service or an environment in paths.
+    /// The name of a service or an environment in URLs: lower-case letters, digits and hyphens.
     Slug {
         code: InvalidSlug, pattern: "^[a-z0-9-]{1,63}$", most: 63, example: "checkout",
         is: "a slug has 1 to 63 lower-case letters, digits and hyphens"
@@ -83,7 +86,7 @@ value! {
 }
 
 value! {
-    /// Names a release of a service: what an image tag and SemVer allow.
+    /// The version of a release, unique for its service. Image tags and semantic versions are allowed.
     Version {
         code: InvalidVersion, pattern: "^[A-Za-z0-9][A-Za-z0-9._+-]*$", most: 128, example: "1.4.2",
         is: "a version has 1 to 128 letters, digits, dots, underscores, plus signs and hyphens, and starts with a letter or digit"
@@ -91,7 +94,7 @@ value! {
 }
 
 value! {
-    /// A git commit id in full: SHA-1, or SHA-256 in repositories that use it.
+    /// A full git commit id in lower-case hexadecimal: SHA-1 with 40 digits, or SHA-256 with 64.
     GitSha {
         code: InvalidSha, pattern: "^([0-9a-f]{40}|[0-9a-f]{64})$", most: 64, example: "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
         is: "a commit id has 40 (or 64) hexadecimal digits in lower case"
@@ -99,7 +102,7 @@ value! {
 }
 
 value! {
-    /// The digest of an image (OCI image specification, "Digests").
+    /// The digest of a container image (OCI image specification, "Digests").
     Digest {
         code: InvalidDigest, pattern: "^sha256:[0-9a-f]{64}$", most: 71,
         example: "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
@@ -108,38 +111,38 @@ value! {
 }
 
 value! {
-    /// A web address.
+    /// An absolute URL that starts with `http://` or `https://`.
     Url {
         code: InvalidUrl, pattern: r"^https?://[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+$", most: 2000, example: "https://ci.example.org/runs/17",
-        is: "a URL starts with http:// or https://, has only characters that RFC 3986 allows, and at most 2000"
+        is: "a URL starts with http:// or https:// and has at most 2000 characters, all of which RFC 3986 allows"
     }
 }
 
 value! {
-    /// One line of text.
+    /// One line of text, 1 to 200 characters long.
     Line {
         code: InvalidText, pattern: r"^[^\u0000-\u0020\u007F][^\u0000-\u001F\u007F]*$", most: 200, example: "Checkout",
-        is: "this text has 1 to 200 characters, starts with one that can be seen, and has no control characters"
+        is: "this text must have 1 to 200 characters, start with a visible one, and contain no control characters"
     }
 }
 
 value! {
-    /// Text of several lines.
+    /// Text of one or more lines, 1 to 4000 characters long.
     Prose {
         code: InvalidText, pattern: r"^[^\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F]+$", most: 4000, example: "Takes the money.",
-        is: "this text has 1 to 4000 characters, and no control characters but tabs and line ends"
+        is: "this text must have 1 to 4000 characters, and no control characters except tabs and line breaks"
     }
 }
 
 value! {
-    /// A time of day.
+    /// A time of day as hours and minutes, from 00:00 to 23:59.
     ClockTime {
         code: InvalidTime, pattern: "^([01][0-9]|2[0-3]):[0-5][0-9]$", most: 5, example: "18:00",
         is: "a time of day has hours and minutes, from 00:00 to 23:59"
     }
 }
 
-/// An IANA time zone.
+/// The name of a time zone in the IANA database, such as `Europe/Berlin`.
 #[derive(Debug, Clone, ToSchema)]
 #[schema(value_type = String, example = "Europe/Berlin")]
 pub struct Zone(pub String);
@@ -148,12 +151,12 @@ impl<'de> Deserialize<'de> for Zone {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
         let zone = jiff::tz::TimeZone::get(&name).ok();
-        // The database's own spelling: names are found in any case.
+        // Names are found in any case; store the spelling of the database.
         let name = zone.as_ref().and_then(|zone| zone.iana_name()).map(str::to_owned);
         name.map(Self).ok_or_else(|| {
             malformed(
                 Code::InvalidTimeZone,
-                "a time zone is named as in the IANA database, as in Europe/Berlin",
+                "a time zone must be a name of the IANA database, such as Europe/Berlin",
             )
         })
     }
@@ -168,7 +171,10 @@ impl<'de, const LEAST: i32, const MOST: i32> Deserialize<'de> for Whole<LEAST, M
         let number = whole_number(deserializer)?;
         let fits = i32::try_from(number).ok().filter(|number| (LEAST..=MOST).contains(number));
         fits.map(Self).ok_or_else(|| {
-            malformed(Code::InvalidValue, format_args!("{number} is not from {LEAST} to {MOST}"))
+            malformed(
+                Code::InvalidValue,
+                format_args!("{number} is out of range; it must be from {LEAST} to {MOST}"),
+            )
         })
     }
 }
@@ -185,23 +191,25 @@ impl<const LEAST: i32, const MOST: i32> PartialSchema for Whole<LEAST, MOST> {
 }
 impl<const LEAST: i32, const MOST: i32> ToSchema for Whole<LEAST, MOST> {}
 
-/// For fields of a PATCH that can be emptied: absent (`None`) is another thing than `null` (`Some(None)`).
+/// Deserializes a field of a PATCH that can be cleared. An absent field (`None`) stays as it is;
+/// `null` (`Some(None)`) clears it.
 pub fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-/// For fields of a PATCH that can't be emptied: may be absent, but not `null`.
+/// Deserializes a field of a PATCH that cannot be cleared: it may be absent, but not `null`.
 pub fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
-/// A whole number. JSON has no integers: `1.0` is one as well as `1` (JSON Schema, section 4.2.1 of the core).
+/// Deserializes a whole number. JSON has no integer type: `1.0` is as valid as `1` (JSON Schema core,
+/// section 4.2.1).
 pub fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
-    /// From here on, neighbouring whole numbers are the same in floating point.
+    /// From this number on, a floating-point number cannot represent every whole number.
     const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
     let number = serde_json::Number::deserialize(deserializer)?;
     let float = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < EXACT_BELOW);

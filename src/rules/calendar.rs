@@ -1,4 +1,5 @@
-//! When a freeze holds: between two instants, and, if it is a weekly one, in a window of local time on some days.
+//! When a freeze applies: between two instants, and, for a weekly freeze, only in a window of local time on some
+//! days of the week.
 
 use jiff::civil::{Date, Time, Weekday};
 use jiff::tz::TimeZone;
@@ -41,22 +42,22 @@ impl Day {
     }
 }
 
-/// A window of local time that comes back every week.
+/// A window of local time on some days of every week.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Weekly {
-    /// The days on which it begins.
+    /// The days on which the window begins.
     pub days: Vec<Day>,
-    /// When it begins.
+    /// The local time at which it begins.
     #[serde(with = "clock")]
     pub from: Time,
-    /// When it ends: on the next day, unless it is later than `from`.
+    /// The local time at which it ends: on the same day if it is later than `from`, else on the next day.
     #[serde(with = "clock")]
     pub to: Time,
-    /// Where: an IANA time zone.
+    /// The IANA name of the time zone.
     pub time_zone: String,
 }
 
-/// Times of day as hours and minutes.
+/// Serializes times of day as hours and minutes.
 mod clock {
     use jiff::civil::Time;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -70,28 +71,29 @@ mod clock {
     }
 }
 
-/// When a freeze holds.
+/// The schedule of a freeze.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Schedule {
-    /// Not before.
+    /// When the freeze begins; this instant is inside.
     pub starts_at: Timestamp,
-    /// No longer from then on; open-ended without.
+    /// When the freeze ends; this instant is outside. `None` when it has no end.
     pub ends_at: Option<Timestamp>,
-    /// Only in this window.
+    /// The weekly window in which it applies. `None` when it always applies.
     pub weekly: Option<Weekly>,
 }
 
-/// How long a freeze goes on that holds now.
+/// Until when a freeze applies that applies now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// It ends then, if nobody ends it earlier.
+    /// Until this instant, if nobody ends the freeze earlier.
     At(Timestamp),
-    /// Until somebody ends it.
+    /// Until somebody ends the freeze.
     Ended,
 }
 
 impl Schedule {
-    /// Whether it holds at `at` (half-open: it holds at its start, and no longer at its end), and until when.
+    /// Until when the freeze applies. `None` when it does not apply at `at`. It applies at its start, but not at
+    /// its end.
     pub fn holds(&self, at: Timestamp) -> Option<Until> {
         if at < self.starts_at || self.ends_at.is_some_and(|end| at >= end) {
             return None;
@@ -109,18 +111,20 @@ impl Schedule {
 }
 
 impl Weekly {
-    /// Whether a window covers `at`, and until when: windows that meet or overlap are one.
+    /// Until when the windows cover `at`. `None` when no window does. Windows that meet or overlap count as one.
     pub fn holds(&self, at: Timestamp) -> Option<Until> {
-        // A zone was checked when the freeze was recorded; should the system no longer know it, the freeze errs on its own side.
+        // The zone was checked when the freeze was recorded. If the system no longer knows it, the freeze
+        // applies.
         let Ok(zone) = TimeZone::get(&self.time_zone) else { return Some(Until::Ended) };
         let today = at.to_zoned(zone.clone()).date();
-        // A window is at most a day long, and local days differ from 24 hours by less than one: two days back are enough.
+        // A window is at most one day long, and a local day differs from 24 hours by less than a day. So
+        // a window that covers `at` began at most two days ago.
         let mut end = (-2..=1)
             .filter_map(|days| self.window(today, days, &zone))
             .filter(|(from, to)| *from <= at && at < *to)
             .map(|(_, to)| to)
             .max()?;
-        // After a week of windows that meet, there is no gap.
+        // If the windows of a whole week meet, the freeze has no gap.
         for days in -1..=8 {
             if let Some((from, to)) = self.window(today, days, &zone)
                 && from <= end
@@ -132,8 +136,8 @@ impl Weekly {
         Some(if end > week_on { Until::Ended } else { Until::At(end) })
     }
 
-    /// The window that begins `days` after `today`. Where the clock jumps, the freeze is the longer one: it begins at the
-    /// earlier reading of `from`, and ends at the later reading of `to`.
+    /// The window that begins `days` after `today`. When clocks change, the longer of the possible windows
+    /// applies: from the earlier instant of `from` to the later instant of `to`.
     fn window(&self, today: Date, days: i64, zone: &TimeZone) -> Option<(Timestamp, Timestamp)> {
         let date = today.checked_add(Span::new().days(days)).ok()?;
         if !self.days.contains(&Day::of(date.weekday())) {

@@ -1,8 +1,8 @@
-//! DORA's five measures of software delivery: what counts, what is left out and why, and the figures.
+//! The five DORA measures of software delivery: what counts, what is left out and why, and the figures.
 //!
-//! The measures are DORA's (<https://dora.dev/guides/dora-metrics/>); how each of them follows from what a ledger knows is told
-//! in `docs/dora.md`. Given are the deployments that finished in a window and some time around it, and the incidents linked to
-//! them; nothing else is looked at.
+//! DORA defines the measures (<https://dora.dev/guides/dora-metrics/>). `docs/dora.md` explains how each one is computed
+//! from the ledger. The input is the deployments that finished in a window and some time around it, and the incidents
+//! linked to them.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -19,23 +19,24 @@ pub use figures::{
 };
 use figures::{Division, Omissions, newest, percentile, ratio};
 
-/// How far around a window to look: before it for what was delivered already, after it for what turned out to have failed.
+/// How far before and after a window to look: before it for commits that were already delivered, after it for
+/// deployments that turned out to have failed.
 pub const AROUND: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// The longest window.
+/// The longest allowed window.
 pub const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
 
-/// A stretch of time: half-open, so that windows that meet share nothing.
+/// A half-open time window: it includes `since` and excludes `until`, so adjacent windows do not overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
-    /// From this instant.
+    /// The start, which is inside the window.
     pub since: Timestamp,
-    /// To before this one.
+    /// The end, which is outside the window.
     pub until: Timestamp,
 }
 
 impl Window {
-    /// Whether an instant is in it.
+    /// Whether an instant is in the window.
     fn holds(&self, at: Timestamp) -> bool {
         self.since <= at && at < self.until
     }
@@ -48,32 +49,32 @@ impl Window {
 /// A commit that a release delivers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Commit {
-    /// Its id.
+    /// The git commit id.
     pub sha: String,
-    /// When it was made.
+    /// When the commit was made.
     pub committed_at: Timestamp,
-    /// Whether it only joins others.
+    /// Whether it is a merge commit.
     #[serde(default)]
     pub is_merge: bool,
 }
 
-/// A deployment that finished, and what its release delivers.
+/// A deployment that finished, with the commits of its release.
 #[derive(Debug, Clone)]
 pub struct Deployment {
-    /// Which.
+    /// The deployment as it is listed in a measure.
     pub counted: Counted,
-    /// Where it is now.
+    /// The current state of the deployment.
     pub state: State,
-    /// The commits of its release, if they were told.
+    /// The commits of its release. Empty when they were not reported.
     pub commits: Vec<Commit>,
-    /// The commit that its release was built from.
+    /// The commit that its release was built from, if known.
     pub git_sha: Option<String>,
-    /// When that was made.
+    /// When that commit was made, if known.
     pub committed_at: Option<Timestamp>,
 }
 
 impl Deployment {
-    /// Whether it brought something new: it went live, and is neither a redeploy nor a rollback.
+    /// Whether it is a change: it went live, and is neither a redeploy nor a rollback.
     fn is_change(&self) -> bool {
         self.state.went_live() && matches!(self.counted.kind, Kind::Normal | Kind::Hotfix)
     }
@@ -82,7 +83,7 @@ impl Deployment {
         self.state.went_live() && matches!(self.counted.kind, Kind::Rollback | Kind::Hotfix)
     }
 
-    /// Why it is no change.
+    /// Why it does not count as a change.
     fn left_out(&self) -> LeftOut {
         match (self.state, self.counted.kind) {
             (State::Failed, _) => LeftOut::Failed,
@@ -98,50 +99,51 @@ impl Deployment {
 /// A deployment that is linked to an incident as its fix, and went live.
 #[derive(Debug, Clone)]
 pub struct Fix {
-    /// Its identifier.
+    /// The identifier of the deployment.
     pub id: String,
-    /// When it went live.
+    /// When the deployment went live.
     pub finished_at: Timestamp,
 }
 
-/// An incident that some of the deployments caused or mended.
+/// An incident that some of the deployments caused or fixed.
 #[derive(Debug, Clone)]
 pub struct Incident {
-    /// Its identifier.
+    /// The identifier of the incident.
     pub id: String,
-    /// When it was over.
+    /// When the incident was resolved. `None` while it is open.
     pub resolved_at: Option<Timestamp>,
-    /// The deployments that caused it.
+    /// The identifiers of the deployments that caused the incident.
     pub caused_by: Vec<String>,
-    /// The deployments that mended it.
+    /// The deployments that fixed the incident.
     pub fixed_by: Vec<Fix>,
 }
 
-/// What is asked.
+/// What to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Question {
-    /// The time in question.
+    /// The time window to measure.
     pub window: Window,
-    /// What to divide it into.
+    /// The length of the intervals of the series. `None` chooses it by the length of the window.
     pub step: Option<Step>,
-    /// How many deployments each measure names at most: the newest.
+    /// The largest number of deployments that each measure lists, the newest first.
     pub named: usize,
 }
 
-/// What is known of a deployment beyond itself.
+/// What follows for a deployment from later deployments and from incidents.
 #[derive(Debug, Clone, Default)]
 struct Known {
-    /// The rollback that went back past it.
+    /// The index of the later rollback to an earlier release.
     rolled_back_by: Option<usize>,
-    /// The hotfix that came next.
+    /// The index of the hotfix that came next.
     hotfixed_by: Option<usize>,
-    /// The incidents that it caused.
+    /// The indexes of the incidents that it caused.
     incidents: Vec<usize>,
-    /// The lead times of the commits that it was the first to deliver, sorted.
+    /// The lead times in seconds of the commits that it was the first to deliver, sorted.
     lead_times: Vec<i64>,
 }
 
-/// Measures a window. `deployments` are those that finished from [`AROUND`] before it to [`AROUND`] after it, in that order.
+/// Computes the measures of a window. `deployments` must be those that finished from [`AROUND`] before the window to
+/// [`AROUND`] after it, in the order of their end.
 pub fn measure(deployments: &[Deployment], incidents: &[Incident], question: Question) -> Measures {
     let window = question.window;
     let mut known = judge(deployments, incidents);
@@ -278,22 +280,22 @@ pub fn measure(deployments: &[Deployment], incidents: &[Incident], question: Que
     }
 }
 
-/// The line of what was live in a place.
+/// The sequence of deployments that were live in a place.
 #[derive(Default)]
 struct Line<'a> {
-    /// The latest that is no redeploy: what a hotfix mends.
+    /// The latest deployment that is not a redeploy, which the next hotfix fixes.
     latest: Option<usize>,
-    /// Those that no rollback went back past.
+    /// The deployments that no rollback has undone.
     standing: Vec<usize>,
-    /// When each release was last live.
+    /// The latest deployment of each version.
     last: HashMap<&'a str, usize>,
 }
 
-/// Finds out what failed.
+/// Finds the deployments that failed.
 ///
-/// A rollback goes back past everything that went live since its release was last live: V1, V2, V3, V1 says that neither V2 nor V3
-/// was any good. A hotfix mends what was live before it, unless it is linked to an incident of which the cause is known: then it
-/// mends that.
+/// A rollback undoes all deployments since its release was last live: after V1, V2, V3, V1, both V2 and V3 have failed.
+/// A hotfix fixes what was live before it, unless it is linked to an incident with a known cause: then it fixes that
+/// cause.
 fn judge(deployments: &[Deployment], incidents: &[Incident]) -> Vec<Known> {
     let mut known = vec![Known::default(); deployments.len()];
     let places: HashMap<&str, usize> =
@@ -340,7 +342,7 @@ fn judge(deployments: &[Deployment], incidents: &[Incident]) -> Vec<Known> {
     known
 }
 
-/// Notes the lead time of each commit with the deployment that first delivered it, and returns what was left out.
+/// Computes the lead time of each commit for the deployment that first delivered it, and returns what was left out.
 fn deliver(deployments: &[Deployment], window: Window, known: &mut [Known]) -> Omissions {
     let mut omissions = Omissions::default();
     let mut delivered: HashSet<(&str, &str)> = HashSet::new();
@@ -375,14 +377,14 @@ fn deliver(deployments: &[Deployment], window: Window, known: &mut [Known]) -> O
     omissions
 }
 
-/// How a failure ended.
+/// The end of a failure.
 #[derive(Debug, Clone, PartialEq)]
 enum End {
-    /// It was mended.
+    /// The failure was fixed.
     Recovered { at: Timestamp, seconds: i64, fixed_by: Option<String> },
-    /// It goes on.
+    /// The failure is not over.
     Open,
-    /// It can't be told.
+    /// The end is not known.
     LeftOut(LeftOut),
 }
 
@@ -426,8 +428,11 @@ impl Known {
         shown.into_iter().filter(|(_, is_shown)| *is_shown).map(|(evidence, _)| evidence).collect()
     }
 
-    /// When a failure was over. What caused no incident is over with the first fix that went live. An incident that goes on says
-    /// that no fix was enough; one that is over was mended by the last fix that went live until its end, or else by its end.
+    /// When a failure ended.
+    ///
+    /// Without an incident, the first fix that went live ends it. With an open incident, it has not ended, even if
+    /// there was a fix. With resolved incidents, it ended with the last fix that went live before the resolution, or,
+    /// without such a fix, with the resolution.
     fn end(
         &self,
         deployment: &Deployment,

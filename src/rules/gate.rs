@@ -1,7 +1,7 @@
-//! May this release go there now; and if not, why not.
+//! The gate: whether a release may be deployed to a place now, and every reason against it.
 //!
-//! One rule for the question, for the creation of a deployment and for its start. It is given everything it needs to know
-//! and the time; it reports every reason at once, in the order of [`Code`].
+//! The same rule answers a question, and decides on the request and the start of a deployment. Its input is all
+//! facts and the time. It reports all reasons at once, in the order of [`Code`].
 
 use jiff::tz::TimeZone;
 use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
@@ -11,189 +11,191 @@ use crate::rules::calendar::{Schedule, Until};
 use crate::text_enum;
 
 text_enum! {
-    /// Why a deployment is kept back.
+    /// Why the gate blocks a deployment.
     Code {
-        /// A freeze covers the service and the environment now.
+        /// A freeze of the service or the environment applies now.
         Frozen = "frozen",
-        /// The environment requires a scan, and there is none.
+        /// The environment requires a scan, and the release was not scanned.
         ScanMissing = "scan_missing",
-        /// The environment requires a scan, and it failed.
+        /// The environment requires a scan, and the scan of the release failed.
         ScanFailed = "scan_failed",
-        /// The environment is of the production tier, and the release names no image.
+        /// The environment has the tier `production`, and the release has no image digest.
         DigestMissing = "digest_missing",
-        /// The release has not succeeded in the environment that comes before.
+        /// The release has not succeeded in the preceding environment.
         NotInPredecessor = "not_in_predecessor",
-        /// It has, but not long enough ago.
+        /// The release has not been in the preceding environment for long enough.
         Soaking = "soaking",
-        /// Another deployment runs in the same place.
+        /// Another deployment is running in the same place.
         DeploymentRunning = "deployment_running",
-        /// Something is wrong there, and this does not mend it.
+        /// The place has an open incident, and the deployment is neither a rollback nor its fix.
         OpenIncident = "open_incident",
-        /// Approvals are missing. Keeps back the start only.
+        /// Approvals are missing. Blocks only the start, not the request.
         ApprovalMissing = "approval_missing",
-        /// Somebody said no after everybody who said yes. Keeps back the start only.
+        /// Somebody rejected the release after the last approval. Blocks only the start, not the request.
         ApprovalRejected = "approval_rejected",
-        /// There were enough approvals, but they ran out. Keeps back the start only.
+        /// There were enough approvals, but they have expired. Blocks only the start, not the request.
         ApprovalExpired = "approval_expired",
     }
 }
 
-/// Which step asks.
+/// The step of a deployment that the gate decides on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
-    /// A deployment is recorded: missing approvals keep nothing back yet.
+    /// The request of a deployment. Missing approvals do not block it.
     Create,
-    /// A deployment starts.
+    /// The start of a deployment.
     Start,
 }
 
-/// What an environment asks of a release.
+/// The rules of an environment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Policy {
-    /// Its name.
+    /// The slug of the environment.
     pub environment: String,
-    /// It has users.
+    /// Whether the environment has the tier `production`.
     pub is_production: bool,
     /// How many people must approve.
     pub required_approvals: i32,
-    /// Whether who asks for a deployment may approve it too.
+    /// Whether the approval of the person who requested the deployment counts.
     pub allow_self_approval: bool,
-    /// Whether a release must have been scanned, and passed.
+    /// Whether a release must have passed a scan.
     pub require_scan: bool,
-    /// The environment where a release must have succeeded before.
+    /// The slug of the environment where a release must have succeeded first, if any.
     pub predecessor: Option<String>,
-    /// How many minutes ago at least.
+    /// How many minutes must have passed since the release succeeded in the predecessor.
     pub soak_minutes: i32,
-    /// Whether going back needs approval too.
+    /// Whether rollbacks need approvals too.
     pub rollback_needs_approval: bool,
 }
 
-/// What is known of the release.
+/// The facts about the release.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Candidate {
-    /// Its version.
+    /// The version of the release.
     pub version: String,
-    /// Whether it names an image.
+    /// Whether its image digest is known.
     pub has_digest: bool,
-    /// Whether it was scanned, and passed; `None` when it was not.
+    /// Whether it passed its scan. `None` when it was not scanned.
     pub scan_passed: Option<bool>,
-    /// When it first succeeded in the predecessor.
+    /// When it first succeeded in the predecessor. `None` when it has not.
     pub succeeded_before_at: Option<Timestamp>,
 }
 
-/// A freeze of this service and environment, holding or not.
+/// A freeze that covers the place, whether it applies now or not.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Freeze {
-    /// Its identifier.
+    /// The identifier of the freeze.
     pub id: String,
-    /// Why it is there.
+    /// Why deployments are blocked.
     pub reason: String,
-    /// When it holds.
+    /// When the freeze applies.
     pub schedule: Schedule,
-    /// Whether it lets a rollback through.
+    /// Whether rollbacks pass the freeze.
     pub allow_rollback: bool,
-    /// Somebody let this very deployment through.
+    /// Whether an override lets this deployment pass the freeze.
     pub is_overridden: bool,
 }
 
-/// What somebody said about this image in this environment, and nothing has used up.
+/// An unused approval or rejection of this image in this environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Opinion {
-    /// Its identifier.
+    /// The identifier of the approval.
     pub id: String,
-    /// Who.
+    /// The name of the person who decided.
     pub approver: String,
-    /// Yes or no.
+    /// Whether it is an approval; else it is a rejection.
     pub approved: bool,
-    /// When.
+    /// When it was recorded.
     pub at: Timestamp,
-    /// No longer from then on.
+    /// When it expires.
     pub expires_at: Timestamp,
 }
 
-/// Something that is wrong in the place.
+/// An open incident of the place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Incident {
-    /// Its identifier.
+    /// The identifier of the incident.
     pub id: String,
-    /// What is wrong.
+    /// What is wrong, in one line.
     pub title: String,
-    /// Whether this deployment is its fix.
+    /// Whether this deployment fixes the incident.
     pub is_fixed_by_this: bool,
 }
 
-/// Everything the rule needs to know.
+/// All facts that the rule needs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Facts {
-    /// Which step asks.
+    /// The step to decide on.
     pub step: Step,
-    /// Who asks for the deployment.
+    /// The name of the person or pipeline that requests the deployment.
     pub requested_by: String,
-    /// Who told prop of it: naming somebody else gives nobody a second pair of eyes.
+    /// The name of the key that records the deployment. Its holder's approval does not count either, so
+    /// nobody can approve their own deployment by naming another requester.
     pub recorded_by: Option<String>,
-    /// The release was live there before and is not now.
+    /// Whether the release was live in the place before and is not live now.
     pub is_rollback: bool,
-    /// What the environment asks.
+    /// The rules of the environment.
     pub policy: Policy,
-    /// What is known of the release.
+    /// The facts about the release.
     pub release: Candidate,
-    /// The deployment that runs there.
+    /// The identifier of another deployment that is running in the place, if any.
     pub running: Option<String>,
-    /// The freezes that cover the place, holding or not.
+    /// The freezes that cover the place, whether they apply now or not.
     pub freezes: Vec<Freeze>,
     /// The open incidents of the place.
     pub incidents: Vec<Incident>,
-    /// What was said about this image there.
+    /// The unused approvals and rejections of this image in this environment.
     pub opinions: Vec<Opinion>,
 }
 
-/// What the rule says.
+/// The decision of the gate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Decision, example = json!({
     "allowed": false, "evaluated_at": "2026-02-03T04:05:06.000000Z", "reasons": [
         {"code": "frozen", "detail": "Frozen until 5 Feb 00:00 UTC: Quarter end.", "until": "2026-02-05T00:00:00.000000Z",
             "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e44"},
-        {"code": "approval_missing", "detail": "production requires 1 approval; release 1.4.2 lacks 1.", "missing": 1}
+        {"code": "approval_missing", "detail": "Needs 1 approval (0 of 1).", "missing": 1}
     ]
 }))]
 pub struct Decision {
-    /// Whether it may go.
+    /// Whether the release may be deployed.
     pub allowed: bool,
-    /// Why not; none when it may.
+    /// All reasons that block the deployment. Empty when it is allowed.
     pub reasons: Vec<Reason>,
-    /// When this was so.
+    /// The time for which the decision was made.
     #[serde(serialize_with = "micros")]
     #[schema(value_type = String, format = DateTime)]
     pub evaluated_at: Timestamp,
 }
 
-/// One reason.
+/// One reason why the gate blocks a deployment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Reason)]
 pub struct Reason {
-    /// Which.
+    /// The kind of reason, as a stable word for programs.
     pub code: Code,
-    /// A sentence for people.
+    /// The reason in a sentence for people.
     pub detail: String,
-    /// When time cures it.
+    /// When the reason ends by itself. Absent, never `null`, when it does not.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "micros_if_any", default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub until: Option<Timestamp>,
-    /// What it is about: a freeze, a deployment, an incident.
+    /// The identifier of the freeze, deployment, incident or rejection that the reason is about. Absent,
+    /// never `null`, when there is none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub id: Option<String>,
-    /// How many approvals are missing.
+    /// How many approvals are missing. Absent, never `null`, when the reason is not about approvals.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub missing: Option<i32>,
 }
 
-/// An instant as every answer writes it: with six decimals.
+/// Serializes an instant with six decimals, as in all responses.
 pub(super) fn micros<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{at:.6}"))
 }
 
-/// The same, where there may be none.
+/// Serializes an optional instant with six decimals, as in all responses.
 pub(super) fn micros_if_any<S: Serializer>(
     at: &Option<Timestamp>,
     serializer: S,
@@ -204,7 +206,7 @@ pub(super) fn micros_if_any<S: Serializer>(
     }
 }
 
-/// Decides.
+/// Decides whether a deployment is allowed at `now`, and collects all reasons against it.
 pub fn decide(facts: &Facts, now: Timestamp) -> Decision {
     let mut reasons = Vec::new();
     frozen(facts, now, &mut reasons);
@@ -213,7 +215,7 @@ pub fn decide(facts: &Facts, now: Timestamp) -> Decision {
         reasons.push(Reason::new(
             Code::DigestMissing,
             format!(
-                "{} runs images by digest, and release {} names none.",
+                "{} requires an image digest, and release {} has none.",
                 facts.policy.environment, facts.release.version
             ),
         ));
@@ -221,7 +223,7 @@ pub fn decide(facts: &Facts, now: Timestamp) -> Decision {
     seasoned(facts, now, &mut reasons);
     if let Some(running) = &facts.running {
         reasons.push(
-            Reason::new(Code::DeploymentRunning, "Another deployment is running there.".into())
+            Reason::new(Code::DeploymentRunning, "Another deployment is already running.".into())
                 .about(running),
         );
     }
@@ -229,7 +231,7 @@ pub fn decide(facts: &Facts, now: Timestamp) -> Decision {
         facts.incidents.iter().filter(|incident| !incident.is_fixed_by_this && !facts.is_rollback)
     {
         let detail =
-            format!("There is an open incident: {}. A rollback or its fix may go.", incident.title);
+            format!("Open incident: {}. Only a rollback or the fix is allowed.", incident.title);
         reasons.push(Reason::new(Code::OpenIncident, detail).about(&incident.id));
     }
     if facts.step == Step::Start {
@@ -283,17 +285,17 @@ fn scanned(facts: &Facts, reasons: &mut Vec<Reason>) {
         _ if !facts.policy.require_scan => {}
         None => reasons.push(Reason::new(
             Code::ScanMissing,
-            format!("{environment} requires a scan, and release {version} was not scanned."),
+            format!("{environment} requires a scan, and release {version} has not been scanned."),
         )),
         Some(false) => reasons.push(Reason::new(
             Code::ScanFailed,
-            format!("{environment} requires a scan, and that of release {version} failed."),
+            format!("{environment} requires a scan, and the scan of release {version} failed."),
         )),
         Some(true) => {}
     }
 }
 
-/// A rollback goes to what has run there before: it need not pass through the predecessor again.
+/// Checks that the release was in the predecessor for long enough. A rollback need not pass through it again.
 fn seasoned(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
     let Some(predecessor) = facts.policy.predecessor.as_deref().filter(|_| !facts.is_rollback)
     else {
@@ -317,8 +319,8 @@ fn seasoned(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
     }
 }
 
-/// Whether an opinion may count here: one's own approval does not, unless the environment says so. Logins are compared as
-/// GitHub does it, in any case.
+/// Whether an approval or rejection counts. The approval of the requester or of the recorder does not, unless
+/// the environment allows it. As on GitHub, the case of logins does not matter.
 fn counts(facts: &Facts, opinion: &Opinion) -> bool {
     let mut own = [Some(&facts.requested_by), facts.recorded_by.as_ref()].into_iter().flatten();
     !opinion.approved
@@ -326,7 +328,7 @@ fn counts(facts: &Facts, opinion: &Opinion) -> bool {
         || !own.any(|name| name.eq_ignore_ascii_case(&opinion.approver))
 }
 
-/// What each person last said, as far as it counts here.
+/// The last approval or rejection of each person, as far as it counts.
 fn latest(facts: &Facts, now: Timestamp) -> impl Iterator<Item = &Opinion> + Clone {
     let is_last = |opinion: &Opinion| {
         !facts.opinions.iter().any(|other| {
@@ -339,7 +341,7 @@ fn latest(facts: &Facts, now: Timestamp) -> impl Iterator<Item = &Opinion> + Clo
         .filter(move |opinion| opinion.at <= now && is_last(opinion) && counts(facts, opinion))
 }
 
-/// The approvals that a start now is carried by: each person once, what is required or more; none where none is needed.
+/// The valid approvals for a start now, one for each person. Empty when none is required.
 pub fn carried_by(facts: &Facts, now: Timestamp) -> Vec<&Opinion> {
     if needed(facts) == 0 {
         Vec::new()
@@ -348,8 +350,8 @@ pub fn carried_by(facts: &Facts, now: Timestamp) -> Vec<&Opinion> {
     }
 }
 
-/// What a start settles: everything that was said until then and counts, if it needed somebody's approval. What was said
-/// before it says nothing of the next one.
+/// The approvals and rejections that a start consumes: all that count, if the start needs approvals. They do
+/// not count for the next deployment.
 pub fn settled_by_start(facts: &Facts) -> Vec<&Opinion> {
     if needed(facts) == 0 {
         Vec::new()
@@ -358,7 +360,7 @@ pub fn settled_by_start(facts: &Facts) -> Vec<&Opinion> {
     }
 }
 
-/// How many approvals a start needs.
+/// How many approvals a start requires.
 fn needed(facts: &Facts) -> i32 {
     if facts.is_rollback && !facts.policy.rollback_needs_approval {
         0
@@ -367,7 +369,7 @@ fn needed(facts: &Facts) -> i32 {
     }
 }
 
-/// Whether a start would lack no approval.
+/// Whether no approval is missing for a start.
 pub fn is_approved(facts: &Facts, now: Timestamp) -> bool {
     let mut reasons = Vec::new();
     approved(facts, now, &mut reasons);
@@ -396,7 +398,7 @@ fn approved(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
             .about(&no.id),
         );
     } else if valid < needed && approvals.count() as i32 >= needed {
-        let detail = format!("The approvals of release {version} for {environment} have run out.");
+        let detail = format!("The approvals of release {version} for {environment} have expired.");
         reasons.push(Reason {
             missing: Some(needed - valid),
             ..Reason::new(Code::ApprovalExpired, detail)
@@ -404,7 +406,7 @@ fn approved(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
     } else if valid < needed {
         let missing = needed - valid;
         let detail = format!(
-            "{environment} requires {needed} approval{}; release {version} lacks {missing}.",
+            "Needs {needed} approval{} ({valid} of {needed}).",
             if needed == 1 { "" } else { "s" }
         );
         reasons

@@ -1,8 +1,7 @@
-//! What GitHub's webhooks say: each payload as the fact that it tells, and where a deployment stands when everything that
-//! was told of it is put in order.
+//! Parses the payloads of GitHub webhooks into facts, and derives the status of a deployment from all facts about it.
 //!
-//! GitHub promises no order and may send anything again. So a deployment's standing is a function of the set of what was
-//! told, ordered by GitHub's own times, and never of the order of arrival.
+//! GitHub does not guarantee an order and may repeat a delivery. So the status of a deployment is derived from the set
+//! of all reports, ordered by GitHub's own times. The order of arrival does not matter.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -11,109 +10,109 @@ use serde_json::Value;
 
 use crate::rules::lifecycle::State;
 
-/// What a delivery tells.
+/// The fact that a delivery reports.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fact {
-    /// Nothing that the ledger keeps; why.
+    /// Nothing that the ledger records, with the reason in a sentence.
     Nothing(&'static str),
-    /// That there is a deployment, or how it goes.
+    /// A deployment was created, or its status has changed.
     Deployment(Box<Deployment>),
-    /// What somebody said about the deployments of a run.
+    /// Somebody approved or rejected the deployments of a run.
     Review(Box<Review>),
-    /// That a workflow's run has come to an end.
+    /// A workflow run has ended.
     RunEnded(RunEnded),
 }
 
-/// Where it comes from.
+/// A repository on GitHub.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Repository {
-    /// Its name, without its owner.
+    /// The name without the owner, such as `checkout`.
     pub name: String,
-    /// Its name, with its owner.
+    /// The name with the owner, such as `shop/checkout`.
     pub full_name: String,
-    /// Where people look at it.
+    /// The URL of its web page.
     pub html_url: String,
 }
 
-/// A deployment on GitHub, with its status if the delivery tells one.
+/// A deployment on GitHub, with its status if the delivery has one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Deployment {
-    /// Of what.
+    /// The repository that is deployed.
     pub repository: Repository,
-    /// GitHub's number of it.
+    /// The number of the deployment on GitHub.
     pub id: u64,
-    /// Where to, in GitHub's words.
+    /// The name of the environment on GitHub.
     pub environment: String,
-    /// The branch, tag or commit that was asked for.
+    /// The branch, tag or commit that was requested.
     pub reference: String,
-    /// The commit that this is.
+    /// The commit of the reference.
     pub sha: String,
-    /// The service, where the payload that its maker gave it names one (`{"service": "checkout"}`).
+    /// The service, if the deployment's own payload names one (`{"service": "checkout"}`).
     pub service: Option<String>,
-    /// Who started the run that does it.
+    /// The login of the person who started the workflow run, if known.
     pub started_by: Option<String>,
-    /// Who made it: often a bot, on behalf of the run.
+    /// The login of the creator, which is often a bot.
     pub creator: Option<String>,
-    /// When.
+    /// When the deployment was created on GitHub.
     pub created_at: Timestamp,
-    /// The workflow's run that does it.
+    /// The URL of the workflow run that performs the deployment, if known.
     pub run_url: Option<String>,
-    /// How it goes.
+    /// The status of the deployment, if the delivery has one.
     pub status: Option<Status>,
 }
 
-/// How a deployment goes.
+/// A status of a deployment on GitHub.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
-    /// GitHub's number of it: later ones have larger ones.
+    /// The number of the status on GitHub. Later statuses have larger numbers.
     pub id: u64,
-    /// In GitHub's words: more may come.
+    /// The state as GitHub names it. GitHub may add more states.
     pub state: String,
-    /// Since when.
+    /// When the status was created on GitHub.
     pub at: Timestamp,
-    /// What was said to it.
+    /// The description of the status, if any.
     pub description: Option<String>,
 }
 
-/// What somebody said about the deployments of a run.
+/// The approval or rejection of the deployments of a workflow run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Review {
-    /// Of what.
+    /// The repository of the run.
     pub repository: Repository,
-    /// Yes or no.
+    /// Whether it is an approval; else it is a rejection.
     pub is_approved: bool,
-    /// Who said it.
+    /// The login of the approver.
     pub approver: String,
-    /// What else they said.
+    /// The comment of the approver, if any.
     pub comment: Option<String>,
-    /// Where to, in GitHub's words.
+    /// The names of the environments on GitHub.
     pub environments: Vec<String>,
     /// The branch or tag of the run.
     pub reference: String,
-    /// Its commit.
+    /// The commit of the run.
     pub sha: String,
-    /// The run.
+    /// The URL of the run.
     pub run_url: String,
-    /// Which attempt of it: each is reviewed anew.
+    /// The number of the run's attempt. Each attempt is reviewed again.
     pub attempt: u32,
-    /// Since when it was asked for.
+    /// When the review was requested, as GitHub writes it.
     pub since: Option<String>,
 }
 
-/// A run that has ended.
+/// A workflow run that has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunEnded {
-    /// The run.
+    /// The URL of the run.
     pub run_url: String,
-    /// What becomes of a deployment that still runs then; nothing, when the run went well.
+    /// The state that a deployment gets if it is still running. `None` when the run has succeeded.
     pub leaves: Option<State>,
-    /// In GitHub's words.
+    /// The conclusion as GitHub names it.
     pub conclusion: String,
-    /// When.
+    /// When the run ended.
     pub at: Timestamp,
 }
 
-/// What every payload may have.
+/// The fields that all payloads may have.
 #[derive(Deserialize)]
 struct Payload {
     action: Option<String>,
@@ -158,7 +157,7 @@ struct RawDeployment {
     #[serde(rename = "ref")]
     reference: String,
     sha: String,
-    /// An object, or any text.
+    /// An object, or a text with any content.
     payload: Option<Value>,
     creator: Option<User>,
     created_at: Timestamp,
@@ -196,7 +195,7 @@ struct RunPayload {
     workflow_run: Run,
 }
 
-/// What every delivery is listed with: its action, and the repository that it is about.
+/// The action of a delivery and the full name of its repository, if it has them.
 pub fn heading(payload: &Value) -> (Option<String>, Option<String>) {
     match Payload::deserialize(payload) {
         Ok(heading) => (heading.action, heading.repository.map(|repository| repository.full_name)),
@@ -204,7 +203,7 @@ pub fn heading(payload: &Value) -> (Option<String>, Option<String>) {
     }
 }
 
-/// Whether events of this kind may say something to the ledger.
+/// Whether prop uses events of this kind.
 pub fn is_of_use(event: &str) -> bool {
     matches!(
         event,
@@ -212,14 +211,14 @@ pub fn is_of_use(event: &str) -> bool {
     )
 }
 
-/// Reads a delivery.
+/// Parses a delivery into a fact.
 ///
 /// # Errors
-/// What its payload lacks, for an event that should have it.
+/// A sentence that names the field of the payload that is missing or malformed.
 pub fn read(event: &str, payload: &Value) -> Result<Fact, String> {
     let action = payload["action"].as_str().unwrap_or_default();
     Ok(match (event, action) {
-        ("ping", _) => Fact::Nothing("GitHub asks whether prop is there: it is."),
+        ("ping", _) => Fact::Nothing("GitHub checked that the webhook works."),
         ("deployment" | "deployment_status", _) => {
             Fact::Deployment(Box::new(deployment(of(payload)?)))
         }
@@ -227,21 +226,22 @@ pub fn read(event: &str, payload: &Value) -> Result<Fact, String> {
             Fact::Review(Box::new(review(of(payload)?, action == "approved")))
         }
         ("deployment_review", _) => {
-            Fact::Nothing("A review was asked for; what comes of it will be told.")
+            Fact::Nothing("A review was requested. GitHub reports its result later.")
         }
         ("workflow_run", "completed") => {
             Fact::RunEnded(run_ended(of::<RunPayload>(payload)?.workflow_run))
         }
         ("workflow_run", _) => {
-            Fact::Nothing("A run is on its way; only its end says something of deployments.")
+            Fact::Nothing("The run has not ended. Only the end of a run affects deployments.")
         }
-        _ => Fact::Nothing("prop has no use for events of this kind."),
+        _ => Fact::Nothing("prop does not use events of this kind."),
     })
 }
 
 fn of<T: DeserializeOwned>(payload: &Value) -> Result<T, String> {
-    serde_path_to_error::deserialize(payload)
-        .map_err(|error| format!("The payload is not GitHub's: {error}."))
+    serde_path_to_error::deserialize(payload).map_err(|error| {
+        format!("The payload does not have the form that GitHub documents: {error}.")
+    })
 }
 
 fn deployment(told: DeploymentPayload) -> Deployment {
@@ -255,7 +255,7 @@ fn deployment(told: DeploymentPayload) -> Deployment {
     };
     let run_url =
         of_run.or_else(|| linked.map(|url| run_of(url)).find_map(|run| run.map(str::to_owned)));
-    // A text that holds the object is GitHub's older form.
+    // In the older form of GitHub, the payload is a text that contains the object.
     let given = match deployment.payload {
         Some(Value::String(text)) => serde_json::from_str(&text).unwrap_or(Value::Null),
         other => other.unwrap_or(Value::Null),
@@ -317,35 +317,37 @@ fn run_ended(run: Run) -> RunEnded {
     RunEnded { run_url: run.html_url, leaves, conclusion, at: run.updated_at }
 }
 
-/// Where a deployment stands.
+/// The status of a deployment, derived from all reports about it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Standing {
-    /// `running` or what comes after; `None`: it has not started.
+    /// `running` or a later state. `None` when the deployment has not started.
     pub state: Option<State>,
-    /// When it started, if it has: its first `in_progress`, or its making where none was told.
+    /// When it started, if it has: its first `in_progress`, or, if that was not reported, its creation.
     pub started_at: Option<Timestamp>,
-    /// When it last started: its latest `in_progress` while it was not live.
+    /// When it last started: its latest `in_progress` before it was live.
     pub restarted_at: Option<Timestamp>,
-    /// Whether its start was told, and not only concluded from its end.
+    /// Whether the start was reported. Else it only follows from the end.
     pub was_seen_running: bool,
     /// When it ended, if it has.
     pub finished_at: Option<Timestamp>,
-    /// What was said to what it is now.
+    /// The description of the status that led to the current state.
     pub reason: Option<String>,
-    /// The run that does it.
+    /// The URL of the workflow run that performs the deployment, if known.
     pub run_url: Option<String>,
-    /// Who asked for it: a person, if any is known.
+    /// The login of the requester: a person if one is known, else a bot.
     pub requested_by: Option<String>,
 }
 
-/// Whether a login is an app's.
+/// Whether a login belongs to a GitHub App.
 pub fn is_bot(login: &str) -> bool {
     login.ends_with("[bot]")
 }
 
-/// Puts everything that was told of one deployment in order. The latest status says how it goes, with these rules:
-/// `waiting`, `queued` and `pending` are before the start; one that went well does not start again; `inactive` is the end of
-/// one that was live (another one is, or nothing any more), and gives one up that never got there.
+/// Derives the status of one deployment from all reports about it. The latest GitHub status decides, with these rules:
+///
+/// - `waiting`, `queued` and `pending` come before the start.
+/// - A deployment that has succeeded does not start again.
+/// - `inactive` supersedes a live deployment, and cancels one that was never live.
 pub fn standing(told: &[Deployment]) -> Standing {
     let mut statuses: Vec<_> = told.iter().filter_map(|told| told.status.as_ref()).collect();
     statuses.sort_by_key(|status| (status.at, status.id));
@@ -388,14 +390,14 @@ pub fn standing(told: &[Deployment]) -> Standing {
     now.was_seen_running = first_start.is_some();
     let must_have_started = !matches!(now.state, None | Some(State::Cancelled));
     let made_at = told.iter().map(|told| told.created_at).min().filter(|_| must_have_started);
-    // A status may be older than the first start that was told: what has ended had started.
+    // The end may be older than the first reported start. The deployment had then started by its end.
     now.started_at =
         first_start.or(made_at).map(|start| now.finished_at.map_or(start, |end| start.min(end)));
     now
 }
 
-/// The same, when something is known of the ends of its run: the first that came after its last start ends it, unless its
-/// own statuses do.
+/// The status with the known ends of the deployment's run. A running deployment ends with the first end of the run after
+/// its last start.
 pub fn ended_with_run(mut now: Standing, ends: &[RunEnded]) -> Standing {
     let since = now.restarted_at.filter(|_| now.state == Some(State::Running));
     let ends = ends.iter().filter(|end| since.is_some_and(|since| since <= end.at));
@@ -409,14 +411,14 @@ pub fn ended_with_run(mut now: Standing, ends: &[RunEnded]) -> Standing {
     now
 }
 
-/// The run that a link into GitHub Actions leads to, without the job or the attempt.
+/// The URL of the workflow run in a link to GitHub Actions, without the job or the attempt.
 pub fn run_of(url: &str) -> Option<&str> {
     let (repository, rest) = url.split_once("/actions/runs/")?;
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     (digits > 0).then(|| &url[..repository.len() + "/actions/runs/".len() + digits])
 }
 
-/// The slug that a name of GitHub's makes: `Hello-World` is `hello-world`, `pr 12/preview` is `pr-12-preview`.
+/// Turns a name on GitHub into a slug: `Hello-World` becomes `hello-world`, `pr 12/preview` becomes `pr-12-preview`.
 pub fn slug(name: &str) -> String {
     let mut slug = String::new();
     for letter in name.chars().map(|letter| letter.to_ascii_lowercase()) {
@@ -430,8 +432,8 @@ pub fn slug(name: &str) -> String {
     slug.trim_end_matches('-').to_owned()
 }
 
-/// The version that a commit is called by: the tag, where the reference is one or looks like one; else the commit's first
-/// twelve digits.
+/// The version of a commit: the tag if the reference is one or looks like one, else the first twelve digits of the
+/// commit id.
 pub fn version(reference: &str, sha: &str) -> String {
     let tag = reference.strip_prefix("refs/tags/").unwrap_or(reference);
     let number = tag.strip_prefix('v').unwrap_or(tag);

@@ -1,4 +1,4 @@
-//! The states of a deployment and the moves between them.
+//! The states of a deployment, and the changes between them.
 //!
 //! ```text
 //! requested -> awaiting_approval | approved | cancelled
@@ -8,55 +8,56 @@
 //! succeeded -> superseded | rolled_back
 //! ```
 //!
-//! A witness, who saw what happened whatever prop had decided, sets right what is not settled by a later success:
+//! An observer, such as a GitHub webhook, reports what really happened, whatever prop had decided. It may
+//! correct every state that no later success has settled:
 //!
 //! ```text
 //! every state but succeeded, superseded, rolled_back -> running | succeeded | failed | cancelled | superseded
 //! succeeded -> failed | superseded
 //! ```
 //!
-//! And what a success had replaced is `succeeded` again when that success turns out to be none.
+//! When a success is corrected to a failure, the deployment that it had replaced is `succeeded` again.
 
 use crate::text_enum;
 
 text_enum! {
-    /// Where a deployment is on its way. `requested` lasts only inside the transaction that creates it.
+    /// The state of a deployment.
     State {
-        /// Just recorded; nobody outside ever sees it.
+        /// Just recorded. It lasts only inside a transaction and never appears in a response.
         Requested = "requested",
-        /// Approvals are missing.
+        /// Waits for approvals that the environment requires.
         AwaitingApproval = "awaiting_approval",
-        /// May start.
+        /// Has all approvals that it needs, and may start if nothing else blocks it.
         Approved = "approved",
-        /// Being rolled out.
+        /// Has started: the release is being rolled out.
         Running = "running",
-        /// Live in its place.
+        /// Has succeeded and is live in its place.
         Succeeded = "succeeded",
-        /// The rollout failed; what was live before still is.
+        /// The rollout failed. What was live before is still live.
         Failed = "failed",
-        /// Given up by a person or a pipeline.
+        /// A person or a pipeline cancelled it.
         Cancelled = "cancelled",
-        /// An approver said no.
+        /// An approver rejected it.
         Rejected = "rejected",
-        /// Waited longer than approvals last.
+        /// Waited too long for its approvals or its start.
         Expired = "expired",
-        /// Was live until a later success in the same place.
+        /// Was live until a later deployment in the same place succeeded.
         Superseded = "superseded",
-        /// Was live until it was rolled back.
+        /// Was live until a later deployment rolled it back.
         RolledBack = "rolled_back",
     }
 }
 
 text_enum! {
-    /// A state that a client may report or move a deployment to. The others are consequences.
+    /// A state that a client may report. prop derives the others.
     Report {
-        /// Being rolled out.
+        /// The rollout goes on.
         Running = "running",
-        /// Live in its place.
+        /// The rollout succeeded.
         Succeeded = "succeeded",
         /// The rollout failed; what was live before still is.
         Failed = "failed",
-        /// Given up by a person or a pipeline.
+        /// A person or a pipeline cancelled the rollout.
         Cancelled = "cancelled",
     }
 }
@@ -73,31 +74,31 @@ impl From<Report> for State {
 }
 
 text_enum! {
-    /// What a deployment is to its place. Derived, never given.
+    /// How a deployment compares with what was live in its place before. prop derives it.
     Kind {
-        /// A release that was not live there before.
+        /// Deploys a release that was never live there, as planned.
         Normal = "normal",
-        /// The release that is live there now.
+        /// Deploys the release that is already live there.
         Redeploy = "redeploy",
-        /// A release that was live there before.
+        /// Deploys a release that was live there before.
         Rollback = "rollback",
-        /// Not planned, to mend something.
+        /// Deploys a release that was never live there, unplanned, to fix a problem.
         Hotfix = "hotfix",
     }
 }
 
-/// What asks for a move.
+/// Who changes the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
-    /// A caller, through a transition.
+    /// A caller of the API.
     Caller,
-    /// prop itself, as the consequence of something else: an approval, a later success, the passing of time.
+    /// prop itself, because of an approval, a later success, or the passing of time.
     Ledger,
-    /// Somebody who saw it happen, and may tell it late, in any order, and against what prop had decided.
+    /// An observer that reports what happened: perhaps late, in any order, and against a decision of prop.
     Witness,
 }
 
-/// The moves that `by` may make from a state.
+/// The states to which `by` may change a deployment with the state `from`.
 pub const fn moves(from: State, by: By) -> &'static [State] {
     use State::*;
     match (from, by) {
@@ -118,18 +119,18 @@ pub const fn moves(from: State, by: By) -> &'static [State] {
     }
 }
 
-/// What is to be done about an asked-for move.
+/// The decision about a state change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Move {
-    /// It is there already: nothing changes.
+    /// The deployment already has the state. Nothing changes.
     None,
-    /// Allowed.
+    /// The change to this state is allowed.
     To(State),
-    /// Not from here; these moves there are.
+    /// The change is not allowed. Changes to these states are.
     Refused(&'static [State]),
 }
 
-/// Decides on a move from `from` to `to`.
+/// Decides whether `by` may change the state from `from` to `to`.
 pub fn decide(from: State, to: State, by: By) -> Move {
     let moves = moves(from, by);
     if from == to {
@@ -142,7 +143,7 @@ pub fn decide(from: State, to: State, by: By) -> Move {
 }
 
 impl State {
-    /// Nothing follows any more, except that a success may be superseded or rolled back.
+    /// Whether the deployment has ended. Only a success can then still be superseded or rolled back.
     pub const fn is_finished(self) -> bool {
         !matches!(
             self,
@@ -150,24 +151,25 @@ impl State {
         )
     }
 
-    /// It is live, or was.
+    /// Whether the deployment is live or was live.
     pub const fn went_live(self) -> bool {
         matches!(self, State::Succeeded | State::Superseded | State::RolledBack)
     }
 }
 
-/// What is known about the place when a deployment's kind is derived.
+/// The facts from which the kind of a deployment is derived.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
-    /// The release is the one that is live.
+    /// Whether the release is live in the place now.
     pub is_live: bool,
-    /// The release was live some time before.
+    /// Whether the release was live in the place before.
     pub was_live: bool,
-    /// The caller says that it was not planned, or that it fixes an incident.
+    /// Whether the deployment is unplanned, or fixes an incident.
     pub unplanned: bool,
 }
 
-/// The kind of a deployment. V1, V1 is a redeploy; V1, V2, V1 ends with a rollback, also when it was not planned.
+/// Derives the kind of a deployment. V1, V1 ends with a redeploy. V1, V2, V1 ends with a rollback, even if it was
+/// unplanned.
 pub const fn kind(place: Place) -> Kind {
     match place {
         Place { is_live: true, .. } => Kind::Redeploy,

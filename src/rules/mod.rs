@@ -1,8 +1,9 @@
-//! Pure decisions: no I/O, no clock of their own, nothing of ours imported but how enums are written.
+//! Pure decisions. The rules do no I/O, do not read the clock, and import nothing of prop except the macro for
+//! enums.
 
-pub mod calendar; // when a freeze holds
-pub mod dora; // what DORA's five measures count, and the figures
-pub mod gate; // may this release go there now, and if not, why not
-pub mod github; // what its webhooks tell, and where a deployment stands by it
-pub mod lifecycle; // the states of a deployment, and the moves between them
-pub mod scan; // what a scanner's report says, and whether it passes
+pub mod calendar; // when a freeze applies
+pub mod dora; // what the five DORA measures count, and their figures
+pub mod gate; // whether a release may be deployed now, and the reasons against it
+pub mod github; // parses GitHub webhooks, and derives the status of a deployment from them
+pub mod lifecycle; // the states of a deployment, and the changes between them
+pub mod scan; // counts the findings of a scanner's report, and decides whether they pass

@@ -1,4 +1,5 @@
-//! What a scanner's report says: findings counted by severity, and whether that passes. Reads reports as tools write them.
+//! Scanner reports: counts the findings by severity and decides whether they pass. Reads SARIF 2.1.0 and the JSON of
+//! Trivy.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -7,50 +8,50 @@ use serde_json::Value;
 use crate::text_enum;
 
 text_enum! {
-    /// How bad a finding is, from bad to worse.
+    /// The severity of a finding, in ascending order. The scores are those of CVSS 3.1.
     Severity {
-        /// Hardly.
+        /// A CVSS score from 0.1 to 3.9, or a SARIF note.
         Low = "low",
-        /// Somewhat.
+        /// A CVSS score from 4.0 to 6.9, or a SARIF warning.
         Medium = "medium",
-        /// Rather.
+        /// A CVSS score from 7.0 to 8.9, or a SARIF error.
         High = "high",
-        /// Very.
+        /// A CVSS score from 9.0 to 10.0.
         Critical = "critical",
     }
 }
 
-/// Characters that a tool's name may have.
+/// The largest number of characters of a tool's name.
 const LONGEST_NAME: usize = 200;
 
-/// Findings by severity.
+/// The number of findings of each severity. A severity that is absent in a request counts as 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(example = json!({"critical": 0, "high": 0, "medium": 2, "low": 7, "unknown": 0}))]
 pub struct Severities {
-    /// Critical ones.
+    /// The number of critical findings.
     #[serde(deserialize_with = "count")]
     #[schema(required = false, value_type = i64, minimum = 0, maximum = 4_294_967_295_i64)]
     pub critical: u32,
-    /// High ones.
+    /// The number of findings with a high severity.
     #[serde(deserialize_with = "count")]
     #[schema(required = false, value_type = i64, minimum = 0, maximum = 4_294_967_295_i64)]
     pub high: u32,
-    /// Medium ones.
+    /// The number of findings with a medium severity.
     #[serde(deserialize_with = "count")]
     #[schema(required = false, value_type = i64, minimum = 0, maximum = 4_294_967_295_i64)]
     pub medium: u32,
-    /// Low ones.
+    /// The number of findings with a low severity.
     #[serde(deserialize_with = "count")]
     #[schema(required = false, value_type = i64, minimum = 0, maximum = 4_294_967_295_i64)]
     pub low: u32,
-    /// Findings without a severity: they keep nothing back.
+    /// The number of findings without a severity. They do not fail a scan.
     #[serde(deserialize_with = "count")]
     #[schema(required = false, value_type = i64, minimum = 0, maximum = 4_294_967_295_i64)]
     pub unknown: u32,
 }
 
-/// JSON has no integers: `1.0` is one as well as `1`.
+/// Deserializes a count. JSON has no integer type: `1.0` is as valid as `1`.
 fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     let number = serde_json::Number::deserialize(deserializer)?;
     let whole = number
@@ -73,7 +74,7 @@ impl Severities {
         *count = count.saturating_add(1);
     }
 
-    /// Whether nothing is worse than `most`.
+    /// Whether no finding is worse than `most`.
     pub fn pass(&self, most: Severity) -> bool {
         let worse = [
             (Severity::Critical, self.critical),
@@ -85,17 +86,17 @@ impl Severities {
     }
 }
 
-/// What a report says.
+/// The content of a report.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Report {
-    /// The scanner, with its version where the report has it.
+    /// The name of the scanner, with its version if the report has it.
     pub tool: String,
-    /// What it found.
+    /// The number of findings of each severity.
     pub findings: Severities,
 }
 
-/// Reads a report in one of the known forms: SARIF 2.1.0, or Trivy's JSON. `None` for anything else, and for a report of no
-/// run, or of one that did not come to an end: it says nothing, and nothing is not a pass.
+/// Reads a SARIF 2.1.0 report or Trivy's JSON. `None` for anything else, and for a SARIF report without a completed
+/// run: it does not show that the scan passed.
 pub fn read(report: &Value) -> Option<Report> {
     if items(report, "runs").next().is_some() && items(report, "runs").all(is_complete) {
         Some(sarif(report))
@@ -106,7 +107,8 @@ pub fn read(report: &Value) -> Option<Report> {
     }
 }
 
-/// SARIF 2.1.0 (OASIS, section 3.27). Results that are no failure (3.27.9) or suppressed (3.27.23, 3.35.3) do not count.
+/// Reads SARIF 2.1.0 (OASIS, section 3.27). Results that are not failures (3.27.9) or are suppressed (3.27.23,
+/// 3.35.3) do not count.
 fn sarif(report: &Value) -> Report {
     let mut findings = Severities::default();
     let runs = || items(report, "runs");
@@ -122,13 +124,13 @@ fn sarif(report: &Value) -> Report {
     }
 }
 
-/// Whether a run looked for results (SARIF, 3.14.23: without `results`, it did not), and was not broken off (3.20.14).
+/// Whether a run looked for results (SARIF, 3.14.23: without `results` it did not) and was not aborted (3.20.14).
 fn is_complete(run: &Value) -> bool {
     run["results"].is_array()
         && items(run, "invocations").all(|invocation| invocation["executionSuccessful"] != false)
 }
 
-/// A name as a report gives it, cut to what a name may be.
+/// A tool's name without control characters, cut to the allowed length.
 fn line(text: &str) -> String {
     text.trim().chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect()
 }
@@ -147,8 +149,8 @@ fn is_open_failure(result: &Value) -> bool {
     is_failure && !is_suppressed
 }
 
-/// The rule's CVSS score, where it has one, by the bands of CVSS 3.1 (section 5), as GitHub code scanning reads
-/// `security-severity`; else the level: error, warning, note.
+/// The severity of a SARIF result: from the CVSS score of the rule if it has one (`security-severity`, as GitHub code
+/// scanning reads it; bands of CVSS 3.1, section 5), else from the level (error, warning, note).
 fn sarif_severity(run: &Value, result: &Value) -> Option<Severity> {
     let rule = sarif_rule(run, result);
     let score = |of: &Value| match &of["properties"]["security-severity"] {
@@ -175,7 +177,7 @@ fn sarif_severity(run: &Value, result: &Value) -> Option<Severity> {
     }
 }
 
-/// The rule of a result: by index or by id, of the driver or of one of its extensions (3.52).
+/// Finds the rule of a result by index or by id, in the driver or in one of its extensions (SARIF, 3.52).
 fn sarif_rule<'a>(run: &'a Value, result: &Value) -> Option<&'a Value> {
     let extension = result["rule"]["toolComponent"]["index"]
         .as_u64()
@@ -191,7 +193,7 @@ fn sarif_rule<'a>(run: &'a Value, result: &Value) -> Option<&'a Value> {
     components.flat_map(|component| items(component, "rules")).find(|rule| rule["id"] == id)
 }
 
-/// Trivy's JSON, schema version 2: vulnerabilities, failed misconfiguration checks, secrets.
+/// Reads Trivy's JSON, schema version 2: vulnerabilities, failed misconfiguration checks, and secrets.
 fn trivy(report: &Value) -> Report {
     let mut findings = Severities::default();
     for result in items(report, "Results") {

@@ -1,4 +1,4 @@
-//! What DORA's measures are answered as, and the arithmetic of it: counts by reason, percentiles, days and weeks.
+//! The response types of the DORA measures, and their arithmetic: counts by reason, percentiles, days and weeks.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -10,57 +10,57 @@ use crate::rules::gate::{micros, micros_if_any};
 use crate::rules::lifecycle::Kind;
 use crate::text_enum;
 
-/// Up to this length a window is divided into days, unless told otherwise; a longer one into weeks.
+/// By default, a window of up to this length is divided into days, and a longer one into weeks.
 const IN_DAYS: SignedDuration = SignedDuration::from_hours(35 * 24);
 
 text_enum! {
-    /// Why something is left out of a measure.
+    /// Why a deployment or a commit is left out of a measure.
     LeftOut {
-        /// The release was live there already.
+        /// The release was already live in the place.
         Redeploy = "redeploy",
-        /// It went back to what was live before.
+        /// The deployment was a rollback.
         Rollback = "rollback",
-        /// The rollout failed, and no incident is linked to it.
+        /// The rollout failed, and it caused no incident.
         Failed = "failed",
-        /// It was given up.
+        /// The deployment was cancelled.
         Cancelled = "cancelled",
-        /// An approver said no.
+        /// An approver rejected the deployment.
         Rejected = "rejected",
-        /// It waited too long.
+        /// The deployment waited too long and expired.
         Expired = "expired",
-        /// The commit only joins others.
+        /// The commit is a merge commit.
         MergeCommit = "merge_commit",
         /// The commit had been delivered before.
         DeliveredBefore = "delivered_before",
-        /// The release tells neither its commits nor when it was committed.
+        /// The release has neither a list of commits nor the time of its own commit.
         NoCommitTime = "no_commit_time",
-        /// The commit is younger than the deployment.
+        /// The commit is later than the end of the deployment.
         CommittedAfter = "committed_after",
-        /// It was rolled back so much later that it is not looked for.
+        /// The fix came too long after the window to be searched for.
         FixUnknown = "fix_unknown",
-        /// Its incident was over before it went live.
+        /// The incident was resolved before the deployment went live.
         OverBefore = "over_before",
     }
 }
 
 text_enum! {
-    /// What shows that a deployment failed.
+    /// Why a deployment counts as failed.
     Evidence {
-        /// It is linked to an incident as its cause.
+        /// The deployment caused an incident.
         Incident = "incident",
-        /// A later rollback went back past it.
+        /// A later rollback undid the deployment.
         RolledBack = "rolled_back",
-        /// A hotfix came next.
+        /// The next deployment was a hotfix.
         Hotfixed = "hotfixed",
     }
 }
 
 text_enum! {
-    /// Where the time of a commit is from.
+    /// The source of the commit times.
     LeadTimeBasis {
-        /// The release's list of commits.
+        /// The list of commits of the release.
         Commits = "commits",
-        /// The release's own commit.
+        /// The commit that the release was built from.
         Release = "release",
     }
 }
@@ -68,235 +68,237 @@ text_enum! {
 text_enum! {
     /// What ended a failure.
     RecoveryBasis {
-        /// The deployment that mended it.
+        /// A deployment fixed it.
         Fix = "fix",
-        /// The end of its incident.
+        /// Its incident was resolved without a known fix.
         Incident = "incident",
     }
 }
 
 text_enum! {
-    /// What a window is divided into, in UTC.
+    /// The length of the intervals of a series, in UTC.
     Step {
-        /// From midnight to midnight.
+        /// From midnight to midnight in UTC.
         Day = "day",
-        /// From Monday to Monday.
+        /// From Monday to Monday, at midnight in UTC.
         Week = "week",
     }
 }
 
-/// A deployment behind a figure.
+/// A deployment that a figure is based on.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Counted {
-    /// Its identifier.
+    /// The identifier of the deployment.
     pub id: String,
-    /// What was deployed.
+    /// The slug of the service that was deployed.
     pub service: String,
-    /// Where to.
+    /// The slug of the environment that it was deployed to.
     pub environment: String,
-    /// Which release.
+    /// The version that was deployed.
     pub version: String,
-    /// What it was to its place.
+    /// How the release compared with what was live in the place before.
     pub kind: Kind,
-    /// When it went live, or failed.
+    /// When the deployment went live, or otherwise ended.
     #[serde(serialize_with = "micros")]
     #[schema(value_type = String, format = DateTime)]
     pub finished_at: Timestamp,
 }
 
-/// How much of what was left out, for one reason.
+/// How many deployments or commits were left out for one reason.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Omission {
-    /// Why.
+    /// Why they were left out of the measure.
     pub reason: LeftOut,
-    /// How many.
+    /// How many were left out for this reason.
     pub n: usize,
 }
 
-/// How often changes go live.
+/// Deployment frequency: how often changes go live.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct DeploymentFrequency {
-    /// How many a day, over the whole window.
+    /// The average number of changes per day of the window.
     pub per_day: f64,
-    /// How many deployments went live that are neither redeploy nor rollback.
+    /// The number of changes: deployments that went live and are neither redeploys nor rollbacks.
     pub n: usize,
-    /// Other deployments that finished in the window.
+    /// The other deployments that finished in the window, counted by reason.
     pub left_out: Vec<Omission>,
-    /// Those that count.
+    /// The changes, the newest first, at most `limit` of them.
     pub deployments: Vec<Counted>,
 }
 
-/// How many lead times are from where.
+/// The number of lead times by the source of the commit time.
 #[derive(Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct LeadTimeBases {
-    /// From the releases' lists of commits.
+    /// The number of lead times from the lists of commits of releases.
     pub commits: usize,
-    /// From the releases' own commits, where there is no list.
+    /// The number of lead times from the releases' own commits, for releases without a list.
     pub release: usize,
 }
 
-/// A deployment that delivered commits.
+/// A deployment that was the first to deliver some commits.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct DeliveringDeployment {
-    /// Which.
+    /// The deployment itself.
     #[serde(flatten)]
     pub deployment: Counted,
-    /// Where the times of its commits are from.
+    /// The source of the times of its commits.
     pub basis: LeadTimeBasis,
-    /// How many commits it was the first to deliver.
+    /// The number of commits that it was the first to deliver.
     pub n: usize,
-    /// Their median lead time, in seconds.
+    /// The median lead time of these commits, in seconds.
     pub p50_seconds: i64,
 }
 
-/// How long it takes from a commit to the deployment that first delivers it.
+/// Change lead time: the time from a commit to the end of the deployment that first delivers it.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct ChangeLeadTime {
-    /// Half of the commits took this many seconds at most (nearest rank).
+    /// The median lead time in seconds (nearest rank). `null` when there are no commits.
     pub p50_seconds: Option<i64>,
-    /// Nine of ten commits took this many seconds at most (nearest rank).
+    /// The 90th percentile of the lead times in seconds (nearest rank). `null` when there are no commits.
     pub p90_seconds: Option<i64>,
-    /// How many commits.
+    /// The number of commits that count.
     pub n: usize,
-    /// Where their times are from.
+    /// The number of commits by the source of their times.
     pub basis: LeadTimeBases,
-    /// Commits that do not count; and deployments of whose commits nothing is known (`no_commit_time`).
+    /// The commits that do not count, and the deployments without known commits (`no_commit_time`), counted by
+    /// reason.
     pub left_out: Vec<Omission>,
-    /// The deployments that delivered them.
+    /// The deployments that first delivered the commits, the newest first, at most `limit` of them.
     pub deployments: Vec<DeliveringDeployment>,
 }
 
-/// A deployment that failed.
+/// A deployment that counts as failed.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct FailedDeployment {
-    /// Which.
+    /// The deployment itself.
     #[serde(flatten)]
     pub deployment: Counted,
-    /// What shows it.
+    /// All reasons why it counts as failed.
     pub because: Vec<Evidence>,
-    /// The incidents that it caused.
+    /// The identifiers of the incidents that it caused.
     pub incidents: Vec<String>,
 }
 
-/// How many changes fail.
+/// Change fail rate: the share of changes that failed.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct ChangeFailRate {
-    /// `failed` of `n`; `null` when there are none.
+    /// `failed` divided by `n`, from 0 to 1. `null` when `n` is 0.
     pub rate: Option<f64>,
-    /// How many failed.
+    /// The number of deployments that failed.
     pub failed: usize,
-    /// How many changes went live, and whatever else caused an incident.
+    /// The number of changes that went live, plus other deployments that caused an incident.
     pub n: usize,
-    /// Other deployments that finished in the window.
+    /// The other deployments that finished in the window, counted by reason.
     pub left_out: Vec<Omission>,
-    /// Those that failed.
+    /// The deployments that failed, the newest first, at most `limit` of them.
     pub deployments: Vec<FailedDeployment>,
 }
 
-/// A deployment that failed, and its end.
+/// A deployment that failed, and how the failure ended.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct Recovery {
-    /// Which.
+    /// The deployment itself.
     #[serde(flatten)]
     pub deployment: Counted,
-    /// How long it took; `null` while it is open.
+    /// The seconds from the end of the deployment to the recovery. `null` while the failure is not over.
     pub seconds: Option<i64>,
-    /// When it was over; `null` while it is open.
+    /// When the failure was over. `null` while it is not.
     #[serde(serialize_with = "micros_if_any")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub recovered_at: Option<Timestamp>,
-    /// What ended it.
+    /// What ended the failure. `null` while it is not over.
     pub basis: Option<RecoveryBasis>,
-    /// The deployment that ended it.
+    /// The identifier of the deployment that fixed it. `null` when there is none.
     pub fixed_by: Option<String>,
 }
 
-/// How long it takes to recover from a failed deployment.
+/// Failed deployment recovery time: how long it takes to recover from a failed deployment.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct FailedDeploymentRecoveryTime {
-    /// Half of them took this many seconds at most (nearest rank).
+    /// The median recovery time in seconds (nearest rank). `null` when there were no recoveries.
     pub p50_seconds: Option<i64>,
-    /// Nine of ten took this many seconds at most (nearest rank).
+    /// The 90th percentile of the recovery times in seconds (nearest rank). `null` when there were no recoveries.
     pub p90_seconds: Option<i64>,
-    /// How many were recovered from.
+    /// The number of failures that are over.
     pub n: usize,
-    /// How many are not over: an incident that they caused goes on.
+    /// The number of failures that are not over, because an incident that they caused is still open.
     pub open: usize,
-    /// Failed deployments of which the recovery can't be told.
+    /// The failed deployments whose recovery time is unknown, counted by reason.
     pub left_out: Vec<Omission>,
-    /// Those that were recovered from, and those that are open.
+    /// The failed deployments that count or are not over, the newest first, at most `limit` of them.
     pub deployments: Vec<Recovery>,
 }
 
-/// How many deployments are there to mend something.
+/// Deployment rework rate: the share of deployments that fixed a problem.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct DeploymentReworkRate {
-    /// `hotfixes` and `rollbacks` of `n`; `null` when there are none.
+    /// `hotfixes` plus `rollbacks`, divided by `n`, from 0 to 1. `null` when `n` is 0.
     pub rate: Option<f64>,
-    /// How many hotfixes went live.
+    /// The number of hotfixes that went live.
     pub hotfixes: usize,
-    /// How many rollbacks went live.
+    /// The number of rollbacks that went live.
     pub rollbacks: usize,
-    /// How many deployments went live, of every kind.
+    /// The number of deployments of every kind that went live.
     pub n: usize,
-    /// Other deployments that finished in the window.
+    /// The other deployments that finished in the window, counted by reason.
     pub left_out: Vec<Omission>,
-    /// The hotfixes and rollbacks.
+    /// The hotfixes and rollbacks, the newest first, at most `limit` of them.
     pub deployments: Vec<Counted>,
 }
 
-/// A day or a week of a window.
+/// One interval of a series: a day or a week, or the part of it that is in the window.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct Bucket {
-    /// From this instant.
+    /// The start of the interval, which is inside.
     #[serde(serialize_with = "micros")]
     #[schema(value_type = String, format = DateTime)]
     pub from: Timestamp,
-    /// To before this one.
+    /// The end of the interval, which is outside.
     #[serde(serialize_with = "micros")]
     #[schema(value_type = String, format = DateTime)]
     pub until: Timestamp,
-    /// How many count for the deployment frequency.
+    /// The number of changes that went live, as for the deployment frequency.
     pub deployments: usize,
-    /// How many of what finished then failed.
+    /// The number of deployments that finished in the interval and failed.
     pub failed: usize,
-    /// How many went live, of every kind.
+    /// The number of deployments of every kind that went live.
     pub went_live: usize,
-    /// How many of them were hotfixes or rollbacks.
+    /// The number of hotfixes and rollbacks that went live.
     pub rework: usize,
-    /// The median lead time of what was delivered then.
+    /// The median lead time, in seconds, of the commits that were delivered. `null` when there were none.
     pub lead_time_p50_seconds: Option<i64>,
-    /// The median recovery time of what failed then.
+    /// The median recovery time, in seconds, of the deployments that finished in the interval and failed. `null`
+    /// when none has recovered.
     pub recovery_p50_seconds: Option<i64>,
 }
 
-/// The figures over time.
+/// The figures over time: the window divided into days or weeks.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct Series {
-    /// What a bucket is.
+    /// The length of the intervals.
     pub bucket: Step,
-    /// The whole window, in order; the first and the last may be shorter.
+    /// The intervals in the order of time. The first and the last may be shorter.
     pub buckets: Vec<Bucket>,
 }
 
-/// The measures of a window.
+/// The five measures of a window, and their course over time.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct Measures {
     /// How often changes go live.
     pub deployment_frequency: DeploymentFrequency,
-    /// How long it takes from a commit to the deployment that first delivers it.
+    /// The time from a commit to the end of the deployment that first delivers it.
     pub change_lead_time: ChangeLeadTime,
-    /// How many changes fail.
+    /// The share of changes that failed.
     pub change_fail_rate: ChangeFailRate,
     /// How long it takes to recover from a failed deployment.
     pub failed_deployment_recovery_time: FailedDeploymentRecoveryTime,
-    /// How many deployments are there to mend something.
+    /// The share of deployments that fixed a problem.
     pub deployment_rework_rate: DeploymentReworkRate,
-    /// The figures over time.
+    /// The figures over time, by day or week.
     pub series: Series,
 }
 
-/// Counts by reason.
+/// Counts what is left out, by reason.
 #[derive(Default)]
 pub(super) struct Omissions(BTreeMap<usize, Omission>);
 
@@ -310,14 +312,14 @@ impl Omissions {
     }
 }
 
-/// A bucket that is being filled.
+/// An interval while its figures are being collected.
 pub(super) struct Filling {
     pub(super) bucket: Bucket,
     pub(super) lead_times: Vec<i64>,
     pub(super) recovery_times: Vec<i64>,
 }
 
-/// A window in days or weeks.
+/// A window divided into days or weeks.
 pub(super) struct Division {
     step: Step,
     first: i64,
@@ -327,7 +329,8 @@ pub(super) struct Division {
 const DAY: i64 = 86_400;
 
 impl Step {
-    /// The number of the day since 1970 in UTC, or of the week: that year began on a Thursday, three days after a Monday.
+    /// The number of the day in UTC, or of the week, since 1970. That year began on a Thursday, three days after a
+    /// Monday.
     fn number(self, at: Timestamp) -> i64 {
         let day = at.as_second().div_euclid(DAY);
         match self {
@@ -336,7 +339,7 @@ impl Step {
         }
     }
 
-    /// The instant at which a day or week begins.
+    /// The instant at which the day or week with this number begins.
     fn start(self, number: i64) -> Timestamp {
         let day = match self {
             Step::Day => number,
@@ -374,7 +377,7 @@ impl Division {
         Self { step, first, buckets }
     }
 
-    /// The bucket of an instant that the window holds.
+    /// The interval of an instant, which must be inside the window.
     pub(super) fn at(&mut self, at: Timestamp) -> &mut Filling {
         let index = self.step.number(at) - self.first;
         &mut self.buckets[index as usize]
@@ -394,7 +397,7 @@ impl Division {
     }
 }
 
-/// The newest of what is in the order of time, at most `named`.
+/// The newest of `all`, which are in the order of time; at most `named` of them.
 pub(super) fn newest<T, U>(all: &[T], named: usize, show: impl FnMut(&T) -> Option<U>) -> Vec<U> {
     all.iter().rev().filter_map(show).take(named).collect()
 }
@@ -403,7 +406,8 @@ pub(super) fn ratio(part: usize, whole: usize) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-/// The smallest value that `percent` of all do not exceed (nearest rank): always one that was measured.
+/// The percentile by the nearest-rank method: the smallest measured value that `percent` of all values do not exceed.
+/// `None` without values.
 pub(super) fn percentile(sorted: &[i64], percent: usize) -> Option<i64> {
     let rank = (percent * sorted.len()).div_ceil(100);
     sorted.get(rank.checked_sub(1)?).copied()
