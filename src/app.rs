@@ -235,8 +235,8 @@ pub fn migrate(db: &mut Db) -> Result<Vec<String>, StartError> {
     Ok(applied)
 }
 
-/// Stores the bootstrap key. Without one and without any key, it creates a first key in development,
-/// and fails in production.
+/// Stores the bootstrap key. Without one and without any key, it creates a first key in
+/// development, and fails in production.
 fn first_key(db: &mut Db, settings: &Settings) -> Result<Option<Token>, StartError> {
     let failed = |error: Error| StartError(format!("keys: {error}"));
     let given = settings.bootstrap_key.as_ref();

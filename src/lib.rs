@@ -4,8 +4,8 @@
 //! A *place* is one service in one environment.
 //!
 //! A request passes through: route -> [`http::context::Ctx`] (checks key and scope) -> handler ->
-//! `ctx.read` or `ctx.write` -> query functions that take `&mut Db` -> a pure rule where a decision is
-//! needed -> response.
+//! `ctx.read` or `ctx.write` -> query functions that take `&mut Db` -> a pure rule where a decision
+//! is needed -> response.
 
 pub mod app; // startup, server and shutdown
 pub mod config; // settings: defaults, then prop.toml, then the environment

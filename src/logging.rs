@@ -1,8 +1,8 @@
 //! Log lines as text or JSON. A separate thread writes them to standard error.
 //!
-//! A request sends its line to a bounded channel and goes on. Writing the line in the request itself
-//! would cost up to a third of the throughput. A line that does not fit in the channel is dropped
-//! and counted.
+//! A request sends its line to a bounded channel and goes on. Writing the line in the request
+//! itself would cost up to a third of the throughput. A line that does not fit in the channel is
+//! dropped and counted.
 
 use env_logger::fmt::Formatter;
 use log::Record;
@@ -79,8 +79,8 @@ impl Write for Pipe {
     }
 }
 
-/// Writes all waiting lines in one system call. Errors are ignored: a closed standard error must not
-/// stop the server.
+/// Writes all waiting lines in one system call. Errors are ignored: a closed standard error must
+/// not stop the server.
 fn write_all(messages: &Receiver<Message>) {
     let mut batch = Vec::new();
     while let Ok(first) = messages.recv() {
@@ -99,8 +99,8 @@ fn write_all(messages: &Receiver<Message>) {
     }
 }
 
-/// Formats a line as `{"at": ..., "level": ..., "target": ..., "message": ...}` with the record's own
-/// fields after these.
+/// Formats a line as `{"at": ..., "level": ..., "target": ..., "message": ...}` with the record's
+/// own fields after these.
 fn json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     struct Fields<M>(M);
     impl<'kvs, M: SerializeMap<Error = serde_json::Error>> VisitSource<'kvs> for Fields<M> {

@@ -38,9 +38,9 @@ macro_rules! each_backend {
 impl Db {
     /// Runs `work` in a transaction, which is committed on `Ok` and rolled back on `Err`.
     ///
-    /// On SQLite the transaction takes the write lock at its start (`BEGIN IMMEDIATE`). A transaction
-    /// that reads first and takes the lock later can fail with "database is locked" at once,
-    /// whatever its timeout.
+    /// On SQLite the transaction takes the write lock at its start (`BEGIN IMMEDIATE`). A
+    /// transaction that reads first and takes the lock later can fail with "database is locked" at
+    /// once, whatever its timeout.
     ///
     /// # Errors
     /// The error of `work`, or the database error of the begin or the commit.

@@ -1,8 +1,8 @@
 //! Runs queries on a fixed number of database threads, which share one bounded queue.
 //!
-//! A web worker sends a closure and awaits the result, so it never blocks. There are as many threads
-//! as connections, so a thread never waits for a connection of the r2d2 pool. When the queue is
-//! full, the caller gets an error at once.
+//! A web worker sends a closure and awaits the result, so it never blocks. There are as many
+//! threads as connections, so a thread never waits for a connection of the r2d2 pool. When the
+//! queue is full, the caller gets an error at once.
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use diesel::ConnectionError;
@@ -78,7 +78,8 @@ impl Database {
             let (pool, jobs): (Pool, Receiver<Job>) = (pool.clone(), receiver.clone());
             std::thread::Builder::new().name(format!("database-{n}")).spawn(move || {
                 for job in jobs {
-                    // A panic drops the reply channel, so the caller gets `Failed`. The thread goes on.
+                    // A panic drops the reply channel, so the caller gets `Failed`. The thread goes
+                    // on.
                     let _ = catch_unwind(AssertUnwindSafe(|| job(&pool)));
                 }
             })?;
@@ -123,8 +124,8 @@ impl Database {
         .await
     }
 
-    /// Runs `work` in a transaction, which is committed when `work` returns `Ok`. When the connection
-    /// is broken before the transaction begins, another connection is tried.
+    /// Runs `work` in a transaction, which is committed when `work` returns `Ok`. When the
+    /// connection is broken before the transaction begins, another connection is tried.
     ///
     /// # Errors
     /// The error of `work`, or [`Unavailable`] when no result arrived.

@@ -52,7 +52,8 @@ impl Target {
         }
     }
 
-    /// Builds a PostgreSQL target from libpq keywords (PostgreSQL documentation, 34.1.2) and values.
+    /// Builds a PostgreSQL target from libpq keywords (PostgreSQL documentation, 34.1.2) and
+    /// values.
     pub fn from_parts<'a>(parts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let quoted = parts.into_iter().map(|(keyword, value)| {
             let value = value.replace('\\', r"\\").replace('\'', r"\'");

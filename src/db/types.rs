@@ -225,8 +225,8 @@ impl FromSql<sql::Instant, Sqlite> for Timestamp {
 
 on_both_backends!(Instant, Timestamp);
 
-/// Declares the identifier type of one kind of row: a UUIDv7 (RFC 9562), so that identifiers sort by
-/// the time of their creation. The doc comment is also the description in the OpenAPI document.
+/// Declares the identifier type of one kind of row: a UUIDv7 (RFC 9562), so that identifiers sort
+/// by the time of their creation. The doc comment is also the description in the OpenAPI document.
 #[macro_export]
 macro_rules! identifier {
     ($(#[doc = $doc:literal])+ $name:ident) => {

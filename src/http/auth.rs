@@ -39,7 +39,8 @@ text_enum! {
         Approve = "approve",
         /// May record approvals and rejections that people gave on GitHub.
         Mirror = "mirror",
-        /// May create and change services, environments, freezes and incidents, and list webhook deliveries.
+        /// May create and change services, environments, freezes and incidents, and list webhook
+        /// deliveries.
         Operate = "operate",
         /// May override a freeze for one deployment.
         Override = "override",

@@ -194,7 +194,8 @@ impl<S: Requires> Ctx<S> {
     /// repeat gets the stored response.
     ///
     /// # Errors
-    /// The error of `work`, an error about the idempotency key, or that the database is unavailable.
+    /// The error of `work`, an error about the idempotency key, or that the database is
+    /// unavailable.
     pub async fn post(
         &self,
         work: impl FnOnce(&mut Db, &Actor) -> Result<Reply, Error> + Send + 'static,

@@ -471,7 +471,8 @@ pub fn swagger_ui(config: &mut web::ServiceConfig) {
                     response
                         .insert_header((header::CACHE_CONTROL, "public, max-age=3600"))
                         .insert_header((header::VARY, "Accept-Encoding"));
-                    // Files are compressed in the binary, and sent as they are to clients that accept gzip.
+                    // Files are compressed in the binary, and sent as they are to clients that
+                    // accept gzip.
                     match file.gzpipped {
                         true if takes_gzip(&request) => Ok(response
                             .insert_header(header::ContentEncoding::Gzip)

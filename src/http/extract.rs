@@ -17,8 +17,8 @@ use crate::http::context::State;
 use crate::http::idempotency;
 use crate::suggest::UnknownField;
 
-/// The serde error for a malformed value. It carries the code in front of the message, because serde
-/// passes on only text.
+/// The serde error for a malformed value. It carries the code in front of the message, because
+/// serde passes on only text.
 pub fn malformed<E: serde::de::Error>(code: Code, detail: impl std::fmt::Display) -> E {
     E::custom(format_args!("{}: {detail}", code.as_str()))
 }
@@ -104,8 +104,8 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     Ok(value)
 }
 
-/// A JSON object. An implementation derived by serde would also accept an array of the field values,
-/// which the OpenAPI document does not allow.
+/// A JSON object. An implementation derived by serde would also accept an array of the field
+/// values, which the OpenAPI document does not allow.
 pub struct Object<T>(pub T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {

@@ -89,7 +89,8 @@ pub struct Build {
     pub version: &'static str,
     /// The git commit that prop was built from, or `unknown`.
     pub git_sha: &'static str,
-    /// The digest of the image that prop runs in. `null` when the setting `image_digest` is not set.
+    /// The digest of the image that prop runs in. `null` when the setting `image_digest` is not
+    /// set.
     pub image_digest: Option<String>,
 }
 

@@ -52,8 +52,8 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// Counts a request. `route` is the pattern of the route and not the path, to keep the number of
-    /// time series small.
+    /// Counts a request. `route` is the pattern of the route and not the path, to keep the number
+    /// of time series small.
     pub fn count(&self, method: &str, route: &str, status: &str, took: Duration) {
         self.requests.with_label_values(&[method, route, status]).observe(took.as_secs_f64());
     }

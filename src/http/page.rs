@@ -83,8 +83,8 @@ impl PartialSchema for Limit {
 }
 impl ToSchema for Limit {}
 
-/// The start of a page: the sort key of the last item on the page before. For clients it is an opaque
-/// string.
+/// The start of a page: the sort key of the last item on the page before. For clients it is an
+/// opaque string.
 #[derive(Debug, Clone)]
 pub struct Cursor<K>(pub K);
 

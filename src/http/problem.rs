@@ -12,8 +12,8 @@ use crate::error::{Code, Error, FieldError};
 /// The media type of all errors (RFC 9457, section 6.1).
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
-/// An error (RFC 9457). Programs use `code`, people read `detail`. Some codes have additional members,
-/// which their documentation describes.
+/// An error (RFC 9457). Programs use `code`, people read `detail`. Some codes have additional
+/// members, which their documentation describes.
 #[derive(Serialize, ToSchema)]
 pub struct Problem<'a> {
     /// The URI of the documentation of the code.
@@ -31,7 +31,8 @@ pub struct Problem<'a> {
     code: &'a str,
     /// The id of this request, as in the `X-Request-Id` header and in the access log.
     request_id: &'a str,
-    /// The fields or query parameters that are not valid. Absent when the error is not about fields.
+    /// The fields or query parameters that are not valid. Absent when the error is not about
+    /// fields.
     #[serde(skip_serializing_if = "no_errors")]
     #[schema(required = false, value_type = Vec<FieldError>)]
     errors: &'a Vec<FieldError>,

@@ -1,4 +1,5 @@
-//! Approvals and rejections of a release. Each one is bound to the release's image and to one environment.
+//! Approvals and rejections of a release. Each one is bound to the release's image and to one
+//! environment.
 
 use actix_web::{get, post};
 use diesel::prelude::*;
@@ -44,7 +45,8 @@ text_enum! {
     Source {
         /// In prop, by the holder of a key with the scope `approve`.
         Api = "api",
-        /// In a review of a GitHub environment, and recorded with a key with the scope `mirror` or by a webhook.
+        /// In a review of a GitHub environment, and recorded with a key with the scope `mirror` or
+        /// by a webhook.
         GitHub = "github",
     }
 }
@@ -67,8 +69,8 @@ pub struct Approval {
     service: String,
     /// The slug of the environment for which the decision was made.
     environment: String,
-    /// The image digest of the release at that time. The approval counts only for this image. `null` when
-    /// the release had none.
+    /// The image digest of the release at that time. The approval counts only for this image.
+    /// `null` when the release had none.
     image_digest: Option<String>,
     /// Whether the release was approved or rejected.
     decision: Verdict,
@@ -88,8 +90,8 @@ pub struct Approval {
     created_at: Timestamp,
     /// When the approval expires. From then on it does not count.
     expires_at: Timestamp,
-    /// The deployment that started with this approval, which counts for no other one. `null` while it is
-    /// unused.
+    /// The deployment that started with this approval, which counts for no other one. `null` while
+    /// it is unused.
     consumed_by: Option<DeploymentId>,
 }
 
@@ -109,18 +111,18 @@ pub struct NewApproval {
     pub decision: Verdict,
     /// A comment of the approver. May be absent or `null`.
     pub comment: Option<Prose>,
-    /// Where the decision was made: `github` requires the scope `mirror`, `api` the scope `approve`. `api`,
-    /// if absent or `null`.
+    /// Where the decision was made: `github` requires the scope `mirror`, `api` the scope
+    /// `approve`. `api`, if absent or `null`.
     pub source: Option<Source>,
-    /// The GitHub login of the approver. Required with the source `github`; must be absent or `null` with
-    /// `api`.
-    pub approver: Option<Line>,
-    /// The URL of the pipeline run that was reviewed. Required with the source `github`; must be absent or
+    /// The GitHub login of the approver. Required with the source `github`; must be absent or
     /// `null` with `api`.
+    pub approver: Option<Line>,
+    /// The URL of the pipeline run that was reviewed. Required with the source `github`; must be
+    /// absent or `null` with `api`.
     pub run_url: Option<Url>,
-    /// The identifier of the review on GitHub. A repeat with the same identifier answers the recorded
-    /// approval. If absent or `null`, prop makes one from run, approver, decision and the number 1. Must be
-    /// absent or `null` with the source `api`.
+    /// The identifier of the review on GitHub. A repeat with the same identifier answers the
+    /// recorded approval. If absent or `null`, prop makes one from run, approver, decision and the
+    /// number 1. Must be absent or `null` with the source `api`.
     pub review_id: Option<Line>,
 }
 
@@ -171,10 +173,11 @@ async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
 
 /// Approve or reject a release
 ///
-/// Records the decision for one environment and answers it. Deployments that wait for it become `approved`
-/// or `rejected`. With the source `github`, a repeat of a review answers 200 and the recorded approval. With
-/// `api`, each request records another approval. Fails with 403 (`own_approval`) when the approver has
-/// requested the deployment and the environment does not allow self-approval.
+/// Records the decision for one environment and answers it. Deployments that wait for it become
+/// `approved` or `rejected`. With the source `github`, a repeat of a review answers 200 and the
+/// recorded approval. With `api`, each request records another approval. Fails with 403
+/// (`own_approval`) when the approver has requested the deployment and the environment does not
+/// allow self-approval.
 #[utoipa::path(tag = "approvals", operation_id = "create_approval", security(("key" = ["approve"]), ("key" = ["mirror"])), request_body = NewApproval,
     responses((status = 201, description = "The approval or rejection that was recorded.", body = Approval), (status = 200, description = "The review had been recorded before; this is the recorded approval.", body = Approval),
         (status = 404, description = "The service, environment or release does not exist.")))]
@@ -215,8 +218,8 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Approval>, Error> {
     Ok(Page::of(rows, filter.limit, |approval: &Approval| (approval.created_at, approval.id)))
 }
 
-/// Records an approval or rejection, and applies it to the deployments that wait for it. Returns it, and
-/// whether it is new.
+/// Records an approval or rejection, and applies it to the deployments that wait for it. Returns
+/// it, and whether it is new.
 ///
 /// # Errors
 /// `not_found`, `own_approval`, `approval_used`, or that the fields contradict each other.
@@ -306,8 +309,8 @@ fn find_review(db: &mut Db, approval: &Approval) -> Result<Option<Approval>, Err
     Ok(the_same.select(Approval::as_select()).first(db).optional()?)
 }
 
-/// Returns the recorded approval for a repeated review, if it has the same decision and approver and no
-/// deployment has started with it.
+/// Returns the recorded approval for a repeated review, if it has the same decision and approver
+/// and no deployment has started with it.
 fn the_same(known: Approval, sent: &Approval) -> Result<Approval, Error> {
     if let Some(deployment) = known.consumed_by {
         let detail = format!("Deployment {deployment} has started with this approval.");

@@ -63,12 +63,13 @@ pub struct Delivery {
     id: String,
     /// The kind of event (`X-GitHub-Event`), such as `deployment_status`.
     event: String,
-    /// The action of the event as GitHub names it, such as `created`. `null` when the event has none.
+    /// The action of the event as GitHub names it, such as `created`. `null` when the event has
+    /// none.
     action: Option<String>,
     /// The full name of the repository on GitHub. `null` when the event has none.
     repository: Option<String>,
-    /// The number of the deployment on GitHub, or the URL of the workflow run, that the event is about.
-    /// `null` when it is about neither.
+    /// The number of the deployment on GitHub, or the URL of the workflow run, that the event is
+    /// about. `null` when it is about neither.
     subject: Option<String>,
     /// What prop did with the delivery.
     outcome: Outcome,
@@ -92,8 +93,8 @@ pub struct DeliveryWithBody {
     #[diesel(embed)]
     #[serde(flatten)]
     delivery: Delivery,
-    /// The body as it was received. `null` when prop does not use the event, or another delivery had the
-    /// same body.
+    /// The body as it was received. `null` when prop does not use the event, or another delivery
+    /// had the same body.
     body: Option<String>,
 }
 
@@ -123,9 +124,10 @@ struct Filter {
 
 /// List webhook deliveries
 ///
-/// Answers a page of the deliveries that match all parameters, the newest first, without their bodies.
+/// Answers a page of the deliveries that match all parameters, the newest first, without their
+/// bodies.
 #[utoipa::path(tag = "webhooks", operation_id = "list_deliveries", security(("key" = ["operate"])), params(Filter),
-    responses((status = 200, description = "A page of deliveries.", body = Page<Delivery>)))]
+    responses((status = 200, description = "One page of the deliveries.", body = Page<Delivery>)))]
 #[get("/deliveries")]
 async fn list(ctx: Ctx<Operate>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &query.0)).await?;
@@ -145,11 +147,12 @@ async fn show(ctx: Ctx<Admin>, id: web::Path<Line>) -> Result<Reply, Error> {
 
 /// Receive a GitHub webhook
 ///
-/// Stores a delivery of GitHub, applies it to the ledger, and answers the outcome. prop uses the events `ping`,
-/// `deployment`, `deployment_status`, `deployment_review` and `workflow_run`; it ignores others. The body
-/// must be signed with the secret in the setting `github.webhook_secret`. A repeat of a delivery is applied
-/// again only if it had failed. The order of the deliveries does not matter. Fails with 401
-/// (`invalid_signature`) when the signature does not match, and with 403 (`webhooks_off`) without a secret.
+/// Stores a delivery of GitHub, applies it to the ledger, and answers the outcome. prop uses the
+/// events `ping`, `deployment`, `deployment_status`, `deployment_review` and `workflow_run`; it
+/// ignores others. The body must be signed with the secret in the setting `github.webhook_secret`.
+/// A repeat of a delivery is applied again only if it had failed. The order of the deliveries does
+/// not matter. Fails with 401 (`invalid_signature`) when the signature does not match, and with 403
+/// (`webhooks_off`) without a secret.
 #[utoipa::path(tag = "webhooks", operation_id = "receive_github_webhook", security(("signature" = [])),
     request_body(content = Object, description = "The payload of the event, as GitHub sends it.", example = json!({"zen": "Keep it logically awesome.", "hook_id": 109948940})),
     params(("X-GitHub-Delivery" = Line, Header, description = "The identifier of the delivery, which GitHub chooses."), ("X-GitHub-Event" = Line, Header, description = "The kind of event, such as `deployment_status`.")),
@@ -198,11 +201,12 @@ fn find(db: &mut Db, id: &str) -> Result<DeliveryWithBody, Error> {
     found.ok_or_else(|| Error::not_found("delivery", id))
 }
 
-/// Stores a delivery and applies it, in one transaction. Returns it, and whether it was applied now.
+/// Stores a delivery and applies it, in one transaction. Returns it, and whether it was applied
+/// now.
 ///
-/// A delivery that cannot be applied is stored with the reason. When GitHub sends it again, it is applied
-/// again, because the obstacle may be gone. Only an error of prop or its database is answered to GitHub as
-/// an error; then nothing is stored.
+/// A delivery that cannot be applied is stored with the reason. When GitHub sends it again, it is
+/// applied again, because the obstacle may be gone. Only an error of prop or its database is
+/// answered to GitHub as an error; then nothing is stored.
 fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, bool), Error> {
     let payload: Value = serde_json::from_str(body)
         .map_err(|cause| Error::new(Code::MalformedJson, format!("{cause}.")))?;
@@ -280,7 +284,8 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
     Ok((delivery, true))
 }
 
-/// An earlier delivery with the same body that was understood, with the deployment that it is about.
+/// An earlier delivery with the same body that was understood, with the deployment that it is
+/// about.
 fn told_before(
     db: &mut Db,
     delivery: &Delivery,
@@ -299,8 +304,9 @@ fn told_before(
     understood.select((deliveries::id, deliveries::deployment_id)).first(db).optional()
 }
 
-/// Runs the work in a savepoint. When it fails, its writes are undone, except for the events that record the
-/// failure, and the transaction goes on. An error of prop or its database ends the transaction.
+/// Runs the work in a savepoint. When it fails, its writes are undone, except for the events that
+/// record the failure, and the transaction goes on. An error of prop or its database ends the
+/// transaction.
 fn attempt<T>(
     db: &mut Db,
     work: impl FnOnce(&mut Db) -> Result<T, Error>,

@@ -80,8 +80,8 @@ pub struct Deployment {
     pub run_url: Option<String>,
     /// The reason of the latest state change. `null` when none was given.
     pub reason: Option<String>,
-    /// The deployment that was live in the place before this one: at the request, then at the start,
-    /// then when this one went live. `null` when nothing was live.
+    /// The deployment that was live in the place before this one: at the request, then at the
+    /// start, then when this one went live. `null` when nothing was live.
     pub previous_id: Option<DeploymentId>,
     /// The deployment that this one rolls back. `null` when this is not a rollback.
     pub rollback_of: Option<DeploymentId>,
@@ -89,7 +89,8 @@ pub struct Deployment {
     pub requested_at: Timestamp,
     /// When the rollout started. `null` while it has not started.
     pub started_at: Option<Timestamp>,
-    /// When the deployment succeeded, failed, was cancelled or rejected, or expired. `null` until then.
+    /// When the deployment succeeded, failed, was cancelled or rejected, or expired. `null` until
+    /// then.
     pub finished_at: Option<Timestamp>,
     /// The number of the current version, which each change increases. It is also the `ETag`.
     pub revision: i32,
@@ -116,12 +117,13 @@ pub struct Deployment {
     "decision": {"allowed": true, "reasons": [], "evaluated_at": "2026-02-03T04:05:06.000000Z", "facts": {"step": "start", "requested_by": "pipeline"}}
 }))]
 pub struct DeploymentWithDecision {
-    /// The deployment itself.
+    /// The fields of the deployment itself.
     #[diesel(embed)]
     #[serde(flatten)]
     pub deployment: Deployment,
-    /// The decision of the gate with the facts that it used: at the start of the deployment, or, before
-    /// that, at its request. `null` for deployments that were recorded before prop stored it.
+    /// The decision of the gate with the facts that it used: at the start of the deployment, or,
+    /// before that, at its request. `null` for deployments that were recorded before prop stored
+    /// it.
     #[schema(value_type = Option<Object>)]
     pub decision: Option<Json<Value>>,
 }
@@ -155,8 +157,8 @@ impl Deployment {
         }
     }
 
-    /// Whether this person requested or recorded the deployment. As on GitHub, the case of logins does
-    /// not matter.
+    /// Whether this person requested or recorded the deployment. As on GitHub, the case of logins
+    /// does not matter.
     pub fn belongs_to(&self, person: &str) -> bool {
         [Some(&self.requested_by), self.recorded_by.as_ref()]
             .into_iter()
@@ -206,7 +208,7 @@ struct Filter {
 ///
 /// Answers a page of the deployments that match all parameters. The latest request comes first.
 #[utoipa::path(tag = "deployments", operation_id = "list_deployments", security(("key" = ["read"])), params(Filter),
-    responses((status = 200, description = "A page of deployments.", body = Page<Deployment>)))]
+    responses((status = 200, description = "One page of the deployments.", body = Page<Deployment>)))]
 #[get("/deployments")]
 async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
     if query.0.state == Some(State::Expired) {
@@ -238,7 +240,7 @@ async fn show(ctx: Ctx<Read>, id: web::Path<DeploymentId>) -> Result<Reply, Erro
 ///
 /// Answers a page of the deployment's events, the newest first.
 #[utoipa::path(tag = "deployments", operation_id = "list_deployment_events", security(("key" = ["read"])),
-    params(("id" = DeploymentId, Path, description = "The identifier of the deployment."), events::Paging), responses((status = 200, description = "A page of events.", body = Page<Event>)))]
+    params(("id" = DeploymentId, Path, description = "The identifier of the deployment."), events::Paging), responses((status = 200, description = "One page of the events.", body = Page<Event>)))]
 #[get("/deployments/{id}/events")]
 async fn list_events(
     ctx: Ctx<Read>,
@@ -419,8 +421,8 @@ pub fn running_in(
         .optional()
 }
 
-/// The latest deployment of another release that was live in the place of `live` and was replaced by
-/// a success, not rolled back.
+/// The latest deployment of another release that was live in the place of `live` and was replaced
+/// by a success, not rolled back.
 pub fn previous_good(db: &mut Db, live: &Deployment) -> QueryResult<Option<Deployment>> {
     deployments::table
         .filter(deployments::service.eq(&live.service))
@@ -481,8 +483,8 @@ pub fn advance(
 
 /// Writes a log line for a deployment that ran and ended, for dashboards that count log lines.
 ///
-/// The line is written before the commit. If the commit fails, there is a line too many, but never a
-/// line too few.
+/// The line is written before the commit. If the commit fails, there is a line too many, but never
+/// a line too few.
 pub fn log_outcome(deployment: &Deployment) {
     log::info!(
         target: "deployment",

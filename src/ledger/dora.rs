@@ -43,15 +43,17 @@ pub struct Question {
     /// Only deployments to this environment. Cannot be used together with `tier`.
     #[param(inline)]
     environment: Option<Slug>,
-    /// Only deployments to environments of this tier. `production`, if this and `environment` are absent.
+    /// Only deployments to environments of this tier. `production`, if this and `environment` are
+    /// absent.
     #[param(inline)]
     tier: Option<Tier>,
-    /// The start of the window: deployments that finished at this time or later. 90 days before `until`, if
-    /// absent; at most 366 days before it.
+    /// The start of the window: deployments that finished at this time or later. 90 days before
+    /// `until`, if absent; at most 366 days before it.
     since: Option<Timestamp>,
     /// The end of the window: deployments that finished before this time. Now, if absent or later.
     until: Option<Timestamp>,
-    /// The length of the intervals of `series`. If absent, days for a window of up to 35 days, else weeks.
+    /// The length of the intervals of `series`. If absent, days for a window of up to 35 days, else
+    /// weeks.
     #[param(inline)]
     bucket: Option<Step>,
     /// The largest number of deployments that each measure lists, from 1 to 100. 50, if absent.
@@ -104,10 +106,11 @@ pub struct DoraMeasures {
 
 /// Measure software delivery
 ///
-/// Answers the five DORA measures of the deployments that finished in a time window. Each measure has the number
-/// of items it is based on (`n`), what was left out and why, and the newest deployments behind it, at most `limit`
-/// of them. To see more, ask for one service or a shorter window. `docs/dora.md` defines every figure. Fails with
-/// 400 (`invalid_window`) when the window is empty or longer than 366 days.
+/// Answers the five DORA measures of the deployments that finished in a time window. Each measure
+/// has the number of items it is based on (`n`), what was left out and why, and the newest
+/// deployments behind it, at most `limit` of them. To see more, ask for one service or a shorter
+/// window. `docs/dora.md` defines every figure. Fails with 400 (`invalid_window`) when the window
+/// is empty or longer than 366 days.
 #[utoipa::path(tag = "metrics", operation_id = "get_dora_metrics", security(("key" = ["read"])), params(Question),
     responses((status = 200, description = "The measures of the window.", body = DoraMeasures, headers(("ETag" = String))),
         (status = 404, description = "The service or the environment does not exist.")))]
@@ -143,9 +146,9 @@ impl Question {
     }
 }
 
-/// Computes the measures with three queries, whatever the length of the history: the environments, the
-/// deployments that finished in and around the window, and the incidents linked to them. A service without
-/// deployments needs one more query, which checks that it exists.
+/// Computes the measures with three queries, whatever the length of the history: the environments,
+/// the deployments that finished in and around the window, and the incidents linked to them. A
+/// service without deployments needs one more query, which checks that it exists.
 ///
 /// # Errors
 /// `invalid_window`, `invalid_query`, or `not_found` for the service or environment.
@@ -226,8 +229,8 @@ impl Seen {
         Timestamp::from(self.window.until).plus(dora::AROUND)
     }
 
-    /// The deployments that finished, in the order of time. Commits are loaded only for normal deployments and
-    /// hotfixes: only these can be the first to deliver a commit.
+    /// The deployments that finished, in the order of time. Commits are loaded only for normal
+    /// deployments and hotfixes: only these can be the first to deliver a commit.
     fn deployments(&self, db: &mut Db) -> Result<Vec<dora::Deployment>, Error> {
         let is_change =
             deployments::kind.eq(Kind::Normal.word()).or(deployments::kind.eq(Kind::Hotfix.word()));
@@ -264,8 +267,8 @@ impl Seen {
         Ok(rows.into_iter().filter_map(deployment).collect())
     }
 
-    /// The incidents that any of the deployments caused or fixed, each with all deployments that caused or
-    /// fixed it.
+    /// The incidents that any of the deployments caused or fixed, each with all deployments that
+    /// caused or fixed it.
     fn incidents(&self, db: &mut Db) -> Result<Vec<Incident>, Error> {
         let finished = diesel::alias!(deployments as finished);
         let links = diesel::alias!(incident_deployments as links);

@@ -78,8 +78,8 @@ pub struct Environment {
     pub approval_ttl_hours: i32,
     /// Whether a release must have passed a scan.
     pub require_scan: bool,
-    /// The slug of the environment where a release must have succeeded first. `null` when there is no
-    /// such condition.
+    /// The slug of the environment where a release must have succeeded first. `null` when there is
+    /// no such condition.
     pub predecessor: Option<String>,
     /// How many minutes must have passed since the release succeeded in `predecessor`.
     pub soak_minutes: i32,
@@ -165,7 +165,7 @@ impl Environment {
 /// The default of `approval_ttl_hours`: three days, so that an approval survives a weekend.
 const DEFAULT_TTL_HOURS: i32 = 72;
 
-/// An environment to create.
+/// An environment that is to be created.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"slug": "production", "tier": "production", "required_approvals": 1, "require_scan": true, "predecessor": "staging", "soak_minutes": 60}))]
@@ -180,7 +180,8 @@ pub struct NewEnvironment {
     /// `null`.
     #[schema(inline)]
     required_approvals: Option<Whole<0, 10>>,
-    /// Whether the approval of the person who requested the deployment counts. It does not, if absent.
+    /// Whether the approval of the person who requested the deployment counts. It does not, if
+    /// absent.
     #[serde(default)]
     allow_self_approval: bool,
     /// For how many hours an approval is valid, and a deployment may wait for approvals or for its
@@ -193,8 +194,8 @@ pub struct NewEnvironment {
     /// The slug of the environment where a release must have succeeded first. No such condition, if
     /// absent or `null`.
     predecessor: Option<Slug>,
-    /// How many minutes must have passed since the release succeeded in `predecessor`. 0, if absent or
-    /// `null`.
+    /// How many minutes must have passed since the release succeeded in `predecessor`. 0, if absent
+    /// or `null`.
     #[schema(inline)]
     soak_minutes: Option<Whole<0, 43200>>,
     /// Whether rollbacks need approvals too. They do not, if absent.
@@ -217,7 +218,7 @@ pub struct EnvironmentPatch {
     tier: Option<Tier>,
     /// How many people must approve a release before its deployment may start here.
     #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false, inline)]
+    #[schema(value_type = i32, required = false, minimum = 0, maximum = 10)]
     required_approvals: Option<Whole<0, 10>>,
     /// Whether the approval of the person who requested the deployment counts.
     #[serde(default, deserialize_with = "given")]
@@ -226,7 +227,7 @@ pub struct EnvironmentPatch {
     /// For how many hours an approval is valid, and a deployment may wait for approvals or for its
     /// start. Existing approvals and deployments keep their times.
     #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false, inline)]
+    #[schema(value_type = i32, required = false, minimum = 1, maximum = 8760)]
     approval_ttl_hours: Option<Whole<1, 8760>>,
     /// Whether a release must have passed a scan.
     #[serde(default, deserialize_with = "given")]
@@ -239,7 +240,7 @@ pub struct EnvironmentPatch {
     predecessor: Option<Option<Slug>>,
     /// How many minutes must have passed since the release succeeded in `predecessor`.
     #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false, inline)]
+    #[schema(value_type = i32, required = false, minimum = 0, maximum = 43200)]
     soak_minutes: Option<Whole<0, 43200>>,
     /// Whether rollbacks need approvals too.
     #[serde(default, deserialize_with = "given")]
@@ -287,7 +288,7 @@ struct Filter {
 ///
 /// Answers a page of all environments, in the order of their slugs.
 #[utoipa::path(tag = "environments", operation_id = "list_environments", security(("key" = ["read"])), params(Filter),
-    responses((status = 200, description = "A page of environments.", body = Page<Environment>)))]
+    responses((status = 200, description = "One page of the environments.", body = Page<Environment>)))]
 #[get("/environments")]
 async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &query.0)).await?;

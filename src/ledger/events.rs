@@ -1,4 +1,5 @@
-//! The history: append-only events. Each event is written in the transaction of the change it records.
+//! The history: append-only events. Each event is written in the transaction of the change it
+//! records.
 
 use actix_web::get;
 use diesel::prelude::*;
@@ -60,7 +61,8 @@ pub struct Event {
     seq: i64,
     /// When the event was recorded.
     at: Timestamp,
-    /// Who caused the event: the name of a key, `github:` and a login for a webhook, or `prop` itself.
+    /// Who caused the event: the name of a key, `github:` and a login for a webhook, or `prop`
+    /// itself.
     actor: String,
     /// What happened: the kind of resource and a verb, such as `deployment.started`.
     action: String,
@@ -89,7 +91,8 @@ pub struct About<'a> {
     pub environment: Option<&'a str>,
 }
 
-/// Records an event: what `actor` did (`verb`, such as `started`), and what has changed (`payload`).
+/// Records an event: what `actor` did (`verb`, such as `started`), and what has changed
+/// (`payload`).
 pub fn record(
     db: &mut Db,
     actor: &Actor,
@@ -145,7 +148,7 @@ struct Filter {
 /// List events
 ///
 /// Answers a page of the events that match all parameters, the newest first.
-#[utoipa::path(tag = "events", operation_id = "list_events", security(("key" = ["read"])), params(Filter), responses((status = 200, description = "A page of events.", body = Page<Event>)))]
+#[utoipa::path(tag = "events", operation_id = "list_events", security(("key" = ["read"])), params(Filter), responses((status = 200, description = "One page of the events.", body = Page<Event>)))]
 #[get("/events")]
 async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find(db, &query.0)).await?;

@@ -41,9 +41,9 @@ pub struct Freeze {
     environment: Option<String>,
     /// The slug of the service that is frozen. `null` when the freeze covers all services.
     service: Option<String>,
-    /// Why deployments are blocked.
+    /// Why deployments are blocked, for the people who are affected.
     pub reason: String,
-    /// When the freeze begins.
+    /// When the freeze begins to apply.
     starts_at: Timestamp,
     /// When the freeze ends by itself. `null` when it lasts until somebody ends it.
     ends_at: Option<Timestamp>,
@@ -102,11 +102,11 @@ pub struct WeeklyWindow {
     days: Days,
     /// The local time at which the window begins.
     from: ClockTime,
-    /// The local time at which the window ends: on the same day if it is later than `from`, else on the
-    /// next day.
+    /// The local time at which the window ends: on the same day if it is later than `from`, else on
+    /// the next day.
     to: ClockTime,
-    /// The IANA time zone of the local times. When clocks change, the longer of the possible windows
-    /// applies.
+    /// The IANA time zone of the local times. When clocks change, the longer of the possible
+    /// windows applies.
     time_zone: Zone,
 }
 
@@ -137,7 +137,7 @@ impl TryFrom<WeeklyWindow> for Weekly {
     }
 }
 
-/// A freeze to create.
+/// A freeze that is to be created.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"environment": "production", "reason": "Quarter end", "ends_at": "2026-02-05T00:00:00Z"}))]
@@ -152,7 +152,8 @@ pub struct NewFreeze {
     starts_at: Option<Timestamp>,
     /// When the freeze ends by itself. If absent or `null`, it lasts until somebody ends it.
     ends_at: Option<Timestamp>,
-    /// The window of every week in which the freeze applies. If absent or `null`, it always applies.
+    /// The window of every week in which the freeze applies. If absent or `null`, it always
+    /// applies.
     weekly: Option<WeeklyWindow>,
     /// Whether rollbacks pass the freeze. They do, if absent or `null`.
     allow_rollback: Option<bool>,
@@ -209,7 +210,7 @@ pub struct FreezeOverride {
     consumed_by: Option<DeploymentId>,
 }
 
-/// An override to create.
+/// An override that is to be created.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"service": "checkout", "environment": "production", "version": "1.4.3", "reason": "Card payments are down."}))]
@@ -232,8 +233,8 @@ type After = (Timestamp, FreezeId);
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
-    /// Only freezes that apply now or later (`true`), or only those that have ended (`false`). All freezes,
-    /// if absent.
+    /// Only freezes that apply now or later (`true`), or only those that have ended (`false`). All
+    /// freezes, if absent.
     open: Option<bool>,
     /// The largest number of items on a page, from 1 to 100. 50, if absent.
     #[param(inline)]
@@ -247,7 +248,7 @@ struct Filter {
 ///
 /// Answers a page of freezes, the newest first.
 #[utoipa::path(tag = "freezes", operation_id = "list_freezes", security(("key" = ["read"])), params(Filter),
-    responses((status = 200, description = "A page of freezes.", body = Page<Freeze>)))]
+    responses((status = 200, description = "One page of the freezes.", body = Page<Freeze>)))]
 #[get("/freezes")]
 async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &query.0)).await?;
@@ -256,8 +257,9 @@ async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
 
 /// Create a freeze
 ///
-/// Blocks deployments of a service, to an environment, or of everything, and answers the freeze. Deployments
-/// that are already running continue. Fails with 404 when the service or environment does not exist.
+/// Blocks deployments of a service, to an environment, or of everything, and answers the freeze.
+/// Deployments that are already running continue. Fails with 404 when the service or environment
+/// does not exist.
 #[utoipa::path(tag = "freezes", operation_id = "create_freeze", security(("key" = ["operate"])), request_body = NewFreeze,
     responses((status = 201, description = "The freeze that was created.", body = Freeze, headers(("Location" = String), ("ETag" = String))),
         (status = 404, description = "The service or environment does not exist.")))]
@@ -283,9 +285,9 @@ async fn show(ctx: Ctx<Read>, id: web::Path<FreezeId>) -> Result<Reply, Error> {
 
 /// Change or end a freeze
 ///
-/// Sets the fields in the body and answers the freeze. A repeat sets the same values again, except that a
-/// freeze that was ended cannot be changed: that fails with 409 (`freeze_ended`). With `If-Match`, it
-/// fails with 412 when somebody else has changed the freeze since you read it.
+/// Sets the fields in the body and answers the freeze. A repeat sets the same values again, except
+/// that a freeze that was ended cannot be changed: that fails with 409 (`freeze_ended`). With
+/// `If-Match`, it fails with 412 when somebody else has changed the freeze since you read it.
 #[utoipa::path(tag = "freezes", operation_id = "update_freeze", security(("key" = ["operate"])), request_body = FreezePatch,
     params(("id" = FreezeId, Path, description = "The identifier of the freeze.")),
     responses((status = 200, description = "The freeze after the change.", body = Freeze, headers(("ETag" = String))), (status = 409)))]
@@ -307,10 +309,10 @@ async fn change(
 
 /// Override a freeze for one deployment
 ///
-/// Lets the next deployment of this version to this place pass the freeze, and answers the override. Each
-/// request creates another override. Fails with 404 when the freeze, service or environment does not
-/// exist, with 409 (`freeze_ended`) when the freeze has ended, and with 422 when it does not cover the
-/// place.
+/// Lets the next deployment of this version to this place pass the freeze, and answers the
+/// override. Each request creates another override. Fails with 404 when the freeze, service or
+/// environment does not exist, with 409 (`freeze_ended`) when the freeze has ended, and with 422
+/// when it does not cover the place.
 #[utoipa::path(tag = "freezes", operation_id = "override_freeze", security(("key" = ["override"])), request_body = NewOverride,
     params(("id" = FreezeId, Path, description = "The identifier of the freeze.")), responses((status = 201, description = "The override that was created.", body = FreezeOverride)))]
 #[post("/freezes/{id}/overrides")]

@@ -1,5 +1,5 @@
-//! The gate: loads the facts that the rule in `rules::gate` needs, and answers whether a release may be
-//! deployed. Answering changes nothing.
+//! The gate: loads the facts that the rule in `rules::gate` needs, and answers whether a release
+//! may be deployed. Answering changes nothing.
 
 use actix_web::get;
 use diesel::dsl::exists;
@@ -50,20 +50,21 @@ struct Question {
     /// The version of the release to deploy.
     #[param(inline)]
     version: Version,
-    /// The name of the person or pipeline that would request the deployment. The caller's, if absent. Their
-    /// own approval does not count, unless the environment allows it.
+    /// The name of the person or pipeline that would request the deployment. The caller's, if
+    /// absent. Their own approval does not count, unless the environment allows it.
     #[param(inline)]
     requested_by: Option<Line>,
-    /// The URL of the pipeline run that would perform the deployment. A deployment that a webhook has
-    /// already reported for this run does not block it. No such run, if absent.
+    /// The URL of the pipeline run that would perform the deployment. A deployment that a webhook
+    /// has already reported for this run does not block it. No such run, if absent.
     #[param(inline)]
     run_url: Option<Url>,
 }
 
 /// Ask whether a release may be deployed now
 ///
-/// Answers 200 with the decision that a start of the deployment would get now, with every reason against
-/// it. Changes nothing. Fails with 404 when the service, environment or release does not exist.
+/// Answers 200 with the decision that a start of the deployment would get now, with every reason
+/// against it. Changes nothing. Fails with 404 when the service, environment or release does not
+/// exist.
 #[utoipa::path(tag = "gate", operation_id = "ask_gate", security(("key" = ["read"])), params(Question),
     responses((status = 200, description = "The decision: `allowed`, or the reasons that block the deployment.", body = Decision), (status = 404, description = "The service, environment or release does not exist.")))]
 #[get("/gate")]
@@ -113,7 +114,8 @@ pub struct Seen {
     /// The live deployment and its release. `None` when nothing is live there.
     pub live: Option<(DeploymentId, ReleaseId)>,
     running: Option<DeploymentId>,
-    /// The state of the release's last deployment that was live there before: superseded or rolled back.
+    /// The state of the release's last deployment that was live there before: superseded or rolled
+    /// back.
     last_end: Option<State>,
     succeeded_before_at: Option<Timestamp>,
 }
@@ -129,8 +131,8 @@ impl Seen {
         self.running
     }
 
-    /// Whether deploying the release is a rollback to a good release. A release that was rolled back
-    /// itself is not good.
+    /// Whether deploying the release is a rollback to a good release. A release that was rolled
+    /// back itself is not good.
     pub fn is_way_back(&self) -> bool {
         self.kind(false) == Kind::Rollback && self.last_end == Some(State::Superseded)
     }
@@ -179,8 +181,8 @@ impl Candidate {
     }
 }
 
-/// The environment, the release, the live deployment, the running one, how the release last stopped being
-/// live there, and when it first succeeded in the preceding environment.
+/// The environment, the release, the live deployment, the running one, how the release last stopped
+/// being live there, and when it first succeeded in the preceding environment.
 type Row = (
     Option<Environment>,
     Option<Release>,
@@ -190,8 +192,8 @@ type Row = (
     Option<Timestamp>,
 );
 
-/// Loads the state of a place for a release. This takes one query, and one more when the service does not
-/// exist.
+/// Loads the state of a place for a release. This takes one query, and one more when the service
+/// does not exist.
 pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Result<Seen, Error> {
     let (live, running, former, earlier) = diesel::alias!(
         deployments as live,
@@ -334,7 +336,8 @@ struct Found {
     approver: String,
     #[diesel(sql_type = Bool)]
     allow_rollback: bool,
-    /// Whether the freeze is overridden, the incident fixed by this deployment, or the approval a yes.
+    /// Whether the freeze is overridden, the incident fixed by this deployment, or the approval a
+    /// yes.
     #[diesel(sql_type = Bool)]
     yes: bool,
     #[diesel(sql_type = Instant)]
@@ -347,9 +350,9 @@ struct Found {
 
 /// Selects the freezes, incidents, approvals and rejections that apply now.
 ///
-/// Parameters: `$1` service, `$2` environment, `$3` now, `$4` version, `$5` deployment, `$6` incident that it
-/// fixes, `$7` release, `$8` image digest. They must first appear in this order, because SQLite numbers
-/// them so.
+/// Parameters: `$1` service, `$2` environment, `$3` now, `$4` version, `$5` deployment, `$6`
+/// incident that it fixes, `$7` release, `$8` image digest. They must first appear in this order,
+/// because SQLite numbers them so.
 const HOLDS: &str = "
     SELECT 'freeze' AS fact, CAST(f.id AS text) AS id, f.reason AS words, '' AS approver, f.allow_rollback AS allow_rollback,
         EXISTS (SELECT 1 FROM freeze_overrides o WHERE o.service = $1 AND o.environment = $2 AND f.starts_at <= $3 AND o.freeze_id = f.id
@@ -379,8 +382,8 @@ pub fn facts(
     asked: &Asked<'_>,
     now: Timestamp,
 ) -> Result<Facts, Error> {
-    // A missing identifier becomes a new one, which matches nothing. A comparison with NULL would be
-    // neither true nor false.
+    // A missing identifier becomes a new one, which matches nothing. A comparison with NULL would
+    // be neither true nor false.
     let found: Vec<Found> = diesel::sql_query(HOLDS)
         .bind::<Text, _>(&seen.service)
         .bind::<Text, _>(&environment.slug)
@@ -497,8 +500,8 @@ pub fn refuse(
         .recorded())
 }
 
-/// Consumes one override of each freeze that applies to the deployment, so that no other deployment can use
-/// it.
+/// Consumes one override of each freeze that applies to the deployment, so that no other deployment
+/// can use it.
 pub fn take_overrides(
     db: &mut Db,
     deployment: DeploymentId,
@@ -534,7 +537,8 @@ pub fn take_overrides(
     Ok(())
 }
 
-/// Releases the approvals and overrides that a deployment has consumed, because it did not really start.
+/// Releases the approvals and overrides that a deployment has consumed, because it did not really
+/// start.
 pub fn give_back(db: &mut Db, deployment: DeploymentId) -> QueryResult<()> {
     let of_it = approvals::table.filter(approvals::consumed_by.eq(deployment));
     diesel::update(of_it).set(approvals::consumed_by.eq(None::<DeploymentId>)).execute(db)?;
@@ -545,7 +549,8 @@ pub fn give_back(db: &mut Db, deployment: DeploymentId) -> QueryResult<()> {
     Ok(())
 }
 
-/// Consumes the approvals of this start, and all other approvals and rejections that were given before it.
+/// Consumes the approvals of this start, and all other approvals and rejections that were given
+/// before it.
 pub fn use_approvals(db: &mut Db, deployment: DeploymentId, facts: &Facts) -> Result<(), Error> {
     for opinion in gate::settled_by_start(facts) {
         let id: ApprovalId = opinion.id.parse().map_err(Error::internal)?;

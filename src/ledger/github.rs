@@ -1,5 +1,5 @@
-//! Applies the facts of GitHub webhooks to the ledger: finds the service, environment, release and deployment
-//! that a fact is about, and makes the change. `docs/webhooks.md` has the rules.
+//! Applies the facts of GitHub webhooks to the ledger: finds the service, environment, release and
+//! deployment that a fact is about, and makes the change. `docs/webhooks.md` has the rules.
 
 use diesel::prelude::*;
 use serde_json::json;
@@ -54,8 +54,8 @@ pub fn apply(db: &mut Db, actor: &Actor, fact: &Fact) -> Result<Applied, Error> 
     }
 }
 
-/// The subject of a fact, by which all deliveries about one GitHub deployment or one run are found: the
-/// number of the deployment, or the URL of the run.
+/// The subject of a fact, by which all deliveries about one GitHub deployment or one run are found:
+/// the number of the deployment, or the URL of the run.
 pub fn subject(fact: &Fact) -> Option<String> {
     match fact {
         Fact::Deployment(told) => Some(told.id.to_string()),
@@ -67,8 +67,8 @@ pub fn subject(fact: &Fact) -> Option<String> {
     }
 }
 
-/// Applies a fact about a deployment. The service is locked first, so that simultaneous deliveries about one
-/// deployment are applied one after another.
+/// Applies a fact about a deployment. The service is locked first, so that simultaneous deliveries
+/// about one deployment are applied one after another.
 fn deployment(db: &mut Db, actor: &Actor, told: &github::Deployment) -> Result<Applied, Error> {
     let service = service_of(db, actor, &told.repository, told.service.as_deref())?;
     let actor = &actor.afresh();
@@ -116,8 +116,8 @@ fn deployment(db: &mut Db, actor: &Actor, told: &github::Deployment) -> Result<A
     Ok(Applied::changed(format!("Recorded as {}.", recorded.state), Some(id)))
 }
 
-/// A job that begins has not rolled out anything yet. So its start does not cancel a running deployment that
-/// its own script reports; only the end of the job can.
+/// A job that begins has not rolled out anything yet. So its start does not cancel a running
+/// deployment that its own script reports; only the end of the job can.
 fn stands_aside(
     db: &mut Db,
     service: &Slug,
@@ -210,8 +210,8 @@ fn complete(
     Ok((known, true))
 }
 
-/// Applies a fact to a deployment that its own script reports. GitHub only ends it if the script left it
-/// running.
+/// Applies a fact to a deployment that its own script reports. GitHub only ends it if the script
+/// left it running.
 fn elsewhere(
     db: &mut Db,
     actor: &Actor,
@@ -275,7 +275,8 @@ fn all_told(db: &mut Db, subject: &str) -> Result<Vec<github::Deployment>, Error
         .collect())
 }
 
-/// The status of a deployment, with the end of its run. GitHub may deliver the end of the run first.
+/// The status of a deployment, with the end of its run. GitHub may deliver the end of the run
+/// first.
 fn with_its_run(db: &mut Db, standing: Standing) -> Result<Standing, Error> {
     let Some(run) = standing
         .run_url
@@ -309,9 +310,9 @@ fn facts_of(db: &mut Db, subject: &str) -> Result<Vec<Fact>, Error> {
 
 /// Finds the deployment in the ledger that a GitHub deployment is.
 ///
-/// GitHub may have reported it before, an earlier delivery may have been linked to it, or its own script may
-/// have recorded it. The latter is recognised by the run, or, without a known run, by the commit that is
-/// being deployed there.
+/// GitHub may have reported it before, an earlier delivery may have been linked to it, or its own
+/// script may have recorded it. The latter is recognised by the run, or, without a known run, by
+/// the commit that is being deployed there.
 fn find_known(
     db: &mut Db,
     service: &Slug,
@@ -390,9 +391,9 @@ fn new_deployment(
     })
 }
 
-/// Finds and locks the service of a repository: the one with this `repository_url`, else one with the name of
-/// the repository, which is created. If several services have the same repository, the payload of the
-/// deployment must name one.
+/// Finds and locks the service of a repository: the one with this `repository_url`, else one with
+/// the name of the repository, which is created. If several services have the same repository, the
+/// payload of the deployment must name one.
 fn service_of(
     db: &mut Db,
     actor: &Actor,
@@ -458,8 +459,8 @@ fn environment_of(name: &str) -> Result<Slug, Error> {
     })
 }
 
-/// The version and commit of the release to deploy: the latest release with this commit, else the tag or the
-/// first digits of the commit.
+/// The version and commit of the release to deploy: the latest release with this commit, else the
+/// tag or the first digits of the commit.
 fn release_of(
     db: &mut Db,
     service: &Slug,
@@ -480,8 +481,8 @@ fn release_of(
     Ok((version, git_sha))
 }
 
-/// Records a GitHub review as approvals or rejections, as `POST /v1/approvals` does. Each environment is
-/// recorded on its own: if one fails, the others stay recorded.
+/// Records a GitHub review as approvals or rejections, as `POST /v1/approvals` does. Each
+/// environment is recorded on its own: if one fails, the others stay recorded.
 fn review(db: &mut Db, actor: &Actor, review: &Review) -> Result<Applied, Error> {
     let run = github::run_of(&review.run_url).unwrap_or(&review.run_url);
     let (mut is_change, mut about, mut said, mut refused) = (false, None, Vec::new(), Vec::new());
@@ -518,8 +519,8 @@ fn review(db: &mut Db, actor: &Actor, review: &Review) -> Result<Applied, Error>
     }
 }
 
-/// The services of the repository that have a deployment of the run in the environment; if there is none, the
-/// service of the repository.
+/// The services of the repository that have a deployment of the run in the environment; if there is
+/// none, the service of the repository.
 fn services_of_run(
     db: &mut Db,
     actor: &Actor,
@@ -537,7 +538,8 @@ fn services_of_run(
     Ok(if found.is_empty() { vec![service_of(db, actor, repository, None)?] } else { found })
 }
 
-/// Records a review for one place. Returns the deployment that it is about, and whether the review was new.
+/// Records a review for one place. Returns the deployment that it is about, and whether the review
+/// was new.
 fn mirror(
     db: &mut Db,
     actor: &Actor,
@@ -590,10 +592,11 @@ fn mirror(
     }
 }
 
-/// The number of the review among those of the run with the same environment, approver and decision, from 1.
+/// The number of the review among those of the run with the same environment, approver and
+/// decision, from 1.
 ///
-/// GitHub reviews have no identifier, so `scripts/record-approval.sh` counts them in the same way. A repeated
-/// run is reviewed again.
+/// GitHub reviews have no identifier, so `scripts/record-approval.sh` counts them in the same way.
+/// A repeated run is reviewed again.
 fn nth(db: &mut Db, review: &Review, environment: &Slug, run: &str) -> Result<usize, Error> {
     let mut before: Vec<Review> = Vec::new();
     for fact in facts_of(db, run)? {

@@ -1,4 +1,5 @@
-//! Incidents: a problem of a service in an environment, with the deployments that caused and fixed it.
+//! Incidents: a problem of a service in an environment, with the deployments that caused and fixed
+//! it.
 
 use actix_web::{get, patch, post, web};
 use diesel::prelude::*;
@@ -100,7 +101,7 @@ impl Incident {
     }
 }
 
-/// An incident to open.
+/// An incident that is to be opened.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"service": "checkout", "environment": "production", "title": "Card payments are down", "severity": "critical"}))]
@@ -145,8 +146,8 @@ pub struct IncidentPatch {
     /// Whether to resolve the incident. A resolved incident stays resolved.
     #[serde(default)]
     resolved: bool,
-    /// When the incident was resolved, which also resolves it. Now, if absent and `resolved` is set. It has
-    /// no effect on an incident that is already resolved.
+    /// When the incident was resolved, which also resolves it. Now, if absent and `resolved` is
+    /// set. It has no effect on an incident that is already resolved.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     resolved_at: Option<Timestamp>,
@@ -188,10 +189,10 @@ struct Filter {
 
 /// List incidents
 ///
-/// Answers a page of the incidents that match all parameters, without their deployments. The incident that
-/// was detected last comes first.
+/// Answers a page of the incidents that match all parameters, without their deployments. The
+/// incident that was detected last comes first.
 #[utoipa::path(tag = "incidents", operation_id = "list_incidents", security(("key" = ["read"])), params(Filter),
-    responses((status = 200, description = "A page of incidents.", body = Page<Incident>)))]
+    responses((status = 200, description = "One page of the incidents.", body = Page<Incident>)))]
 #[get("/incidents")]
 async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &query.0)).await?;
@@ -200,9 +201,9 @@ async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
 
 /// Open an incident
 ///
-/// Records an incident and answers it. Until it is resolved, the gate allows only rollbacks and the fix in
-/// this place. Each request opens another incident. Fails with 404 when the service, the environment or a
-/// deployment does not exist.
+/// Records an incident and answers it. Until it is resolved, the gate allows only rollbacks and the
+/// fix in this place. Each request opens another incident. Fails with 404 when the service, the
+/// environment or a deployment does not exist.
 #[utoipa::path(tag = "incidents", operation_id = "create_incident", security(("key" = ["operate"])), request_body = NewIncident,
     responses((status = 201, description = "The incident that was opened.", body = IncidentWithDeployments, headers(("Location" = String), ("ETag" = String))),
         (status = 404, description = "The service, environment or a deployment does not exist.")))]
@@ -231,9 +232,10 @@ async fn show(ctx: Ctx<Read>, id: web::Path<IncidentId>) -> Result<Reply, Error>
 
 /// Change or resolve an incident
 ///
-/// Sets the fields in the body, links deployments to the incident, or resolves it, and answers the incident.
-/// A repeat sets the same values again. Fails with 404 when a deployment does not exist. With `If-Match`, it
-/// fails with 412 when somebody else has changed the incident since you read it.
+/// Sets the fields in the body, links deployments to the incident, or resolves it, and answers the
+/// incident. A repeat sets the same values again. Fails with 404 when a deployment does not exist.
+/// With `If-Match`, it fails with 412 when somebody else has changed the incident since you read
+/// it.
 #[utoipa::path(tag = "incidents", operation_id = "update_incident", security(("key" = ["operate"])), request_body = IncidentPatch,
     params(("id" = IncidentId, Path, description = "The identifier of the incident.")),
     responses((status = 200, description = "The incident after the change.", body = IncidentWithDeployments, headers(("ETag" = String)))))]

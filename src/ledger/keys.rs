@@ -137,7 +137,7 @@ struct Filter {
 /// List keys
 ///
 /// Answers a page of all keys without their secrets, the newest first. Revoked keys are included.
-#[utoipa::path(tag = "keys", operation_id = "list_keys", security(("key" = ["admin"])), params(Filter), responses((status = 200, description = "A page of keys.", body = Page<Key>)))]
+#[utoipa::path(tag = "keys", operation_id = "list_keys", security(("key" = ["admin"])), params(Filter), responses((status = 200, description = "One page of the keys.", body = Page<Key>)))]
 #[get("/keys")]
 async fn list(ctx: Ctx<Admin>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &query.0)).await?;
@@ -146,8 +146,9 @@ async fn list(ctx: Ctx<Admin>, query: Query<Filter>) -> Result<Reply, Error> {
 
 /// Create a key
 ///
-/// Answers the new key with its secret, which cannot be shown again. Each request creates another key. An
-/// `Idempotency-Key` has no effect here, because prop does not store responses with a secret.
+/// Answers the new key with its secret, which cannot be shown again. Each request creates another
+/// key. An `Idempotency-Key` has no effect here, because prop does not store responses with a
+/// secret.
 #[utoipa::path(tag = "keys", operation_id = "create_key", security(("key" = ["admin"])), request_body = NewKey,
     responses((status = 201, description = "The key that was created, with its secret.", body = CreatedKey)))]
 #[post("/keys")]
@@ -163,10 +164,10 @@ async fn create(ctx: Ctx<Admin>, body: Body<NewKey>) -> Result<Reply, Error> {
 
 /// Revoke a key
 ///
-/// Revokes the key for ever, and answers it. Other processes of prop may accept the key for up to five more
-/// seconds. A repeat changes nothing.
+/// Revokes the key for ever, and answers it. Other processes of prop may accept the key for up to
+/// five more seconds. A repeat changes nothing.
 #[utoipa::path(tag = "keys", operation_id = "revoke_key", security(("key" = ["admin"])),
-    params(("id" = KeyId, Path, description = "The identifier of the key.")), responses((status = 200, description = "The revoked key.", body = Key)))]
+    params(("id" = KeyId, Path, description = "The identifier of the key.")), responses((status = 200, description = "The key, which is now revoked.", body = Key)))]
 #[delete("/keys/{id}")]
 async fn revoke_one(ctx: Ctx<Admin>, id: web::Path<KeyId>) -> Result<Reply, Error> {
     let key = ctx.write(move |db, actor| revoke(db, actor, *id)).await?;
@@ -239,8 +240,9 @@ pub fn revoke(db: &mut Db, actor: &Actor, id: KeyId) -> Result<Key, Error> {
     Ok(key)
 }
 
-/// Makes sure that an admin key exists. Stores the `given` key if it is not stored yet. Without a given key,
-/// creates one if there is no key at all, and returns it. Several processes may call this at the same time.
+/// Makes sure that an admin key exists. Stores the `given` key if it is not stored yet. Without a
+/// given key, creates one if there is no key at all, and returns it. Several processes may call
+/// this at the same time.
 pub fn bootstrap(db: &mut Db, given: Option<&Token>) -> Result<Option<Token>, Error> {
     let actor = Actor::new("prop");
     lock(db)?;

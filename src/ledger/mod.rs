@@ -1,5 +1,5 @@
-//! The resources of the ledger. Each file has the rows, queries, request and response types, handlers
-//! and routes of one resource.
+//! The resources of the ledger. Each file has the rows, queries, request and response types,
+//! handlers and routes of one resource.
 //!
 //! The files call each other in one direction only:
 //!

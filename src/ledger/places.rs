@@ -45,8 +45,8 @@ pub struct PlaceView {
     environment: String,
     /// The deployment that is live. `null` when nothing is live here.
     live: Option<Deployment>,
-    /// The deployment that a rollback would go back to: the latest one that was live here with another
-    /// release and was not rolled back itself. `null` when there is none.
+    /// The deployment that a rollback would go back to: the latest one that was live here with
+    /// another release and was not rolled back itself. `null` when there is none.
     previous: Option<Deployment>,
     /// The deployment that is being rolled out. `null` when none is.
     running: Option<Deployment>,

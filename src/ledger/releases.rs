@@ -61,8 +61,8 @@ pub struct Release {
     pub created_by: String,
     /// When the release was recorded in prop.
     pub created_at: Timestamp,
-    /// The number of the current version of this record, which each change increases. It is also the
-    /// `ETag`.
+    /// The number of the current version of this record, which each change increases. It is also
+    /// the `ETag`.
     pub revision: i32,
 }
 
@@ -80,7 +80,7 @@ pub struct Release {
     "commits": [{"sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d", "committed_at": "2026-02-03T03:00:00.000000Z", "is_merge": false}]
 }))]
 pub struct ReleaseWithCommits {
-    /// The release itself.
+    /// The fields of the release itself.
     #[diesel(embed)]
     #[serde(flatten)]
     pub release: Release,
@@ -158,7 +158,7 @@ impl Scan {
     };
 }
 
-/// A release to record.
+/// A release to record or to complete.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({
@@ -178,7 +178,8 @@ pub struct NewRelease {
     pub committed_at: Option<Timestamp>,
     /// The URL of the source code of this version. May be absent or `null` and added later.
     pub source_url: Option<Url>,
-    /// The commits since the previous release, at most 1,000. May be absent or `null` and added later.
+    /// The commits since the previous release, at most 1,000. May be absent or `null` and added
+    /// later.
     pub commits: Option<Commits>,
     /// Whether to create the service if it does not exist. It is not created, if absent.
     #[serde(default)]
@@ -223,14 +224,14 @@ impl<'de> Deserialize<'de> for Commits {
     }
 }
 
-/// The result of a scan with the findings counted by the sender. Instead of this object, the body may
-/// be a SARIF 2.1.0 or Trivy JSON report as the tool wrote it; prop then counts the findings.
+/// The result of a scan with the findings counted by the sender. Instead of this object, the body
+/// may be a SARIF 2.1.0 or Trivy JSON report as the tool wrote it; prop then counts the findings.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"tool": "trivy 0.66", "summary": {"medium": 2, "low": 7}}))]
 pub struct NewScan {
-    /// The result, if the sender has decided it. If absent or `null`, it follows from the findings and
-    /// `max_severity`.
+    /// The result, if the sender has decided it. If absent or `null`, it follows from the findings
+    /// and `max_severity`.
     status: Option<ScanVerdict>,
     /// The name and version of the scanner.
     tool: Line,
@@ -314,9 +315,10 @@ struct Filter {
 
 /// List releases
 ///
-/// Answers a page of the releases that match all parameters, the newest first, without their commits.
+/// Answers a page of the releases that match all parameters, the newest first, without their
+/// commits.
 #[utoipa::path(tag = "releases", operation_id = "list_releases", security(("key" = ["read"])), params(Filter),
-    responses((status = 200, description = "A page of releases.", body = Page<Release>)))]
+    responses((status = 200, description = "One page of the releases.", body = Page<Release>)))]
 #[get("/releases")]
 async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &query.0)).await?;
@@ -326,8 +328,9 @@ async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
 /// Record a release
 ///
 /// Records a release and answers it. A repeat for the same version answers 200. It adds values that
-/// were unknown before, such as the image digest. It fails with 409 (`release_conflict`) when a known
-/// value differs. Fails with 404 when the service does not exist and `create_missing` is not set.
+/// were unknown before, such as the image digest. It fails with 409 (`release_conflict`) when a
+/// known value differs. Fails with 404 when the service does not exist and `create_missing` is not
+/// set.
 #[utoipa::path(tag = "releases", operation_id = "create_release", security(("key" = ["deploy"])), request_body = NewRelease,
     responses((status = 201, description = "The release that was recorded.", body = ReleaseWithCommits, headers(("Location" = String), ("ETag" = String))),
         (status = 200, description = "The release had been recorded before; unknown values were added.", body = ReleaseWithCommits, headers(("ETag" = String))),
@@ -365,9 +368,9 @@ async fn show(ctx: Ctx<Read>, id: web::Path<ReleaseId>) -> Result<Reply, Error> 
 
 /// Record a scan of a release
 ///
-/// The body has the findings counted by severity, or is a SARIF 2.1.0 or Trivy JSON report. The scan
-/// passes when no finding is worse than `max_severity`. Answers the release with the result. A repeat
-/// replaces the result: only the latest scan counts.
+/// The body has the findings counted by severity, or is a SARIF 2.1.0 or Trivy JSON report. The
+/// scan passes when no finding is worse than `max_severity`. Answers the release with the result. A
+/// repeat replaces the result: only the latest scan counts.
 #[utoipa::path(tag = "releases", operation_id = "record_scan", security(("key" = ["attest"])), request_body = NewScan,
     params(("id" = ReleaseId, Path, description = "The identifier of the release."), ScanPolicy),
     responses((status = 200, description = "The release with the result of the scan.", body = ReleaseWithCommits, headers(("ETag" = String)))))]
@@ -437,8 +440,8 @@ pub fn find_commit(db: &mut Db, service: &str, git_sha: &str) -> QueryResult<Opt
         .optional()
 }
 
-/// Makes sure that the release of a deployment is recorded. A known release gets the values that the
-/// deployment adds; else a new one is recorded.
+/// Makes sure that the release of a deployment is recorded. A known release gets the values that
+/// the deployment adds; else a new one is recorded.
 pub fn ensure(
     db: &mut Db,
     actor: &Actor,
@@ -466,8 +469,8 @@ pub fn check_same(known: &Release, new: &NewRelease) -> Result<(), Error> {
     Ok(())
 }
 
-/// Records a release, or adds unknown values to the recorded one. Returns the release and whether it
-/// is new. The service must exist and be locked.
+/// Records a release, or adds unknown values to the recorded one. Returns the release and whether
+/// it is new. The service must exist and be locked.
 fn record(
     db: &mut Db,
     actor: &Actor,

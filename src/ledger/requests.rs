@@ -45,25 +45,26 @@ pub struct NewDeployment {
     pub service: Slug,
     /// The slug of the environment to deploy to.
     pub environment: Slug,
-    /// The version to deploy. May be absent or `null` only with `rollback`: it is then the previous good
-    /// release of the place.
+    /// The version to deploy. May be absent or `null` only with `rollback`: it is then the previous
+    /// good release of the place.
     pub version: Option<Version>,
-    /// Whether this goes back to a release that was live in the place before. It does not, if absent.
+    /// Whether this goes back to a release that was live in the place before. It does not, if
+    /// absent.
     #[serde(default)]
     pub rollback: bool,
-    /// The git commit of the release. It must agree with the recorded release, or is added to it. May be
-    /// absent or `null`.
+    /// The git commit of the release. It must agree with the recorded release, or is added to it.
+    /// May be absent or `null`.
     pub git_sha: Option<GitSha>,
-    /// The image digest of the release. It must agree with the recorded release, or is added to it. May
-    /// be absent or `null`.
+    /// The image digest of the release. It must agree with the recorded release, or is added to it.
+    /// May be absent or `null`.
     pub image_digest: Option<Digest>,
-    /// The name of the person or pipeline that requested the deployment. The name of the key, if absent
-    /// or `null`.
+    /// The name of the person or pipeline that requested the deployment. The name of the key, if
+    /// absent or `null`.
     pub requested_by: Option<Line>,
     /// The kind of client that reports the deployment. `api`, if absent or `null`.
     pub source: Option<Slug>,
-    /// The identifier of the deployment in that source. A repeat with the same identifier answers 200 and
-    /// the recorded deployment. May be absent or `null`.
+    /// The identifier of the deployment in that source. A repeat with the same identifier answers
+    /// 200 and the recorded deployment. May be absent or `null`.
     pub external_id: Option<Line>,
     /// The URL of the pipeline run that performs the deployment. May be absent or `null`.
     pub run_url: Option<Url>,
@@ -76,12 +77,12 @@ pub struct NewDeployment {
     /// recorded. It does not start, if absent.
     #[serde(default)]
     pub start: bool,
-    /// The open incident that the deployment fixes. It passes the gate despite this incident. May be
-    /// absent or `null`.
+    /// The open incident that the deployment fixes. It passes the gate despite this incident. May
+    /// be absent or `null`.
     pub fixes: Option<IncidentId>,
     /// Whether the deployment happens anyway, whatever the gate decides. It is then recorded as
-    /// `running`, with `ungated` set if the gate blocks it. Another running deployment of the place is
-    /// cancelled. It is not observed, if absent.
+    /// `running`, with `ungated` set if the gate blocks it. Another running deployment of the place
+    /// is cancelled. It is not observed, if absent.
     #[serde(default)]
     pub observed: bool,
     /// Records what has already happened, in one call: `running` for a rollout that goes on, or how it
@@ -100,11 +101,11 @@ pub struct NewDeployment {
 
 /// Request or report a deployment
 ///
-/// Records a deployment and answers it. Its state is `approved`, or `awaiting_approval` while required
-/// approvals are missing, or `running` with `start` or `observed`. A repeat with the same `source` and
-/// `external_id` answers the recorded deployment. Fails with 409 (`gate_blocked`) and all reasons when
-/// the gate blocks it, and with 409 (`release_conflict`) when commit or image differ from the recorded
-/// release.
+/// Records a deployment and answers it. Its state is `approved`, or `awaiting_approval` while
+/// required approvals are missing, or `running` with `start` or `observed`. A repeat with the same
+/// `source` and `external_id` answers the recorded deployment. Fails with 409 (`gate_blocked`) and
+/// all reasons when the gate blocks it, and with 409 (`release_conflict`) when commit or image
+/// differ from the recorded release.
 #[utoipa::path(tag = "deployments", operation_id = "create_deployment", security(("key" = ["deploy"])), request_body = NewDeployment,
     responses((status = 201, description = "The deployment that was recorded.", body = DeploymentWithDecision, headers(("Location" = String), ("ETag" = String))),
         (status = 200, description = "The deployment was recorded before with this `source` and `external_id`, or a webhook has already reported it for this run.", body = DeploymentWithDecision, headers(("ETag" = String))),
@@ -188,8 +189,8 @@ fn reported_end(new: &mut NewDeployment, now: Timestamp) -> Result<Option<Ended>
     Ok(Some(Ended { state, started_at, finished_at }))
 }
 
-/// Records a deployment that a webhook reports. One that has started gets the state `requested` first:
-/// `transitions::correct` then sets the reported state in the same transaction.
+/// Records a deployment that a webhook reports. One that has started gets the state `requested`
+/// first: `transitions::correct` then sets the reported state in the same transaction.
 pub fn witness(db: &mut Db, actor: &Actor, new: NewDeployment) -> Result<Deployment, Error> {
     Ok(record(db, actor, new, true)?.0.deployment)
 }
@@ -366,9 +367,9 @@ fn record(
     Ok((recorded, is_new))
 }
 
-/// Cancels a deployment that a webhook had reported as running, because the gate blocks it: its run has
-/// begun, but the rollout has not. The deployment counts as never started, and later reports about the
-/// run do not change it.
+/// Cancels a deployment that a webhook had reported as running, because the gate blocks it: its run
+/// has begun, but the rollout has not. The deployment counts as never started, and later reports
+/// about the run do not change it.
 fn withdraw(db: &mut Db, actor: &Actor, known: Deployment, source: &str) -> Result<(), Error> {
     let held_back = Deployment {
         source: source.to_owned(),
@@ -388,7 +389,8 @@ fn withdraw(db: &mut Db, actor: &Actor, known: Deployment, source: &str) -> Resu
     Ok(())
 }
 
-/// Returns the recorded deployment if the repeated request has the same service, environment and version.
+/// Returns the recorded deployment if the repeated request has the same service, environment and
+/// version.
 fn the_same(
     known: DeploymentWithDecision,
     new: &NewDeployment,

@@ -80,7 +80,7 @@ impl Service {
     }
 }
 
-/// A service to record.
+/// A service that is to be created.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"slug": "checkout", "name": "Checkout", "owner": "payments", "repository_url": "https://git.example.org/shop/checkout"}))]
@@ -151,7 +151,7 @@ struct Filter {
 ///
 /// Answers a page of all services, in the order of their slugs.
 #[utoipa::path(tag = "services", operation_id = "list_services", security(("key" = ["read"])), params(Filter),
-    responses((status = 200, description = "A page of services.", body = Page<Service>)))]
+    responses((status = 200, description = "One page of the services.", body = Page<Service>)))]
 #[get("/services")]
 async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &query.0)).await?;

@@ -73,8 +73,8 @@ struct Row {
     name: String,
     /// The team or person that is responsible for the service. `null` when it is unknown.
     owner: Option<String>,
-    /// The places that have a current deployment or an open incident, in the order of their environments'
-    /// slugs. Other places are omitted.
+    /// The places that have a current deployment or an open incident, in the order of their
+    /// environments' slugs. Other places are omitted.
     places: Vec<Cell>,
 }
 
@@ -102,7 +102,7 @@ struct Cell {
 struct Frozen {
     /// The identifier of the freeze.
     freeze_id: FreezeId,
-    /// Why deployments are blocked.
+    /// Why deployments are blocked, for the people who are affected.
     reason: String,
     /// When the freeze ends if nobody ends it earlier. `null` when it lasts until somebody ends it.
     until: Option<Timestamp>,
@@ -121,16 +121,16 @@ struct OpenIncident {
     since: Timestamp,
 }
 
-/// How far a place is behind its preceding environment: its `predecessor`, or, for production without one,
-/// staging.
+/// How far a place is behind its preceding environment: its `predecessor`, or, for production
+/// without one, staging.
 #[derive(Debug, Serialize, ToSchema)]
 struct Behind {
     /// The slug of the preceding environment.
     environment: String,
     /// The version that is live there.
     version: String,
-    /// The number of releases that were recorded after the one that is live here, up to the one that is
-    /// live there.
+    /// The number of releases that were recorded after the one that is live here, up to the one
+    /// that is live there.
     releases: i64,
     /// When the earliest of these releases was committed, or, if that is unknown, recorded.
     since: Timestamp,
@@ -167,8 +167,8 @@ struct Current {
 
 /// Read the status of all places
 ///
-/// Answers the grid of all services and environments: what is live in each place, what is being rolled out
-/// or waits there, and what blocks it.
+/// Answers the grid of all services and environments: what is live in each place, what is being
+/// rolled out or waits there, and what blocks it.
 #[utoipa::path(tag = "status", operation_id = "get_status", security(("key" = ["read"])),
     responses((status = 200, description = "The status of all places.", body = Grid, headers(("ETag" = String)))))]
 #[get("/status")]
@@ -251,8 +251,8 @@ struct Lag {
     since: Timestamp,
 }
 
-/// Selects the places that are behind. The cost depends on the number of releases in between. Production
-/// without a predecessor follows staging.
+/// Selects the places that are behind. The cost depends on the number of releases in between.
+/// Production without a predecessor follows staging.
 const LAGS: &str = "
     SELECT here.service AS service, here.environment AS environment, there.environment AS before, there.version AS version,
         count(*) AS releases, min(coalesce(missing.committed_at, missing.created_at)) AS since
@@ -265,8 +265,9 @@ const LAGS: &str = "
     JOIN releases missing ON missing.service = here.service AND missing.created_at > live.created_at AND missing.created_at <= next.created_at
     GROUP BY here.service, here.environment, there.environment, there.version";
 
-/// Loads the grid with five queries, whatever the length of the history: the environments, the services with
-/// their current deployments, the freezes, the incidents, and the places that are behind.
+/// Loads the grid with five queries, whatever the length of the history: the environments, the
+/// services with their current deployments, the freezes, the incidents, and the places that are
+/// behind.
 fn grid(db: &mut Db) -> Result<Grid, Error> {
     let mut columns: Vec<Column> =
         environments::table.select(Column::as_select()).order(environments::slug).load(db)?;

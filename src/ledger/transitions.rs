@@ -42,16 +42,16 @@ pub struct Transition {
     pub to: State,
     /// Why the state changes. May be absent or `null`.
     pub reason: Option<Prose>,
-    /// Whether the change has happened anyway, whatever the gate decides. A start is then recorded, with
-    /// `ungated` set if the gate blocks it. It is not observed, if absent.
+    /// Whether the change has happened anyway, whatever the gate decides. A start is then recorded,
+    /// with `ungated` set if the gate blocks it. It is not observed, if absent.
     #[serde(default)]
     pub observed: bool,
-    /// When an observed change happened. Now, if absent or `null`. The history also has the time of the
-    /// report.
+    /// When an observed change happened. Now, if absent or `null`. The history also has the time of
+    /// the report.
     pub at: Option<Timestamp>,
 }
 
-/// The state to move to. Who sends a word that is none learns of those that a client may send.
+/// Reads the new state. The error for an unknown word lists the states that a client may send.
 fn target<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error> {
     let word = Cow::<str>::deserialize(deserializer)?;
     let state = word.parse::<State>().or_else(|_| word.parse::<Report>().map(State::from));
@@ -60,10 +60,10 @@ fn target<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error>
 
 /// Change the state of a deployment
 ///
-/// Starts a deployment, or reports its end, and answers the deployment. A repeat with the current state
-/// answers 200 and changes nothing. Fails with 409 (`invalid_transition`) and the possible `moves` when
-/// the deployment cannot get this state, and with 409 (`gate_blocked`) and all reasons when the gate
-/// blocks the start.
+/// Starts a deployment, or reports its end, and answers the deployment. A repeat with the current
+/// state answers 200 and changes nothing. Fails with 409 (`invalid_transition`) and the possible
+/// `moves` when the deployment cannot get this state, and with 409 (`gate_blocked`) and all reasons
+/// when the gate blocks the start.
 #[utoipa::path(tag = "deployments", operation_id = "move_deployment", security(("key" = ["deploy"])), request_body = Transition,
     params(("id" = DeploymentId, Path, description = "The identifier of the deployment.")), responses((status = 200, description = "The deployment in its new state.", body = DeploymentWithDecision, headers(("ETag" = String)))))]
 #[post("/deployments/{id}/transitions")]
@@ -227,8 +227,8 @@ fn judge(
     Ok((deployment, seen.running()))
 }
 
-/// Cancels the running deployment of a place in which another one was observed to run: only one can run
-/// at a time.
+/// Cancels the running deployment of a place in which another one was observed to run: only one can
+/// run at a time.
 pub fn cancel_running(
     db: &mut Db,
     actor: &Actor,
@@ -242,8 +242,8 @@ pub fn cancel_running(
     Ok(())
 }
 
-/// Changes the live deployment to `superseded`, or to `rolled_back` if the new success is its rollback,
-/// and stores it as the successor's previous deployment.
+/// Changes the live deployment to `superseded`, or to `rolled_back` if the new success is its
+/// rollback, and stores it as the successor's previous deployment.
 fn retire_live(
     db: &mut Db,
     actor: &Actor,
@@ -272,9 +272,9 @@ pub struct Course {
     pub reason: Option<String>,
 }
 
-/// Sets the reported course of a deployment, whatever state it had, and returns whether that changed
-/// anything. A late report does not change what has happened in the place since. The service must be
-/// locked.
+/// Sets the reported course of a deployment, whatever state it had, and returns whether that
+/// changed anything. A late report does not change what has happened in the place since. The
+/// service must be locked.
 pub fn correct(
     db: &mut Db,
     actor: &Actor,
@@ -384,7 +384,8 @@ fn give_back(db: &mut Db, actor: &Actor, failed: &Deployment) -> Result<(), Erro
     events::record(db, actor, &previous.about(), previous.state.as_str(), payload)
 }
 
-/// Applies a new approval or rejection to the deployments that wait for it. The service must be locked.
+/// Applies a new approval or rejection to the deployments that wait for it. The service must be
+/// locked.
 pub fn hear(
     db: &mut Db,
     actor: &Actor,

@@ -14,8 +14,8 @@ use crate::error::Code;
 use crate::http::extract::malformed;
 use crate::rules::github;
 
-/// Declares a text type with a pattern and a largest number of characters. The OpenAPI document shows
-/// both. `is` is the error message for other texts.
+/// Declares a text type with a pattern and a largest number of characters. The OpenAPI document
+/// shows both. `is` is the error message for other texts.
 macro_rules! value {
     ($(#[doc = $doc:literal])+ $name:ident { code: $code:ident, pattern: $pattern:literal, most: $most:literal, example: $example:expr, is: $is:literal }) => {
         $(#[doc = $doc])+
@@ -86,7 +86,8 @@ value! {
 }
 
 value! {
-    /// The version of a release, unique for its service. Image tags and semantic versions are allowed.
+    /// The version of a release, unique for its service. Image tags and semantic versions are
+    /// allowed.
     Version {
         code: InvalidVersion, pattern: "^[A-Za-z0-9][A-Za-z0-9._+-]*$", most: 128, example: "1.4.2",
         is: "a version has 1 to 128 letters, digits, dots, underscores, plus signs and hyphens, and starts with a letter or digit"
@@ -206,8 +207,8 @@ pub fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     T::deserialize(deserializer).map(Some)
 }
 
-/// Deserializes a whole number. JSON has no integer type: `1.0` is as valid as `1` (JSON Schema core,
-/// section 4.2.1).
+/// Deserializes a whole number. JSON has no integer type: `1.0` is as valid as `1` (JSON Schema
+/// core, section 4.2.1).
 pub fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     /// From this number on, a floating-point number cannot represent every whole number.
     const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;

@@ -1,5 +1,5 @@
-//! When a freeze applies: between two instants, and, for a weekly freeze, only in a window of local time on some
-//! days of the week.
+//! When a freeze applies: between two instants, and, for a weekly freeze, only in a window of local
+//! time on some days of the week.
 
 use jiff::civil::{Date, Time, Weekday};
 use jiff::tz::TimeZone;
@@ -50,7 +50,8 @@ pub struct Weekly {
     /// The local time at which it begins.
     #[serde(with = "clock")]
     pub from: Time,
-    /// The local time at which it ends: on the same day if it is later than `from`, else on the next day.
+    /// The local time at which it ends: on the same day if it is later than `from`, else on the
+    /// next day.
     #[serde(with = "clock")]
     pub to: Time,
     /// The IANA name of the time zone.
@@ -92,8 +93,8 @@ pub enum Until {
 }
 
 impl Schedule {
-    /// Until when the freeze applies. `None` when it does not apply at `at`. It applies at its start, but not at
-    /// its end.
+    /// Until when the freeze applies. `None` when it does not apply at `at`. It applies at its
+    /// start, but not at its end.
     pub fn holds(&self, at: Timestamp) -> Option<Until> {
         if at < self.starts_at || self.ends_at.is_some_and(|end| at >= end) {
             return None;
@@ -111,14 +112,15 @@ impl Schedule {
 }
 
 impl Weekly {
-    /// Until when the windows cover `at`. `None` when no window does. Windows that meet or overlap count as one.
+    /// Until when the windows cover `at`. `None` when no window does. Windows that meet or overlap
+    /// count as one.
     pub fn holds(&self, at: Timestamp) -> Option<Until> {
-        // The zone was checked when the freeze was recorded. If the system no longer knows it, the freeze
-        // applies.
+        // The zone was checked when the freeze was recorded. If the system no longer knows it, the
+        // freeze applies.
         let Ok(zone) = TimeZone::get(&self.time_zone) else { return Some(Until::Ended) };
         let today = at.to_zoned(zone.clone()).date();
-        // A window is at most one day long, and a local day differs from 24 hours by less than a day. So
-        // a window that covers `at` began at most two days ago.
+        // A window is at most one day long, and a local day differs from 24 hours by less than a
+        // day. So a window that covers `at` began at most two days ago.
         let mut end = (-2..=1)
             .filter_map(|days| self.window(today, days, &zone))
             .filter(|(from, to)| *from <= at && at < *to)
@@ -136,8 +138,8 @@ impl Weekly {
         Some(if end > week_on { Until::Ended } else { Until::At(end) })
     }
 
-    /// The window that begins `days` after `today`. When clocks change, the longer of the possible windows
-    /// applies: from the earlier instant of `from` to the later instant of `to`.
+    /// The window that begins `days` after `today`. When clocks change, the longer of the possible
+    /// windows applies: from the earlier instant of `from` to the later instant of `to`.
     fn window(&self, today: Date, days: i64, zone: &TimeZone) -> Option<(Timestamp, Timestamp)> {
         let date = today.checked_add(Span::new().days(days)).ok()?;
         if !self.days.contains(&Day::of(date.weekday())) {

@@ -1,8 +1,9 @@
-//! The five DORA measures of software delivery: what counts, what is left out and why, and the figures.
+//! The five DORA measures of software delivery: what counts, what is left out and why, and the
+//! figures.
 //!
-//! DORA defines the measures (<https://dora.dev/guides/dora-metrics/>). `docs/dora.md` explains how each one is computed
-//! from the ledger. The input is the deployments that finished in a window and some time around it, and the incidents
-//! linked to them.
+//! DORA defines the measures (<https://dora.dev/guides/dora-metrics/>). `docs/dora.md` explains how
+//! each one is computed from the ledger. The input is the deployments that finished in a window and
+//! some time around it, and the incidents linked to them.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -19,14 +20,15 @@ pub use figures::{
 };
 use figures::{Division, Omissions, newest, percentile, ratio};
 
-/// How far before and after a window to look: before it for commits that were already delivered, after it for
-/// deployments that turned out to have failed.
+/// How far before and after a window to look: before it for commits that were already delivered,
+/// after it for deployments that turned out to have failed.
 pub const AROUND: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// The longest allowed window.
 pub const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
 
-/// A half-open time window: it includes `since` and excludes `until`, so adjacent windows do not overlap.
+/// A half-open time window: it includes `since` and excludes `until`, so adjacent windows do not
+/// overlap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// The start, which is inside the window.
@@ -142,8 +144,8 @@ struct Known {
     lead_times: Vec<i64>,
 }
 
-/// Computes the measures of a window. `deployments` must be those that finished from [`AROUND`] before the window to
-/// [`AROUND`] after it, in the order of their end.
+/// Computes the measures of a window. `deployments` must be those that finished from [`AROUND`]
+/// before the window to [`AROUND`] after it, in the order of their end.
 pub fn measure(deployments: &[Deployment], incidents: &[Incident], question: Question) -> Measures {
     let window = question.window;
     let mut known = judge(deployments, incidents);
@@ -293,9 +295,9 @@ struct Line<'a> {
 
 /// Finds the deployments that failed.
 ///
-/// A rollback undoes all deployments since its release was last live: after V1, V2, V3, V1, both V2 and V3 have failed.
-/// A hotfix fixes what was live before it, unless it is linked to an incident with a known cause: then it fixes that
-/// cause.
+/// A rollback undoes all deployments since its release was last live: after V1, V2, V3, V1, both V2
+/// and V3 have failed. A hotfix fixes what was live before it, unless it is linked to an incident
+/// with a known cause: then it fixes that cause.
 fn judge(deployments: &[Deployment], incidents: &[Incident]) -> Vec<Known> {
     let mut known = vec![Known::default(); deployments.len()];
     let places: HashMap<&str, usize> =
@@ -342,7 +344,8 @@ fn judge(deployments: &[Deployment], incidents: &[Incident]) -> Vec<Known> {
     known
 }
 
-/// Computes the lead time of each commit for the deployment that first delivered it, and returns what was left out.
+/// Computes the lead time of each commit for the deployment that first delivered it, and returns
+/// what was left out.
 fn deliver(deployments: &[Deployment], window: Window, known: &mut [Known]) -> Omissions {
     let mut omissions = Omissions::default();
     let mut delivered: HashSet<(&str, &str)> = HashSet::new();
@@ -430,9 +433,9 @@ impl Known {
 
     /// When a failure ended.
     ///
-    /// Without an incident, the first fix that went live ends it. With an open incident, it has not ended, even if
-    /// there was a fix. With resolved incidents, it ended with the last fix that went live before the resolution, or,
-    /// without such a fix, with the resolution.
+    /// Without an incident, the first fix that went live ends it. With an open incident, it has not
+    /// ended, even if there was a fix. With resolved incidents, it ended with the last fix that
+    /// went live before the resolution, or, without such a fix, with the resolution.
     fn end(
         &self,
         deployment: &Deployment,
@@ -520,8 +523,9 @@ mod tests {
         Deployment { counted, state, commits: vec![], git_sha: None, committed_at: None }
     }
 
-    /// What happened in a place, an hour apart: versions, with `h` for what was not planned and `f` for a rollout that failed.
-    /// Kinds and states are those that the ledger gives; the identifiers are the positions.
+    /// What happened in a place, an hour apart: versions, with `h` for what was not planned and `f`
+    /// for a rollout that failed. Kinds and states are those that the ledger gives; the identifiers
+    /// are the positions.
     fn place(story: &str) -> Vec<Deployment> {
         let mut told: Vec<Deployment> = Vec::new();
         let mut live: Option<usize> = None;
@@ -556,7 +560,8 @@ mod tests {
         failed.map(|failed| (failed.deployment.id.as_str(), &*failed.because)).collect()
     }
 
-    /// Of each failed deployment: how many hours it took, and what ended it; neither while it is open.
+    /// Of each failed deployment: how many hours it took, and what ended it; neither while it is
+    /// open.
     fn ends(measures: &Measures) -> Vec<(&str, Option<i64>, Option<&str>)> {
         let ends = measures.failed_deployment_recovery_time.deployments.iter().rev();
         ends.map(|end| {
@@ -575,7 +580,8 @@ mod tests {
 
     #[test]
     fn what_failed_follows_from_what_came_after() {
-        // What happened; how many changes; which failed, and why; hotfixes, rollbacks, and how many went live.
+        // What happened; how many changes; which failed, and why; hotfixes, rollbacks, and how many
+        // went live.
         type Case<'a> = (&'a str, usize, &'a [(&'a str, &'a [Evidence])], (usize, usize, usize));
         let cases: &[Case] = &[
             ("1", 1, &[], (0, 0, 1)),
@@ -587,23 +593,24 @@ mod tests {
             ("1 2 3 2", 3, &[("2", &[RolledBack])], (0, 1, 4)),
             ("1 2 3 2 1", 3, &[("1", &[RolledBack]), ("2", &[RolledBack])], (0, 2, 5)),
             ("1 2 3 2 4", 4, &[("2", &[RolledBack])], (0, 1, 5)),
-            // A redeploy is no change of its own, and neither hides the one before it nor fails in its stead.
+            // A redeploy is not a change. It neither hides the change before it nor fails in its
+            // place.
             ("1 2 2 1", 2, &[("1", &[RolledBack])], (0, 1, 4)),
             ("1 2 2 3h", 3, &[("1", &[Hotfixed])], (1, 0, 4)),
             ("1 1 2 1", 2, &[("2", &[RolledBack])], (0, 1, 4)),
-            // Forward again to what was rolled back: the ledger calls it a rollback; it fails no change.
+            // Deploying the rolled-back release again counts as a rollback, and fails no change.
             ("1 2 1 2", 2, &[("1", &[RolledBack])], (0, 2, 4)),
-            // Not planned, but back to what was live: a rollback.
+            // An unplanned deployment of an earlier release is a rollback.
             ("1 2 1h", 2, &[("1", &[RolledBack])], (0, 1, 3)),
             ("1 2h", 2, &[("0", &[Hotfixed])], (1, 0, 2)),
             ("1 2 3h", 3, &[("1", &[Hotfixed])], (1, 0, 3)),
             ("1 2 3 4h", 4, &[("2", &[Hotfixed])], (1, 0, 4)),
             ("1 2h 3h", 3, &[("0", &[Hotfixed]), ("1", &[Hotfixed])], (2, 0, 3)),
             ("1 2 3h 1", 3, &[("1", &[RolledBack, Hotfixed]), ("2", &[RolledBack])], (1, 1, 4)),
-            // What was rolled back to is not what the hotfix mends.
+            // A hotfix after a rollback does not fix the release that the rollback went back to.
             ("1 2 1 3h", 3, &[("1", &[RolledBack])], (1, 1, 4)),
             ("1h", 1, &[], (1, 0, 1)),
-            // A rollout that failed never was live.
+            // A failed rollout was never live.
             ("1 2f", 1, &[], (0, 0, 1)),
             ("1 2f 3h", 2, &[("0", &[Hotfixed])], (1, 0, 2)),
             ("1 2 1f 3", 3, &[], (0, 0, 3)),
@@ -638,13 +645,14 @@ mod tests {
         for (i, deployment) in told.iter_mut().enumerate() {
             deployment.counted.environment = ["eu", "us"][i % 2].into();
         }
-        // The rollback in eu finds nothing between; the change in us is rolled back, as its state says.
+        // The rollback in eu undoes nothing. The state of the change in us decides whether it
+        // failed.
         told[1].state = State::Superseded;
         assert_eq!(failed(&measure(&told, &[], march())), []);
         told[1].state = State::RolledBack;
         let measures = measure(&told, &[], march());
         assert_eq!(failed(&measures), [("1", &[RolledBack][..])]);
-        // Too late to be looked for, so that its end can't be told.
+        // The rollback is too late to be searched for, so the end of the failure is unknown.
         assert_eq!(ends(&measures), []);
         assert_eq!(
             omitted(&measures.failed_deployment_recovery_time.left_out),
@@ -732,7 +740,7 @@ mod tests {
         };
         assert_eq!(of(&told, 0, 5), (4, 1, 1));
         assert_eq!(of(&told, 0, 2), (2, 0, 0));
-        // It is counted where it went live, whenever it turned out to have failed.
+        // A failure counts in the interval in which the deployment went live.
         assert_eq!(of(&told, 2, 3), (1, 1, 0));
         assert_eq!(of(&told, 3, 4), (0, 0, 1));
         assert_eq!(of(&told, 4, 5), (1, 0, 0));
@@ -741,7 +749,7 @@ mod tests {
         assert_eq!(of(&told, 0, 2), (3, 1, 0));
         let measures = measure(&told, &[], window(0, 2));
         assert_eq!(ends(&measures), [("2", Some(1), Some("3"))], "mended after the window");
-        // Back to a release that went live before all that is known.
+        // The rollback goes back to a release from before the known history.
         let back = &place("1 2 3 1")[1..];
         assert_eq!(
             failed(&measure(back, &[], march())),
@@ -841,7 +849,8 @@ mod tests {
                 &[incident(&[0, 1], &[], Some(3))],
                 &[("0", Some(3), None), ("1", Some(2), None)],
             ),
-            // Linked to an incident of which the cause is known, a hotfix mends that, and not what happens to be before it.
+            // A hotfix that is linked to an incident with a known cause fixes that cause, not the
+            // deployment before it.
             (
                 "a fix of another",
                 "1 2 3 4h",
@@ -887,7 +896,8 @@ mod tests {
         let measures = measure(&place("1 2"), &twice, march());
         assert_eq!((measures.change_fail_rate.failed, measures.change_fail_rate.n), (1, 2));
         assert_eq!(measures.change_fail_rate.deployments[0].incidents.len(), 2);
-        // Neither a rollout that failed nor a redeploy nor a rollback is a change, but somebody says that it broke something.
+        // A failed rollout, a redeploy and a rollback are not changes, but each of them caused an
+        // incident.
         for (story, cause) in [("1 2f", 1), ("1 1", 1), ("1 2 1", 2)] {
             let told = place(story);
             let before = measure(&told, &[], march());
@@ -914,7 +924,7 @@ mod tests {
         told[0].commits = vec![commit("a", -2), commit("b", -1)];
         told[1].commits =
             vec![commit("b", -1), commit("c", -3), Commit { is_merge: true, ..commit("m", 0) }];
-        // A commit of its own counts only where there is no list, and when it is new.
+        // The release's own commit counts only without a list of commits, and only when it is new.
         told[2].committed_at = Some(hour(-8));
         told[2].git_sha = Some("d".into());
         (told[0].committed_at, told[0].git_sha) = (Some(hour(-99)), Some("z".into()));
@@ -949,7 +959,7 @@ mod tests {
         ];
         assert_eq!(omitted(&lead.left_out), expected);
 
-        // What was delivered before the window is not delivered again in it.
+        // A commit that was delivered before the window does not count again.
         let window = Window { since: hour(1), until: hour(2) };
         let lead = measure(&told, &[], Question { window, ..march() }).change_lead_time;
         assert_eq!(
@@ -957,7 +967,8 @@ mod tests {
             (1, vec![(LeftOut::MergeCommit, 1), (LeftOut::DeliveredBefore, 1)])
         );
 
-        // The same commit in another place of the service is delivered already; in another service it is new.
+        // In another place of the same service, the commit is already delivered. In another service
+        // it is new.
         for (environment, service, n) in [("us", "checkout", 2), ("production", "billing", 4)] {
             let mut told = place("1 2");
             (told[1].counted.environment, told[1].counted.service) =

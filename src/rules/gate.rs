@@ -1,7 +1,7 @@
 //! The gate: whether a release may be deployed to a place now, and every reason against it.
 //!
-//! The same rule answers a question, and decides on the request and the start of a deployment. Its input is all
-//! facts and the time. It reports all reasons at once, in the order of [`Code`].
+//! The same rule answers a question, and decides on the request and the start of a deployment. Its
+//! input is all facts and the time. It reports all reasons at once, in the order of [`Code`].
 
 use jiff::tz::TimeZone;
 use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
@@ -31,9 +31,11 @@ text_enum! {
         OpenIncident = "open_incident",
         /// Approvals are missing. Blocks only the start, not the request.
         ApprovalMissing = "approval_missing",
-        /// Somebody rejected the release after the last approval. Blocks only the start, not the request.
+        /// Somebody rejected the release after the last approval. Blocks only the start, not the
+        /// request.
         ApprovalRejected = "approval_rejected",
-        /// There were enough approvals, but they have expired. Blocks only the start, not the request.
+        /// There were enough approvals, but they have expired. Blocks only the start, not the
+        /// request.
         ApprovalExpired = "approval_expired",
     }
 }
@@ -130,8 +132,8 @@ pub struct Facts {
     pub step: Step,
     /// The name of the person or pipeline that requests the deployment.
     pub requested_by: String,
-    /// The name of the key that records the deployment. Its holder's approval does not count either, so
-    /// nobody can approve their own deployment by naming another requester.
+    /// The name of the key that records the deployment. Its holder's approval does not count
+    /// either, so nobody can approve their own deployment by naming another requester.
     pub recorded_by: Option<String>,
     /// Whether the release was live in the place before and is not live now.
     pub is_rollback: bool,
@@ -181,11 +183,12 @@ pub struct Reason {
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "micros_if_any", default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub until: Option<Timestamp>,
-    /// The identifier of the freeze, deployment, incident or rejection that the reason is about. Absent,
-    /// never `null`, when there is none.
+    /// The identifier of the freeze, deployment, incident or rejection that the reason is about.
+    /// Absent, never `null`, when there is none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub id: Option<String>,
-    /// How many approvals are missing. Absent, never `null`, when the reason is not about approvals.
+    /// How many approvals are missing. Absent, never `null`, when the reason is not about
+    /// approvals.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub missing: Option<i32>,
 }
@@ -295,7 +298,8 @@ fn scanned(facts: &Facts, reasons: &mut Vec<Reason>) {
     }
 }
 
-/// Checks that the release was in the predecessor for long enough. A rollback need not pass through it again.
+/// Checks that the release was in the predecessor for long enough. A rollback need not pass through
+/// it again.
 fn seasoned(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
     let Some(predecessor) = facts.policy.predecessor.as_deref().filter(|_| !facts.is_rollback)
     else {
@@ -319,8 +323,8 @@ fn seasoned(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
     }
 }
 
-/// Whether an approval or rejection counts. The approval of the requester or of the recorder does not, unless
-/// the environment allows it. As on GitHub, the case of logins does not matter.
+/// Whether an approval or rejection counts. The approval of the requester or of the recorder does
+/// not, unless the environment allows it. As on GitHub, the case of logins does not matter.
 fn counts(facts: &Facts, opinion: &Opinion) -> bool {
     let mut own = [Some(&facts.requested_by), facts.recorded_by.as_ref()].into_iter().flatten();
     !opinion.approved
@@ -350,8 +354,8 @@ pub fn carried_by(facts: &Facts, now: Timestamp) -> Vec<&Opinion> {
     }
 }
 
-/// The approvals and rejections that a start consumes: all that count, if the start needs approvals. They do
-/// not count for the next deployment.
+/// The approvals and rejections that a start consumes: all that count, if the start needs
+/// approvals. They do not count for the next deployment.
 pub fn settled_by_start(facts: &Facts) -> Vec<&Opinion> {
     if needed(facts) == 0 {
         Vec::new()
@@ -425,7 +429,7 @@ mod tests {
 
     const NOW: &str = "2026-03-02T12:00:00Z";
 
-    /// A start that nothing keeps back, in an environment that asks for everything.
+    /// The facts of a start that nothing blocks, in an environment with all rules.
     fn free() -> Facts {
         Facts {
             step: Step::Start,
@@ -494,7 +498,7 @@ mod tests {
 
     type Change = fn(&mut Facts);
 
-    /// What brings each code about, alone.
+    /// For each code, a change of the facts that causes only this code.
     const CAUSES: &[(Code, Change)] = &[
         (Code::Frozen, |f| f.freezes.push(freeze(None))),
         (Code::ScanMissing, |f| f.release.scan_passed = None),
@@ -636,7 +640,7 @@ mod tests {
         assert_eq!(codes(&facts), [Code::OpenIncident]);
     }
 
-    /// What is so one microsecond before `turn`, and from `turn` on.
+    /// The codes one microsecond before `turn`, and at `turn`.
     fn around(facts: &Facts, turn: &str) -> (Vec<Code>, Vec<Code>) {
         let turn = at(turn);
         let codes =

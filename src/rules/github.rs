@@ -1,7 +1,9 @@
-//! Parses the payloads of GitHub webhooks into facts, and derives the status of a deployment from all facts about it.
+//! Parses the payloads of GitHub webhooks into facts, and derives the status of a deployment from
+//! all facts about it.
 //!
-//! GitHub does not guarantee an order and may repeat a delivery. So the status of a deployment is derived from the set
-//! of all reports, ordered by GitHub's own times. The order of arrival does not matter.
+//! GitHub does not guarantee an order and may repeat a delivery. So the status of a deployment is
+//! derived from the set of all reports, ordered by GitHub's own times. The order of arrival does
+//! not matter.
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -322,7 +324,8 @@ fn run_ended(run: Run) -> RunEnded {
 pub struct Standing {
     /// `running` or a later state. `None` when the deployment has not started.
     pub state: Option<State>,
-    /// When it started, if it has: its first `in_progress`, or, if that was not reported, its creation.
+    /// When it started, if it has: its first `in_progress`, or, if that was not reported, its
+    /// creation.
     pub started_at: Option<Timestamp>,
     /// When it last started: its latest `in_progress` before it was live.
     pub restarted_at: Option<Timestamp>,
@@ -343,7 +346,8 @@ pub fn is_bot(login: &str) -> bool {
     login.ends_with("[bot]")
 }
 
-/// Derives the status of one deployment from all reports about it. The latest GitHub status decides, with these rules:
+/// Derives the status of one deployment from all reports about it. The latest GitHub status
+/// decides, with these rules:
 ///
 /// - `waiting`, `queued` and `pending` come before the start.
 /// - A deployment that has succeeded does not start again.
@@ -390,14 +394,15 @@ pub fn standing(told: &[Deployment]) -> Standing {
     now.was_seen_running = first_start.is_some();
     let must_have_started = !matches!(now.state, None | Some(State::Cancelled));
     let made_at = told.iter().map(|told| told.created_at).min().filter(|_| must_have_started);
-    // The end may be older than the first reported start. The deployment had then started by its end.
+    // The end may be older than the first reported start. The deployment had then started by its
+    // end.
     now.started_at =
         first_start.or(made_at).map(|start| now.finished_at.map_or(start, |end| start.min(end)));
     now
 }
 
-/// The status with the known ends of the deployment's run. A running deployment ends with the first end of the run after
-/// its last start.
+/// The status with the known ends of the deployment's run. A running deployment ends with the first
+/// end of the run after its last start.
 pub fn ended_with_run(mut now: Standing, ends: &[RunEnded]) -> Standing {
     let since = now.restarted_at.filter(|_| now.state == Some(State::Running));
     let ends = ends.iter().filter(|end| since.is_some_and(|since| since <= end.at));
@@ -418,7 +423,8 @@ pub fn run_of(url: &str) -> Option<&str> {
     (digits > 0).then(|| &url[..repository.len() + "/actions/runs/".len() + digits])
 }
 
-/// Turns a name on GitHub into a slug: `Hello-World` becomes `hello-world`, `pr 12/preview` becomes `pr-12-preview`.
+/// Turns a name on GitHub into a slug: `Hello-World` becomes `hello-world`, `pr 12/preview` becomes
+/// `pr-12-preview`.
 pub fn slug(name: &str) -> String {
     let mut slug = String::new();
     for letter in name.chars().map(|letter| letter.to_ascii_lowercase()) {
@@ -432,8 +438,8 @@ pub fn slug(name: &str) -> String {
     slug.trim_end_matches('-').to_owned()
 }
 
-/// The version of a commit: the tag if the reference is one or looks like one, else the first twelve digits of the
-/// commit id.
+/// The version of a commit: the tag if the reference is one or looks like one, else the first
+/// twelve digits of the commit id.
 pub fn version(reference: &str, sha: &str) -> String {
     let tag = reference.strip_prefix("refs/tags/").unwrap_or(reference);
     let number = tag.strip_prefix('v').unwrap_or(tag);

@@ -8,15 +8,16 @@
 //! succeeded -> superseded | rolled_back
 //! ```
 //!
-//! An observer, such as a GitHub webhook, reports what really happened, whatever prop had decided. It may
-//! correct every state that no later success has settled:
+//! An observer, such as a GitHub webhook, reports what really happened, whatever prop had decided.
+//! It may correct every state that no later success has settled:
 //!
 //! ```text
-//! every state but succeeded, superseded, rolled_back -> running | succeeded | failed | cancelled | superseded
-//! succeeded -> failed | superseded
+//! every state but succeeded, superseded, rolled_back -> running | succeeded | failed | cancelled |
+//! superseded succeeded -> failed | superseded
 //! ```
 //!
-//! When a success is corrected to a failure, the deployment that it had replaced is `succeeded` again.
+//! When a success is corrected to a failure, the deployment that it had replaced is `succeeded`
+//! again.
 
 use crate::text_enum;
 
@@ -94,7 +95,8 @@ pub enum By {
     Caller,
     /// prop itself, because of an approval, a later success, or the passing of time.
     Ledger,
-    /// An observer that reports what happened: perhaps late, in any order, and against a decision of prop.
+    /// An observer that reports what happened: perhaps late, in any order, and against a decision
+    /// of prop.
     Witness,
 }
 
@@ -143,7 +145,8 @@ pub fn decide(from: State, to: State, by: By) -> Move {
 }
 
 impl State {
-    /// Whether the deployment has ended. Only a success can then still be superseded or rolled back.
+    /// Whether the deployment has ended. Only a success can then still be superseded or rolled
+    /// back.
     pub const fn is_finished(self) -> bool {
         !matches!(
             self,
@@ -168,8 +171,8 @@ pub struct Place {
     pub unplanned: bool,
 }
 
-/// Derives the kind of a deployment. V1, V1 ends with a redeploy. V1, V2, V1 ends with a rollback, even if it was
-/// unplanned.
+/// Derives the kind of a deployment. V1, V1 ends with a redeploy. V1, V2, V1 ends with a rollback,
+/// even if it was unplanned.
 pub const fn kind(place: Place) -> Kind {
     match place {
         Place { is_live: true, .. } => Kind::Redeploy,

@@ -1,5 +1,5 @@
-//! Pure decisions. The rules do no I/O, do not read the clock, and import nothing of prop except the macro for
-//! enums.
+//! Pure decisions. The rules do no I/O, do not read the clock, and import nothing of prop except
+//! the macro for enums.
 
 pub mod calendar; // when a freeze applies
 pub mod dora; // what the five DORA measures count, and their figures

@@ -1,5 +1,5 @@
-//! Scanner reports: counts the findings by severity and decides whether they pass. Reads SARIF 2.1.0 and the JSON of
-//! Trivy.
+//! Scanner reports: counts the findings by severity and decides whether they pass. Reads SARIF
+//! 2.1.0 and the JSON of Trivy.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -95,8 +95,8 @@ pub struct Report {
     pub findings: Severities,
 }
 
-/// Reads a SARIF 2.1.0 report or Trivy's JSON. `None` for anything else, and for a SARIF report without a completed
-/// run: it does not show that the scan passed.
+/// Reads a SARIF 2.1.0 report or Trivy's JSON. `None` for anything else, and for a SARIF report
+/// without a completed run: it does not show that the scan passed.
 pub fn read(report: &Value) -> Option<Report> {
     if items(report, "runs").next().is_some() && items(report, "runs").all(is_complete) {
         Some(sarif(report))
@@ -107,8 +107,8 @@ pub fn read(report: &Value) -> Option<Report> {
     }
 }
 
-/// Reads SARIF 2.1.0 (OASIS, section 3.27). Results that are not failures (3.27.9) or are suppressed (3.27.23,
-/// 3.35.3) do not count.
+/// Reads SARIF 2.1.0 (OASIS, section 3.27). Results that are not failures (3.27.9) or are
+/// suppressed (3.27.23, 3.35.3) do not count.
 fn sarif(report: &Value) -> Report {
     let mut findings = Severities::default();
     let runs = || items(report, "runs");
@@ -124,7 +124,8 @@ fn sarif(report: &Value) -> Report {
     }
 }
 
-/// Whether a run looked for results (SARIF, 3.14.23: without `results` it did not) and was not aborted (3.20.14).
+/// Whether a run looked for results (SARIF, 3.14.23: without `results` it did not) and was not
+/// aborted (3.20.14).
 fn is_complete(run: &Value) -> bool {
     run["results"].is_array()
         && items(run, "invocations").all(|invocation| invocation["executionSuccessful"] != false)
@@ -149,8 +150,9 @@ fn is_open_failure(result: &Value) -> bool {
     is_failure && !is_suppressed
 }
 
-/// The severity of a SARIF result: from the CVSS score of the rule if it has one (`security-severity`, as GitHub code
-/// scanning reads it; bands of CVSS 3.1, section 5), else from the level (error, warning, note).
+/// The severity of a SARIF result: from the CVSS score of the rule if it has one
+/// (`security-severity`, as GitHub code scanning reads it; bands of CVSS 3.1, section 5), else from
+/// the level (error, warning, note).
 fn sarif_severity(run: &Value, result: &Value) -> Option<Severity> {
     let rule = sarif_rule(run, result);
     let score = |of: &Value| match &of["properties"]["security-severity"] {
@@ -177,7 +179,8 @@ fn sarif_severity(run: &Value, result: &Value) -> Option<Severity> {
     }
 }
 
-/// Finds the rule of a result by index or by id, in the driver or in one of its extensions (SARIF, 3.52).
+/// Finds the rule of a result by index or by id, in the driver or in one of its extensions (SARIF,
+/// 3.52).
 fn sarif_rule<'a>(run: &'a Value, result: &Value) -> Option<&'a Value> {
     let extension = result["rule"]["toolComponent"]["index"]
         .as_u64()
@@ -193,7 +196,8 @@ fn sarif_rule<'a>(run: &'a Value, result: &Value) -> Option<&'a Value> {
     components.flat_map(|component| items(component, "rules")).find(|rule| rule["id"] == id)
 }
 
-/// Reads Trivy's JSON, schema version 2: vulnerabilities, failed misconfiguration checks, and secrets.
+/// Reads Trivy's JSON, schema version 2: vulnerabilities, failed misconfiguration checks, and
+/// secrets.
 fn trivy(report: &Value) -> Report {
     let mut findings = Severities::default();
     for result in items(report, "Results") {

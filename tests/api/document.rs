@@ -81,6 +81,94 @@ fn every_operation_is_described() {
     }
 }
 
+/// Every object below `value` with its JSON pointer, except for examples.
+fn objects<'a>(value: &'a Value, at: &str, found: &mut Vec<(String, &'a Value)>) {
+    if let Some(fields) = value.as_object() {
+        found.push((at.to_owned(), value));
+        for (name, value) in fields.iter().filter(|(name, _)| !name.starts_with("example")) {
+            objects(value, &format!("{at}/{name}"), found);
+        }
+    }
+    for (i, item) in value.as_array().into_iter().flatten().enumerate() {
+        objects(item, &format!("{at}/{i}"), found);
+    }
+}
+
+/// The description of a property, which is in one of its parts when it refers to another schema.
+fn description(schema: &Value) -> &str {
+    let parts = ["oneOf", "allOf"].iter().filter_map(|parts| schema[parts].as_array()).flatten();
+    std::iter::once(schema)
+        .chain(parts)
+        .find_map(|part| part["description"].as_str())
+        .unwrap_or_default()
+}
+
+fn is_nullable(schema: &Value) -> bool {
+    let is_null = |kind: &Value| kind == "null";
+    schema["type"].as_array().is_some_and(|kinds| kinds.iter().any(is_null))
+        || schema["oneOf"].as_array().is_some_and(|parts| parts.iter().any(|p| is_null(&p["type"])))
+}
+
+#[test]
+fn every_description_is_a_sentence_and_says_what_null_means() {
+    let document = document();
+    let mut wrong = Vec::new();
+    let mut check = |at: String, text: &str| {
+        if text.split_whitespace().count() < 5 || !text.ends_with('.') {
+            wrong.push(format!("{at}: {text:?} is not a sentence of five words or more"));
+        }
+    };
+    let mut all = Vec::new();
+    objects(&document, "", &mut all);
+    let mut properties = Vec::new();
+    for (at, object) in &all {
+        // A property may be called `description` too: then it is not a text.
+        if let Some(text) = object["description"].as_str() {
+            check(at.clone(), text);
+        }
+        let of_schema = object["properties"].as_object().into_iter().flatten();
+        properties.extend(of_schema.map(|(name, property)| (format!("{at}/{name}"), property)));
+    }
+    assert!(properties.len() > 200);
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        check(name.clone(), schema["description"].as_str().unwrap_or_default());
+    }
+    for (name, _, operation) in operations(&document) {
+        check(name.clone(), operation["description"].as_str().unwrap_or_default());
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            let text = parameter["description"].as_str().unwrap_or_default();
+            check(format!("{name}: {}", parameter["name"]), text);
+        }
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            for (header, shape) in response["headers"].as_object().into_iter().flatten() {
+                let text = shape["description"].as_str().unwrap_or_default();
+                check(format!("{name} {status}: {header}"), text);
+            }
+        }
+    }
+    for (at, property) in &properties {
+        check(at.clone(), description(property));
+    }
+    for (at, property) in properties.into_iter().filter(|(_, property)| is_nullable(property)) {
+        if !description(property).contains("`null`") {
+            wrong.push(format!("{at}: the description does not say when it is null"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_word_of_an_enum_is_described() {
+    let document = document();
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        for word in schema["enum"].as_array().into_iter().flatten() {
+            let entry = format!("* `{}`: ", word.as_str().unwrap());
+            let text = schema["description"].as_str().unwrap_or_default();
+            assert!(text.contains(&entry), "{name} does not describe {word}");
+        }
+    }
+}
+
 #[test]
 fn the_paths_come_in_the_order_of_the_tags() {
     let document = prop::app::document();

@@ -42,7 +42,7 @@ fn the_readmes_commands_work_word_by_word(app: &TestApp) {
     assert!(!printed.contains("\"request_id\""), "a problem: {printed}");
     assert_eq!(live(app, "checkout", "staging")["version"], "1.4.2");
     // The gate's answer in the README is the one that its commands get.
-    let sentence = "production requires 1 approval; release 1.4.2 lacks 1.";
+    let sentence = "Needs 1 approval (0 of 1).";
     assert!(readme.contains(sentence) && printed.contains(sentence), "{printed}");
     assert!(printed.contains("\"status\":\"passed\""), "{printed}");
 }

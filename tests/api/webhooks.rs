@@ -381,7 +381,7 @@ fn what_is_told_again_is_kept_once(app: &TestApp) {
         let again = deliver(app, event, &payload);
         assert_eq!(
             again["detail"],
-            format!("Delivery {} told the same.", first["id"].as_str().unwrap())
+            format!("Delivery {} had the same body.", first["id"].as_str().unwrap())
         );
         assert_eq!(
             (&again["subject"], &again["deployment_id"]),
@@ -395,7 +395,7 @@ fn what_is_told_again_is_kept_once(app: &TestApp) {
     // As another event it says something else, or nothing.
     assert_eq!(
         deliver(app, "deployment", &payload)["detail"],
-        "It is succeeded already, or something newer is known."
+        "The deployment is already succeeded, or a newer state is known."
     );
     assert_eq!(count(&mut app.db(), "deliveries WHERE body IS NOT NULL"), 2);
 }

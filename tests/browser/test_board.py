@@ -204,7 +204,7 @@ def test_a_key_that_may_not_read_or_is_revoked_is_told_so(prop, reader):
     # Taken away while it is used: the board does not go on showing what it may not know any more.
     status, _ = prop.request("DELETE", f"/v1/keys/{looker['id']}")
     assert status in (200, 204)
-    expect(page.get_by_text("This key was revoked.")).to_be_visible(timeout=SOON_MS)
+    expect(page.get_by_text("The key was revoked.")).to_be_visible(timeout=SOON_MS)
     expect(page.get_by_role("table")).to_have_count(0)
 
 

@@ -74,7 +74,7 @@ def test_a_deployment_that_waits_tells_what_for(shop, reader):
     page.goto(path_of(shop, "awaiting_approval"))
     expect(panel(page, "Timeline").get_by_role("listitem").last).to_contain_text("Awaits approval")
     gate = panel(page, "Gate")
-    expect(gate).to_contain_text("production requires 1 approval; release 1.2.0 lacks 1.")
+    expect(gate).to_contain_text("Needs 1 approval (0 of 1).")
     expect(gate).to_contain_text("There is a freeze: Quarter end.")
     expect(panel(page, "Approvals")).to_contain_text("Nobody has said anything")
 

@@ -348,7 +348,7 @@ def test_a_second_deployment_is_refused_by_the_ledger(scenario: Scenario, app: s
     other = ledger.post("/v1/deployments", {"service": "prop", "environment": "staging", "version": "1.4.1", "start": True})
     ended = deploy(scenario, app, ledger=ledger)
     assert ended.code == 5, ended
-    assert "Another deployment is running there." in ended.err
+    assert "Another deployment is already running." in ended.err
     assert scenario.calls(changing=True) == []
     assert place(ledger)["running"]["id"] == other["id"]
     ended = deploy(scenario, app, "staging", "1.4.2", "--take-over", ledger=ledger)
@@ -415,7 +415,7 @@ def test_a_missing_approval_is_said_and_given(scenario: Scenario, app: str, ledg
     ledger.post("/v1/environments", {"slug": "production", "tier": "production", "required_approvals": 1})
     ended = deploy(scenario, app, "production", "1.4.2", ledger=ledger)
     assert ended.code == 4, ended
-    assert "production requires 1 approval; release 1.4.2 lacks 1." in ended.err
+    assert "Needs 1 approval (0 of 1)." in ended.err
     assert scenario.calls(changing=True) == []
     approval = {"service": "prop", "version": "1.4.2", "environment": "production", "decision": "approved"}
     ledger.post("/v1/approvals", approval, key=ledger.new_key("alice", "approve", "read"))

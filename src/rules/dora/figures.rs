@@ -1,4 +1,5 @@
-//! The response types of the DORA measures, and their arithmetic: counts by reason, percentiles, days and weeks.
+//! The response types of the DORA measures, and their arithmetic: counts by reason, percentiles,
+//! days and weeks.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -138,7 +139,7 @@ pub struct LeadTimeBases {
 /// A deployment that was the first to deliver some commits.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct DeliveringDeployment {
-    /// The deployment itself.
+    /// The fields of the deployment itself.
     #[serde(flatten)]
     pub deployment: Counted,
     /// The source of the times of its commits.
@@ -154,14 +155,15 @@ pub struct DeliveringDeployment {
 pub struct ChangeLeadTime {
     /// The median lead time in seconds (nearest rank). `null` when there are no commits.
     pub p50_seconds: Option<i64>,
-    /// The 90th percentile of the lead times in seconds (nearest rank). `null` when there are no commits.
+    /// The 90th percentile of the lead times in seconds (nearest rank). `null` when there are no
+    /// commits.
     pub p90_seconds: Option<i64>,
     /// The number of commits that count.
     pub n: usize,
     /// The number of commits by the source of their times.
     pub basis: LeadTimeBases,
-    /// The commits that do not count, and the deployments without known commits (`no_commit_time`), counted by
-    /// reason.
+    /// The commits that do not count, and the deployments without known commits (`no_commit_time`),
+    /// counted by reason.
     pub left_out: Vec<Omission>,
     /// The deployments that first delivered the commits, the newest first, at most `limit` of them.
     pub deployments: Vec<DeliveringDeployment>,
@@ -170,7 +172,7 @@ pub struct ChangeLeadTime {
 /// A deployment that counts as failed.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct FailedDeployment {
-    /// The deployment itself.
+    /// The fields of the deployment itself.
     #[serde(flatten)]
     pub deployment: Counted,
     /// All reasons why it counts as failed.
@@ -197,10 +199,11 @@ pub struct ChangeFailRate {
 /// A deployment that failed, and how the failure ended.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 pub struct Recovery {
-    /// The deployment itself.
+    /// The fields of the deployment itself.
     #[serde(flatten)]
     pub deployment: Counted,
-    /// The seconds from the end of the deployment to the recovery. `null` while the failure is not over.
+    /// The seconds from the end of the deployment to the recovery. `null` while the failure is not
+    /// over.
     pub seconds: Option<i64>,
     /// When the failure was over. `null` while it is not.
     #[serde(serialize_with = "micros_if_any")]
@@ -217,15 +220,18 @@ pub struct Recovery {
 pub struct FailedDeploymentRecoveryTime {
     /// The median recovery time in seconds (nearest rank). `null` when there were no recoveries.
     pub p50_seconds: Option<i64>,
-    /// The 90th percentile of the recovery times in seconds (nearest rank). `null` when there were no recoveries.
+    /// The 90th percentile of the recovery times in seconds (nearest rank). `null` when there were
+    /// no recoveries.
     pub p90_seconds: Option<i64>,
     /// The number of failures that are over.
     pub n: usize,
-    /// The number of failures that are not over, because an incident that they caused is still open.
+    /// The number of failures that are not over, because an incident that they caused is still
+    /// open.
     pub open: usize,
     /// The failed deployments whose recovery time is unknown, counted by reason.
     pub left_out: Vec<Omission>,
-    /// The failed deployments that count or are not over, the newest first, at most `limit` of them.
+    /// The failed deployments that count or are not over, the newest first, at most `limit` of
+    /// them.
     pub deployments: Vec<Recovery>,
 }
 
@@ -265,10 +271,11 @@ pub struct Bucket {
     pub went_live: usize,
     /// The number of hotfixes and rollbacks that went live.
     pub rework: usize,
-    /// The median lead time, in seconds, of the commits that were delivered. `null` when there were none.
+    /// The median lead time, in seconds, of the commits that were delivered. `null` when there were
+    /// none.
     pub lead_time_p50_seconds: Option<i64>,
-    /// The median recovery time, in seconds, of the deployments that finished in the interval and failed. `null`
-    /// when none has recovered.
+    /// The median recovery time, in seconds, of the deployments that finished in the interval and
+    /// failed. `null` when none has recovered.
     pub recovery_p50_seconds: Option<i64>,
 }
 
@@ -329,8 +336,8 @@ pub(super) struct Division {
 const DAY: i64 = 86_400;
 
 impl Step {
-    /// The number of the day in UTC, or of the week, since 1970. That year began on a Thursday, three days after a
-    /// Monday.
+    /// The number of the day in UTC, or of the week, since 1970. That year began on a Thursday,
+    /// three days after a Monday.
     fn number(self, at: Timestamp) -> i64 {
         let day = at.as_second().div_euclid(DAY);
         match self {
@@ -406,8 +413,8 @@ pub(super) fn ratio(part: usize, whole: usize) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-/// The percentile by the nearest-rank method: the smallest measured value that `percent` of all values do not exceed.
-/// `None` without values.
+/// The percentile by the nearest-rank method: the smallest measured value that `percent` of all
+/// values do not exceed. `None` without values.
 pub(super) fn percentile(sorted: &[i64], percent: usize) -> Option<i64> {
     let rank = (percent * sorted.len()).div_ceil(100);
     sorted.get(rank.checked_sub(1)?).copied()
