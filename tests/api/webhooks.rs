@@ -768,7 +768,10 @@ fn a_review_counts_wherever_it_can(app: &TestApp) {
     let answer = deliver(app, "deployment_review", &both);
     assert_eq!(answer["outcome"], "failed", "{answer}");
     assert!(
-        answer["detail"].as_str().unwrap().contains("bob approved it for production, staging."),
+        answer["detail"]
+            .as_str()
+            .unwrap()
+            .contains("bob approved the release for production, staging."),
         "{answer}"
     );
     assert!(app.all("/v1/deployments").iter().all(|one| one["state"] == "approved"));
