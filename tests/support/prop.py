@@ -83,7 +83,7 @@ def wait_until_ready(process: subprocess.Popen, output: Path) -> str:
     """The address that prop prints once it listens."""
     deadline = time.monotonic() + STARTS_WITHIN_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        if greeting := re.search(r"prop is ready: (http://[^/]+)/", output.read_text()):
+        if greeting := re.search(r"prop is running: (http://[^/]+)/", output.read_text()):
             return greeting[1]
         time.sleep(0.05)
     raise AssertionError(f"prop did not start:\n{output.read_text()[-4000:]}")
