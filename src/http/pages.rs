@@ -1,5 +1,5 @@
-//! The HTML pages. They are files in the binary and the same for everyone. Their scripts load the
-//! data from the API with the reader's key.
+//! The web pages. They are static files in the binary, the same for everyone. Their scripts load
+//! what they show from the API, with the reader's own key.
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, EntityTag, HeaderValue};
@@ -13,19 +13,21 @@ use crate::http::conditional;
 use crate::http::docs::not_allowed;
 use crate::http::reply::{gzip, takes_gzip};
 
-/// The content security policy of the pages: only files and API of this server, and no script or
-/// style in the markup, so that text is never executed.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; \
-    form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+/// The pages load our own files and our own API only. Scripts and styles in the markup are blocked,
+/// so text from the ledger can't become either.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+    require-trusted-types-for 'script'; trusted-types 'none'";
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// The files that the pages load: name, media type, content.
-const ASSETS: [(&str, &str, &str); 12] = [
+/// What the pages load: name, media type, content.
+const ASSETS: [(&str, &str, &str); 13] = [
     ("style.css", "text/css; charset=utf-8", include_str!("pages/style.css")),
     ("icon.svg", "image/svg+xml", include_str!("pages/icon.svg")),
     ("main.js", SCRIPT, include_str!("pages/main.js")),
     ("api.js", SCRIPT, include_str!("pages/api.js")),
+    ("copy.js", SCRIPT, include_str!("pages/copy.js")),
     ("dom.js", SCRIPT, include_str!("pages/dom.js")),
     ("words.js", SCRIPT, include_str!("pages/words.js")),
     ("charts.js", SCRIPT, include_str!("pages/charts.js")),
@@ -43,7 +45,7 @@ const PAGES: [&str; 4] = [
     "/dora",
 ];
 
-/// The routes of the pages. They are not part of the API and of its document.
+/// The routes of the pages. They are not part of the API or of its OpenAPI document.
 pub fn routes(config: &mut web::ServiceConfig) {
     for path in PAGES {
         config.service(only_get(path).route(web::get().to(page)));
@@ -60,7 +62,7 @@ fn only_get(path: &str) -> actix_web::Resource {
     web::resource(path).default_service(web::to(refuse))
 }
 
-/// A file with its compressed form and its entity tag.
+/// A file, ready to be sent.
 struct File {
     media_type: &'static str,
     plain: Vec<u8>,
@@ -112,8 +114,8 @@ struct Site {
     page: File,
     not_found: File,
     assets: BTreeMap<&'static str, File>,
-    /// A hash of all assets, which is a part of their path. Browsers may therefore cache them for
-    /// ever, and never mix two versions.
+    /// A hash of all assets. It is part of their paths, so browsers may cache them forever and
+    /// never mix two versions.
     version: String,
 }
 
@@ -140,23 +142,24 @@ fn site() -> &'static Site {
     })
 }
 
-/// Serves the same page for all addresses. Its script reads the address.
+/// One page for all addresses. Its script chooses what to show by the address.
 async fn page(request: HttpRequest) -> HttpResponse {
     site().page.answer(&request, "no-cache")
 }
 
-/// The "Not found" page, with status 404.
+/// The page for an unknown address, with status 404.
 pub fn not_found(request: &HttpRequest) -> HttpResponse {
     site().not_found.answer_as(StatusCode::NOT_FOUND, request, "no-cache")
 }
 
-/// Browsers request `/favicon.ico` for what names no icon, such as the OpenAPI document. Current browsers read SVG.
+/// Browsers request this where no page names an icon, as for the API's document. All of today's
+/// browsers read SVG.
 async fn favicon(request: HttpRequest) -> Result<HttpResponse, Error> {
     let icon = site().assets.get("icon.svg").ok_or_else(|| Error::internal("no icon"))?;
     Ok(icon.answer(&request, "public, max-age=86400"))
 }
 
-/// Tells crawlers to stay away: the content of the pages requires a key.
+/// Keeps crawlers away: what the pages show needs a key.
 async fn robots() -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/plain; charset=utf-8")
@@ -164,8 +167,8 @@ async fn robots() -> HttpResponse {
         .body("User-agent: *\nDisallow: /\n")
 }
 
-/// Serves an asset. During a rolling update, a page of the other version may ask for it: it then gets
-/// this version's file, and must not cache it.
+/// During a rolling update a page may request the assets of another version. It gets the assets of
+/// this version, and the browser does not cache them.
 async fn asset(
     request: HttpRequest,
     path: web::Path<(String, String)>,

@@ -1,5 +1,5 @@
-//! The pages as files: where they are, how long they may be kept, and what they may do. How they look and behave is for
-//! `tests/browser/`.
+//! The pages as files: their addresses, caching and security headers. `tests/browser/` tests how they
+//! look and behave.
 
 use crate::harness::{ADMIN, Answer, TestApp};
 use std::collections::BTreeSet;
@@ -118,7 +118,7 @@ fn assets_are_kept_for_good_and_pages_are_not(app: &TestApp) {
             304,
             "{path}"
         );
-        // The page of another version may ask for it: it gets this version's, for once.
+        // A page of another version may request it. It gets this version's file, uncached.
         let other =
             open(app, &format!("/assets/00000000/{}", path.rsplit('/').next().unwrap()), &[]);
         assert_eq!((other.status, other.header("cache-control")), (200, "no-cache"), "{path}");
@@ -141,17 +141,17 @@ fn assets_are_kept_for_good_and_pages_are_not(app: &TestApp) {
 
 fn only_what_is_linked_is_served_and_all_of_it(app: &TestApp) {
     let linked = assets(&open(app, "/", &[]).text);
-    // What scripts import of each other is all on the page already: nothing waits for a second round trip.
+    // The page preloads every module, so no import waits for a second round trip.
     for path in &linked {
         let (folder, name) = path.rsplit_once('/').unwrap();
         let text = open(app, path, &[]).text;
         for import in text.split("from './").skip(1).map(|rest| rest.split('\'').next().unwrap()) {
             assert!(linked.contains(&format!("{folder}/{import}")), "{name} imports {import}");
         }
-        let elsewhere = text.replace("http://www.w3.org/2000/svg", "");
+        let rest = text.replace("http://www.w3.org/2000/svg", "");
         assert!(
-            !elsewhere.contains("://") || name == "parts.js" || name == "dom.js",
-            "{name} names something elsewhere"
+            !rest.contains("://") || name == "parts.js" || name == "dom.js",
+            "{name} names another site"
         );
     }
     for name in ["page.html", "nothing.js", "%2e%2e%2fpage.html"] {

@@ -1,11 +1,13 @@
-"""Debian's Chromium as a reader has it, with an ear for what goes wrong in it."""
+"""Debian's Chromium as a reader has it. Errors in it are collected."""
 
+import os
 import re
 import shutil
+import subprocess
 
 from playwright.sync_api import Browser, Playwright
 
-# As root, Chromium's sandbox can't be; and it is to ask for nothing but our pages.
+# Chromium's sandbox does not work as root. The other arguments keep it from requests of its own.
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update"]
 
 WIDE = {"width": 1280, "height": 800}
@@ -19,8 +21,8 @@ def launch(playwright: Playwright) -> Browser:
 
 
 class Reader:
-    """A browser context with a page. It has the key in its tab already, unless `key` says otherwise. Errors are kept; those
-    that match `expected` are part of the test."""
+    """A browser context with a page. Its tab has the admin key, unless `key` is another one or None. Errors that match
+    `expected` are part of the test; any other fails it."""
 
     def __init__(self, browser: Browser, prop, key: str | None = "", dark=False, viewport=WIDE, expected: str | None = None, **options):
         self.expected, self.errors = expected, []
@@ -39,6 +41,20 @@ class Reader:
         self.context.close()
         surprises = [error for error in self.errors if not (self.expected and re.search(self.expected, error))]
         assert not surprises, surprises
+
+
+CLIPBOARD = ["clipboard-read", "clipboard-write"]
+
+
+def clipboard(page) -> str:
+    """The text on the clipboard. The page's reader needs the permissions `CLIPBOARD`."""
+    return page.evaluate("navigator.clipboard.readText()")
+
+
+def in_a_shell(prop, command: str) -> None:
+    """Runs a command that a page shows, with the key in the environment as the page asks for."""
+    environment = {"PATH": os.environ["PATH"], "PROP_KEY": prop.key}
+    subprocess.run(["bash", "-euc", command], env=environment, check=True, capture_output=True)
 
 
 def overflow(page) -> int:

@@ -1,4 +1,4 @@
-"""Chromium, and a prop for it to look at."""
+"""Chromium, and prop servers with different ledgers."""
 
 import pytest
 from playwright.sync_api import sync_playwright
@@ -18,14 +18,14 @@ def chromium():
 
 @pytest.fixture
 def prop(tmp_path):
-    """On a fresh ledger."""
+    """A prop with an empty ledger."""
     with running_prop(tmp_path) as prop:
         yield prop
 
 
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory):
-    """A prop with the demo's week of history; for tests that only look."""
+    """A prop with the demo's week of history; for tests that only read."""
     with running_prop(tmp_path_factory.mktemp("shop")) as prop:
         demo(prop)
         yield prop
@@ -33,7 +33,7 @@ def shop(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def company(tmp_path_factory):
-    """A prop with 200 services; for tests that only look."""
+    """A prop with 200 services; for tests that only read."""
     with running_prop(tmp_path_factory.mktemp("company")) as prop:
         many(prop, 200)
         yield prop
@@ -41,7 +41,7 @@ def company(tmp_path_factory):
 
 @pytest.fixture
 def reader(chromium):
-    """Makes readers: each has a browser of its own, and what went wrong in it fails the test."""
+    """Creates readers: each has a browser context of its own, and errors in it fail the test."""
     readers = []
 
     def make(prop, **options):

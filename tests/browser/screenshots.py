@@ -1,9 +1,9 @@
-"""Takes the pictures of docs/images anew: run it by hand, then look at them.
+"""Takes the screenshots in docs/images. Run it by hand, then look at them.
 
     .venv/browser/bin/python tests/browser/screenshots.py
 
-The pages name no font of their own to load; with Inter and JetBrains Mono installed (Debian: fonts-inter
-fonts-jetbrains-mono) the pictures look as they do on most machines.
+The pages load no fonts. Install Inter and JetBrains Mono (Debian: fonts-inter fonts-jetbrains-mono), so that the
+screenshots look as the pages do on most machines.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The board: what is where, found by eye, by keyboard and by screen reader; and kept fresh."""
+"""The board: what is live where, by eye, by keyboard and by screen reader. And how it stays up to date."""
 
 import re
 from contextlib import ExitStack
@@ -11,12 +11,12 @@ from ledgers import digest
 from prop import generate_key, running_prop
 
 UNREACHABLE = "net::ERR_|Failed to load resource"
-# Two turns of the board, and some time for a machine that is busy.
+# Two polls of the board, and some time for a busy machine.
 SOON_MS = 20_000
 
 
 def cell(page: Page, service: str, environment: str):
-    """A place on the board, found as a screen reader tells it."""
+    """A place on the board, found as a screen reader finds it."""
     expect(page.get_by_role("columnheader", name=environment)).to_be_attached(timeout=SOON_MS)
     columns = page.get_by_role("columnheader").all_inner_texts()
     index = next(n for n, name in enumerate(columns) if name.startswith(environment))
@@ -30,16 +30,16 @@ def go_live(prop, service: str, environment: str, version: str) -> dict:
     return prop.post(f"/v1/deployments/{deployment['id']}/transitions", {"to": "succeeded"})
 
 
-def test_it_shows_what_is_live_since_when_by_whom_and_what_is_to_be_known(shop, reader):
+def test_it_shows_what_is_live_since_when_by_whom_and_what_needs_attention(shop, reader):
     page = reader(shop)
     page.goto("/")
     expect(page.get_by_role("columnheader")).to_have_text(["Service", "Testing", "Staging", "Production"])
     expect(page.get_by_role("rowheader")).to_have_text([re.compile("^Accounts.*identity"), re.compile("^Catalogue"), re.compile("^Checkout")])
     accounts = cell(page, "Accounts", "Production")
-    for text in ["1.1.1", "28 h", "erin", "minor incident: Sign-ins are slow", "frozen until", "Quarter end", "past the gate"]:
+    for text in ["1.1.1", "28 h", "erin", "minor incident: Sign-ins are slow", "frozen until", "Quarter end", "bypassed the gate"]:
         expect(accounts).to_contain_text(text)
     checkout = cell(page, "Checkout", "Production")
-    for text in ["1.1.1", "1 release, 6 h behind staging", "1.2.0 awaits approval", "dana"]:
+    for text in ["1.1.1", "1 release behind staging (6 h)", "1.2.0 waiting for approval", "dana"]:
         expect(checkout).to_contain_text(text)
     expect(cell(page, "Accounts", "Staging")).to_contain_text("1.2.0 rolling out")
     expect(page.locator("#fresh")).to_have_text(re.compile("up to date|checked"))
@@ -68,7 +68,7 @@ def test_a_digest_is_reached_by_mouse_keyboard_and_screen_reader(shop, reader):
     expect(tip).to_be_hidden()
 
 
-def test_everything_goes_by_keyboard(shop, reader):
+def test_everything_works_by_keyboard(shop, reader):
     page = reader(shop)
     page.goto("/")
     expect(page.get_by_role("rowheader")).to_have_count(3)
@@ -81,7 +81,7 @@ def test_everything_goes_by_keyboard(shop, reader):
     expect(page.get_by_role("status")).to_have_text("1 of 3 services")
     page.keyboard.press("Escape")
     expect(page.get_by_role("rowheader")).to_have_count(3)
-    # Through the marks to the first place, all of it seen: the focus is never below what sticks to the top.
+    # Through the marks to the first place: the sticky header never covers the focus.
     for _ in range(20):
         page.keyboard.press("Tab")
         focused = page.evaluate(
@@ -140,13 +140,13 @@ def test_a_deployment_appears_by_itself_and_nothing_else_moves(prop, reader):
 def test_an_empty_ledger_says_what_to_do(prop, reader):
     page = reader(prop)
     page.goto("/")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Nothing was deployed yet")
-    expect(page.locator("pre")).to_contain_text(f"curl -s {prop.url}/v1/deployments")
+    expect(page.get_by_role("heading", level=1)).to_have_text("No deployments yet")
+    expect(page.locator("pre")).to_contain_text(f"curl -sS {prop.url}/v1/deployments")
     go_live(prop, "checkout", "staging", "1.0.0")
     expect(cell(page, "checkout", "staging")).to_contain_text("1.0.0", timeout=SOON_MS)
 
 
-def test_it_says_when_the_server_is_away_and_goes_on_when_it_is_back(tmp_path, reader):
+def test_it_says_when_the_server_is_unreachable_and_recovers(tmp_path, reader):
     key = generate_key()
     with ExitStack() as first:
         prop = first.enter_context(running_prop(tmp_path, PROP_BOOTSTRAP_KEY=key))
@@ -168,14 +168,14 @@ def test_it_says_when_the_server_is_away_and_goes_on_when_it_is_back(tmp_path, r
 def test_without_a_key_it_asks_for_one_and_keeps_it_for_the_tab(shop, reader):
     page = reader(shop, key=None, expected="401")
     page.goto("/")
-    field = page.get_by_label("A key of prop")
+    field = page.get_by_label("API key")
     expect(field).to_be_focused()
     field.fill("prop_wrong")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("alert").filter(has_text="This key is not known")).to_be_visible()
+    expect(page.get_by_role("alert").filter(has_text="Unknown key.")).to_be_visible()
     expect(field).to_be_focused()
     field.fill(f"  {shop.key} ")
-    page.get_by_role("button", name="Look").click()
+    page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("rowheader")).to_have_count(3)
     page.reload()
     expect(page.get_by_role("rowheader")).to_have_count(3)
@@ -183,25 +183,25 @@ def test_without_a_key_it_asks_for_one_and_keeps_it_for_the_tab(shop, reader):
     assert stored == {"session": 1, "local": 0, "cookie": ""} and shop.key not in page.url
     other = page.context.new_page()
     other.goto("/")
-    expect(other.get_by_label("A key of prop")).to_be_visible()
+    expect(other.get_by_label("API key")).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
-    expect(page.get_by_label("A key of prop")).to_be_visible()
+    expect(page.get_by_label("API key")).to_be_visible()
     assert page.evaluate("sessionStorage.length") == 0
 
 
-def test_a_key_that_may_not_read_or_is_revoked_is_told_so(prop, reader):
+def test_a_key_that_may_not_read_or_is_revoked_is_rejected_with_a_reason(prop, reader):
     go_live(prop, "checkout", "staging", "1.0.0")
     page = reader(prop, key=None, expected="401|403")
     page.goto("/")
     deployer = prop.new_key("deployer", "deploy")
-    page.get_by_label("A key of prop").fill(deployer)
+    page.get_by_label("API key").fill(deployer)
     page.keyboard.press("Enter")
-    expect(page.get_by_text("needs a key with the scope `read`")).to_be_visible()
+    expect(page.get_by_text("This key does not have the read scope.")).to_be_visible()
     looker = prop.post("/v1/keys", {"name": "looker", "scopes": ["read"]})
-    page.get_by_label("A key of prop").fill(looker["key"])
+    page.get_by_label("API key").fill(looker["key"])
     page.keyboard.press("Enter")
     expect(cell(page, "checkout", "staging")).to_contain_text("1.0.0")
-    # Taken away while it is used: the board does not go on showing what it may not know any more.
+    # The board of a key that is revoked while it is open does not stay on the screen.
     status, _ = prop.request("DELETE", f"/v1/keys/{looker['id']}")
     assert status in (200, 204)
     expect(page.get_by_text("The key was revoked.")).to_be_visible(timeout=SOON_MS)
@@ -219,7 +219,7 @@ def test_where_reading_is_public_nobody_signs_in(tmp_path, reader):
             expect(page.get_by_role("button", name="Sign out")).to_be_hidden()
 
 
-def test_what_the_ledger_was_told_stays_text(prop, reader):
+def test_text_from_the_ledger_stays_text(prop, reader):
     evil = "<script>alert(1)</script>"
     image = "<img src=x onerror=alert(2)>"
     prop.post("/v1/services", {"slug": "checkout", "name": evil, "owner": image, "repository_url": "https://github.example.org/a/b"})

@@ -1,7 +1,7 @@
-// Asks the API: with the key of this tab if there is one, and not again for what has not changed.
+// Reads from the API, with the key of this tab if there is one. What has not changed is not sent again.
 
 const STORED = 'prop.key'
-const PATIENCE_MS = 15_000
+const TIMEOUT_MS = 15_000
 
 /** The key, kept for this tab only. */
 export const key = {
@@ -13,7 +13,7 @@ export const key = {
   },
 }
 
-/** The server said no, and why. */
+/** An error response, with the reason the server gave. */
 export class Problem extends Error {
   constructor(status, problem) {
     super(problem?.detail ?? `The server answered ${status}.`)
@@ -23,15 +23,15 @@ export class Problem extends Error {
 }
 
 /** The server can't be reached, or can't answer now. */
-export class Away extends Error {}
+export class Unreachable extends Error {}
 
 const known = new Map() // path -> {etag, value}
-let skew = 0 // what the server's clock is ahead of ours, in ms
+let skew = 0 // how far the server's clock is ahead of this one, in ms
 
 /** The time by the server's clock. */
 export const now = () => Date.now() + skew
 
-/** What is at a path: the very same object as before when it has not changed. */
+/** The JSON at a path. If it has not changed, the result is the same object as before. */
 export async function get(path) {
   const headers = {}
   const before = known.get(path)
@@ -39,23 +39,23 @@ export async function get(path) {
   if (before) headers['If-None-Match'] = before.etag
   let response, text
   try {
-    response = await fetch(path, { headers, cache: 'no-store', signal: AbortSignal.timeout(PATIENCE_MS) })
+    response = await fetch(path, { headers, cache: 'no-store', signal: AbortSignal.timeout(TIMEOUT_MS) })
     text = await response.text()
   } catch {
-    throw new Away()
+    throw new Unreachable()
   }
   const date = Date.parse(response.headers.get('Date'))
-  // The header has whole seconds: smaller differences are none.
+  // The header has whole seconds, so smaller differences mean nothing.
   if (Math.abs(date - now()) > 2_000) skew = date - Date.now()
   if (response.status === 304) return before.value
-  if (response.status >= 502) throw new Away()
+  if (response.status >= 502) throw new Unreachable()
   const value = parse(text)
   if (!response.ok) throw new Problem(response.status, value)
   if (response.headers.has('ETag')) known.set(path, { etag: response.headers.get('ETag'), value })
   return value
 }
 
-/** The same, or null where there is none. */
+/** The JSON at a path, or null if there is none. */
 export const getIfAny = path => get(path).catch(error => (error.status === 404 ? null : Promise.reject(error)))
 
 function parse(text) {
@@ -66,7 +66,7 @@ function parse(text) {
   }
 }
 
-/** A path with its parameters; those without a value are left out. */
+/** A path with parameters. Parameters without a value are left out. */
 export function at(path, parameters) {
   const given = Object.entries(parameters).filter(([, value]) => value !== null && value !== undefined && value !== '')
   return given.length ? `${path}?${new URLSearchParams(given)}` : path

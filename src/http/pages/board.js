@@ -1,14 +1,15 @@
 // The board: every service in every environment.
 
 import { at as address } from './api.js'
+import { postCommand } from './copy.js'
 import { chip, h, icon, put } from './dom.js'
-import { at, count, kindChip, short, since, state, ungatedChip } from './words.js'
+import { BYPASSED, at, count, kindChip, short, since, state, ungatedChip } from './words.js'
 
 export const EVERY_MS = 5_000
 export const title = () => 'Board'
 export const load = (_, get) => get('/v1/status')
 
-// What a reader may want to see alone: the word in the filter, what it stands for in a row, and what to call it.
+// Filters with a button: the word in the filter, the kind of icon, the test of a place, and the button's text.
 const MARKS = [
   ['incident', 'incident', place => place.incident, n => count(n, 'incident')],
   ['running', 'running', place => place.running, n => `${n} rolling out`],
@@ -18,14 +19,14 @@ const MARKS = [
 ]
 
 const rows = new Map() // service -> {element, text, words, places}
-let columns = null // the environments that the table has, as text
+let columns = null // the environments of the table, as JSON
 let view = null // {filter, marks, found, body}
 
 export function show(main, grid) {
   if (!grid.services.length) {
     columns = view = null
     rows.clear()
-    return put(main, nothing())
+    return put(main, firstSteps())
   }
   const wanted = JSON.stringify(grid.environments)
   if (columns !== wanted) {
@@ -34,7 +35,7 @@ export function show(main, grid) {
     view = frame(main, grid.environments, view?.filter.value ?? new URLSearchParams(location.search).get('q') ?? '')
   }
   update(grid)
-  tellMarks(grid)
+  updateMarks(grid)
   sift()
 }
 
@@ -49,7 +50,7 @@ function frame(main, environments, filter) {
   const head = environments.map(({ slug, name, tier }) =>
     h('th', { scope: 'col', role: 'columnheader', class: tier }, h('span.name', {}, name), slugOf(name, slug)))
   put(main, 
-    h('div.toolbar', {}, h('h1.hidden', {}, 'What runs where'), h('div.filter', {}, made.filter, h('kbd', { 'aria-hidden': 'true' }, '/')),
+    h('div.toolbar', {}, h('h1.hidden', {}, 'Live versions by service and environment'), h('div.filter', {}, made.filter, h('kbd', { 'aria-hidden': 'true' }, '/')),
       made.marks, made.found),
     h('div', { class: environments.length > 5 ? 'board many' : 'board', tabindex: environments.length > 5 ? 0 : null },
       h('table', { role: 'table', 'aria-label': 'Services by environments' },
@@ -58,7 +59,7 @@ function frame(main, environments, filter) {
   return made
 }
 
-/** Makes the rows that changed anew, and leaves the others alone. */
+/** Replaces the rows that have changed and keeps the others. */
 function update({ environments, services }) {
   const isFirst = !rows.size
   const held = document.activeElement?.closest?.('tbody a')?.getAttribute('href')
@@ -85,7 +86,7 @@ function update({ environments, services }) {
     previous = rows.get(service.slug).element
   }
   if (isFirst) view.body.append(fresh)
-  // A row that was made anew gets the focus back that it had.
+  // A replaced row gets its focus back.
   if (held && document.activeElement === document.body) view.body.querySelector(`a[href="${CSS.escape(held)}"]`)?.focus()
 }
 
@@ -100,13 +101,13 @@ function makeRow(service, environments, text, known) {
     return cell
   })
   const head = h('th', { scope: 'row', role: 'rowheader' },
-    h('a.service', { href: address('/dora', { service: service.slug }), title: 'How it is delivered' }, service.name),
+    h('a.service', { href: address('/dora', { service: service.slug }), title: 'Delivery metrics' }, service.name),
     slugOf(service.name, service.slug),
     service.owner && [' ', h('span.owner', {}, service.owner)])
   return { element: h('tr', { role: 'row' }, head, cells), text, places: texts, words: wordsOf(service) }
 }
 
-/** A slug says nothing new beside a name that differs from it only in case. */
+/** The slug, unless the name differs from it only in case. */
 const slugOf = (name, slug) => name.toLowerCase() !== slug && [' ', h('code.slug', {}, slug)]
 
 function wordsOf({ slug, name, owner, places }) {
@@ -114,7 +115,7 @@ function wordsOf({ slug, name, owner, places }) {
   for (const place of places) {
     words.push(...MARKS.filter(([, , has]) => has(place)).map(([word]) => `is:${word}`))
     for (const found of [place.live, place.running, ...place.waiting]) {
-      if (found) words.push(found.version, found.git_sha, found.image_digest, found.requested_by, found.ungated && 'past the gate', state(found.state)[1])
+      if (found) words.push(found.version, found.git_sha, found.image_digest, found.requested_by, found.ungated && BYPASSED, state(found.state)[1])
     }
     words.push(place.frozen?.reason, place.incident?.title)
   }
@@ -122,7 +123,7 @@ function wordsOf({ slug, name, owner, places }) {
 }
 
 const emptyCell = environment =>
-  h('td.empty', { role: 'cell' }, h('span.where', {}, environment.name), h('span', { 'aria-hidden': 'true' }, '–'), h('span.hidden', {}, 'nothing'))
+  h('td.empty', { role: 'cell' }, h('span.where', {}, environment.name), h('span', { 'aria-hidden': 'true' }, '–'), h('span.hidden', {}, 'no deployments'))
 
 function placeCell(service, environment, { live, running, waiting, frozen, incident, behind }) {
   const isUnscanned = environment.require_scan && live?.scan === 'missing'
@@ -135,7 +136,7 @@ function placeCell(service, environment, { live, running, waiting, frozen, incid
       incident && chip('incident', `${incident.severity} incident: ${incident.title}`),
       frozen && chip('frozen', 'frozen', frozen.until && [' until ', at(frozen.until)], `: ${frozen.reason}`),
       behind && h('span.chip.behind', { title: `${behind.environment} has ${behind.version}` }, icon('behind'),
-        h('span', {}, `${count(behind.releases, 'release')}, `, since(behind.since), ` behind ${behind.environment}`)),
+        h('span', {}, `${count(behind.releases, 'release')} behind ${behind.environment} (`, since(behind.since), ')')),
       live?.scan === 'failed' && chip('scan', 'scan failed'),
       isUnscanned && chip('unscanned', 'not scanned'),
       live && kindChip(live.kind),
@@ -152,24 +153,24 @@ function versionOf(live) {
       h('span.tip', { id: `image-${live.id}`, role: 'tooltip' },
         h('span', {}, 'image ', h('code', {}, live.image_digest ?? 'unknown')), ' ',
         h('span', {}, 'commit ', h('code', {}, live.git_sha ?? 'unknown')))),
-    h('p.meta', {}, sha && [h('code', {}, sha), ' · '], h('span.hidden', {}, 'for '), since(live.since), ' · ', h('span.hidden', {}, 'by '), live.requested_by,
+    h('p.meta', {}, sha && [h('code', {}, sha), ' · '], since(live.since), ' · ', h('span.hidden', {}, 'by '), live.requested_by,
       live.scan === 'passed' && [' ', h('span.scanned', { title: 'scan passed' }, icon('scanned'), h('span.hidden', {}, ' scan passed'))]),
   ]
 }
 
-/** What is on its way. */
+/** A deployment that is not live yet. */
 function nextOf(deployment) {
   const [kind, words] = state(deployment.state)
   return h(`a.next.${kind}`, { href: `/deployments/${deployment.id}` },
-    icon(kind), h('span', {}, h('b', {}, deployment.version), ` ${words}, `, since(deployment.since), ` · ${deployment.requested_by}`))
+    icon(kind), h('span', {}, h('b', {}, deployment.version), ` ${words} · `, since(deployment.since), ` · ${deployment.requested_by}`))
 }
 
-function tellMarks({ services }) {
+function updateMarks({ services }) {
   const places = services.flatMap(service => service.places)
   const active = document.activeElement?.dataset?.mark
-  put(view.marks, ...MARKS.map(([word, kind, has, say]) => {
+  put(view.marks, ...MARKS.map(([word, kind, has, label]) => {
     const n = places.filter(has).length
-    return h(`button.mark.${n ? kind : 'none'}`, { type: 'button', 'data-mark': word, click: () => toggle(`is:${word}`) }, icon(kind), say(n))
+    return h(`button.mark.${n ? kind : 'none'}`, { type: 'button', 'data-mark': word, click: () => toggle(`is:${word}`) }, icon(kind), label(n))
   }))
   if (active) view.marks.querySelector(`[data-mark="${active}"]`)?.focus()
 }
@@ -180,7 +181,7 @@ function toggle(term) {
   sift()
 }
 
-/** Shows the rows that have every word of the filter. */
+/** Shows the rows that contain every word of the filter. */
 function sift() {
   const wanted = view.filter.value.trim()
   const terms = wanted.toLowerCase().split(/\s+/).filter(Boolean)
@@ -197,13 +198,13 @@ function sift() {
   if (here !== location.pathname + location.search) history.replaceState(null, '', here)
 }
 
-function nothing() {
-  const command = `curl -s ${location.origin}/v1/deployments -H "Authorization: Bearer $PROP_KEY" -H 'Content-Type: application/json' \\
-  -d '{"service": "checkout", "environment": "staging", "version": "1.4.2", "start": true, "create_missing": true}'`
-  return h('section.panel.notice', {}, h('h1', {}, 'Nothing was deployed yet'),
-    h('p', {}, 'A first deployment, of a service and to an environment that are made by the way:'),
-    h('pre', { tabindex: 0 }, command),
-    h('p', {}, 'It appears here by itself. ', h('a', { href: '/docs/' }, 'What else there is')))
+/** What an empty ledger shows. */
+function firstSteps() {
+  const deployment = { service: 'checkout', environment: 'staging', version: '1.4.2', start: true, create_missing: true }
+  return h('section.panel.notice', {}, h('h1', {}, 'No deployments yet'),
+    h('p', {}, 'Record one. This also creates its service and environment:'),
+    postCommand('/v1/deployments', deployment),
+    h('p', {}, 'It appears here by itself. ', h('a', { href: '/docs/' }, 'Browse the API')))
 }
 
 document.addEventListener('keydown', event => {
@@ -215,7 +216,7 @@ document.addEventListener('keydown', event => {
     view.filter.value = ''
     sift()
   }
-  // A tip that is in the way goes when asked to, and stays away until it is asked for again.
+  // Escape hides a tooltip until the focus comes back.
   if (event.key === 'Escape') document.activeElement?.closest?.('.version')?.classList.add('tipless')
 })
 document.addEventListener('focusout', event => event.target.closest?.('.version')?.classList.remove('tipless'))

@@ -1,4 +1,4 @@
-// Makes elements. What is said in them is text, never markup.
+// Creates elements. Strings become text, never markup.
 
 const SVG = 'http://www.w3.org/2000/svg'
 
@@ -27,13 +27,13 @@ function add(element, children) {
   }
 }
 
-/** Puts these in place of what is there. */
+/** Replaces the children of an element. */
 export function put(element, ...children) {
   element.replaceChildren()
   add(element, children)
 }
 
-/** A link to elsewhere: only ever to the web, whatever the ledger was told. */
+/** A link to another site. Only http and https become links; the ledger may hold any text. */
 export function outside(url, ...children) {
   if (!/^https?:\/\//i.test(url ?? '')) return h('span', {}, ...children)
   return h('a.outside', { href: url, rel: 'noopener noreferrer' }, ...children, icon('outside'))
@@ -57,12 +57,13 @@ const PATHS = {
   bad: 'M4 4l8 8M12 4l-8 8',
   past: 'M3.5 8h9',
   history: 'M2.2 8a5.8 5.8 0 1 0 1.9-4.3L2 5.6M2 2v3.6h3.6M8 5v3.2l2.2 1.4',
+  copy: 'M6 5.5h7.5V14H6ZM3.5 10.5H2.5V2H10v1.5',
   outside: 'M6.5 3H3v10h10V9.5M9.5 2.5h4v4M13.2 2.8 7.5 8.5',
 }
 
-/** A small picture beside words; it says nothing that they don't. */
+/** A small picture beside words. It is decoration: the words carry the meaning. */
 export const icon = name =>
   s('svg.icon', { viewBox: '0 0 16 16', width: 14, height: 14, 'aria-hidden': 'true' }, s('path', { d: PATHS[name] ?? PATHS.past }))
 
-/** A word with its picture: told apart by shape and words, not by colour alone. */
+/** Words with a picture. Chips differ in shape and words, not in colour alone. */
 export const chip = (kind, ...words) => h(`span.chip.${kind}`, {}, icon(kind), h('span', {}, words))

@@ -1,12 +1,12 @@
-// Looks at where it is, shows that page, and keeps it fresh.
+// Shows the page of this address and keeps it up to date.
 
-import { Away, Problem, get, key } from './api.js'
+import { Problem, Unreachable, get, key } from './api.js'
 import * as board from './board.js'
 import * as deployment from './deployment.js'
 import { h, put } from './dom.js'
 import * as dora from './dora.js'
 import * as place from './place.js'
-import { clockTime, grow, lasting } from './words.js'
+import { clockTime, lasting, updateAges } from './words.js'
 
 const PAGES = [
   [/^\/$/, board],
@@ -14,7 +14,7 @@ const PAGES = [
   [/^\/services\/([^/]+)\/environments\/([^/]+)$/, place],
   [/^\/dora$/, dora],
 ]
-const LONGEST_PAUSE_MS = 60_000
+const MAX_PAUSE_MS = 60_000
 
 const main = document.getElementById('content')
 const fresh = document.getElementById('fresh')
@@ -28,9 +28,9 @@ let shown = null // what is on the page
 let seenAt = null // when the server last answered
 let failures = 0
 let timer = null
-let turn = 0 // answers of an earlier turn are no longer wanted
+let turn = 0 // responses to an earlier turn are dropped
 
-/** Asks, shows what is new, and comes back later. */
+/** Loads the data, shows it if it has changed, and schedules the next time. */
 async function refresh() {
   clearTimeout(timer)
   const mine = ++turn
@@ -38,47 +38,47 @@ async function refresh() {
     const data = await page.load(parts, get)
     if (mine !== turn) return
     seenAt = Date.now()
-    reached()
+    online()
     if (data !== shown && !(shown && JSON.stringify(data) === JSON.stringify(shown))) {
       document.title = `${page.title(data, parts)} · prop`
       page.show(main, data, parts, refresh)
-      main.removeAttribute('data-asks')
+      main.removeAttribute('data-paused')
       shown = data
     }
   } catch (error) {
     if (mine !== turn) return
-    if (error instanceof Away) lost()
+    if (error instanceof Unreachable) offline()
     else if (error instanceof Problem && (error.status === 401 || error.status === 403)) return signIn(error)
     else if (error instanceof Problem && error.status < 500) return explain(error)
     else {
-      lost()
+      offline()
       if (!(error instanceof Problem)) throw error
     }
   } finally {
-    if (mine === turn && !main.hasAttribute('data-asks') && !document.hidden) timer = setTimeout(refresh, pause())
+    if (mine === turn && !main.hasAttribute('data-paused') && !document.hidden) timer = setTimeout(refresh, pause())
   }
 }
 
-const pause = () => (failures ? Math.min(LONGEST_PAUSE_MS, 2_000 * 2 ** (failures - 1)) : page.EVERY_MS)
+const pause = () => (failures ? Math.min(MAX_PAUSE_MS, 2_000 * 2 ** (failures - 1)) : page.EVERY_MS)
 
-function reached() {
+function online() {
   if (failures) away.hidden = true
   failures = 0
   leave.hidden = !key.get()
-  tellAge()
+  showFreshness()
 }
 
-function lost() {
+function offline() {
   failures++
-  const then = seenAt ? `This is what was known at ${clockTime(seenAt)}.` : 'There is nothing to show yet.'
+  const then = seenAt ? `This is what was known at ${clockTime(seenAt)}.` : 'Nothing has been loaded yet.'
   const text = `The server can't be reached. ${then} Trying again.`
   if (away.textContent !== text) away.textContent = text
   away.hidden = false
-  tellAge()
+  showFreshness()
 }
 
-/** How old what is on the page is. */
-function tellAge() {
+/** Says in the header how old the data on the page is. */
+function showFreshness() {
   fresh.classList.toggle('late', failures > 0)
   if (!seenAt) return
   const seconds = Math.round((Date.now() - seenAt) / 1000)
@@ -86,27 +86,32 @@ function tellAge() {
   if (fresh.textContent !== text) fresh.textContent = text
 }
 
-/** No key, or one that may not read: nothing is shown until there is one. */
+const KEY_PROBLEMS = {
+  invalid_key: 'Unknown key. Check that you copied all of it.',
+  revoked_key: 'This key was revoked.',
+  missing_scope: 'This key does not have the read scope.',
+}
+
+/** Asks for a key. Nothing is shown without one that may read. */
 function signIn(problem) {
   const had = key.get()
   key.forget()
-  reached()
+  online()
   seenAt = shown = null
   fresh.textContent = ''
   document.title = 'Sign in · prop'
-  main.setAttribute('data-asks', '')
-  const why = had && h('p.wrong', { id: 'why', role: 'alert' },
-    problem.code === 'invalid_key' ? 'This key is not known. Was all of it pasted?' : problem.message)
+  main.setAttribute('data-paused', '')
+  const why = had && h('p.wrong', { id: 'why', role: 'alert' }, KEY_PROBLEMS[problem.code] ?? problem.message)
   const field = h('input', {
     id: 'key', type: 'password', autocomplete: 'off', spellcheck: 'false', required: true, placeholder: 'prop_…',
     'aria-describedby': had ? 'why kept' : 'kept', 'aria-invalid': had ? 'true' : null,
   })
   const form = h('form.sign-in', { submit: event => enter(event, field) },
     h('h1', {}, 'Sign in'),
-    h('label', { for: 'key' }, 'A key of prop, with the scope ', h('code', {}, 'read')),
+    h('label', { for: 'key' }, 'API key (needs the ', h('code', {}, 'read'), ' scope)'),
     why,
-    h('div.row', {}, field, h('button', { type: 'submit' }, 'Look')),
-    h('p.hint', { id: 'kept' }, 'It stays in this tab: it is forgotten when you close it.'))
+    h('div.row', {}, field, h('button', { type: 'submit' }, 'Sign in')),
+    h('p.hint', { id: 'kept' }, 'The key stays in this tab until you close it.'))
   put(main, form)
   field.focus()
 }
@@ -115,16 +120,17 @@ function enter(event, field) {
   event.preventDefault()
   key.set(field.value.trim())
   put(main, h('p.loading', {}, 'Loading…'))
-  main.removeAttribute('data-asks')
+  main.removeAttribute('data-paused')
   refresh()
 }
 
 function explain(problem) {
-  reached()
-  document.title = 'Not found · prop'
-  main.setAttribute('data-asks', '')
+  const heading = problem.status === 404 ? 'Not found' : 'This page can’t be shown'
+  online()
+  document.title = `${heading} · prop`
+  main.setAttribute('data-paused', '')
   put(main, h('section.panel.notice', {},
-    h('h1', {}, problem.status === 404 ? 'There is no such thing' : 'This can’t be shown'),
+    h('h1', {}, heading),
     h('p', {}, problem.message),
     h('p', {}, h('a', { href: '/' }, 'Back to the board'))))
 }
@@ -135,9 +141,9 @@ leave.addEventListener('click', () => {
 })
 document.addEventListener('visibilitychange', () => {
   if (document.hidden) clearTimeout(timer)
-  else if (!main.hasAttribute('data-asks')) refresh()
+  else if (!main.hasAttribute('data-paused')) refresh()
 })
-window.addEventListener('online', () => !main.hasAttribute('data-asks') && refresh())
+window.addEventListener('online', () => !main.hasAttribute('data-paused') && refresh())
 let drawing = null
 window.addEventListener('resize', () => {
   clearTimeout(drawing)
@@ -146,6 +152,6 @@ window.addEventListener('resize', () => {
 for (const link of document.querySelectorAll('nav a')) {
   if (link.getAttribute('href') === location.pathname) link.setAttribute('aria-current', 'page')
 }
-setInterval(tellAge, 1_000)
-setInterval(grow, 15_000)
+setInterval(showFreshness, 1_000)
+setInterval(updateAges, 15_000)
 refresh()

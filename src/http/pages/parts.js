@@ -1,4 +1,4 @@
-// What several pages are made of.
+// Parts that several pages use.
 
 import { chip, h, outside } from './dom.js'
 import { at, kindChip, lasting, short, since, stateChip, ungatedChip } from './words.js'
@@ -6,7 +6,7 @@ import { at, kindChip, lasting, short, since, stateChip, ungatedChip } from './w
 /** A part of a page, under a heading. */
 export const panel = (heading, ...children) => h('section.panel', {}, h('h2', {}, heading), ...children)
 
-/** Names with what they stand for; pairs without a value are left out. */
+/** A list of names and values. Pairs without a value are left out. */
 export const facts = pairs =>
   h('dl.facts', {}, pairs.filter(pair => pair && pair[1]).map(([name, ...value]) => h('div', {}, h('dt', {}, name), h('dd', {}, ...value))))
 
@@ -14,18 +14,18 @@ export const placePath = (service, environment) => `/services/${service}/environ
 
 export const deploymentLink = (deployment, words = deployment.version) => h('a', { href: `/deployments/${deployment.id}` }, words)
 
-/** Where this page is. */
+/** The path from the board to this page. */
 export const trail = (...steps) =>
-  h('nav.trail', { 'aria-label': 'Where this is' }, h('ol', {}, steps.map(step => h('li', {}, step))))
+  h('nav.trail', { 'aria-label': 'Breadcrumb' }, h('ol', {}, steps.map(step => h('li', {}, step))))
 
-/** A commit, with a link where its repository shows it. */
+/** A commit, with a link if its page is known. */
 export function commit(repository, sha) {
   const forge = forgeOf(repository)
   const code = h('code', { title: sha }, short(sha))
   return forge ? outside(forge.commit(sha), code) : code
 }
 
-/** How a forge names a commit and a range of them, by the address of a repository; null where that is not known. */
+/** The addresses of commits and ranges of commits on a forge; null if the forge is not known. */
 export function forgeOf(repository) {
   if (!/^https?:\/\//i.test(repository ?? '')) return null
   const base = repository.replace(/(\.git)?\/*$/, '')
@@ -39,19 +39,7 @@ export function forgeOf(repository) {
   return null
 }
 
-/** A command to copy. */
-export function command(text) {
-  const pre = h('pre', { tabindex: 0 }, text)
-  const button = h('button.quiet.copy', { type: 'button', click: copy }, 'Copy')
-  async function copy() {
-    getSelection().selectAllChildren(pre)
-    // Outside of https and localhost there is no clipboard: then it is selected, for the reader to copy.
-    await navigator.clipboard?.writeText(text).then(() => (button.textContent = 'Copied'), () => {})
-  }
-  return h('div.command', {}, pre, button)
-}
-
-/** How long a deployment took, or has taken. */
+/** How long a finished deployment took, in ms; null if it has not started or not finished. */
 export function duration({ started_at: from, finished_at: to }) {
   return from && to ? Date.parse(to) - Date.parse(from) : null
 }
@@ -67,7 +55,7 @@ export const deploymentTable = deployments =>
       h('td.number', {}, duration(deployment) === null ? '–' : lasting(duration(deployment))),
       h('td', {}, deployment.requested_by))))))
 
-/** What a scanner found. */
+/** The result of a scan. */
 export function scanParts(scan) {
   if (scan.status === 'missing') return [h('p', {}, chip('unscanned', 'not scanned'))]
   const counts = Object.entries(scan.summary ?? {})
@@ -75,6 +63,6 @@ export function scanParts(scan) {
     h('p', {}, scan.status === 'failed' ? chip('scan', 'scan failed') : chip('scanned', 'scan passed'), ' ',
       scan.tool, scan.at && [' · ', since(scan.at, true)], scan.report_url && [' · ', outside(scan.report_url, 'report')]),
     counts.length > 0 && h('ul.counts', {}, counts.map(([severity, n]) => h(`li.${n ? severity : 'none'}`, {}, h('b', {}, n), ` ${severity}`))),
-    scan.max_severity && h('p.hint', {}, `Passes up to ${scan.max_severity}.`),
+    scan.max_severity && h('p.hint', {}, ['Fails above ', h('em', {}, scan.max_severity), '.']),
   ]
 }

@@ -1,10 +1,10 @@
-// A place: one service in one environment, and how it went there.
+// A place (one service in one environment): what is live there, and its history.
 
 import { at as address } from './api.js'
 import { bars, chartWidth, days, dots, legend } from './charts.js'
 import { chip, h, put } from './dom.js'
 import { deploymentLink, deploymentTable, duration, panel, placePath, trail } from './parts.js'
-import { at, count, kindChip, lasting, since, state, ungatedChip } from './words.js'
+import { at, count, kindChip, lasting, lastingBetween, since, state, ungatedChip } from './words.js'
 
 export const EVERY_MS = 15_000
 export const DRAWS = true
@@ -29,29 +29,30 @@ export function show(main, { place, about, deployments, hasMore, incidents }, [s
     trail(h('a', { href: '/' }, 'Board'), h('a', { href: address('/dora', { service }) }, about.name), environment),
     h('div.headline', {}, h('h1', {}, about.name, ' ', h('span.to', {}, 'in '), environment)),
     h('div.cards', {},
-      card('Live', place.live, deployment => [' since ', since(deployment.finished_at ?? deployment.requested_at, true)]),
-      card('Rolling out', place.running, deployment => [' for ', since(deployment.started_at ?? deployment.requested_at)]),
-      card('To roll back to', place.previous, deployment => [' was live from ', at(deployment.finished_at ?? deployment.requested_at)])),
+      card('Live', place.live, deployment => ['went live ', since(deployment.finished_at ?? deployment.requested_at, true)]),
+      card('Rolling out', place.running, deployment => ['started ', since(deployment.started_at ?? deployment.requested_at, true)]),
+      card('Rollback target', place.previous, deployment => ['went live ', at(deployment.finished_at ?? deployment.requested_at)], false)),
     h('div.columns.even', {},
       panel('Cadence', cadence(deployments, width)),
       panel('Duration', durations(deployments, width))),
     incidents.length > 0 && panel('Incidents', h('ul.reasons', {}, incidents.map(incident => h('li', {},
       chip(incident.resolved_at ? 'past' : 'incident', incident.severity), h('span', {}, incident.title, ' ',
         h('span.meta', {}, since(incident.detected_at, true), incident.resolved_at
-          ? `, over after ${lasting(Date.parse(incident.resolved_at) - Date.parse(incident.detected_at))}` : ', goes on')))))),
+          ? `, resolved after ${lasting(Date.parse(incident.resolved_at) - Date.parse(incident.detected_at))}` : ', ongoing')))))),
     panel(hasMore ? 'The last 100 deployments' : count(deployments.length, 'deployment'), deploymentTable(deployments)))
 }
 
-function card(heading, deployment, when) {
-  if (!deployment) return h('section.card.none', {}, h('h2', {}, heading), h('p', {}, 'nothing'))
+/** A deployment of this place. `when` is a line about its time. */
+function card(heading, deployment, when, hasChips = true) {
+  if (!deployment) return h('section.card.none', {}, h('h2', {}, heading), h('p', {}, 'none'))
   return h('section.card', {}, h('h2', {}, heading), h('p.version', {}, deploymentLink(deployment)),
-    h('p.meta', {}, when(deployment), ` · ${deployment.requested_by}`), h('div.chips', {}, kindChip(deployment.kind), ungatedChip(deployment)))
+    h('p.meta', {}, when(deployment), ` · ${deployment.requested_by}`), hasChips && h('div.chips', {}, kindChip(deployment.kind), ungatedChip(deployment)))
 }
 
-/** How often: deployments by day, or by week when they go further back. */
+/** How often: deployments per day, or per week if they go further back. */
 function cadence(all, width) {
   const deployments = all.filter(deployment => deployment.started_at)
-  if (!deployments.length) return h('p', {}, 'Nothing was deployed here yet.')
+  if (!deployments.length) return h('p', {}, 'No deployments here yet.')
   const times = deployments.map(deployment => Date.parse(deployment.started_at))
   const [first, last] = [Math.min(...times), Date.now()]
   const step = last - first > 35 * DAY_MS ? 7 * DAY_MS : DAY_MS
@@ -68,11 +69,11 @@ function cadence(all, width) {
   const end = new Date(from + items.length * step - 1)
   return [
     bars({ width, items, ends: days(new Date(from), end), label: `Deployments per ${step === DAY_MS ? 'day' : 'week'}; ${deployments.length} in all` }),
-    legend([['live', 'went well'], ['rollback', 'rollback'], ['bad', 'failed, cancelled or rolled back']]),
+    legend([['live', 'succeeded'], ['rollback', 'rollback'], ['bad', 'failed, cancelled or rolled back']]),
   ]
 }
 
-/** How long: each deployment's, and the median. */
+/** How long: the duration of each deployment, and the median. */
 function durations(deployments, width) {
   const timed = deployments.filter(deployment => duration(deployment) !== null).toReversed()
   if (!timed.length) return h('p', {}, 'No deployment has finished here yet.')
@@ -88,7 +89,7 @@ function durations(deployments, width) {
   }))
   return [
     dots({ width, items, line: median / 60_000, ends: days(new Date(first), new Date(last)),
-      label: `How long ${count(timed.length, 'deployment')} took; half of them at most ${lasting(median)}` }),
-    h('p.meta', {}, `Half of them took at most ${lasting(median)}, the shortest ${lasting(sorted[0])}, the longest ${lasting(sorted.at(-1))}.`),
+      label: `Duration of ${count(timed.length, 'deployment')}, median ${lasting(median)}` }),
+    h('p.meta', {}, `Median ${lasting(median)} (${lastingBetween(sorted[0], sorted.at(-1))})`),
   ]
 }

@@ -1,4 +1,4 @@
-// How times and states are said.
+// Times, states and counts as the pages show them.
 
 import { now } from './api.js'
 import { chip, h } from './dom.js'
@@ -7,7 +7,7 @@ const MINUTE = 60_000
 const HOUR = 60 * MINUTE
 const DAY = 24 * HOUR
 
-/** A length of time, roughly: "45 s", "4 min", "3 h 20 min", "2 d". */
+/** A duration, rounded: "45 s", "4 min", "3 h 20 min", "2 d". */
 export function lasting(ms) {
   if (ms < MINUTE) return `${Math.max(0, Math.round(ms / 1000))} s`
   if (ms < HOUR) return `${Math.round(ms / MINUTE)} min`
@@ -19,9 +19,17 @@ export function lasting(ms) {
   return `${Math.round(ms / DAY)} d`
 }
 
-/** How long ago, in one unit: "now", "4 min", "3 h", "2 d". */
+/** The range between two durations: "4–6 min", "50 s – 2 min"; one duration if both read the same. */
+export function lastingBetween(least, most) {
+  const [from, to] = [lasting(least), lasting(most)]
+  if (from === to) return from
+  const [unit, otherUnit] = [from, to].map(text => /^\d+ (\D+)$/.exec(text)?.[1])
+  return unit && unit === otherUnit ? `${parseInt(from)}–${to}` : `${from} – ${to}`
+}
+
+/** An age in one unit: "just now", "4 min", "3 h", "2 d". */
 function age(ms) {
-  if (ms < MINUTE) return 'now'
+  if (ms < MINUTE) return 'just now'
   if (ms < HOUR) return `${Math.floor(ms / MINUTE)} min`
   if (ms < 2 * DAY) return `${Math.floor(ms / HOUR)} h`
   return `${Math.floor(ms / DAY)} d`
@@ -35,28 +43,28 @@ const day = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short',
 export const clockTime = ms => clock.format(ms)
 export const dayOf = iso => day.format(new Date(iso))
 
-/** A time as its age, which goes on; the exact time on hover. `ago` says "4 min ago" rather than "4 min". */
+/** The age of a time; it keeps growing, and the exact time is shown on hover. With `ago`: "4 min ago". */
 export function since(iso, ago = false) {
   const element = h('time.age', { datetime: iso, title: exact.format(new Date(iso)), 'data-ago': ago })
-  tell(element)
+  showAge(element)
   return element
 }
 
 /** A point in time, as a date. */
 export const at = iso => h('time', { datetime: iso, title: exact.format(new Date(iso)) }, brief.format(new Date(iso)))
 
-function tell(element) {
+function showAge(element) {
   const text = age(now() - Date.parse(element.dateTime))
-  const said = element.hasAttribute('data-ago') && text !== 'now' ? `${text} ago` : text
-  if (element.textContent !== said) element.textContent = said
+  const full = element.hasAttribute('data-ago') && text !== 'just now' ? `${text} ago` : text
+  if (element.textContent !== full) element.textContent = full
 }
 
-/** Lets every age on the page go on. */
-export const grow = () => document.querySelectorAll('time.age').forEach(tell)
+/** Brings every age on the page up to date. */
+export const updateAges = () => document.querySelectorAll('time.age').forEach(showAge)
 
 const STATES = {
-  awaiting_approval: ['waiting', 'awaits approval'],
-  approved: ['approved', 'may start'],
+  awaiting_approval: ['waiting', 'waiting for approval'],
+  approved: ['approved', 'approved'],
   running: ['running', 'rolling out'],
   succeeded: ['live', 'live'],
   failed: ['bad', 'failed'],
@@ -67,7 +75,7 @@ const STATES = {
   rolled_back: ['rollback', 'rolled back'],
 }
 
-/** Words of the API that these pages do not know yet are shown as they are. */
+/** A word of the API for people. It works for words that these pages do not know yet. */
 export const plain = word => word.replaceAll('_', ' ')
 
 /** [the kind of chip, the words] of a state. */
@@ -78,10 +86,12 @@ export function stateChip(word) {
   return chip(kind, words)
 }
 
-/** What a deployment is besides normal. */
+/** The kind of a deployment, unless it is normal. */
 export const kindChip = kind => (kind === 'normal' ? null : chip(kind, plain(kind)))
 
-export const ungatedChip = deployment => (deployment.ungated ? chip('ungated', 'past the gate') : null)
+export const BYPASSED = 'bypassed the gate'
+
+export const ungatedChip = deployment => (deployment.ungated ? chip('ungated', BYPASSED) : null)
 
 export const short = sha => sha.slice(0, 7)
 
