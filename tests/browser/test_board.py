@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 from playwright.sync_api import Page, expect
 
-from chromium import NARROW, overflow
+from chromium import CLIPBOARD, NARROW, clipboard, in_a_shell, overflow
 from ledgers import digest
 from prop import generate_key, running_prop
 
@@ -137,13 +137,23 @@ def test_a_deployment_appears_by_itself_and_nothing_else_moves(prop, reader):
     expect(cell(page, "accounts", "production")).to_contain_text("1.0.0")
 
 
-def test_an_empty_ledger_says_what_to_do(prop, reader):
-    page = reader(prop)
+def test_the_two_steps_of_an_empty_board_end_with_a_live_deployment(prop, reader):
+    page = reader(prop, permissions=CLIPBOARD)
     page.goto("/")
     expect(page.get_by_role("heading", level=1)).to_have_text("No deployments yet")
-    expect(page.locator("pre")).to_contain_text(f"curl -sS {prop.url}/v1/deployments")
-    go_live(prop, "checkout", "staging", "1.0.0")
-    expect(cell(page, "checkout", "staging")).to_contain_text("1.0.0", timeout=SOON_MS)
+    expect(page.get_by_role("main")).to_contain_text(f"./scripts/demo.sh {prop.url}")
+    steps = page.get_by_role("listitem")
+    expect(steps).to_have_count(2)
+    expect(steps.last).to_have_text("This page shows it within five seconds.")
+    page.evaluate("window.isKept = true")
+    steps.first.get_by_role("button", name="Copy command").click()
+    expect(steps.first.get_by_role("button")).to_contain_text("Copied")
+    in_a_shell(prop, clipboard(page))
+    hello = cell(page, "hello", "development")
+    expect(hello.get_by_role("link", name="1.0.0")).to_be_visible()
+    expect(hello).not_to_contain_text("rolling out")
+    assert page.evaluate("window.isKept"), "the page was not reloaded"
+    assert prop.get("/v1/services/hello/environments/development")["live"]["version"] == "1.0.0"
 
 
 def test_it_says_when_the_server_is_unreachable_and_recovers(tmp_path, reader):

@@ -198,13 +198,19 @@ function sift() {
   if (here !== location.pathname + location.search) history.replaceState(null, '', here)
 }
 
-/** What an empty ledger shows. */
+/** What an empty ledger shows: two steps to a first live deployment. */
 function firstSteps() {
-  const deployment = { service: 'checkout', environment: 'staging', version: '1.4.2', start: true, create_missing: true }
+  const deployment = { service: 'hello', environment: 'development', version: '1.0.0', state: 'succeeded', create_missing: true }
   return h('section.panel.notice', {}, h('h1', {}, 'No deployments yet'),
-    h('p', {}, 'Record one. This also creates its service and environment:'),
-    postCommand('/v1/deployments', deployment),
-    h('p', {}, 'It appears here by itself. ', h('a', { href: '/docs/' }, 'Browse the API')))
+    h('p', {}, 'Two steps to your first one:'),
+    h('ol.steps', {},
+      h('li', {}, h('p', {}, 'Run this command in a shell where ', h('code', {}, 'PROP_KEY'), ' is an API key with the ', h('code', {}, 'deploy'),
+        ' scope. It records a deployment that has already succeeded, and creates its service and environment.'),
+      postCommand('/v1/deployments', deployment)),
+      h('li', {}, h('p', {}, 'This page shows it within five seconds.'))),
+    h('p.hint', {}, 'For a ledger with a week of history, run ', h('code', {}, `./scripts/demo.sh ${location.origin}`),
+      ' in a clone of the repository. It needs a key with the ', h('code', {}, 'admin'), ' scope. ',
+      h('a', { href: '/docs/' }, 'Browse the API')))
 }
 
 document.addEventListener('keydown', event => {
