@@ -65,6 +65,33 @@ def test_the_shown_command_rolls_back(prop, reader):
     expect(page.get_by_role("main")).to_contain_text("rolled back", timeout=SOON_MS)
 
 
+def test_a_running_deployment_shows_how_to_report_each_result(prop, reader):
+    page = reader(prop, permissions=CLIPBOARD)
+    purposes = {"succeeded": "It succeeded: {} is live", "failed": "It failed", "cancelled": "To cancel it"}
+    for version, (state, purpose) in enumerate(purposes.items(), 1):
+        deployment = prop.post("/v1/deployments", {
+            "service": "checkout", "environment": "staging", "version": str(version), "start": True, "create_missing": True})
+        page.goto(f"/deployments/{deployment['id']}")
+        result = panel(page, "Report the result")
+        expect(result).to_contain_text("prop does not watch the rollout.")
+        expect(result.locator(".command")).to_have_count(3)
+        result.locator(".command").filter(has_text=purpose.format(version)).get_by_role("button", name="Copy command").click()
+        expect(result.get_by_role("button", name="Copied command")).to_be_visible()
+        in_a_shell(prop, clipboard(page))
+        assert prop.get(f"/v1/deployments/{deployment['id']}")["state"] == state
+    # The commands go away by themselves with the last result.
+    expect(result).to_have_count(0, timeout=SOON_MS)
+    expect(page.locator(".headline")).to_contain_text("cancelled")
+
+
+def test_a_deployment_of_the_script_says_who_reports_its_result(prop, reader):
+    deployment = prop.post("/v1/deployments", {
+        "service": "checkout", "environment": "staging", "version": "1", "start": True, "create_missing": True, "source": "script"})
+    page = reader(prop)
+    page.goto(f"/deployments/{deployment['id']}")
+    expect(panel(page, "Report the result")).to_contain_text("deploy.sh reports the result when it ends. If it was interrupted,")
+
+
 @pytest.mark.parametrize("is_secure", [True, False], ids=["https", "http"])
 def test_copy_buttons_copy_all_of_a_value(shop, reader, is_secure):
     """Browsers offer `navigator.clipboard` on https and localhost only; without it, the copy works too."""
@@ -105,6 +132,7 @@ def test_a_waiting_deployment_shows_what_blocks_it(shop, reader):
     for reason in reasons:
         expect(gate).to_contain_text(reason["detail"])
     expect(panel(page, "Approvals")).to_contain_text("No approvals.")
+    expect(panel(page, "Report the result")).to_have_count(0)
 
 
 def test_a_deployment_that_bypassed_the_gate_shows_what_blocked_it(shop, reader):

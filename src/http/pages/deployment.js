@@ -39,9 +39,10 @@ export function show(main, data) {
       h('div.chips', {}, stateChip(deployment.state), kindChip(deployment.kind), ungatedChip(deployment))),
     deployment.reason && h('p.reason', {}, deployment.reason),
     h('div.columns', {},
-      h('div', {}, panel('Timeline', timeline(data)), panel('Gate', gate(data)), panel('Approvals', approvals(data))),
+      h('div', {}, panel('Timeline', timeline(data)), deployment.state === 'running' && panel('Report the result', result(data)),
+        panel('Gate', gate(data)), panel('Approvals', approvals(data))),
       h('div', {}, panel('Release', releaseFacts(data)), panel('Scan', scanParts(data.release.scan)), panel('Commits', commits(data)),
-        panel('Roll back', rollback(data)))),
+        deployment.state !== 'running' && panel('Roll back', rollback(data)))),
     panel('History', history(data.events)))
 }
 
@@ -161,6 +162,22 @@ function commits({ release, about, deployment, previous }) {
   reported.length > 20 && h('p.hint', {}, `and ${reported.length - 20} more`)]
 }
 
+/** The commands that end a running deployment. */
+function result({ deployment, place }) {
+  const { id, version, environment, source } = deployment
+  const report = (to, purpose) => postCommand(`/v1/deployments/${id}/transitions`, { to }, purpose)
+  return [
+    h('p', {}, OF_SCRIPTS.includes(source)
+      ? 'deploy.sh reports the result when it ends. If it was interrupted, run one of these commands.'
+      : 'prop does not watch the rollout. When it ends, run one of these commands.',
+    place.live && [' Until then, ', deploymentLink(place.live), ` stays live in ${environment}.`]),
+    report('succeeded', `It succeeded: ${version} is live`),
+    report('failed', 'It failed'),
+    report('cancelled', 'To cancel it'),
+    h('p.hint', {}, 'To explain the result, add ', h('code', {}, '"reason": "..."'), ' to the body. This page shows it.'),
+  ]
+}
+
 function rollback({ deployment, place }) {
   const { service, environment, version, source } = deployment
   const commands = (body, ...more) => [
@@ -178,10 +195,6 @@ function rollback({ deployment, place }) {
   }
   if (deployment.state === 'superseded' && place.live?.release_id !== deployment.release_id) {
     return [h('p', {}, 'Back to this release', place.live && [' from ', deploymentLink(place.live), ', which is live now'], ':'), commands({ version }, version)]
-  }
-  if (deployment.state === 'running') {
-    return [h('p', {}, 'This deployment is not live yet.', place.live && [' ', deploymentLink(place.live), ' is live.']),
-      postCommand(`/v1/deployments/${deployment.id}/transitions`, { to: 'cancelled' }, 'To cancel it')]
   }
   return h('p', {}, 'This deployment is not live, so there is nothing to roll back.', place.live && [' ', deploymentLink(place.live), ' is live.'])
 }
