@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 crate::on_both_databases! {
     every_page_is_served_without_a_key
+    a_page_describes_itself_to_browsers_and_link_previews
     a_page_may_do_nothing_but_run_its_own_scripts
     assets_are_kept_for_good_and_pages_are_not
     only_what_is_linked_is_served_and_all_of_it
@@ -58,6 +59,25 @@ fn every_page_is_served_without_a_key(app: &TestApp) {
         "/index.html",
     ] {
         open(app, path, &[]).expect_problem(404, "not_found");
+    }
+}
+
+fn a_page_describes_itself_to_browsers_and_link_previews(app: &TestApp) {
+    let page = open(app, "/", &[]).text;
+    assert!(page.contains(r#"<meta name="description" content="Which version "#), "{page}");
+    let style_path = assets(&page).into_iter().find(|path| path.ends_with("style.css")).unwrap();
+    let style = open(app, &style_path, &[]).text;
+    let colors: Vec<_> = page
+        .split(r#"<meta name="theme-color" content=""#)
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap())
+        .collect();
+    assert_eq!(colors.len(), 2, "light and dark");
+    for color in colors {
+        assert!(
+            style.contains(&format!("--sheet: {color};")),
+            "the header has this color: {color}"
+        );
     }
 }
 

@@ -154,6 +154,16 @@ def test_an_unknown_deployment_is_not_found(shop, reader):
     expect(page.get_by_role("rowheader")).to_have_count(3)
 
 
+def test_an_unknown_address_is_a_page(shop, reader):
+    for viewport, dark in [(WIDE, False), (NARROW, True)]:
+        page = reader(shop, viewport=viewport, dark=dark, expected="404")
+        assert page.goto("/no/such/page").status == 404
+        expect(page.get_by_role("heading", level=1)).to_have_text("Not found")
+        assert_accessible(page, "unknown address", dark)
+    page.get_by_role("link", name="Go to the board").click()
+    expect(page.get_by_role("rowheader")).to_have_count(3)
+
+
 def test_a_place_shows_its_history_in_charts_and_words(shop, reader):
     page = reader(shop)
     page.goto("/")
