@@ -137,6 +137,22 @@ def test_a_deployment_appears_by_itself_and_nothing_else_moves(prop, reader):
     expect(cell(page, "accounts", "production")).to_contain_text("1.0.0")
 
 
+def test_a_filter_without_a_match_says_so_and_can_be_cleared(shop, reader):
+    page = reader(shop)
+    page.goto("/")
+    expect(page.get_by_role("rowheader")).to_have_count(3)
+    sentence, button = page.get_by_text("No service matches this filter."), page.get_by_role("button", name="Clear filter")
+    expect(sentence).to_be_hidden()
+    page.get_by_role("searchbox").fill("no-such-service")
+    expect(sentence).to_be_visible()
+    expect(page.get_by_role("status")).to_have_text("0 of 3 services")
+    button.click()
+    expect(page.get_by_role("rowheader")).to_have_count(3)
+    expect(sentence).to_be_hidden()
+    expect(page.get_by_role("searchbox")).to_be_focused()
+    expect(page).to_have_url(f"{shop.url}/")
+
+
 def test_the_two_steps_of_an_empty_board_end_with_a_live_deployment(prop, reader):
     page = reader(prop, permissions=CLIPBOARD)
     page.goto("/")

@@ -219,6 +219,7 @@ PAGES = {
     "ungated": lambda prop: path_of(prop, "succeeded", "accounts"),
     "place": lambda prop: "/services/checkout/environments/production",
     "dora": lambda prop: "/dora",
+    "no match": lambda prop: "/?q=no-such-service",
     "sign-in": None,
 }
 

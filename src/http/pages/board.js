@@ -20,7 +20,7 @@ const MARKS = [
 
 const rows = new Map() // service -> {element, text, words, places}
 let columns = null // the environments of the table, as JSON
-let view = null // {filter, marks, found, body}
+let view = null // {filter, marks, found, body, noMatch}
 
 export function show(main, grid) {
   if (!grid.services.length) {
@@ -46,6 +46,8 @@ function frame(main, environments, filter) {
     marks: h('div.marks', { role: 'group', 'aria-label': 'Show only' }),
     found: h('p.found', { role: 'status' }),
     body: h('tbody', { role: 'rowgroup' }),
+    noMatch: h('p.no-match', { hidden: true }, 'No service matches this filter. ',
+      h('button', { type: 'button', click: clear }, 'Clear filter')),
   }
   const head = environments.map(({ slug, name, tier }) =>
     h('th', { scope: 'col', role: 'columnheader', class: tier }, h('span.name', {}, name), slugOf(name, slug)))
@@ -55,7 +57,8 @@ function frame(main, environments, filter) {
     h('div', { class: environments.length > 5 ? 'board many' : 'board', tabindex: environments.length > 5 ? 0 : null },
       h('table', { role: 'table', 'aria-label': 'Services by environments' },
         h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, h('th', { scope: 'col', role: 'columnheader' }, 'Service'), head)),
-        made.body)))
+        made.body)),
+    made.noMatch)
   return made
 }
 
@@ -181,6 +184,12 @@ function toggle(term) {
   sift()
 }
 
+function clear() {
+  view.filter.value = ''
+  sift()
+  view.filter.focus()
+}
+
 /** Shows the rows that contain every word of the filter. */
 function sift() {
   const wanted = view.filter.value.trim()
@@ -193,6 +202,7 @@ function sift() {
   }
   const text = terms.length ? `${n} of ${count(rows.size, 'service')}` : count(rows.size, 'service')
   if (view.found.textContent !== text) view.found.textContent = text
+  view.noMatch.hidden = n > 0
   for (const mark of view.marks.children) mark.setAttribute('aria-pressed', terms.includes(`is:${mark.dataset.mark}`))
   const here = address('/', { q: wanted })
   if (here !== location.pathname + location.search) history.replaceState(null, '', here)
@@ -218,10 +228,7 @@ document.addEventListener('keydown', event => {
     event.preventDefault()
     view.filter.focus()
   }
-  if (event.key === 'Escape' && event.target === view?.filter) {
-    view.filter.value = ''
-    sift()
-  }
+  if (event.key === 'Escape' && event.target === view?.filter) clear()
   // Escape hides a tooltip until the focus comes back.
   if (event.key === 'Escape') document.activeElement?.closest?.('.version')?.classList.add('tipless')
 })
