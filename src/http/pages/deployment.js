@@ -100,7 +100,7 @@ function gate({ deployment: { decision, ungated, environment }, reasons: now }) 
 }
 
 const reasonList = reasons => reasons.length > 0 && h('ul.reasons', {}, reasons.map(reason =>
-  h('li', {}, icon('bad'), h('span', {}, reason.detail, reason.until && [' Blocked until ', at(reason.until), '.']))))
+  h('li', {}, icon('bad'), h('span', {}, reason.detail, reason.until && h('span.meta', {}, ' Until ', at(reason.until), ' local time.')))))
 
 /** The checks that passed, and what was bypassed. */
 function sentences({ policy, release, freezes = [], incidents = [], opinions = [], is_rollback: isRollback }, environment, codes) {
