@@ -92,6 +92,18 @@ def test_a_deployment_of_the_script_says_who_reports_its_result(prop, reader):
     expect(panel(page, "Report the result")).to_contain_text("deploy.sh reports the result when it ends. If it was interrupted,")
 
 
+def test_the_gate_says_when_there_was_nothing_to_check(prop, reader):
+    page = reader(prop)
+    prop.post("/v1/environments", {"slug": "careful", "name": "Careful", "tier": "staging", "required_approvals": 1})
+    for environment, sentence, approvals in [("staging", "staging has no checks.", "staging needs no approval."),
+                                             ("careful", "No check applied at this step.", "No approvals.")]:
+        deployment = prop.post("/v1/deployments", {
+            "service": "checkout", "environment": environment, "version": "1", "create_missing": True})
+        page.goto(f"/deployments/{deployment['id']}")
+        expect(panel(page, "Gate")).to_contain_text(sentence)
+        expect(panel(page, "Approvals")).to_contain_text(approvals)
+
+
 @pytest.mark.parametrize("is_secure", [True, False], ids=["https", "http"])
 def test_copy_buttons_copy_all_of_a_value(shop, reader, is_secure):
     """Browsers offer `navigator.clipboard` on https and localhost only; without it, the copy works too."""

@@ -121,7 +121,10 @@ function sentences({ policy, release, freezes = [], incidents = [], opinions = [
   for (const incident of incidents) {
     if (incident.is_fixed_by_this) all.push(['hotfix', `Fixes an incident: ${incident.title}.`])
   }
-  if (!all.length && !codes.size) all.push(['past', `${environment} has no checks.`])
+  if (!all.length && !codes.size) {
+    const hasChecks = policy.is_production || policy.require_scan || policy.predecessor || policy.required_approvals > 0
+    all.push(['past', hasChecks ? 'No check applied at this step.' : `${environment} has no checks.`])
+  }
   return all
 }
 
