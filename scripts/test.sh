@@ -13,7 +13,8 @@ Runs the tests of the given parts; of every part when none is given.
 
   lint     formatting and lints: cargo fmt, clippy, cargo doc; the Rust version and the dependencies; typos; shellcheck,
            shfmt; hadolint; actionlint and zizmor for the workflows
-  app      cargo test; the API suite once more through PgBouncer; the API against its document; docs/examples
+  app      cargo test; the API suite once more through PgBouncer; the API against its document; docs/examples;
+           the README's commands in a clean clone; links
   infra    Terraform and the scripts, against a stand-in for AWS
   browser  the pages, in Chromium
 
@@ -152,6 +153,7 @@ app() {
     fi
     contract
     examples
+    newcomer
 }
 
 # The API against its document. The binary is the one that `cargo test` has built.
@@ -173,6 +175,21 @@ examples() {
         return
     fi
     step 'docs/examples' .venv/examples/bin/pytest tests/examples
+}
+
+# The README's commands in a clean clone, with the dependencies that `cargo test` has built; and the links of the documents.
+newcomer() {
+    python_suite newcomer "the README's commands and the links of the documents" || return
+    if ! need git git; then
+        lacking git "the README's commands and the links of the documents"
+        return
+    fi
+    local selection=()
+    if ! has_initdb && ! packages postgresql; then
+        selection=(-k 'not postgresql and not settings')
+        lacking postgresql "the README's commands on PostgreSQL, and the settings of docker/compose.yaml"
+    fi
+    step "the README's commands and the links" .venv/newcomer/bin/pytest tests/newcomer "${selection[@]}"
 }
 
 infra() {

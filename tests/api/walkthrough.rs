@@ -1,11 +1,10 @@
-//! What people are told to type: the README's commands, and the demo that it names.
+//! The demo that the README names, run as a person would. tests/newcomer runs the README's own commands.
 
 use crate::harness::{ADMIN, TestApp};
 use serde_json::Value;
 use std::process::Command;
 
 crate::on_both_databases! {
-    the_readmes_commands_work_word_by_word
     the_demo_fills_a_ledger_with_a_week_of_history
 }
 
@@ -26,25 +25,6 @@ fn bash(arguments: &[&str], app: &TestApp) -> String {
 fn live(app: &TestApp, service: &str, environment: &str) -> Value {
     app.get(&format!("/v1/services/{service}/environments/{environment}")).expect(200)["live"]
         .take()
-}
-
-fn the_readmes_commands_work_word_by_word(app: &TestApp) {
-    let readme = include_str!("../../README.md");
-    let blocks = readme.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    // The first block starts prop itself, and runs these tests.
-    let script: String = blocks.skip(1).collect();
-    assert!(
-        script.contains("export PROP_URL=http://127.0.0.1:8080 PROP_KEY=prop_...\n"),
-        "{script}"
-    );
-    let script = script.replace("http://127.0.0.1:8080", &app.url).replace("prop_...", ADMIN);
-    let printed = bash(&["-euo", "pipefail", "-c", &script], app);
-    assert!(!printed.contains("\"request_id\""), "a problem: {printed}");
-    assert_eq!(live(app, "checkout", "staging")["version"], "1.4.2");
-    // The gate's answer in the README is the one that its commands get.
-    let sentence = "Needs 1 approval (0 of 1).";
-    assert!(readme.contains(sentence) && printed.contains(sentence), "{printed}");
-    assert!(printed.contains("\"status\":\"passed\""), "{printed}");
 }
 
 fn the_demo_fills_a_ledger_with_a_week_of_history(app: &TestApp) {

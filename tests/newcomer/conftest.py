@@ -1,0 +1,13 @@
+"""One clone for the session, since the first `cargo run` in it compiles prop."""
+
+from pathlib import Path
+
+import pytest
+
+from newcomer import Terminal, clone, environment
+
+
+@pytest.fixture(scope="session")
+def terminal(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
+    """In a new clone, with an empty home."""
+    return Terminal(clone(), environment(tmp_path_factory.mktemp("home")))
