@@ -194,10 +194,10 @@ def type_blocks(terminal: Terminal, greeting: Greeting, file: str) -> None:
     address, key = "http://127.0.0.1:8080", "PROP_KEY=prop_..."
     assert address in script and key in script
     done = terminal.type(script.replace(address, greeting.url).replace(key, f"PROP_KEY={greeting.key}"))
-    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     printed = [answers(part) for part in done.stdout.split(marker)]
     got = [problem for part in printed for problem in problems(part)]
-    assert [problem["code"] for problem in got] == TYPED[file], got
+    assert [problem["code"] for problem in got] == TYPED[file], json.dumps(got, indent=1)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     for before, block in expected_answers(found):
         last = printed[typed.index(before)][-1]
         assert shows(json.loads(block.text), last), f"{block}\nprop answers: {json.dumps(last)}"
@@ -206,7 +206,7 @@ def type_blocks(terminal: Terminal, greeting: Greeting, file: str) -> None:
 def places(greeting: Greeting) -> list[dict]:
     """Every place in which something was deployed, with its service."""
     services = ledger_of(greeting).get("/v1/status")["services"]
-    return [place | {"service": service["service"]} for service in services for place in service["places"]]
+    return [place | {"service": service["slug"]} for service in services for place in service["places"]]
 
 
 def answers(text: str) -> list[Any]:
