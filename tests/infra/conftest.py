@@ -8,7 +8,7 @@ import pytest
 
 from prop import Prop, running_prop
 from stack import Stack, stand_in
-from stub_aws import OLD, OLD_SHA, Scenario, outside
+from stub_aws import Scenario, outside, record_old_release
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -95,7 +95,5 @@ def ledger(tmp_path: Path) -> Iterator[Prop]:
     directory = tmp_path / "ledger"
     directory.mkdir()
     with running_prop(directory, PROP_GITHUB__WEBHOOK_SECRET=WEBHOOK_SECRET) as prop:
-        release = {"service": "prop", "environment": "staging", "version": "1.4.1", "image_digest": OLD, "git_sha": OLD_SHA, "create_missing": True}
-        old = prop.post("/v1/deployments", release | {"start": True})
-        prop.post(f"/v1/deployments/{old['id']}/transitions", {"to": "succeeded"})
+        record_old_release(prop)
         yield prop

@@ -1,6 +1,7 @@
 """A scenario for the stub `aws` (stub/aws), the scripts run in it, and the service as it is seen from outside."""
 
 import fcntl
+import hashlib
 import json
 import os
 import signal
@@ -20,8 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).parent / "stub"
 READING = ("describe", "list", "get", "batch-get", "filter")
 
-OLD, NEW, OTHER = (f"sha256:{digit * 64}" for digit in "abc")
-OLD_SHA, NEW_SHA = "1" * 40, "2" * 40
+VERSIONS = ["1.4.1", "1.4.2", "1.4.3"]
+OLD, NEW, OTHER = DIGESTS = [f"sha256:{hashlib.sha256(version.encode()).hexdigest()}" for version in VERSIONS]
+OLD_SHA, NEW_SHA, OTHER_SHA = COMMITS = [hashlib.sha1(version.encode()).hexdigest() for version in VERSIONS]
+# Version and commit of each image.
+IMAGES = dict(zip(DIGESTS, zip(VERSIONS, COMMITS, strict=True), strict=True))
 
 INSTANCE = {
     "DBInstanceIdentifier": "prop-db-staging", "DBInstanceClass": "db.t4g.micro", "EngineVersion": "17.4", "BackupRetentionPeriod": 7,
@@ -43,6 +47,12 @@ def definition(revision: int, digest: str | None, family: str) -> dict:
     }  # fmt: skip
 
 
+def image(digest: str) -> dict:
+    """An image as ECR has it."""
+    version, sha = IMAGES[digest]
+    return {"digest": digest, "tags": [f"0.1.0-{sha[:12]}", version]}
+
+
 class Scenario:
     """An account in which 1.4.1 runs in staging, as revision 2, and 1.4.2 is in ECR."""
 
@@ -59,10 +69,7 @@ class Scenario:
             "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-1"], "securityGroups": ["sg-1"]}},
             "deploymentConfiguration": {"deploymentCircuitBreaker": {"enable": True, "rollback": True}},
         }  # fmt: skip
-        images = [
-            {"digest": OLD, "tags": [f"0.1.0-{OLD_SHA[:12]}", "1.4.1"]},
-            {"digest": NEW, "tags": [f"0.1.0-{NEW_SHA[:12]}", "1.4.2"]},
-        ]
+        images = [image(OLD), image(NEW)]
         self.write({
             "calls": [], "family": family, "definitions": definitions, "service": service, "images": images, "fates": [], "serial": 1,
             "deny": [], "slow": {}, "stopped_tasks": [], "stopped_by": "", "one_off": None, "task_exit": 0, "log": [], "targets": ["healthy"],
@@ -116,10 +123,10 @@ def outside(scenario: Scenario) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path.endswith("-config"):
-                sha = {OLD: OLD_SHA, NEW: NEW_SHA}[self.path[1:].removesuffix("-config")]
+                _, sha = IMAGES[self.path[1:].removesuffix("-config")]
                 return self.answer(200, {"config": {"Labels": {"org.opencontainers.image.revision": sha}}})
             digest = scenario.read()["lie"] or scenario.live_digest()
-            version, sha = {OLD: ("1.4.1", OLD_SHA), NEW: ("1.4.2", NEW_SHA)}.get(digest or "", ("0", "0" * 40))
+            version, sha = IMAGES.get(digest or "", ("0", "0" * 40))
             body = {"/health": {"status": "ok"}, "/version": {"version": version, "git_sha": sha, "image_digest": digest}}[self.path]
             return self.answer(200 if digest != "down" else 503, body)
 
@@ -177,6 +184,13 @@ def run(scenario: Scenario, script: str, *arguments: str, **variables: str) -> R
 
 def settings(app: str, ledger: Prop | None) -> dict[str, str]:
     return {"APP_URL": app} | ({"PROP_URL": ledger.url, "PROP_KEY": ledger.key} if ledger else {})
+
+
+def record_old_release(ledger: Prop) -> None:
+    """Makes 1.4.1 live in staging."""
+    release = {"service": "prop", "environment": "staging", "version": "1.4.1", "image_digest": OLD, "git_sha": OLD_SHA, "create_missing": True}
+    old = ledger.post("/v1/deployments", release | {"start": True})
+    ledger.post(f"/v1/deployments/{old['id']}/transitions", {"to": "succeeded"})
 
 
 def place(ledger: Prop, environment: str = "staging") -> dict:
