@@ -59,6 +59,8 @@ NOT_RUN = [
     NotRun("docs/deploying.md", "./scripts/rollback.sh staging", NEEDS_AWS),
     NotRun("docs/deploying.md", "./scripts/status.sh staging", NEEDS_AWS),
     NotRun("docs/guides.md", "sqlite3 prop.db", "needs the command-line tools of both databases"),
+    NotRun("docs/recordings/README.md", "asciinema play", "needs asciinema; tests/infra/test_recording.py replays without it"),
+    NotRun("docs/recordings/README.md", "cargo build", "rewrites the recording; tests/infra/test_recording.py runs the same session"),
     NotRun("docs/pipeline.md", "export PROP_URL=https://prop.example.org", NEEDS_GITHUB),
     NotRun("docs/pipeline.md", "export STAGING_ROLE_ARN", NEEDS_GITHUB),
 ]
