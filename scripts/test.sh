@@ -177,7 +177,7 @@ examples() {
     step 'docs/examples' .venv/examples/bin/pytest tests/examples
 }
 
-# The README's commands in a clean clone, with the dependencies that `cargo test` has built; and the links of the documents.
+# The README's commands in a clean clone, and the links of the documents. The clone takes over the dependencies of this build.
 newcomer() {
     python_suite newcomer "the README's commands and the links of the documents" || return
     if ! need git git; then
@@ -189,6 +189,7 @@ newcomer() {
         selection=(-k 'not postgresql and not settings')
         lacking postgresql "the README's commands on PostgreSQL, and the settings of docker/compose.yaml"
     fi
+    step 'prop, as cargo run builds it' cargo build --locked --quiet
     step "the README's commands and the links" .venv/newcomer/bin/pytest tests/newcomer "${selection[@]}"
 }
 
