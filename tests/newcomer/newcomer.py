@@ -63,7 +63,7 @@ class Greeting:
 
     @property
     def ready(self) -> bool:
-        """The greeting ends with the address of the board or of the API, after its commands."""
+        """Whether its commands have been printed."""
         return bool(self.commands) and self.text.endswith("\n")
 
     @property
@@ -121,9 +121,9 @@ class Terminal:
 def wait_for_greeting(process: subprocess.Popen, output: Path, errors: Path) -> Greeting:
     deadline = time.monotonic() + BUILD_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        greeting = Greeting(output.read_text())
-        if greeting.ready:
-            return greeting
+        if Greeting(output.read_text()).ready:
+            time.sleep(0.5)  # lines may be written one by one
+            return Greeting(output.read_text())
         time.sleep(0.1)
     raise AssertionError(f"prop did not greet:\n{output.read_text()[-4000:]}{errors.read_text()[-4000:]}")
 
