@@ -41,7 +41,7 @@ def clone() -> Path:
 
 
 def copy_dependencies(built: Path, to: Path) -> None:
-    """Copies the compiled dependencies that are not there yet. prop's own files stay away: cargo would take their names,
+    """Copies or links the compiled dependencies that are not there yet. prop's own files stay away: cargo would take their names,
     which do not depend on the path of the checkout, for builds of the clone."""
     for kind in (".fingerprint", "build", "deps"):
         for source in (built / kind).glob("*"):
@@ -51,6 +51,8 @@ def copy_dependencies(built: Path, to: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
                 shutil.copytree(source, target, symlinks=True)
+            elif source.suffix in (".rlib", ".rmeta", ".so"):
+                os.link(source, target)  # compilers write a new file and rename it: the checkout keeps its own
             else:
                 shutil.copy2(source, target)
 
