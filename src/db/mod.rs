@@ -1,7 +1,7 @@
 //! PostgreSQL and SQLite behind one connection type. This module does not depend on HTTP.
 //!
 //! Nearly every query is written once, for [`Db`]. A query that needs more than the common subset
-//! uses [`each_backend!`](crate::each_backend), which compiles the same source for each backend.
+//! uses `each_backend!`, which compiles the same source for each backend.
 
 #![allow(missing_docs, reason = "diesel generates public items from `Db` and from the schema")]
 
