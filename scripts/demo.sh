@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Fills a ledger with three services and a week of their history, and says what it does.
+# Fills a ledger with three services and a week of history, and prints each step.
 set -euo pipefail
 
 usage() {
     cat <<'END'
 Usage: PROP_KEY=prop_... scripts/demo.sh [URL]
 
-Fills the ledger at URL (PROP_URL, else http://127.0.0.1:8080) with three services and a week of believable history:
-releases, scans, approvals, a freeze and its override, incidents, a rollback. Needs a key with the scope admin, as a
-new ledger prints it; and curl. Meant for a ledger to look around in: what it writes stays.
+Fills the ledger at URL (PROP_URL, else http://127.0.0.1:8080) with three services and a week of sample history:
+releases, scans, approvals, a freeze with an override, incidents, a rollback. Requires curl and a key with the scope
+admin, such as the one a new ledger prints. Use a ledger for testing: the records can't be removed.
 
-Exit codes: 0 done, 1 the ledger refused something, 2 no key was given.
+Exit codes: 0 done, 1 a request failed, 2 PROP_KEY is not set.
 END
 }
 
@@ -22,20 +22,21 @@ case ${1:-} in
 esac
 url=${1:-${PROP_URL:-http://127.0.0.1:8080}}
 if [ -z "${PROP_KEY:-}" ]; then
+    echo 'PROP_KEY is not set.' >&2
     usage >&2
     exit 2
 fi
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
-# call KEY METHOD PATH [BODY]: sends a request; the answer is in $answer, its status in $status.
+# call KEY METHOD PATH [BODY]: sends a request; sets $answer and $status.
 call() {
     local out
     out=$(curl -sS -w '\n%{http_code}' -X "$2" "$url$3" -H "Authorization: Bearer $1" -H 'Content-Type: application/json' ${4:+-d "$4"})
     status=${out##*$'\n'} answer=${out%$'\n'*}
 }
 
-# ok KEY METHOD PATH [BODY]: the same, for what must succeed.
+# ok KEY METHOD PATH [BODY]: the same; ends the script if the request fails.
 ok() {
     call "$@"
     case $status in
@@ -51,7 +52,7 @@ ok() {
 field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" <<<"${answer%%\"decision\":\{*}" | head -n 1; }
 first_id() { grep -o '"id":"[^"]*"' <<<"$answer" | head -n 1 | cut -d'"' -f4; }
 
-# key NAME SCOPES: makes a key and prints it.
+# key NAME SCOPES: creates a key and prints it.
 key() {
     ok "$PROP_KEY" POST /v1/keys "{\"name\":\"$1\",\"scopes\":$2}"
     field key
@@ -60,7 +61,7 @@ key() {
 ago() { date -u -d "@$(($(date +%s) - $1 * 3600))" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -r $(($(date +%s) - $1 * 3600)) +%Y-%m-%dT%H:%M:%SZ; }
 hash_of() { printf '%s' "$1" | { sha256sum 2>/dev/null || shasum -a 256; } | cut -d' ' -f1; }
 
-# release SERVICE VERSION HOURS_AGO: built from a commit of that time, and scanned clean.
+# release SERVICE VERSION HOURS_AGO: records a release from a commit of that time, with a passed scan.
 release() {
     local digest sha
     digest=$(hash_of "$1 $2") sha=$(hash_of "commit $1 $2" | cut -c1-40)
@@ -70,16 +71,15 @@ release() {
     echo "  $1 $2: built and scanned"
 }
 
-# happened SERVICE VERSION ENVIRONMENT HOURS_AGO MINUTES OUTCOME [MORE]: a deployment of the past, as a pipeline saw it.
+# happened SERVICE VERSION ENVIRONMENT HOURS_AGO MINUTES STATE: records a past deployment.
 happened() {
-    local started finished id
+    local started finished
     started=$(ago "$4") finished=$(date -u -d "$started + $5 minutes" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || ago "$4")
-    ok "$pipeline" POST /v1/deployments "{\"service\":\"$1\",\"version\":\"$2\",\"environment\":\"$3\",\"observed\":true,\"at\":\"$started\",
-        \"source\":\"demo\",\"requested_by\":\"${requester:-dana}\",\"run_url\":\"https://ci.example.org/shop/$1/runs/$RANDOM\"${7:+,$7}}"
-    id=$(first_id)
-    ok "$pipeline" POST "/v1/deployments/$id/transitions" "{\"to\":\"$6\",\"observed\":true,\"at\":\"$finished\"}"
+    ok "$pipeline" POST /v1/deployments "{\"service\":\"$1\",\"version\":\"$2\",\"environment\":\"$3\",\"state\":\"$6\",\"at\":\"$started\",
+        \"finished_at\":\"$finished\",\"source\":\"demo\",\"requested_by\":\"${requester:-dana}\",
+        \"run_url\":\"https://ci.example.org/shop/$1/runs/$RANDOM\"}"
+    deployment=$(first_id)
     echo "  $1 $2 in $3: $6, $4 h ago"
-    deployment=$id
 }
 
 approve() {
@@ -87,28 +87,28 @@ approve() {
     echo "  alice approved $1 $2 for production"
 }
 
-# ask SERVICE VERSION ENVIRONMENT: what the gate says.
+# ask SERVICE VERSION ENVIRONMENT: prints whether the gate allows the deployment.
 ask() {
     ok "$pipeline" GET "/v1/gate?service=$1&version=$2&environment=$3&requested_by=dana"
     case $answer in
-        *'"allowed":true'*) echo "  may $1 $2 go to $3? Yes." ;;
-        *) echo "  may $1 $2 go to $3? No: $(grep -o '"detail":"[^"]*"' <<<"$answer" | cut -d'"' -f4 | paste -sd' ')" ;;
+        *'"allowed":true'*) echo "  Can $1 $2 be deployed to $3? Yes." ;;
+        *) echo "  Can $1 $2 be deployed to $3? No: $(grep -o '"detail":"[^"]*"' <<<"$answer" | cut -d'"' -f4 | paste -sd' ')" ;;
     esac
 }
 
-say 'Who may do what'
+say 'Keys'
 pipeline=$(key pipeline '["read","deploy"]')
 scanner=$(key scanner '["attest"]')
 alice=$(key alice '["read","approve","override","operate"]')
-echo '  pipeline deploys, scanner attests, alice approves, operates and overrides'
+echo '  pipeline (deploys), scanner (reports scans), alice (approves, manages freezes and incidents)'
 
-say 'Where to: testing, staging, and production, which wants a scan, an hour in staging, and a second pair of eyes'
+say 'Environments: testing, staging and production. Production requires a scan, an hour in staging and an approval'
 ok "$PROP_KEY" POST /v1/environments '{"slug":"testing","name":"Testing","tier":"testing"}'
 ok "$PROP_KEY" POST /v1/environments '{"slug":"staging","name":"Staging","tier":"staging"}'
 ok "$PROP_KEY" POST /v1/environments '{"slug":"production","name":"Production","tier":"production","required_approvals":1,
     "require_scan":true,"predecessor":"staging","soak_minutes":60}'
 
-say 'What: three services'
+say 'Three services'
 for service in 'checkout Checkout payments' 'catalog Catalogue search' 'accounts Accounts identity'; do
     read -r slug name owner <<<"$service"
     ok "$PROP_KEY" POST /v1/services "{\"slug\":\"$slug\",\"name\":\"$name\",\"owner\":\"$owner\",\"repository_url\":\"https://github.example.org/shop/$slug\"}"
@@ -124,7 +124,7 @@ for service in checkout catalog accounts; do
     happened "$service" 1.0.0 production 166 6 succeeded
 done
 
-say 'Days of work'
+say 'The days since'
 release catalog 1.1.0 143
 happened catalog 1.1.0 testing 142 3 failed
 release catalog 1.1.1 140
@@ -137,7 +137,7 @@ happened accounts 1.1.0 staging 118 4 succeeded
 approve accounts 1.1.0
 happened accounts 1.1.0 production 96 7 succeeded
 
-say 'A release that breaks something, and the way back'
+say 'A release that breaks payments, and its rollback'
 release checkout 1.1.0 80
 happened checkout 1.1.0 staging 79 4 succeeded
 approve checkout 1.1.0
@@ -151,23 +151,23 @@ release checkout 1.1.1 71
 ask checkout 1.1.1 production
 happened checkout 1.0.0 production 71 4 succeeded
 ok "$alice" PATCH "/v1/incidents/$incident" "{\"resolved_at\":\"$(ago 70)\",\"fixed_by\":[\"$deployment\"]}"
-echo '  rolled back to 1.0.0; the incident is over'
+echo '  rolled back to 1.0.0; the incident is resolved'
 happened checkout 1.1.1 staging 50 4 succeeded
 approve checkout 1.1.1
 happened checkout 1.1.1 production 48 6 succeeded
 
-say 'Somebody deploys past the gate: recorded, and flagged'
+say 'A deployment that bypasses the gate: recorded and flagged'
 release accounts 1.1.1 30
 requester=erin happened accounts 1.1.1 production 29 2 succeeded
 
-say 'A release that waits for a second pair of eyes'
+say 'A release that waits for approval'
 release checkout 1.2.0 6
 happened checkout 1.2.0 staging 5 4 succeeded
 ask checkout 1.2.0 production
 ok "$pipeline" POST /v1/deployments '{"service":"checkout","version":"1.2.0","environment":"production","requested_by":"dana"}'
-echo '  checkout 1.2.0 awaits approval in production'
+echo '  checkout 1.2.0 is waiting for approval in production'
 
-say 'Today: a freeze, and what the gate says'
+say 'Today: a freeze'
 ok "$alice" POST /v1/freezes "{\"environment\":\"production\",\"reason\":\"Quarter end\",\"ends_at\":\"$(ago -36)\"}"
 freeze=$(first_id)
 release catalog 1.2.0 5
@@ -177,16 +177,17 @@ approve catalog 1.2.0
 call "$pipeline" POST /v1/deployments '{"service":"catalog","version":"1.2.0","environment":"production","requested_by":"dana"}'
 echo "  catalog 1.2.0 to production answers $status: $(field detail)"
 ok "$alice" POST "/v1/freezes/$freeze/overrides" '{"service":"catalog","version":"1.2.0","environment":"production","reason":"The price feed needs it."}'
-echo '  alice lets this one through'
+echo '  alice overrides the freeze for this deployment'
 ok "$pipeline" POST /v1/deployments '{"service":"catalog","version":"1.2.0","environment":"production","requested_by":"dana","start":true}'
 id=$(first_id)
 ok "$pipeline" POST "/v1/deployments/$id/transitions" '{"to":"succeeded"}'
 echo '  catalog 1.2.0 is live'
 ok "$alice" POST /v1/incidents '{"service":"accounts","environment":"production","title":"Sign-ins are slow","severity":"minor"}'
-echo '  an incident that goes on: sign-ins to accounts are slow'
+echo '  an open incident: sign-ins to accounts are slow'
 release accounts 1.2.0 1
 ok "$pipeline" POST /v1/deployments '{"service":"accounts","version":"1.2.0","environment":"staging","requested_by":"dana","start":true}'
 echo '  accounts 1.2.0 is being rolled out to staging'
 
-say "Done. Look around: $url/, or"
-echo "  curl -s $url/v1/status -H 'Authorization: Bearer \$PROP_KEY'"
+say 'Done. See what is live, from the shell or on the board (sign in with $PROP_KEY):'
+echo "  curl -sS $url/v1/status -H \"Authorization: Bearer \$PROP_KEY\""
+echo "  $url/"

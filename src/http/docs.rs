@@ -407,14 +407,17 @@ fn allow(item: &openapi::PathItem) -> HeaderValue {
 pub async fn nowhere(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Error> {
     match state.docs.get().methods.iter().find(|(path, _)| path.is_match(request.path())) {
         Some((_, allow)) => Err(not_allowed(&request, allow.clone())),
-        None if request.method() == Method::GET && takes_html(&request) => {
-            Ok(pages::not_found(&request))
-        }
+        None if is_for_a_page(&request) => Ok(pages::not_found(&request)),
         None => Err(Error::new(
             Code::NotFound,
             "There is nothing at this path. `/docs/` lists all paths of the API.",
         )),
     }
+}
+
+/// Whether a browser opens an address outside of the API.
+fn is_for_a_page(request: &HttpRequest) -> bool {
+    request.method() == Method::GET && !request.path().starts_with("/v1/") && takes_html(request)
 }
 
 /// The error for a method that the path does not have. `allow` lists the methods that it has.

@@ -323,7 +323,11 @@ fn a_bad_body_is_refused(app: &TestApp) {
         (6, "/reason", &[json!(""), long(4001), json!("a\0")], "invalid_text"),
         (6, "/start", &[json!("true"), json!(1), json!(null)], "invalid_type"),
         (6, "/create_missing", &[json!("yes")], "invalid_type"),
-        (6, "/state", &[json!("succeeded")], "unknown_field"),
+        (6, "/state", &[json!("approved"), json!("success"), json!("")], "invalid_value"),
+        (6, "/state", &[json!(true)], "invalid_type"),
+        (6, "/finished_at", &[json!("now")], "invalid_time"),
+        // Only what has ended has an end.
+        (6, "/finished_at", &[json!("2026-02-03T04:05:06Z")], "invalid_value"),
         (7, "/to", &[json!("done"), json!("RUNNING")], "invalid_value"),
         (
             7,

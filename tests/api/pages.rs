@@ -11,6 +11,8 @@ crate::on_both_databases! {
     assets_are_kept_for_good_and_pages_are_not
     only_what_is_linked_is_served_and_all_of_it
     a_page_has_get_only
+    an_unknown_address_is_a_page_for_browsers
+    browsers_and_crawlers_find_what_they_ask_for
 }
 
 const PAGES: [&str; 4] = [
@@ -190,4 +192,45 @@ fn a_page_has_get_only(app: &TestApp) {
         let head = app.call("HEAD", path, ADMIN, None, &[]);
         assert_eq!((head.status, head.text.as_str()), (200, ""), "{path}");
     }
+}
+
+/// What Chromium sends when somebody opens an address.
+const BROWSER: [(&str, &str); 1] =
+    [("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8")];
+
+fn an_unknown_address_is_a_page_for_browsers(app: &TestApp) {
+    let known: BTreeSet<_> = assets(&open(app, "/", &[]).text).into_iter().collect();
+    for path in ["/nope", "/deployments/xyz", "/services/checkout", "/index.html"] {
+        let page = open(app, path, &BROWSER);
+        assert_eq!(
+            (page.status, page.header("content-type")),
+            (404, "text/html; charset=utf-8"),
+            "{path}"
+        );
+        assert!(page.text.contains("<h1>Not found</h1>"), "{path}: {}", page.text);
+        assert!(page.text.contains("<a href=\"/\">Go to the board</a>"), "{path}");
+        assert!(page.header("content-security-policy").starts_with("default-src 'none'"));
+        for asset in page.text.split('"').filter(|part| part.starts_with("/assets/")) {
+            assert!(known.contains(asset), "{asset}");
+        }
+        // With what is in a browser's memory of it, it is still not found.
+        let tag = [BROWSER[0], ("If-None-Match", page.header("etag"))];
+        assert_eq!(open(app, path, &tag).status, 404);
+        for accept in ["*/*", "application/json", "text/html;q=0, */*"] {
+            open(app, path, &[("Accept", accept)]).expect_problem(404, "not_found");
+        }
+    }
+    // The API answers in JSON whoever asks, and what has other methods says so.
+    let key = [BROWSER[0], ("Authorization", &format!("Bearer {ADMIN}"))];
+    open(app, "/v1/nope", &key).expect_problem(404, "not_found");
+    let post = app.call("POST", "/nope", ADMIN, None, &BROWSER);
+    post.expect_problem(404, "not_found");
+}
+
+fn browsers_and_crawlers_find_what_they_ask_for(app: &TestApp) {
+    let icon = open(app, "/favicon.ico", &[]);
+    assert_eq!((icon.status, icon.header("content-type")), (200, "image/svg+xml"));
+    assert!(icon.text.starts_with("<svg"), "{}", icon.text);
+    let robots = open(app, "/robots.txt", &[]);
+    assert_eq!((robots.status, robots.text.as_str()), (200, "User-agent: *\nDisallow: /\n"));
 }

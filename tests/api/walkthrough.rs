@@ -29,11 +29,15 @@ fn live(app: &TestApp, service: &str, environment: &str) -> Value {
 
 fn the_demo_fills_a_ledger_with_a_week_of_history(app: &TestApp) {
     let printed = bash(&[concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo.sh"), &app.url], app);
-    assert!(
-        printed
-            .contains("catalog 1.2.0 to production answers 409: There is a freeze: Quarter end."),
-        "{printed}"
-    );
+    let blocked = printed.lines().find(|line| line.contains("catalog 1.2.0 to production answers"));
+    let (_, freeze) = blocked.unwrap().split_once("answers 409: Frozen until ").unwrap();
+    assert!(freeze.ends_with(" UTC: Quarter end."), "{printed}");
+    // It ends with a command to paste, and the board.
+    let mut last = printed.trim_end().lines().rev();
+    assert_eq!(last.next().unwrap().trim(), format!("{}/", app.url));
+    let status: Value =
+        serde_json::from_str(&bash(&["-c", last.next().unwrap().trim()], app)).unwrap();
+    assert_eq!(status["services"].as_array().unwrap().len(), 3, "{status}");
     let status = app.get("/v1/status").expect(200);
     assert_eq!(
         (

@@ -375,9 +375,9 @@ def test_the_gate_blocks(scenario: Scenario, app: str, ledger: Prop) -> None:
     freeze(ledger)
     ended = deploy(scenario, app, "staging", "1.4.2", "--json", ledger=ledger)
     assert ended.code == 4, ended
-    assert "There is a freeze: Quarter end." in ended.err
+    assert "Frozen until somebody ends the freeze: Quarter end." in ended.err
     assert ended.result["outcome"] == "blocked"
-    assert ended.result["reason"] == "There is a freeze: Quarter end."
+    assert ended.result["reason"] == "Frozen until somebody ends the freeze: Quarter end."
     assert scenario.calls(changing=True) == []
     assert told(place(ledger)["latest"]) == [("1.4.1", "succeeded")]
 

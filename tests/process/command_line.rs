@@ -104,7 +104,7 @@ fn migrate_says_what_it_did() {
     assert_eq!(first.code, Some(0), "{first:?}");
     assert!(first.stdout.starts_with("applied "), "{first:?}");
     let second = run(&["migrate"], &database, &[]);
-    assert_eq!((second.code, second.stdout.as_str()), (Some(0), "nothing to do\n"));
+    assert_eq!((second.code, second.stdout.as_str()), (Some(0), "No pending migrations.\n"));
 }
 
 #[test]
@@ -117,6 +117,7 @@ fn the_healthcheck_asks_the_server_on_this_machine() {
 
     let nobody = run(&["healthcheck"], "", &[("PROP_HTTP__PORT", NOBODY)]);
     assert_eq!((nobody.code, nobody.stderr.lines().count()), (Some(1), 1), "{nobody:?}");
+    assert!(nobody.stderr.starts_with("prop: no answer from 127.0.0.1:1: "), "{nobody:?}");
 
     // Somebody who takes the connection and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -132,7 +133,7 @@ fn a_wrong_setting_is_named_in_one_line() {
     for (variable, value, named) in [
         ("PROP_HTTP__PORT", "99999", "http.port"),
         ("PROP_HTTP__PORT", "eighty", "http.port"),
-        ("PROP_HTTP__PROT", "8080", "prot"),
+        ("PORT", "eighty", "PORT"),
         ("PROP_ENVIRONMENT", "staging", "environment"),
         ("PROP_BOOTSTRAP_KEY", "prop_NotAKeyButASecretAllTheSame", "bootstrap_key"),
         ("PROP_DATABASE__POOL_SIZE", "0", "database.pool_size"),
@@ -150,6 +151,78 @@ fn a_wrong_setting_is_named_in_one_line() {
             "{variable}={value}: {ended:?}"
         );
         assert!(!ended.stderr.contains("NotAKeyButASecret"), "{ended:?}");
+    }
+}
+
+#[test]
+fn variables_that_are_no_settings_are_warned_about_once_and_ignored() {
+    let directory = tempfile::tempdir().unwrap();
+    let (process, app) = serve(
+        &sqlite_in(&directory),
+        &[
+            // What the build script of an earlier version set under `cargo run`.
+            ("PROP_GIT_SHA", "never-to-be-printed"),
+            ("PROP_HTTP__PROT", "never-to-be-printed"),
+            ("PROP_HTTP", "never-to-be-printed"),
+            ("PROP_MIRROR_KEY", "never-to-be-printed"),
+            ("PROP_URL", "never-to-be-printed"),
+        ],
+    );
+    app.get("/readyz").expect(200);
+    let log = process.stderr();
+    for warning in [
+        "PROP_GIT_SHA is not a setting of prop and is ignored\n",
+        "PROP_HTTP__PROT is not a setting of prop and is ignored; did you mean PROP_HTTP__PORT?\n",
+        "PROP_HTTP is not a setting of prop and is ignored",
+    ] {
+        assert_eq!(log.matches(warning).count(), 1, "{warning}: {log}");
+    }
+    assert_eq!(log.matches("is not a setting").count(), 3, "{log}");
+    assert!(!log.contains("never-to-be-printed"), "{log}");
+}
+
+#[test]
+fn an_unknown_key_of_the_settings_file_is_refused_with_the_one_that_was_meant() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("settings.toml");
+    std::fs::write(&file, "[http]\nprot = 1\n").unwrap();
+    let file = file.to_str().unwrap();
+    let ended = run(&["--config", file], &sqlite_in(&directory), &[]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    let start = format!("prop: {file}: unknown key `prot`. Did you mean `port`? Allowed: host, ");
+    assert!(ended.stderr.starts_with(&start), "{ended:?}");
+}
+
+#[test]
+fn a_port_in_use_is_named_with_a_way_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let variables = [("PROP_HTTP__PORT", port.to_string())];
+    let variables: Vec<_> = variables.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    let ended = run(&[], &sqlite_in(&directory), &variables);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let sentence = ended.stderr.lines().last().unwrap();
+    assert!(sentence.contains(&format!("another program uses port {port}.")), "{sentence}");
+    assert!(sentence.contains(": PORT="), "{sentence}");
+}
+
+#[test]
+fn scopes_are_separated_by_commas_or_given_one_by_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = sqlite_in(&directory);
+    let create =
+        |scopes: &[&str]| run(&[&["key", "create", "pipeline"], scopes].concat(), &database, &[]);
+    assert_eq!(create(&["--scope", "read,deploy"]).code, Some(0));
+    assert_eq!(create(&["--scope", "deploy", "--scope", "read"]).code, Some(0));
+    let listed = run(&["key", "list"], &database, &[]).stdout;
+    assert_eq!(listed.matches("pipeline  (read, deploy)").count(), 2, "{listed}");
+    let wrong = create(&["--scope", "read,deplyo"]);
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+    assert!(wrong.stderr.contains("must be one of read, deploy, attest, "), "{wrong:?}");
+    let help = run(&["key", "create", "--help"], "", &[]).stdout;
+    for holder in ["dashboard", "pipeline", "person"] {
+        assert!(help.contains(holder), "{help}");
     }
 }
 

@@ -27,19 +27,20 @@ fn development_prints_a_key_once_and_commands_that_work() {
     let database = sqlite_in(&directory);
     let mut process = Process::spawn(&mut prop(&[], &database, &[]));
     process.app();
-    wait_for("the greeting", || process.stdout().contains("Everything else").then_some(()));
+    wait_for("the greeting", || process.stdout().contains("The API in a browser: ").then_some(()));
     let greeting = process.stdout();
     let key = between(&greeting, "export PROP_KEY=", "\n");
+    let board = between(&greeting, "prop is running: ", "\n");
+    assert!(greeting.starts_with("prop is running: http://127.0.0.1:") && board.ends_with('/'));
 
-    let deployment =
-        paste(between(&greeting, "Record a first deployment:", "See what runs where:"));
+    let deployment = paste(between(&greeting, "environment):\n", "2. See what is live"));
     assert_eq!(
         (&deployment["state"], &deployment["service"]),
-        (&"running".into(), &"prop".into()),
+        (&"succeeded".into(), &"prop".into()),
         "{deployment}"
     );
-    let status = paste(between(&greeting, "See what runs where:", "Everything else:"));
-    assert_eq!(status["services"][0]["places"][0]["running"]["id"], deployment["id"], "{status}");
+    let status = paste(between(&greeting, "(sign in with the key):\n", "The API in a browser"));
+    assert_eq!(status["services"][0]["places"][0]["live"]["id"], deployment["id"], "{status}");
 
     process.terminate();
     let ended = process.end();
@@ -51,7 +52,9 @@ fn development_prints_a_key_once_and_commands_that_work() {
     app.call("GET", "/v1/deployments", key, None, &[]).expect(200);
     again.terminate();
     let ended = again.end();
-    assert_eq!(ended.stdout.lines().count(), 1, "{ended:?}");
+    let first = format!("prop is running: {}/", app.url);
+    assert_eq!(ended.stdout.lines().next(), Some(first.as_str()), "{ended:?}");
+    assert_eq!(ended.stdout.lines().count(), 2, "{ended:?}");
     assert!(
         ended.stdout.contains("prop key create") && !ended.stdout.contains("prop_"),
         "{ended:?}"

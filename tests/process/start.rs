@@ -22,7 +22,7 @@ fn three_start_at_once_on_an_empty_database() {
         ended.iter().filter_map(|ended| ended.stdout.split_once("export PROP_KEY=")).collect();
     assert_eq!((migrated, keys.len()), (1, 1), "{ended:?}");
 
-    assert_eq!(run(&["migrate"], &database, &[]).stdout, "nothing to do\n");
+    assert_eq!(run(&["migrate"], &database, &[]).stdout, "No pending migrations.\n");
     assert_eq!(run(&["key", "list"], &database, &[]).stdout.lines().count(), 1);
     let key = keys[0].1.lines().next().unwrap();
     let mut again = Process::spawn(&mut prop(&[], &database, &[]));
