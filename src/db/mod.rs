@@ -23,7 +23,7 @@ pub enum Db {
     Sqlite(SqliteConnection),
 }
 
-/// Compiles the same source for each backend. It is for queries that [`Db`](crate::db::Db) cannot
+/// Compiles the same source for each backend. It is for queries that [`Db`] cannot
 /// express: `ON CONFLICT`, batch inserts, aggregate filters.
 #[macro_export]
 macro_rules! each_backend {
