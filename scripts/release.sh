@@ -44,7 +44,7 @@ readonly PLATFORMS="linux-amd64 linux-arm64 macos-arm64"
 version() { sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1; }
 
 check_platform() {
-    [[ " $PLATFORMS " == *" $1 "* ]] || misused "'$1' is not a platform; expected one of: $PLATFORMS."
+    [[ " $PLATFORMS " == *" $1 "* ]] || usage_error "'$1' is not a platform; expected one of: $PLATFORMS."
 }
 
 # mismatch SENTENCE: version, tag and changelog must agree, and do not.
@@ -57,7 +57,7 @@ check_clean() {
 # check [TAG]
 check() {
     local tag=${1:-} version name found
-    need git jq
+    require_tools git jq
     check_clean
     version=$(version)
     [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$ ]] || mismatch "Cargo.toml has the version '$version', which is not X.Y.Z."
@@ -71,11 +71,11 @@ check() {
     grep -q '^## \[Unreleased\]$' CHANGELOG.md || mismatch "CHANGELOG.md has no section '## [Unreleased]'."
     if [ -n "$tag" ]; then
         check_tag "$tag" "$version"
-        done_with "$tag can be released"
+        success "$tag can be released"
     else
         ! git rev-parse --quiet --verify "refs/tags/v$version" >/dev/null ||
             mismatch "v$version is released. Set the version of the next release in Cargo.toml."
-        done_with "the next release is $version"
+        success "the next release is $version"
     fi
 }
 
@@ -112,14 +112,14 @@ build() {
     check_clean
     sha=$(git rev-parse HEAD)
     if [[ $platform == linux-* ]]; then
-        need docker
-        change docker buildx build --file docker/Dockerfile --target binary --platform "${platform/-//}" \
+        require_tools docker
+        run_or_print docker buildx build --file docker/Dockerfile --target binary --platform "${platform/-//}" \
             --build-arg BUILD_GIT_SHA="$sha" --output "$DIST/$platform" . >&2
     else
-        need cargo
-        change env BUILD_GIT_SHA="$sha" CARGO_TARGET_DIR="$ROOT/target" cargo build --locked --release >&2
-        change mkdir -p "$DIST/$platform"
-        change cp target/release/prop "$DIST/$platform/prop"
+        require_tools cargo
+        run_or_print env BUILD_GIT_SHA="$sha" CARGO_TARGET_DIR="$ROOT/target" cargo build --locked --release >&2
+        run_or_print mkdir -p "$DIST/$platform"
+        run_or_print cp target/release/prop "$DIST/$platform/prop"
     fi
     [ "$DRY_RUN" = yes ] || check_version "$DIST/$platform/prop" "$(version) ($sha)"
 }
@@ -148,13 +148,13 @@ check_elf() {
         linux-amd64) machine=X86-64 ;;
         linux-arm64) machine=AArch64 ;;
     esac
-    need readelf
+    require_tools readelf
     readelf --file-header "$2" 2>/dev/null | grep -q "Machine:.*$machine" || die "$2 is not a binary for $1."
     glibc=$(readelf --version-info --wide "$2" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1)
     glibc=${glibc#GLIBC_}
     [ "$(printf '%s\n' "$glibc" "$GLIBC_MAX" | sort -V | tail -n 1)" = "$GLIBC_MAX" ] ||
         die "$2 requires glibc $glibc, but releases must run with $GLIBC_MAX. Build it on an older system."
-    note "$1 requires glibc $glibc or later"
+    detail "$1 requires glibc $glibc or later"
 }
 
 # archive PLATFORM [BINARY]: the same files give the same archive, to the byte.
@@ -170,7 +170,7 @@ archive() {
     tar --create --directory "$WORK" --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$(git log -1 --format=%ct)" \
         "$name" | gzip --no-name >"$DIST/$name.tar.gz"
     (cd "$DIST" && sha256sum prop-*.tar.gz >SHA256SUMS)
-    done_with "$DIST/$name.tar.gz"
+    success "$DIST/$name.tar.gz"
 }
 
 # verify: every archive is listed, unchanged and whole.
@@ -184,7 +184,7 @@ verify() {
         [ "$(tar --list --file "$archive" | LC_ALL=C sort | paste -sd ' ')" = "$name/ $name/LICENSE $name/README.md $name/prop $name/prop.toml.example" ] ||
             die "$archive does not hold exactly prop, LICENSE, README.md and prop.toml.example."
     done
-    done_with "$(wc -l <"$DIST/SHA256SUMS") archives match SHA256SUMS"
+    success "$(wc -l <"$DIST/SHA256SUMS") archives match SHA256SUMS"
 }
 
 # is_newest VERSION: whether it is stable, and no tag names a later stable one.
@@ -196,28 +196,28 @@ is_newest() {
 # image: one per processor, from the binaries of the archives; the version's tag names both.
 image() {
     local version architecture built context tags=() parts=()
-    need docker jq git
+    require_tools docker jq git
     version=$(version)
     for architecture in amd64 arm64; do
         [ -f "$DIST/linux-$architecture/prop" ] || die "There is no binary $DIST/linux-$architecture/prop. Run: scripts/release.sh build linux-$architecture"
     done
     log_in
     if docker buildx imagetools inspect "$RELEASE_IMAGE:$version" >/dev/null 2>&1; then
-        done_with "the registry has $RELEASE_IMAGE:$version already"
+        success "the registry has $RELEASE_IMAGE:$version already"
     else
         for architecture in amd64 arm64; do
             context=$WORK/$architecture
             mkdir -p "$context/src/target/release" "$context/data"
             install -m 755 "$DIST/linux-$architecture/prop" "$context/src/target/release/prop"
-            built=$(change scripts/build.sh --no-push --platform "linux/$architecture" -- --build-context "build=$context")
-            change docker tag "${built:-(what was built)}" "$RELEASE_IMAGE:$version-$architecture"
-            change docker push --quiet "$RELEASE_IMAGE:$version-$architecture" >&2
+            built=$(run_or_print scripts/build.sh --no-push --platform "linux/$architecture" -- --build-context "build=$context")
+            run_or_print docker tag "${built:-(what was built)}" "$RELEASE_IMAGE:$version-$architecture"
+            run_or_print docker push --quiet "$RELEASE_IMAGE:$version-$architecture" >&2
             parts+=("$RELEASE_IMAGE:$version-$architecture")
         done
         tags=(--tag "$RELEASE_IMAGE:$version")
         [[ $version == *-* ]] || tags+=(--tag "$RELEASE_IMAGE:${version%.*}")
         ! is_newest "$version" || tags+=(--tag "$RELEASE_IMAGE:latest")
-        change docker buildx imagetools create "${tags[@]}" "${parts[@]}" >&2
+        run_or_print docker buildx imagetools create "${tags[@]}" "${parts[@]}" >&2
         [ "$DRY_RUN" = no ] || return 0
     fi
     docker buildx imagetools inspect "$RELEASE_IMAGE:$version" --format '{{json .Manifest}}' | jq --exit-status --raw-output .digest
@@ -225,7 +225,7 @@ image() {
 
 log_in() {
     [ -n "${GITHUB_TOKEN:-}" ] && [ -n "${GITHUB_ACTOR:-}" ] || return 0
-    change docker login "${RELEASE_IMAGE%%/*}" --username "$GITHUB_ACTOR" --password-stdin <<<"$GITHUB_TOKEN" >&2
+    run_or_print docker login "${RELEASE_IMAGE%%/*}" --username "$GITHUB_ACTOR" --password-stdin <<<"$GITHUB_TOKEN" >&2
 }
 
 # publish TAG
@@ -233,7 +233,7 @@ publish() {
     local tag=$1 version options=()
     version=$(version)
     [ "$tag" = "v$version" ] || mismatch "The tag is $tag, but Cargo.toml has version $version: the tag must be v$version."
-    need gh git
+    require_tools gh git
     verify
     notes "$version" >"$WORK/notes.md"
     ! gh release view "$tag" >/dev/null 2>&1 || die "$EXIT_RELEASED" "GitHub has a release $tag already. Delete it there, or release a new version."
@@ -244,7 +244,7 @@ publish() {
     else
         options=(--latest=false)
     fi
-    change gh release create "$tag" --verify-tag --title "prop $version" --notes-file "$WORK/notes.md" "${options[@]}" \
+    run_or_print gh release create "$tag" --verify-tag --title "prop $version" --notes-file "$WORK/notes.md" "${options[@]}" \
         "$DIST"/prop-*.tar.gz "$DIST/SHA256SUMS"
 }
 
@@ -252,8 +252,8 @@ publish() {
 arguments() {
     local least=$1 most=$2
     shift 2
-    [ $# -ge "$least" ] || misused "$command requires an argument."
-    [ $# -le "$most" ] || misused "Unexpected argument '${!#}'."
+    [ $# -ge "$least" ] || usage_error "$command requires an argument."
+    [ $# -le "$most" ] || usage_error "Unexpected argument '${!#}'."
 }
 
 while [ $# -gt 0 ]; do
@@ -263,12 +263,12 @@ while [ $# -gt 0 ]; do
             exit
             ;;
         --dry-run) DRY_RUN=yes ;;
-        -*) misused "Unexpected option '$1'." ;;
+        -*) usage_error "Unexpected option '$1'." ;;
         *) break ;;
     esac
     shift
 done
-[ $# -gt 0 ] || misused "A command is missing."
+[ $# -gt 0 ] || usage_error "A command is missing."
 command=$1
 shift
 cd "$ROOT"
@@ -281,6 +281,6 @@ case $command in
         arguments 0 1 "$@"
         [ $# -gt 0 ] || set -- "$(version)"
         ;;
-    *) misused "Unknown command '$command'; expected check, build, archive, verify, image, notes or publish." ;;
+    *) usage_error "Unknown command '$command'; expected check, build, archive, verify, image, notes or publish." ;;
 esac
 "$command" "$@"
