@@ -708,7 +708,7 @@ mod tests {
             ("prop_http__port", Some("PROP_HTTP__PORT")),
             // A section is not a setting, and a setting has no parts.
             ("PROP_GITHUB", Some("PROP_GITHUB__WEBHOOK_SECRET")),
-            ("PROP_DATABASE__URL__HOST", Some("PROP_DATABASE__URL")),
+            ("PROP_DATABASE__URL__HOST", Some("PROP_DATABASE__HOST")),
             // What Kubernetes sets for a service of this name.
             ("PROP_SERVICE_PORT_8080_TCP_ADDR", None),
         ] {

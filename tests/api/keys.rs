@@ -236,7 +236,7 @@ fn no_secret_is_logged() {
             .split_whitespace()
             .find(|word| word.starts_with("http://"))
             .unwrap()
-            .trim_end_matches("/docs/")
+            .trim_end_matches('/')
             .to_owned();
         let send = |method: &str, path: &str, key: &str, body: &str| {
             let request =

@@ -39,10 +39,7 @@ pub struct Ended {
 pub fn prop(arguments: &[&str], database_url: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_prop"));
     command.args(arguments).env_clear().current_dir(env!("CARGO_TARGET_TMPDIR"));
-    command
-        .env("DATABASE_URL", database_url)
-        .env("PROP_HTTP__PORT", "0")
-        .envs(variables.iter().copied());
+    command.env("DATABASE_URL", database_url).env("PORT", "0").envs(variables.iter().copied());
     command
 }
 
