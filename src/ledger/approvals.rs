@@ -19,11 +19,11 @@ use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::ids::{ApprovalId, DeploymentId, ReleaseId};
 use crate::ledger::releases::{self, Release};
 use crate::ledger::values::{Line, Prose, Slug, Url, Version, text};
 use crate::ledger::{deployments, services, transitions};
 use crate::text_enum;
+use crate::types::ids::{ApprovalId, DeploymentId, ReleaseId};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

@@ -21,9 +21,9 @@ use crate::http::reply::Reply;
 use crate::http::webhook::Signed;
 use crate::ledger::deployments::GITHUB;
 use crate::ledger::github::{self, Applied};
-use crate::ledger::ids::DeploymentId;
 use crate::ledger::values::Line;
 use crate::rules::github::{Fact, heading, is_of_use, read};
+use crate::types::ids::DeploymentId;
 use crate::{each_backend, text_enum};
 
 /// The routes of this file below `/v1`.

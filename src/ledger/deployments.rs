@@ -19,12 +19,12 @@ use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
 use crate::ledger::events::{self, About, Entity, Event};
 use crate::ledger::gate::Asked;
-use crate::ledger::ids::{DeploymentId, IncidentId, ReleaseId};
 use crate::ledger::services;
 use crate::ledger::values::Slug;
 use crate::rules::gate::Step;
 use crate::rules::github;
 use crate::rules::lifecycle::{self, By, Kind, Move, State};
+use crate::types::ids::{DeploymentId, IncidentId, ReleaseId};
 use crate::{each_backend, text_enum};
 
 /// The routes of this file.

@@ -18,11 +18,11 @@ use crate::http::page::Limit;
 use crate::http::reply::Reply;
 use crate::ledger::deployments::Role;
 use crate::ledger::environments::Tier;
-use crate::ledger::ids::{DeploymentId, IncidentId};
 use crate::ledger::values::Slug;
 use crate::ledger::{self, services};
 use crate::rules::dora::{self, Commit, Counted, Fix, Incident, Measures, Step, Window};
 use crate::rules::lifecycle::{Kind, State};
+use crate::types::ids::{DeploymentId, IncidentId};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

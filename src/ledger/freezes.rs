@@ -15,10 +15,10 @@ use crate::http::extract::{Body, Query, malformed};
 use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::ids::{DeploymentId, FreezeId, OverrideId};
 use crate::ledger::values::{ClockTime, Line, Slug, Version, Zone, given, nullable, text};
 use crate::ledger::{environments, services};
 use crate::rules::calendar::{Day, Schedule, Until, Weekly};
+use crate::types::ids::{DeploymentId, FreezeId, OverrideId};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

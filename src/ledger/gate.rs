@@ -24,12 +24,12 @@ use crate::ledger;
 use crate::ledger::deployments::find_witnessed;
 use crate::ledger::environments::Environment;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::ids::{ApprovalId, DeploymentId, FreezeId, IncidentId, OverrideId, ReleaseId};
 use crate::ledger::releases::{Release, ScanStatus};
 use crate::ledger::values::{Line, Slug, Url, Version};
 use crate::rules::calendar::{Schedule, Weekly};
 use crate::rules::gate::{self, Decision, Facts, Freeze, Incident, Opinion, Step};
 use crate::rules::lifecycle::{self, Kind, State};
+use crate::types::ids::{ApprovalId, DeploymentId, FreezeId, IncidentId, OverrideId, ReleaseId};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

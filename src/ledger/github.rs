@@ -12,7 +12,6 @@ use crate::http::context::Actor;
 use crate::ledger::approvals::{self, NewApproval, Source, Verdict};
 use crate::ledger::deployments::{Deployment, GITHUB, find, find_external, of_run, running_in};
 use crate::ledger::environments::{self, Environment};
-use crate::ledger::ids::DeploymentId;
 use crate::ledger::releases::{self, NewRelease, Release};
 use crate::ledger::requests::{self, NewDeployment};
 use crate::ledger::transitions::{self, Course, Transition};
@@ -20,6 +19,7 @@ use crate::ledger::values::{GitSha, Line, Prose, Slug, Url, Version};
 use crate::ledger::{events, services};
 use crate::rules::github::{self, Fact, Repository, Review, RunEnded, Standing};
 use crate::rules::lifecycle::State;
+use crate::types::ids::DeploymentId;
 
 /// The result of applying a fact.
 pub struct Applied {

@@ -17,10 +17,10 @@ use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
 use crate::ledger::deployments::{Role, link};
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::ids::{DeploymentId, IncidentId};
 use crate::ledger::values::{Line, Slug, given};
 use crate::ledger::{environments, services};
 use crate::text_enum;
+use crate::types::ids::{DeploymentId, IncidentId};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

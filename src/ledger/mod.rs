@@ -22,7 +22,6 @@ pub mod events;
 pub mod freezes;
 pub mod gate;
 pub mod github;
-pub mod ids;
 pub mod incidents;
 pub mod keys;
 pub mod places;

@@ -16,11 +16,11 @@ use crate::http::extract::{self, Body, Object, Query, malformed, object};
 use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::ids::ReleaseId;
 use crate::ledger::services;
 use crate::ledger::values::{Digest, GitSha, Line, Slug, Url, Version, text};
 use crate::rules::scan::{self, Severities, Severity};
 use crate::text_enum;
+use crate::types::ids::ReleaseId;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

@@ -20,13 +20,13 @@ use crate::ledger::deployments::{
 };
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::gate::{self, Asked, Ruling};
-use crate::ledger::ids::{DeploymentId, IncidentId};
 use crate::ledger::releases::{self, NewRelease};
 use crate::ledger::transitions::{Course, cancel_running, correct, observed_at};
 use crate::ledger::values::{Digest, GitSha, Line, Prose, Slug, Url, Version, text};
 use crate::ledger::{events, or_conflict, services};
 use crate::rules::gate::Step;
 use crate::rules::lifecycle::{Kind, Report, State};
+use crate::types::ids::{DeploymentId, IncidentId};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

@@ -18,11 +18,11 @@ use crate::http::reply::Reply;
 use crate::ledger::deployments::settled;
 use crate::ledger::environments::Tier;
 use crate::ledger::freezes;
-use crate::ledger::ids::{DeploymentId, FreezeId, IncidentId, ReleaseId};
 use crate::ledger::incidents::{self, ImpactLevel};
 use crate::ledger::releases::{Scan, ScanStatus};
 use crate::rules::calendar::Until;
 use crate::rules::lifecycle::{Kind, State};
+use crate::types::ids::{DeploymentId, FreezeId, IncidentId, ReleaseId};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

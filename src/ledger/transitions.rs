@@ -21,11 +21,11 @@ use crate::ledger::deployments::{
 };
 use crate::ledger::environments::Environment;
 use crate::ledger::gate::{self, Ruling};
-use crate::ledger::ids::DeploymentId;
 use crate::ledger::releases::Release;
 use crate::ledger::values::{Prose, text};
 use crate::ledger::{events, services};
 use crate::rules::lifecycle::{self, By, Kind, Move, Report, State};
+use crate::types::ids::DeploymentId;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
