@@ -7,3 +7,4 @@ pub mod gate; // whether a release may be deployed now, and the reasons against 
 pub mod github; // parses GitHub webhooks, and derives the status of a deployment from them
 pub mod lifecycle; // the states of a deployment, and the changes between them
 pub mod scan; // counts the findings of a scanner's report, and decides whether they pass
+pub mod timeline; // derives a place from the facts of its deployments, in order of time
