@@ -172,7 +172,8 @@ fn variable_of(setting: &str) -> String {
 }
 
 impl Settings {
-    /// Reads the settings of this process: `file`, or `prop.toml` where there is one; then the environment.
+    /// Reads the settings of this process: `file`, or `prop.toml` where there is one; then the
+    /// environment.
     pub fn load(file: Option<&Path>) -> Result<Self, SettingError> {
         Self::read(file, std::env::vars_os().collect())
     }
@@ -909,7 +910,8 @@ mod tests {
         );
     }
 
-    /// The settings of `prop.toml.example`, by section, commented ones too: name, value, and whether it is commented.
+    /// The settings of `prop.toml.example`, by section, commented ones too: name, value, and
+    /// whether it is commented.
     fn documented() -> Vec<(String, String, bool)> {
         let mut section = String::new();
         let mut settings = Vec::new();

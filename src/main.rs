@@ -43,7 +43,8 @@ fn scopes_help() -> String {
     format!("What it may do; several are separated by commas: {}", words.join(", "))
 }
 
-/// A deployment ledger: what runs where, since when, who asked for it, and may this release go there now.
+/// A deployment ledger: what runs where, since when, who asked for it, and may this release go
+/// there now.
 #[derive(Parser)]
 #[command(name = "prop", version = VERSION, after_help = EXAMPLES)]
 struct Cli {
@@ -247,7 +248,8 @@ fn key(settings: &Settings, command: KeyCommand) -> Outcome {
     Ok(())
 }
 
-/// Asks the server on this machine, by HTTP/1.0 over a plain socket: containers without a shell have no curl.
+/// Asks the server on this machine, by HTTP/1.0 over a plain socket: containers without a shell
+/// have no curl.
 fn healthcheck(host: IpAddr, port: u16) -> Outcome {
     let host = if host.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { host };
     let limit = Duration::from_secs(4);

@@ -92,6 +92,8 @@ tables! {
         ungated -> Bool,
         expires_at -> Nullable<Instant>,
         recorded_by -> Nullable<Text>,
+        voided_at -> Nullable<Instant>,
+        retired_at -> Nullable<Instant>,
     }
 
     approvals (id) {

@@ -17,11 +17,12 @@ use crate::http::context::{Actor, ApproveOrMirror, Ctx, Read};
 use crate::http::extract::{Body, Query};
 use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
+use crate::ledger::deployments::{self, transitions};
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::releases::{self, Release};
+use crate::ledger::services;
 use crate::ledger::values::{Line, Prose, Slug, Url, Version, text};
-use crate::ledger::{deployments, services, transitions};
 use crate::text_enum;
 use crate::types::ids::{ApprovalId, DeploymentId, ReleaseId};
 

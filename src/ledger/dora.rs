@@ -237,6 +237,7 @@ impl Seen {
         let mut query = deployments::table
             .left_join(releases::table.on(releases::id.eq(deployments::release_id).and(is_change)))
             .filter(deployments::environment.eq_any(&self.environments))
+            .filter(deployments::voided_at.is_null())
             .filter(deployments::finished_at.ge(self.since()))
             .filter(deployments::finished_at.lt(self.until()))
             .select((Finished::as_select(), Option::<Delivers>::as_select()))

@@ -176,9 +176,10 @@ pub struct FreezePatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     allow_rollback: Option<bool>,
-    /// Whether to end the freeze now. This cannot be undone.
-    #[serde(default)]
-    ended: bool,
+    /// `true` ends it now. A freeze that has ended can't be reopened: declare another one.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    ended: Option<bool>,
 }
 
 /// An override: the permission for one deployment to pass a freeze.
@@ -440,8 +441,12 @@ fn update(
     if let Some(allow_rollback) = patch.allow_rollback {
         freeze.allow_rollback = allow_rollback;
     }
-    if patch.ended {
-        freeze.ended_at = Some(actor.now);
+    match patch.ended {
+        Some(true) => freeze.ended_at = Some(actor.now),
+        Some(false) => {
+            return Err(Error::field(Code::InvalidValue, "/ended", "must be true or absent"));
+        }
+        None => {}
     }
     freeze.revision += 1;
     diesel::update(freezes::table.find(freeze.id)).set(&freeze).execute(db)?;
@@ -449,7 +454,7 @@ fn update(
         db,
         actor,
         &freeze.about(),
-        if patch.ended { "ended" } else { "updated" },
+        if freeze.ended_at.is_some() { "ended" } else { "updated" },
         &freeze,
     )?;
     Ok(freeze)

@@ -2,7 +2,6 @@
 //! deployment that a fact is about, and makes the change. `docs/webhooks.md` has the rules.
 
 use diesel::prelude::*;
-use serde_json::json;
 
 use crate::db::Db;
 use crate::db::schema::{deliveries, deployments};
@@ -10,15 +9,17 @@ use crate::db::types::Timestamp;
 use crate::error::{Code, Error};
 use crate::http::context::Actor;
 use crate::ledger::approvals::{self, NewApproval, Source, Verdict};
+use crate::ledger::deployments::create::{self, NewDeployment, Observation, Report};
+use crate::ledger::deployments::store::{self, Change, Fact as Reported};
+use crate::ledger::deployments::transitions::{self, Transition};
 use crate::ledger::deployments::{Deployment, GITHUB, find, find_external, of_run, running_in};
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::releases::{self, NewRelease, Release};
-use crate::ledger::requests::{self, NewDeployment};
-use crate::ledger::transitions::{self, Course, Transition};
+use crate::ledger::services;
 use crate::ledger::values::{GitSha, Line, Prose, Slug, Url, Version};
-use crate::ledger::{events, services};
 use crate::rules::github::{self, Fact, Repository, Review, RunEnded, Standing};
-use crate::rules::lifecycle::State;
+use crate::rules::lifecycle::{self, By, Move, State};
+use crate::rules::timeline::Outcome;
 use crate::types::ids::DeploymentId;
 
 /// The result of applying a fact.
@@ -95,25 +96,37 @@ fn deployment(db: &mut Db, actor: &Actor, told: &github::Deployment) -> Result<A
             None,
         ));
     }
-    let has_started = standing.state.is_some();
-    if !has_started && all.len() > 1 {
+    if standing.state.is_none() && all.len() > 1 {
         return Ok(Applied::unchanged(
             "The deployment has not started. The gate blocked it when it was first reported.",
             None,
         ));
     }
-    let new = new_deployment(db, service, environment, told, &standing, has_started)?;
-    let recorded = match requests::witness(db, actor, new) {
+    let requested_at = Timestamp::from(told.created_at).min(actor.now);
+    let new = new_deployment(db, service, environment, told, &standing)?;
+    let report = Report { new, observation: observation(&standing, actor.now), requested_at };
+    match create::record(db, actor, true, report) {
         // Nothing has happened yet. If the deployment starts anyway, GitHub reports that, and it is
         // recorded as ungated.
         Err(refusal) if refusal.code == Code::GateBlocked => {
-            return Ok(Applied::unchanged(refusal.to_string(), None));
+            Ok(Applied::unchanged(refusal.to_string(), None))
         }
-        recorded => recorded?,
-    };
-    let id = recorded.id;
-    let recorded = if has_started { correct(db, actor, recorded, standing)?.0 } else { recorded };
-    Ok(Applied::changed(format!("Recorded as {}.", recorded.state), Some(id)))
+        recorded => {
+            let deployment = recorded?.0.deployment;
+            Ok(Applied::changed(format!("Recorded as {}.", deployment.state), Some(deployment.id)))
+        }
+    }
+}
+
+/// The course of a deployment by GitHub's reports. A time in the future counts as now, because
+/// GitHub's clock may be ahead.
+fn observation(standing: &Standing, now: Timestamp) -> Option<Observation> {
+    let time = |at: Option<jiff::Timestamp>| at.map(|at| Timestamp::from(at).min(now));
+    Some(Observation {
+        state: standing.state?,
+        started_at: time(standing.started_at),
+        finished_at: time(standing.finished_at),
+    })
 }
 
 /// A job that begins has not rolled out anything yet. So its start does not cancel a running
@@ -157,25 +170,26 @@ fn own(
     let never_ran = before == State::Rejected
         && standing.state == Some(State::Failed)
         && !standing.was_seen_running;
+    if known.voided_at.is_some() {
+        return Ok(stays("The deployment is void.".into()));
+    }
     if standing.state.is_none() || never_ran {
         return Ok(stays(format!("The deployment stays {before}.")));
     }
     // A start that is reported late does not undo an end that was recorded since.
-    let has_ended = |known: &Deployment| {
-        known.started_at.is_some() && matches!(known.state, State::Failed | State::Cancelled)
-    };
     let restarted_at = standing.restarted_at.map(Timestamp::from);
     if standing.state == Some(State::Running)
-        && has_ended(&known)
+        && matches!(known.outcome(), Some(Outcome::Failed | Outcome::Cancelled))
+        && known.started_at.is_some()
         && known.finished_at >= restarted_at
     {
         return Ok(stays(format!("The deployment became {before} after this start.")));
     }
-    match correct(db, actor, known, standing)? {
-        (now, true) if now.state == before => Ok(Applied::changed(
-            format!("Corrected the times. The deployment stays {before}."),
-            Some(id),
-        )),
+    match observe(db, actor, known, standing)? {
+        (now, true) if now.state == before => {
+            let detail = format!("Corrected the times. The deployment stays {before}.");
+            Ok(Applied::changed(detail, Some(id)))
+        }
         (now, true) => {
             Ok(Applied::changed(format!("Changed from {before} to {}.", now.state), Some(id)))
         }
@@ -186,11 +200,58 @@ fn own(
     }
 }
 
+/// Records the course of a deployment that is already known. Returns whether that changed anything.
+fn observe(
+    db: &mut Db,
+    actor: &Actor,
+    known: Deployment,
+    standing: Standing,
+) -> Result<(Deployment, bool), Error> {
+    let Some(seen) = observation(&standing, actor.now) else { return Ok((known, false)) };
+    let from = known.reported_state();
+    let moves = match lifecycle::decide(from, seen.state, By::Witness) {
+        Move::To(_) => true,
+        Move::None => false,
+        Move::Refused(_) => return Ok((known, false)),
+    };
+    let mut now = Deployment {
+        state: seen.state,
+        started_at: seen.started_at.or(known.started_at),
+        finished_at: seen.finished_at,
+        retired_at: standing.retired_at.map(|at| Timestamp::from(at).min(actor.now)),
+        reason: standing.reason,
+        expires_at: None,
+        ..known.clone()
+    };
+    let reports = |row: &Deployment| {
+        (row.started_at, row.finished_at, row.retired_at.is_some(), row.reason.clone())
+    };
+    if !moves && reports(&now) == reports(&known) {
+        return Ok((known, false));
+    }
+    let starts = known.started_at.is_none() && now.started_at.is_some();
+    let mut decision = None;
+    if starts {
+        let ruling = transitions::evaluate_start(db, actor, &known, true)?;
+        now.ungated = !ruling.decision.allowed;
+        decision = Some(ruling.document()?);
+    }
+    let mut facts = Vec::new();
+    facts.extend((starts || moves && seen.state == State::Running).then_some(Reported::Started));
+    facts.extend((moves && seen.state != State::Running).then_some(Reported::Ended));
+    facts.extend((known.retired_at != now.retired_at).then_some(Reported::Retired));
+    if facts.is_empty() {
+        facts.push(Reported::Corrected);
+    }
+    let change = Change { before: &known, now, decision, facts: &facts };
+    Ok((store::save(db, actor, change)?, true))
+}
+
 /// Adds what only later deliveries contain: the run, and the person on whose behalf a bot acts.
 fn complete(
     db: &mut Db,
     actor: &Actor,
-    mut known: Deployment,
+    known: Deployment,
     standing: &Standing,
 ) -> Result<(Deployment, bool), Error> {
     let run_url = standing.run_url.clone().filter(|_| known.run_url.is_none());
@@ -201,13 +262,14 @@ fn complete(
     if run_url.is_none() && person.is_none() {
         return Ok((known, false));
     }
-    known.run_url = run_url.or(known.run_url);
-    known.requested_by = person.unwrap_or(known.requested_by);
-    known.revision += 1;
-    diesel::update(deployments::table.find(known.id)).set(&known).execute(db)?;
-    let payload = json!({"run_url": known.run_url, "requested_by": known.requested_by});
-    events::record(db, actor, &known.about(), "corrected", payload)?;
-    Ok((known, true))
+    let now = Deployment {
+        run_url: run_url.or(known.run_url.clone()),
+        requested_by: person.unwrap_or(known.requested_by.clone()),
+        ..known.clone()
+    };
+    let facts = &[Reported::Corrected];
+    let change = Change { before: &known, now, decision: None, facts };
+    Ok((store::save(db, actor, change)?, true))
 }
 
 /// Applies a fact to a deployment that its own script reports. GitHub only ends it if the script
@@ -223,7 +285,8 @@ fn elsewhere(
         .state
         .filter(|state| matches!(state, State::Succeeded | State::Failed | State::Cancelled));
     let at = standing.finished_at.map(Timestamp::from);
-    if let (State::Running, Some(to), true) = (known.state, ended, at >= known.started_at) {
+    let is_running = known.reported_state() == State::Running;
+    if let (true, Some(to), true) = (is_running, ended, at >= known.started_at) {
         end(db, actor, known.id, to, at, standing.reason)?;
         return Ok(Applied::changed(
             format!("The run ended without a report from `{}`: {to}.", known.source),
@@ -248,23 +311,6 @@ fn end(
     let reason = reason.and_then(|reason| reason.parse::<Prose>().ok());
     transitions::transition(db, actor, id, Transition { to, reason, observed: true, at })?;
     Ok(())
-}
-
-fn correct(
-    db: &mut Db,
-    actor: &Actor,
-    known: Deployment,
-    standing: Standing,
-) -> Result<(Deployment, bool), Error> {
-    let Some(state) = standing.state else { return Ok((known, false)) };
-    let time = |at: Option<jiff::Timestamp>| at.map(|at| Timestamp::from(at).min(actor.now));
-    let course = Course {
-        state,
-        started_at: time(standing.started_at),
-        finished_at: time(standing.finished_at),
-        reason: standing.reason,
-    };
-    transitions::correct(db, actor, known, course)
 }
 
 /// All reports about one GitHub deployment, including the current delivery.
@@ -365,7 +411,6 @@ fn new_deployment(
     environment: Slug,
     told: &github::Deployment,
     standing: &Standing,
-    has_started: bool,
 ) -> Result<NewDeployment, Error> {
     let (version, git_sha) = release_of(db, &service, &told.reference, &told.sha)?;
     Ok(NewDeployment {
@@ -383,10 +428,10 @@ fn new_deployment(
         reason: standing.reason.as_deref().and_then(|reason| reason.parse::<Prose>().ok()),
         start: false,
         fixes: None,
-        observed: has_started,
+        observed: false,
         state: None,
+        at: standing.started_at.map(Into::into),
         finished_at: None,
-        at: Some(Timestamp::from(told.created_at).min(Timestamp::now())),
         create_missing: true,
     })
 }
@@ -624,9 +669,10 @@ fn run_ended(db: &mut Db, actor: &Actor, run: &RunEnded) -> Result<Applied, Erro
             None,
         ));
     };
-    let is_running = deployments::state.eq(State::Running.word());
+    let has_not_ended =
+        deployments::started_at.is_not_null().and(deployments::finished_at.is_null());
     let candidates =
-        deployments::table.filter(deployments::run_url.is_not_null()).filter(is_running);
+        deployments::table.filter(deployments::run_url.is_not_null()).filter(has_not_ended);
     let candidates: Vec<Deployment> = candidates
         .select(Deployment::as_select())
         .order((deployments::service, deployments::id))
@@ -640,7 +686,7 @@ fn run_ended(db: &mut Db, actor: &Actor, run: &RunEnded) -> Result<Applied, Erro
         services::lock(db, &known.service)?;
         let known = find(db, known.id)?.deployment;
         // The end of an earlier attempt does not end what a later attempt has started.
-        if known.state == State::Running
+        if known.reported_state() == State::Running
             && known.started_at <= Some(at)
             && restarted_at(db, &known)? <= Some(at)
         {

@@ -1,13 +1,13 @@
 //! Incidents: a problem of a service in an environment, with the deployments that caused and fixed
 //! it.
 
-use actix_web::{get, patch, post, web};
+use actix_web::{delete, get, patch, post, web};
 use diesel::prelude::*;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
-use crate::db::schema::{deployments, incident_deployments, incidents};
+use crate::db::schema::{incident_deployments, incidents};
 use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
@@ -15,7 +15,7 @@ use crate::http::context::{Actor, Ctx, Operate, Read};
 use crate::http::extract::{Body, Query, malformed};
 use crate::http::page::{Cursor, Limit, Page};
 use crate::http::reply::Reply;
-use crate::ledger::deployments::{Role, link};
+use crate::ledger::deployments::{self, Deployment, Role, link, store};
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::values::{Line, Slug, given};
 use crate::ledger::{environments, services};
@@ -24,7 +24,7 @@ use crate::types::ids::{DeploymentId, IncidentId};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
-    config.service(list).service(create).service(show).service(change);
+    config.service(list).service(create).service(show).service(change).service(remove_link);
 }
 
 text_enum! {
@@ -143,11 +143,12 @@ pub struct IncidentPatch {
     #[serde(default, deserialize_with = "few")]
     #[schema(max_items = 100)]
     fixed_by: Vec<DeploymentId>,
-    /// Whether to resolve the incident. A resolved incident stays resolved.
-    #[serde(default)]
-    resolved: bool,
-    /// When the incident was resolved, which also resolves it. Now, if absent and `resolved` is
-    /// set. It has no effect on an incident that is already resolved.
+    /// `true` resolves it; `false` reopens one that was resolved by mistake.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    resolved: Option<bool>,
+    /// When it was resolved; now when absent. Implies `"resolved": true`; on a resolved incident it
+    /// corrects the time.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     resolved_at: Option<Timestamp>,
@@ -247,9 +248,7 @@ async fn change(
 ) -> Result<Reply, Error> {
     let if_match = ctx.if_match()?;
     ctx.write(move |db, actor| {
-        let before = find(db, *id)?;
-        services::lock(db, &before.service)?;
-        let before = find(db, *id)?;
+        let before = locked(db, *id)?;
         if_match.check(before.revision)?;
         let found = update(db, actor, before, body.0)?;
         Ok(Reply::ok(&found)?.at_revision(found.incident.revision))
@@ -257,7 +256,39 @@ async fn change(
     .await
 }
 
-/// The open incidents. The one that was detected first comes first.
+/// Remove a deployment from an incident
+///
+/// For a link that was set by mistake: the deployment counts neither as the cause nor as the fix of
+/// this incident any more, and its kind and the measures follow. The history keeps both facts. 404
+/// when the two are not linked.
+#[utoipa::path(tag = "incidents", operation_id = "unlink_deployment", security(("key" = ["operate"])),
+    params(("id" = IncidentId, Path, description = "The identifier of the incident."),
+        ("deployment_id" = DeploymentId, Path, description = "The identifier of the linked deployment.")),
+    responses((status = 200, body = IncidentWithDeployments, headers(("ETag" = String)))))]
+#[delete("/incidents/{id}/deployments/{deployment_id}")]
+async fn remove_link(
+    ctx: Ctx<Operate>,
+    path: web::Path<(IncidentId, DeploymentId)>,
+) -> Result<Reply, Error> {
+    let if_match = ctx.if_match()?;
+    let (id, deployment) = path.into_inner();
+    ctx.write(move |db, actor| {
+        let before = locked(db, id)?;
+        if_match.check(before.revision)?;
+        let found = unlink(db, actor, before, deployment)?;
+        Ok(Reply::ok(&found)?.at_revision(found.incident.revision))
+    })
+    .await
+}
+
+/// The incident, in the lock of its service.
+fn locked(db: &mut Db, id: IncidentId) -> Result<Incident, Error> {
+    let service = find(db, id)?.service;
+    services::lock(db, &service)?;
+    find(db, id)
+}
+
+/// The incidents that go on, the first noticed first.
 pub fn open(db: &mut Db) -> QueryResult<Vec<Incident>> {
     let open = incidents::table.filter(incidents::resolved_at.is_null());
     open.select(Incident::as_select()).order((incidents::detected_at, incidents::id)).load(db)
@@ -327,7 +358,7 @@ fn insert(db: &mut Db, actor: &Actor, new: NewIncident) -> Result<IncidentWithDe
         revision: 1,
     };
     diesel::insert_into(incidents::table).values(&incident).execute(db)?;
-    link_all(db, &incident, &new.caused_by, Role::CausedBy)?;
+    link_all(db, actor, &incident, &new.caused_by, Role::CausedBy)?;
     let found = with_deployments(db, incident)?;
     events::record(db, actor, &found.incident.about(), "opened", &found)?;
     Ok(found)
@@ -346,9 +377,16 @@ fn update(
     if let Some(severity) = patch.severity {
         incident.severity = severity;
     }
-    if was_open && (patch.resolved || patch.resolved_at.is_some()) {
-        incident.resolved_at = Some(patch.resolved_at.unwrap_or(actor.now));
-    }
+    incident.resolved_at = match (patch.resolved, patch.resolved_at) {
+        (Some(false), Some(_)) => {
+            let detail = "contradicts `resolved_at`, which resolves the incident";
+            return Err(Error::field(Code::InvalidValue, "/resolved", detail));
+        }
+        (Some(false), None) => None,
+        (_, Some(at)) => Some(at),
+        (Some(true), None) => incident.resolved_at.or(Some(actor.now)),
+        (None, None) => incident.resolved_at,
+    };
     if incident.resolved_at.is_some_and(|end| end < incident.detected_at) {
         return Err(Error::field(
             Code::InvalidValue,
@@ -356,11 +394,15 @@ fn update(
             "must not be earlier than the detection of the incident",
         ));
     }
-    link_all(db, &incident, &patch.caused_by, Role::CausedBy)?;
-    link_all(db, &incident, &patch.fixed_by, Role::FixedBy)?;
+    link_all(db, actor, &incident, &patch.caused_by, Role::CausedBy)?;
+    link_all(db, actor, &incident, &patch.fixed_by, Role::FixedBy)?;
     incident.revision += 1;
     diesel::update(incidents::table.find(incident.id)).set(&incident).execute(db)?;
-    let verb = if was_open && incident.resolved_at.is_some() { "resolved" } else { "updated" };
+    let verb = match (was_open, incident.resolved_at) {
+        (true, Some(_)) => "resolved",
+        (false, None) => "reopened",
+        _ => "updated",
+    };
     let found = with_deployments(db, incident)?;
     events::record(db, actor, &found.incident.about(), verb, &found)?;
     Ok(found)
@@ -368,21 +410,51 @@ fn update(
 
 fn link_all(
     db: &mut Db,
+    actor: &Actor,
     incident: &Incident,
     linked: &[DeploymentId],
     role: Role,
 ) -> Result<(), Error> {
-    for deployment in linked {
-        if deployments::table
-            .find(deployment)
-            .select(deployments::id)
-            .first::<DeploymentId>(db)
-            .optional()?
-            .is_none()
-        {
-            return Err(Error::not_found("deployment", deployment));
-        }
-        link(db, incident.id, *deployment, role)?;
+    for id in linked {
+        let deployment = locked_deployment(db, incident, *id)?;
+        link(db, incident.id, *id, role)?;
+        store::refresh(db, actor, deployment)?;
     }
     Ok(())
+}
+
+/// A deployment to link. One of another service is locked too: its place may be derived again.
+fn locked_deployment(
+    db: &mut Db,
+    incident: &Incident,
+    id: DeploymentId,
+) -> Result<Deployment, Error> {
+    let found = deployments::find(db, id)?.deployment;
+    if found.service == incident.service {
+        return Ok(found);
+    }
+    services::lock(db, &found.service)?;
+    Ok(deployments::find(db, id)?.deployment)
+}
+
+/// Removes a deployment's links to an incident, in either role.
+fn unlink(
+    db: &mut Db,
+    actor: &Actor,
+    mut incident: Incident,
+    id: DeploymentId,
+) -> Result<IncidentWithDeployments, Error> {
+    let deployment = locked_deployment(db, &incident, id)?;
+    let links = incident_deployments::table
+        .filter(incident_deployments::incident_id.eq(incident.id))
+        .filter(incident_deployments::deployment_id.eq(id));
+    if diesel::delete(links).execute(db)? == 0 {
+        return Err(Error::not_found("link of this incident to deployment", id));
+    }
+    store::refresh(db, actor, deployment)?;
+    incident.revision += 1;
+    diesel::update(incidents::table.find(incident.id)).set(&incident).execute(db)?;
+    let found = with_deployments(db, incident)?;
+    events::record(db, actor, &found.incident.about(), "unlinked", &found)?;
+    Ok(found)
 }

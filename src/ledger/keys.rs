@@ -87,8 +87,8 @@ impl Key {
     "created_at": "2026-02-03T04:05:06.000000Z", "last_used_at": null, "revoked_at": null
 }))]
 pub struct CreatedKey {
-    /// The secret key to send in `Authorization: Bearer`. It cannot be shown again. It comes first, so that a
-    /// search for `prop_` does not find `prefix`.
+    /// The secret key to send in `Authorization: Bearer`. It cannot be shown again. It comes first,
+    /// so that a search for `prop_` does not find `prefix`.
     key: String,
     #[serde(flatten)]
     made: Key,

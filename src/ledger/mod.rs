@@ -26,10 +26,8 @@ pub mod incidents;
 pub mod keys;
 pub mod places;
 pub mod releases;
-pub mod requests;
 pub mod services;
 pub mod status;
-pub mod transitions;
 pub mod values;
 
 /// All routes below `/v1`, in the order of the OpenAPI document.
@@ -40,9 +38,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .configure(services::routes)
         .configure(environments::routes)
         .configure(releases::routes)
-        .configure(requests::routes)
         .configure(deployments::routes)
-        .configure(transitions::routes)
         .configure(gate::routes)
         .configure(approvals::routes)
         .configure(freezes::routes)

@@ -272,8 +272,8 @@ fn frozen(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
     }
 }
 
-/// An instant for people, in UTC, to the minute: rounded up, so that it is over by then. The year is
-/// there when it is another one than now.
+/// An instant for people, in UTC, to the minute: rounded up, so that it is over by then. The year
+/// is there when it is another one than now.
 fn minute(at: Timestamp, now: Timestamp) -> String {
     let up = TimestampRound::new().smallest(Unit::Minute).mode(RoundMode::Ceil);
     let at = at.round(up).unwrap_or(at).to_zoned(TimeZone::UTC);

@@ -333,7 +333,9 @@ pub struct Standing {
     pub was_seen_running: bool,
     /// When it ended, if it has.
     pub finished_at: Option<Timestamp>,
-    /// The description of the status that led to the current state.
+    /// When GitHub reported that it is no longer live (`inactive` after a success), if it has.
+    pub retired_at: Option<Timestamp>,
+    /// What was said to what it is now.
     pub reason: Option<String>,
     /// The URL of the workflow run that performs the deployment, if known.
     pub run_url: Option<String>,
@@ -370,20 +372,23 @@ pub fn standing(told: &[Deployment]) -> Standing {
     };
     for status in &statuses {
         let to = match (now.state, status.state.as_str()) {
-            (Some(State::Superseded), _) => continue,
+            _ if now.retired_at.is_some() => continue,
             (_, "success") => State::Succeeded,
             (_, "failure" | "error") => State::Failed,
-            (Some(State::Succeeded), "inactive") => State::Superseded,
             (None | Some(State::Running), "inactive") => State::Cancelled,
             (None | Some(State::Running | State::Failed | State::Cancelled), "in_progress") => {
                 State::Running
+            }
+            (Some(State::Succeeded), "inactive") => {
+                now.retired_at = Some(status.at);
+                continue;
             }
             _ => continue,
         };
         if status.state == "in_progress" {
             now.restarted_at = Some(status.at);
         }
-        if now.state != Some(to) && to != State::Superseded {
+        if now.state != Some(to) {
             now.finished_at = (to != State::Running).then_some(status.at);
             now.reason = status.description.clone();
         }
@@ -504,8 +509,8 @@ mod tests {
             (&["error"], Some(Failed)),
             (&["inactive"], Some(Cancelled)),
             (&["in_progress", "inactive"], Some(Cancelled)),
-            (&["in_progress", "success", "inactive"], Some(Superseded)),
-            (&["success", "inactive", "failure"], Some(Superseded)),
+            (&["in_progress", "success", "inactive"], Some(Succeeded)),
+            (&["success", "inactive", "failure"], Some(Succeeded)),
             (&["failure", "inactive"], Some(Failed)),
             (&["failure", "in_progress"], Some(Running)),
             (&["failure", "queued", "in_progress", "success"], Some(Succeeded)),
@@ -521,6 +526,8 @@ mod tests {
                 .collect();
             let in_order = standing(&facts);
             assert_eq!(in_order.state, *expected, "{states:?}");
+            let is_gone = states.contains(&"success") && states.contains(&"inactive");
+            assert_eq!(in_order.retired_at.is_some(), is_gone, "{states:?}");
             for order in orders(&facts) {
                 assert_eq!(standing(&order), in_order, "{states:?}");
             }

@@ -1,19 +1,23 @@
 //! What happened in a place, in the order in which it happened.
 //!
-//! A deployment's own facts are when it started, when it ended, and how. Everything else about it follows from the facts
-//! of all deployments of its place: which one is live, what each one replaced, which ones were rolled back. So reporting
-//! late, twice or in another order changes nothing in the end.
+//! A deployment's own facts are when it started, when it ended, and how. Everything else about it
+//! follows from the facts of all deployments of its place: which one is live, what each one
+//! replaced, which ones were rolled back. So reporting late, twice or in another order changes
+//! nothing in the end.
 //!
 //! Successes are ordered by the time they ended, then by id:
 //!
 //! - The *previous* of a success is the success before it.
-//! - Its *kind* is [`lifecycle::kind`] of its release: against what was live before it, and what was live at any time before.
-//! - The last success is live (`succeeded`), unless its source has reported that it is gone. One that a rollback followed
+//! - Its *kind* is [`lifecycle::kind`] of its release: against what was live before it, and what
+//!   was live at any time before.
+//! - The last success is live (`succeeded`), unless its source has reported that it is gone. One
+//!   that a rollback followed
 //!   is `rolled_back`, every other is `superseded`.
 //!
-//! What did not succeed takes its kind and previous from what was live when it started. Of the deployments that have
-//! started and not ended, the last one to start is `running` if nothing started after it; the others were overtaken and
-//! count as `cancelled` until their own end is reported.
+//! What did not succeed takes its kind and previous from what was live when it started. Of the
+//! deployments that have started and not ended, the last one to start is `running` if nothing
+//! started after it; the others were overtaken and count as `cancelled` until their own end is
+//! reported.
 
 use jiff::Timestamp;
 use std::collections::HashSet;
@@ -32,7 +36,8 @@ pub enum Outcome {
     Cancelled,
 }
 
-/// A deployment that has started and is not void: its own facts, and what was derived from them last.
+/// A deployment that has started and is not void: its own facts, and what was derived from them
+/// last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Which deployment.
@@ -80,7 +85,8 @@ pub struct Head {
 
 /// Derives a place from `before.at` on. The result has one item per entry, in the same order.
 ///
-/// The entries are all that started or ended at that time or later, all that have not ended, and the last success before it.
+/// The entries are all that started or ended at that time or later, all that have not ended, and
+/// the last success before it.
 pub fn derive(before: &Head, entries: &[Entry]) -> Vec<Derived> {
     let is_before = |time: Timestamp| before.at.is_some_and(|at| time < at);
     let successes = Successes::of(before, entries);
@@ -120,10 +126,12 @@ pub fn derive(before: &Head, entries: &[Entry]) -> Vec<Derived> {
         .collect()
 }
 
-/// The successes among the entries, in the order in which they went live, and the releases that were live until each.
+/// The successes among the entries, in the order in which they went live, and the releases that
+/// were live until each.
 struct Successes<'a> {
     in_order: Vec<(Timestamp, &'a Entry)>,
-    /// For each release, when it first went live, as an index; 0 for one that was live before the first entry.
+    /// For each release, when it first went live, as an index; 0 for one that was live before the
+    /// first entry.
     first_live: std::collections::HashMap<ReleaseId, usize>,
 }
 
@@ -349,7 +357,8 @@ mod tests {
         ]
     }
 
-    /// The facts of up to twelve deployments of five releases in forty minutes: many at the same minute.
+    /// The facts of up to twelve deployments of five releases in forty minutes: many at the same
+    /// minute.
     fn story() -> impl Strategy<Value = Vec<Entry>> {
         let facts = (
             0..5_u32,
@@ -374,7 +383,8 @@ mod tests {
     }
 
     proptest! {
-        /// Starts, ends, repetitions, corrections and voids of a story, in any order of reporting, end as the ordered story.
+        /// Starts, ends, repetitions, corrections and voids of a story, in any order of reporting,
+        /// end as the ordered story.
         #[test]
         fn any_order_of_reporting_ends_the_same(
             story in story(),
@@ -388,7 +398,8 @@ mod tests {
                 reports.push((real.id, Some(Entry { id: real.id, ..entry(0, 0, start, end) })));
                 reports.push((real.id, None));
             }
-            // Last come the right facts of each deployment, each first without its end, in any order, some of them twice.
+            // Last come the right facts of each deployment, each first without its end, in any
+            // order, some of them twice.
             let mut right: Vec<&Entry> = story.iter().chain(story.iter().take(4)).collect();
             for (at, index) in order.iter().enumerate().take(right.len()) {
                 let other = index.index(right.len());
@@ -405,7 +416,8 @@ mod tests {
             prop_assert_eq!(place.derived(), in_order(&story));
         }
 
-        /// What is derived from the middle on, given what was derived before, is what is derived from the start.
+        /// What is derived from the middle on, given what was derived before, is what is derived
+        /// from the start.
         #[test]
         fn deriving_from_the_middle_equals_deriving_from_the_start(story in story(), at in 0..45_u32) {
             let whole = in_order(&story);

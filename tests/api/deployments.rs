@@ -167,7 +167,9 @@ fn every_move_is_made_or_refused_as_the_lifecycle_says(app: &TestApp) {
                 assert_eq!(app.get(&path(&resting)).expect(200), resting, "{from} -> {to}");
                 continue;
             }
-            if to == from {
+            // Replaced since: its success is known already.
+            let was_live = to == "succeeded" && matches!(from, "superseded" | "rolled_back");
+            if to == from || was_live {
                 assert_eq!(answer.expect(200), resting, "{from} again");
             } else {
                 let problem = answer.expect_problem(409, "invalid_transition");

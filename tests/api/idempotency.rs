@@ -64,6 +64,8 @@ fn the_same_request_again_is_answered_again_and_done_once(app: &TestApp) {
 fn every_post_of_a_resource_honours_its_key(app: &TestApp) {
     let made = app.deploy("billing", "staging", "1", false);
     let transitions = format!("/v1/deployments/{}/transitions", made["id"].as_str().unwrap());
+    let bogus = app.go_live("billing", "testing", "1");
+    let void = format!("/v1/deployments/{}/void", bogus["id"].as_str().unwrap());
     // It holds later, so that nothing else here waits for it.
     let freeze = app
         .post("/v1/freezes", json!({"reason": "Quarter end", "starts_at": "2999-01-01T00:00:00Z"}))
@@ -82,6 +84,7 @@ fn every_post_of_a_resource_honours_its_key(app: &TestApp) {
             json!({"service": "checkout", "environment": "production", "version": "1"}),
         ),
         (&transitions, json!({"to": "running"})),
+        (&void, json!({"reason": "It deployed nothing."})),
         ("/v1/approvals", with(place.clone(), json!({"version": "1", "decision": "approved"}))),
         ("/v1/freezes", json!({"reason": "Quarter end", "starts_at": "2999-01-01T00:00:00Z"})),
         (

@@ -25,12 +25,14 @@ mod keys;
 mod loopholes;
 mod migrations;
 mod mistakes;
+mod orders;
 mod pages;
 mod places;
 mod public_read;
 mod releases;
 mod reported;
 mod sequences;
+mod void;
 mod walkthrough;
 mod webhooks;
 

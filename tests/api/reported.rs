@@ -12,7 +12,7 @@ crate::on_both_databases! {
     what_the_gate_would_have_blocked_is_flagged
     a_report_is_recorded_once
     a_late_report_replaces_nothing
-    a_success_replaces_what_was_running_and_a_failure_does_not
+    what_started_later_overtakes_what_was_running
 }
 
 /// Reports version `version` of checkout in staging.
@@ -161,12 +161,15 @@ fn a_late_report_replaces_nothing(app: &TestApp) {
     assert_eq!(place(app)["live"]["id"], live["id"]);
 }
 
-fn a_success_replaces_what_was_running_and_a_failure_does_not(app: &TestApp) {
+fn what_started_later_overtakes_what_was_running(app: &TestApp) {
     let running = app.deploy("checkout", "staging", "1", true);
-    app.post("/v1/deployments", report("2", "failed", json!({}))).expect(201);
+    let past = json!({"at": "2026-02-03T04:05:06Z", "finished_at": "2026-02-03T04:09:00Z"});
+    app.post("/v1/deployments", report("2", "succeeded", past)).expect(201);
     assert_eq!(place(app)["running"]["id"], running["id"]);
-    app.post("/v1/deployments", report("2", "succeeded", json!({}))).expect(201);
+    app.post("/v1/deployments", report("3", "succeeded", json!({}))).expect(201);
     let path = format!("/v1/deployments/{}", running["id"].as_str().unwrap());
     assert_eq!(app.get(&path).expect(200)["state"], "cancelled");
     assert_eq!(place(app)["running"], Value::Null);
+    // Until its own end is reported.
+    assert_eq!(app.transition(&running, "failed").expect(200)["state"], "failed");
 }

@@ -1,11 +1,12 @@
 //! Deployments of a release to an environment: their rows and how they are read.
 //!
-//! `requests` records deployments, and `transitions` changes their state.
+//! `create` records a deployment, `transitions` reports its start and its end, `void` declares that it
+//! did not take place. `store` is the only file that writes a deployment.
 
 use actix_web::{get, web};
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -23,13 +24,20 @@ use crate::ledger::services;
 use crate::ledger::values::Slug;
 use crate::rules::gate::Step;
 use crate::rules::github;
-use crate::rules::lifecycle::{self, By, Kind, Move, State};
+use crate::rules::lifecycle::{Kind, State};
+use crate::rules::timeline::{Derived, Entry, Outcome};
 use crate::types::ids::{DeploymentId, IncidentId, ReleaseId};
 use crate::{each_backend, text_enum};
 
-/// The routes of this file.
+pub mod create;
+pub mod store;
+pub mod transitions;
+pub mod void;
+
+/// The routes of this folder.
 pub fn routes(config: &mut ServiceConfig) {
-    config.service(list).service(show).service(list_events);
+    config.configure(create::routes).service(list).service(show).service(list_events);
+    config.configure(transitions::routes).configure(void::routes);
 }
 
 /// The source of deployments that GitHub webhooks report.
@@ -39,7 +47,18 @@ pub const GITHUB: &str = "github";
 const LATEST: i64 = 20;
 
 /// A deployment of a release to an environment, from the request to the end.
-#[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
+#[derive(
+    Debug,
+    Clone,
+    PartialEq,
+    Serialize,
+    ToSchema,
+    Queryable,
+    QueryableByName,
+    Selectable,
+    Insertable,
+    AsChangeset,
+)]
 #[diesel(table_name = deployments, treat_none_as_default_value = false, treat_none_as_null = true)]
 #[schema(example = json!({
     "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production",
@@ -47,7 +66,7 @@ const LATEST: i64 = 20;
     "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "state": "running", "kind": "normal",
     "unplanned": false, "requested_by": "pipeline", "source": "api", "external_id": null, "run_url": "https://ci.example.org/runs/17",
     "reason": null, "previous_id": null, "rollback_of": null, "requested_at": "2026-02-03T04:05:06.000000Z",
-    "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1, "ungated": false, "expires_at": null, "recorded_by": "pipeline"
+    "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1, "ungated": false, "expires_at": null, "recorded_by": "pipeline", "voided_at": null, "retired_at": null
 }))]
 pub struct Deployment {
     /// The identifier of the deployment.
@@ -101,6 +120,12 @@ pub struct Deployment {
     /// The name of the key that recorded the deployment. `null` for deployments that were recorded
     /// before prop stored it.
     pub recorded_by: Option<String>,
+    /// When the deployment was declared void, because it did not take place. `null` when it was
+    /// not.
+    pub voided_at: Option<Timestamp>,
+    /// When its source reported that it is no longer live, without a later deployment (GitHub's
+    /// `inactive`). `null` when it was not reported.
+    pub retired_at: Option<Timestamp>,
 }
 
 /// A deployment with the decision of the gate.
@@ -113,7 +138,7 @@ pub struct Deployment {
     "unplanned": false, "requested_by": "pipeline", "source": "api", "external_id": null, "run_url": "https://ci.example.org/runs/17",
     "reason": null, "previous_id": null, "rollback_of": null, "requested_at": "2026-02-03T04:05:06.000000Z",
     "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1, "ungated": false, "expires_at": null,
-    "recorded_by": "pipeline",
+    "recorded_by": "pipeline", "voided_at": null, "retired_at": null,
     "decision": {"allowed": true, "reasons": [], "evaluated_at": "2026-02-03T04:05:06.000000Z", "facts": {"step": "start", "requested_by": "pipeline"}}
 }))]
 pub struct DeploymentWithDecision {
@@ -155,6 +180,61 @@ impl Deployment {
             deployment: Some(self.id),
             fixes: None,
         }
+    }
+
+    /// The times of its start and end, as far as they are known. `None` before its start.
+    fn times(&self) -> Option<[Option<Timestamp>; 2]> {
+        self.started_at.map(|started_at| [Some(started_at), self.finished_at])
+    }
+
+    /// How it ended by its own report, whatever happened in its place since.
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.finished_at?;
+        match self.state {
+            State::Succeeded | State::Superseded | State::RolledBack => Some(Outcome::Succeeded),
+            State::Failed => Some(Outcome::Failed),
+            _ => Some(Outcome::Cancelled),
+        }
+    }
+
+    /// Its state by its own reports alone: an overtaken deployment is still running, and a
+    /// superseded one succeeded.
+    pub fn reported_state(&self) -> State {
+        match self.state {
+            State::Superseded | State::RolledBack => State::Succeeded,
+            State::Cancelled
+                if self.started_at.is_some()
+                    && self.finished_at.is_none()
+                    && self.voided_at.is_none() =>
+            {
+                State::Running
+            }
+            state => state,
+        }
+    }
+
+    /// Its facts for the timeline. `None` before its start and when it is void.
+    fn entry(&self, is_fix: bool) -> Option<Entry> {
+        let started_at = self.started_at.filter(|_| self.voided_at.is_none())?;
+        Some(Entry {
+            id: self.id,
+            release: self.release_id,
+            started_at: started_at.into(),
+            end: self.finished_at.map(Into::into).zip(self.outcome()),
+            is_fix: is_fix || self.unplanned,
+            is_retired: self.retired_at.is_some(),
+            derived: self.derived(),
+        })
+    }
+
+    /// What was derived for it last.
+    fn derived(&self) -> Derived {
+        Derived { state: self.state, kind: self.kind, previous: self.previous_id }
+    }
+
+    fn set_derived(&mut self, derived: Derived) {
+        (self.state, self.kind, self.previous_id) = (derived.state, derived.kind, derived.previous);
+        self.rollback_of = derived.rollback_of();
     }
 
     /// Whether this person requested or recorded the deployment. As on GitHub, the case of logins
@@ -343,7 +423,7 @@ pub fn expire(db: &mut Db, deployment: Deployment, now: Timestamp) -> Result<Dep
         return Ok(deployment);
     }
     let prop = Actor { name: "prop".into(), now };
-    advance(db, &prop, deployment, State::Expired, now, None)
+    transitions::advance(db, &prop, deployment, State::Expired, now, None)
 }
 
 /// The deployment with this external id in this source.
@@ -433,70 +513,6 @@ pub fn previous_good(db: &mut Db, live: &Deployment) -> QueryResult<Option<Deplo
         .order(deployments::finished_at.desc())
         .first(db)
         .optional()
-}
-
-/// Changes the state of a deployment as of `at`, and records the event.
-///
-/// All state changes go through this function, except for a deployment that `requests` takes over
-/// and the corrections of `transitions::correct`.
-///
-/// # Errors
-/// An internal error when the ledger may not make this change.
-pub fn advance(
-    db: &mut Db,
-    actor: &Actor,
-    mut deployment: Deployment,
-    to: State,
-    at: Timestamp,
-    reason: Option<String>,
-) -> Result<Deployment, Error> {
-    let from = deployment.state;
-    if lifecycle::decide(from, to, By::Ledger) != Move::To(to) {
-        return Err(Error::internal(format!(
-            "deployment {} can't go from {from} to {to}",
-            deployment.id
-        )));
-    }
-    deployment.state = to;
-    deployment.revision += 1;
-    match to {
-        State::Running => deployment.started_at = Some(at),
-        State::Superseded | State::RolledBack | State::Approved => {}
-        _ => deployment.finished_at = Some(at),
-    }
-    if to != State::Approved {
-        deployment.expires_at = None;
-    }
-    if !matches!(to, State::Superseded | State::RolledBack) {
-        deployment.reason = reason.clone();
-    }
-    diesel::update(deployments::table.find(deployment.id)).set(&deployment).execute(db)?;
-    let verb = if to == State::Running { "started" } else { to.as_str() };
-    let payload =
-        json!({"from": from, "to": to, "reason": reason, "at": at, "ungated": deployment.ungated});
-    events::record(db, actor, &deployment.about(), verb, payload)?;
-    if from == State::Running {
-        log_outcome(&deployment);
-    }
-    Ok(deployment)
-}
-
-/// Writes a log line for a deployment that ran and ended, for dashboards that count log lines.
-///
-/// The line is written before the commit. If the commit fails, there is a line too many, but never
-/// a line too few.
-pub fn log_outcome(deployment: &Deployment) {
-    log::info!(
-        target: "deployment",
-        id:serde = deployment.id,
-        service = deployment.service.as_str(),
-        environment = deployment.environment.as_str(),
-        version = deployment.version.as_str(),
-        kind = deployment.kind.as_str(),
-        state = deployment.state.as_str(),
-        ungated = deployment.ungated;
-        "ended"
-    );
 }
 
 /// The deployments of a release that wait for approval in an environment.

@@ -1,0 +1,499 @@
+//! Recording of deployments: a caller requests one and the gate decides whether it is allowed, or
+//! reports one that has happened.
+
+use actix_web::post;
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use crate::db::Db;
+use crate::db::types::{Json, Timestamp};
+use crate::error::{Code, Error};
+use crate::http::context::{Actor, Ctx, Deploy};
+use crate::http::extract::Body;
+use crate::http::reply::Reply;
+use crate::ledger::deployments::store::{self, Change, Fact};
+use crate::ledger::deployments::transitions::{advance, observed_at};
+use crate::ledger::deployments::{
+    Deployment, DeploymentWithDecision, GITHUB, Role, find, find_external, find_witnessed, link,
+    live_in, previous_good,
+};
+use crate::ledger::environments::{self, Environment};
+use crate::ledger::gate::{self, Asked, Ruling, Seen};
+use crate::ledger::releases::{self, NewRelease};
+use crate::ledger::services;
+use crate::ledger::values::{Digest, GitSha, Line, Prose, Slug, Url, Version, text};
+use crate::rules::gate::Step;
+use crate::rules::lifecycle::{Kind, Report as ReportedState, State};
+use crate::types::ids::{DeploymentId, IncidentId};
+
+/// The routes of this file.
+pub fn routes(config: &mut ServiceConfig) {
+    config.service(create);
+}
+
+/// A deployment to request or to report.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "service": "checkout", "environment": "staging", "version": "1.4.2", "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
+    "start": true, "create_missing": true
+}))]
+pub struct NewDeployment {
+    /// The slug of the service to deploy.
+    pub service: Slug,
+    /// The slug of the environment to deploy to.
+    pub environment: Slug,
+    /// The version to deploy. May be absent or `null` only with `rollback`: it is then the previous
+    /// good release of the place.
+    pub version: Option<Version>,
+    /// Whether this goes back to a release that was live in the place before. It does not, if
+    /// absent.
+    #[serde(default)]
+    pub rollback: bool,
+    /// The git commit of the release. It must agree with the recorded release, or is added to it.
+    /// May be absent or `null`.
+    pub git_sha: Option<GitSha>,
+    /// The image digest of the release. It must agree with the recorded release, or is added to it.
+    /// May be absent or `null`.
+    pub image_digest: Option<Digest>,
+    /// The name of the person or pipeline that requested the deployment. The name of the key, if
+    /// absent or `null`.
+    pub requested_by: Option<Line>,
+    /// The kind of client that reports the deployment. `api`, if absent or `null`.
+    pub source: Option<Slug>,
+    /// The identifier of the deployment in that source. A repeat with the same identifier answers
+    /// 200 and the recorded deployment. May be absent or `null`.
+    pub external_id: Option<Line>,
+    /// The URL of the pipeline run that performs the deployment. May be absent or `null`.
+    pub run_url: Option<Url>,
+    /// Whether the deployment is unplanned, because it fixes a problem. It is planned, if absent.
+    #[serde(default)]
+    pub unplanned: bool,
+    /// Why the deployment is made. May be absent or `null`.
+    pub reason: Option<Prose>,
+    /// Whether to start at once. The deployment is then `running`, or, if the gate blocks it, not
+    /// recorded. It does not start, if absent.
+    #[serde(default)]
+    pub start: bool,
+    /// The open incident that the deployment fixes. It passes the gate despite this incident. May
+    /// be absent or `null`.
+    pub fixes: Option<IncidentId>,
+    /// Whether the deployment happens anyway, whatever the gate decides. It is then recorded as
+    /// `running`, with `ungated` set if the gate blocks it. Another running deployment of the place
+    /// is cancelled. It is not observed, if absent.
+    #[serde(default)]
+    pub observed: bool,
+    /// Records what has already happened, in one call: `running` for a rollout that goes on, or how
+    /// it ended. Implies `observed`, and cannot be combined with `start`. May be absent or `null`.
+    pub state: Option<ReportedState>,
+    /// When an observed deployment started. `finished_at` or now, if absent or `null`. The history
+    /// also has the time of the report.
+    pub at: Option<Timestamp>,
+    /// When an observed deployment ended, if `state` is an end. `at` or now, if absent or `null`.
+    pub finished_at: Option<Timestamp>,
+    /// Whether to create the service, the environment and the release if they do not exist. They
+    /// are not created, if absent.
+    #[serde(default)]
+    pub create_missing: bool,
+}
+
+/// Request or report a deployment
+///
+/// Records a deployment and answers it. Its state is `approved`, or `awaiting_approval` while
+/// required approvals are missing, or `running` with `start` or `observed`. With `state`, one call
+/// records a rollout that is already over. A repeat with the same `source` and `external_id`
+/// answers the recorded deployment. Fails with 409 (`gate_blocked`) and
+/// all reasons when the gate blocks it, and with 409 (`release_conflict`) when commit or image
+/// differ from the recorded release.
+#[utoipa::path(tag = "deployments", operation_id = "create_deployment", security(("key" = ["deploy"])), request_body = NewDeployment,
+    responses((status = 201, description = "The deployment that was recorded.", body = DeploymentWithDecision, headers(("Location" = String), ("ETag" = String))),
+        (status = 200, description = "The deployment was recorded before with this `source` and `external_id`, or a webhook has already reported it for this run.", body = DeploymentWithDecision, headers(("ETag" = String))),
+        (status = 404, description = "The service, environment or release does not exist, and `create_missing` is not set.")))]
+#[post("/deployments")]
+async fn create(ctx: Ctx<Deploy>, body: Body<NewDeployment>) -> Result<Reply, Error> {
+    ctx.post(move |db, actor| {
+        let (found, is_new) = request(db, actor, body.0)?;
+        let reply = if is_new {
+            Reply::created(found.deployment.path(), &found)?
+        } else {
+            Reply::ok(&found)?
+        };
+        Ok(reply.at_revision(found.deployment.revision))
+    })
+    .await
+}
+
+/// The course of a rollout that somebody observed, whatever the gate had decided.
+pub struct Observation {
+    /// `running`, or how it ended.
+    pub state: State,
+    /// When it started; `None` for one that was given up before it did.
+    pub started_at: Option<Timestamp>,
+    /// When it ended, if it has.
+    pub finished_at: Option<Timestamp>,
+}
+
+impl Observation {
+    /// How far a deployment that was asked for gets at once.
+    fn of_request(new: &NewDeployment, ruling: &Ruling, now: Timestamp) -> Self {
+        let state = match (new.start, ruling.is_approved()) {
+            (true, _) => State::Running,
+            (false, true) => State::Approved,
+            (false, false) => State::AwaitingApproval,
+        };
+        Self { state, started_at: new.start.then_some(now), finished_at: None }
+    }
+}
+
+impl NewDeployment {
+    /// What was observed, or `None` for a request.
+    ///
+    /// # Errors
+    /// `invalid_value` when the fields contradict each other, or a time is in the future.
+    fn observation(&self, now: Timestamp) -> Result<Option<Observation>, Error> {
+        let invalid = |pointer, detail| Err(Error::field(Code::InvalidValue, pointer, detail));
+        if self.state.is_some() && self.start {
+            let detail = "can't be combined with `start`: `start` asks to start now, `state` reports what has happened";
+            return invalid("/state", detail);
+        }
+        let is_observed = self.observed || self.state.is_some();
+        let state = self.state.map_or(State::Running, State::from);
+        if self.finished_at.is_some() && !state.is_finished() {
+            return invalid("/finished_at", "requires `state`: succeeded, failed or cancelled");
+        }
+        let finished_at = match self.finished_at {
+            Some(end) => Some(observed_at(true, Some(end), "/finished_at", now)?),
+            None => None,
+        };
+        let started_at = observed_at(is_observed, self.at.or(self.finished_at), "/at", now)?;
+        if !is_observed {
+            return Ok(None);
+        }
+        let finished_at = state.is_finished().then(|| finished_at.unwrap_or(started_at));
+        if finished_at.is_some_and(|end| end < started_at) {
+            return invalid("/finished_at", "is before `at`, when it started");
+        }
+        Ok(Some(Observation { state, started_at: Some(started_at), finished_at }))
+    }
+}
+
+/// Records a deployment that somebody asks for or has observed, and says whether it is new.
+fn request(
+    db: &mut Db,
+    actor: &Actor,
+    new: NewDeployment,
+) -> Result<(DeploymentWithDecision, bool), Error> {
+    let has_service = services::lock(db, &new.service)?;
+    let actor = &actor.afresh();
+    let observation = new.observation(actor.now)?;
+    record(db, actor, has_service, Report { new, observation, requested_at: actor.now })
+}
+
+/// What is reported of a deployment that may not be recorded yet.
+pub struct Report {
+    /// Which deployment.
+    pub new: NewDeployment,
+    /// How it went so far, if it was observed rather than asked for.
+    pub observation: Option<Observation>,
+    /// When it was asked for.
+    pub requested_at: Timestamp,
+}
+
+/// The place, release and policy that a report is about.
+struct Subject {
+    seen: Seen,
+    environment: Environment,
+    candidate: gate::Candidate,
+    release: NewRelease,
+    /// The deployment that a webhook reported of the same run.
+    known: Option<Deployment>,
+}
+
+/// Records a deployment. In the service's lock, so that nothing changes between decision and act;
+/// everything is decided before anything is written, so that a refusal leaves nothing but its
+/// record.
+pub fn record(
+    db: &mut Db,
+    actor: &Actor,
+    has_service: bool,
+    report: Report,
+) -> Result<(DeploymentWithDecision, bool), Error> {
+    let new = &report.new;
+    if !has_service && !new.create_missing {
+        return Err(services::unknown(db, &new.service)?.or_create_missing());
+    }
+    let source = new.source.as_deref().unwrap_or("api");
+    if let Some(known) = find_external(db, source, new.external_id.as_deref())? {
+        let known = the_same(known, new)?;
+        return report_again(db, actor, known, &report).map(|known| (known, false));
+    }
+    let subject = subject(db, actor, new, source)?;
+    let id = subject.known.as_ref().map_or_else(DeploymentId::new, |known| known.id);
+    let requested_by = new.requested_by.as_deref().unwrap_or(&actor.name).to_owned();
+    let starts = new.start || report.observation.is_some();
+    let asked = Asked {
+        step: if starts { Step::Start } else { Step::Create },
+        requested_by: &requested_by,
+        recorded_by: Some(&actor.name),
+        unplanned: new.unplanned || new.fixes.is_some(),
+        deployment: Some(id),
+        fixes: new.fixes,
+    };
+    let Subject { seen, environment, candidate, .. } = &subject;
+    let mut facts = gate::facts(db, seen, environment, candidate, &asked, actor.now)?;
+    if report.observation.is_some() {
+        // At most one rollout runs that was asked for. What happened is ordered by the timeline.
+        facts.running = None;
+    }
+    if new.fixes.is_some() && !facts.incidents.iter().any(|incident| incident.is_fixed_by_this) {
+        return Err(Error::field(
+            Code::InvalidValue,
+            "/fixes",
+            "is no open incident of this service and environment",
+        ));
+    }
+    let ruling = Ruling::on(facts, actor.now);
+    if !ruling.decision.allowed && report.observation.is_none() {
+        if let Some(known) = subject.known {
+            withdraw(db, actor, known, source)?;
+        }
+        return Err(gate::refuse(db, actor, &new.service, None, &ruling)?);
+    }
+    let is_new = subject.known.is_none();
+    let asked = (id, requested_by, ruling);
+    let recorded = write(db, actor, has_service, subject, report, asked)?;
+    Ok((recorded, is_new))
+}
+
+/// Finds what the report is about, and checks that it fits what is recorded.
+fn subject(
+    db: &mut Db,
+    actor: &Actor,
+    new: &NewDeployment,
+    source: &str,
+) -> Result<Subject, Error> {
+    let version = match &new.version {
+        Some(version) => version.clone(),
+        None if new.rollback => rollback_target(db, &new.service, &new.environment)?,
+        None => {
+            return Err(Error::field(
+                Code::MissingField,
+                "/version",
+                "is missing; only a rollback finds its version itself",
+            ));
+        }
+    };
+    let seen = gate::look(db, &new.service, &new.environment, &version)?;
+    let environment = match &seen.environment {
+        Some(environment) => environment.clone(),
+        None if new.create_missing => Environment::named(&new.environment, actor.now),
+        None => return Err(environments::unknown(db, &new.environment)?.or_create_missing()),
+    };
+    let release =
+        NewRelease::named(&new.service, &version, new.git_sha.clone(), new.image_digest.clone());
+    let candidate = match &seen.release {
+        Some(known) => {
+            releases::check_same(known, &release)?;
+            gate::Candidate::of(known).with_digest(new.image_digest.as_deref())
+        }
+        None if new.create_missing => {
+            gate::Candidate::unrecorded(&version, new.image_digest.as_deref())
+        }
+        None => {
+            let what = format!("release of {} with version", new.service);
+            return Err(Error::not_found(&what, &version).or_create_missing());
+        }
+    };
+    if new.rollback && !seen.is_way_back() {
+        return Err(Error::field(
+            Code::InvalidValue,
+            "/version",
+            "is nothing to roll back to: it was not live there before, or was rolled back itself",
+        ));
+    }
+    let known = match source {
+        GITHUB => None,
+        _ => find_witnessed(db, &new.service, &new.environment, new.run_url.as_deref())?,
+    };
+    if let Some(known) = &known {
+        // The gate decides as if nothing had been reported: this may be another release, or not
+        // start at all.
+        gate::give_back(db, known.id)?;
+    }
+    Ok(Subject { seen, environment, candidate, release, known })
+}
+
+/// Writes the deployment with everything that it creates, consumes and changes.
+fn write(
+    db: &mut Db,
+    actor: &Actor,
+    has_service: bool,
+    subject: Subject,
+    report: Report,
+    asked: (DeploymentId, String, Ruling),
+) -> Result<DeploymentWithDecision, Error> {
+    let (id, requested_by, ruling) = asked;
+    if !has_service {
+        services::ensure(db, actor, &report.new.service, None)?;
+    }
+    if subject.seen.environment.is_none() {
+        environments::ensure(db, actor, &subject.environment)?;
+    }
+    let release = releases::ensure(db, actor, subject.release, subject.seen.release.as_ref())?;
+    let Report { new, observation, requested_at } = report;
+    let course = observation.unwrap_or_else(|| Observation::of_request(&new, &ruling, actor.now));
+    let kind = subject.seen.kind(new.unplanned || new.fixes.is_some());
+    let live = subject.seen.live_id();
+    let may_wait = matches!(course.state, State::Approved | State::AwaitingApproval);
+    let now = Deployment {
+        id,
+        service: release.service,
+        environment: subject.environment.slug.clone(),
+        release_id: release.id,
+        version: release.version,
+        git_sha: release.git_sha,
+        image_digest: release.image_digest,
+        state: course.state,
+        kind,
+        unplanned: new.unplanned,
+        requested_by,
+        source: new.source.map_or_else(|| "api".to_owned(), Into::into),
+        external_id: text(new.external_id),
+        run_url: text(new.run_url),
+        reason: text(new.reason),
+        previous_id: live,
+        rollback_of: live.filter(|_| kind == Kind::Rollback),
+        requested_at: match (&subject.known, course.started_at) {
+            (Some(known), _) => known.requested_at,
+            (None, start) => start.map_or(requested_at, |start| start.min(requested_at)),
+        },
+        started_at: course.started_at,
+        finished_at: course.finished_at,
+        revision: 1,
+        ungated: !ruling.decision.allowed,
+        expires_at: may_wait.then(|| actor.now.plus(subject.environment.approval_ttl())),
+        recorded_by: Some(actor.name.clone()),
+        voided_at: None,
+        retired_at: None,
+    };
+    let starts = now.started_at.is_some();
+    // What has not started, and what starts now in a place where nothing runs, changes nothing for
+    // other deployments.
+    let is_newest = !starts
+        || new.at.is_none() && now.finished_at.is_none() && subject.seen.running().is_none();
+    let decision = Some(ruling.document()?);
+    let deployment =
+        store_new(db, actor, subject.known, now, decision.clone(), is_newest, new.fixes)?;
+    gate::take_overrides(db, id, &new.service, &ruling.facts, actor.now)?;
+    if starts {
+        gate::use_approvals(db, id, &ruling.facts)?;
+    }
+    Ok(DeploymentWithDecision { deployment, decision: decision.map(Json) })
+}
+
+/// Inserts the deployment, or updates the one that a webhook had reported, and links it to the
+/// incident that it fixes.
+fn store_new(
+    db: &mut Db,
+    actor: &Actor,
+    known: Option<Deployment>,
+    now: Deployment,
+    decision: Option<Value>,
+    is_newest: bool,
+    fixes: Option<IncidentId>,
+) -> Result<Deployment, Error> {
+    let was_running = known.as_ref().is_some_and(|known| known.state == State::Running);
+    let mut facts = vec![if known.is_none() { Fact::Requested } else { Fact::Adopted }];
+    facts.extend((now.started_at.is_some() && !was_running).then_some(Fact::Started));
+    facts.extend(now.finished_at.map(|_| Fact::Ended));
+    let id = now.id;
+    let link = |db: &mut Db| fixes.map_or(Ok(0), |incident| link(db, incident, id, Role::FixedBy));
+    if known.is_none() && is_newest {
+        let row = DeploymentWithDecision { deployment: now, decision: decision.map(Json) };
+        store::insert(db, actor, &row, &facts)?;
+        link(db)?;
+        return Ok(row.deployment);
+    }
+    let before = match known {
+        Some(known) => known,
+        None => {
+            // No unique index covers `requested`: what is live or running until now makes room
+            // first.
+            let parked = Deployment { state: State::Requested, revision: 0, ..now.clone() };
+            let row = DeploymentWithDecision { deployment: parked, decision: None };
+            store::insert(db, actor, &row, &[])?;
+            row.deployment
+        }
+    };
+    link(db)?;
+    store::save(db, actor, Change { before: &before, now, decision, facts: &facts })
+}
+
+/// Cancels a deployment that a webhook had reported as running, because the gate blocked its own
+/// script: only the run had begun. The end of the run changes nothing about it.
+fn withdraw(db: &mut Db, actor: &Actor, known: Deployment, source: &str) -> Result<(), Error> {
+    let now = Deployment {
+        state: State::Cancelled,
+        source: source.to_owned(),
+        external_id: None,
+        ungated: false,
+        started_at: None,
+        finished_at: Some(actor.now),
+        expires_at: None,
+        reason: Some("the gate blocked it".into()),
+        ..known.clone()
+    };
+    let facts = &[Fact::Ended];
+    store::save(db, actor, Change { before: &known, now, decision: None, facts })?;
+    Ok(())
+}
+
+/// The deployment that a source names again, if it means the same one.
+fn the_same(
+    known: DeploymentWithDecision,
+    new: &NewDeployment,
+) -> Result<DeploymentWithDecision, Error> {
+    let Deployment { id, service, environment, version, .. } = &known.deployment;
+    let is_same = *service == *new.service
+        && *environment == *new.environment
+        && new.version.as_ref().is_none_or(|new| **new == **version);
+    if is_same {
+        return Ok(known);
+    }
+    let detail = format!("It is deployment {id} of {service} {version} to {environment}.");
+    Err(Error::new(Code::ExternalIdTaken, detail).with("deployment_id", id))
+}
+
+/// Takes in what a repeated report adds: the end of a deployment that was reported as running.
+fn report_again(
+    db: &mut Db,
+    actor: &Actor,
+    known: DeploymentWithDecision,
+    report: &Report,
+) -> Result<DeploymentWithDecision, Error> {
+    let Some(Observation { state, finished_at: Some(end), .. }) = report.observation else {
+        return Ok(known);
+    };
+    let deployment = known.deployment;
+    let id = deployment.id;
+    if deployment.reported_state() == State::Running && deployment.started_at <= Some(end) {
+        advance(db, actor, deployment, state, end, text(report.new.reason.clone()))?;
+    }
+    find(db, id)
+}
+
+/// The version that a rollback of a place goes back to.
+fn rollback_target(db: &mut Db, service: &str, environment: &str) -> Result<Version, Error> {
+    let live = live_in(db, service, environment)?;
+    let previous = match &live {
+        Some(live) => previous_good(db, live)?,
+        None => None,
+    };
+    let previous = previous.ok_or_else(|| {
+        let detail = format!("No other release of {service} was live in {environment} before.");
+        Error::new(Code::NothingToRollBackTo, detail)
+    })?;
+    previous.version.parse().map_err(Error::internal)
+}

@@ -1,0 +1,278 @@
+//! The only file that writes a deployment. A change of its facts is written together with
+//! everything that follows for its place, an event for each deployment that changes, and a log line
+//! when a rollout has ended.
+
+use diesel::prelude::*;
+use diesel::sql_types::{Bool, Text};
+use serde_json::{Value, json};
+
+use crate::db::Db;
+use crate::db::schema::deployments;
+use crate::db::types::sql::{Identifier, Instant};
+use crate::db::types::{Json, Timestamp};
+use crate::error::{Code, Error};
+use crate::http::context::Actor;
+use crate::ledger::deployments::{Deployment, DeploymentWithDecision};
+use crate::ledger::{events, or_conflict};
+use crate::rules::lifecycle::State;
+use crate::rules::timeline::{self, Entry, Head, Outcome};
+
+/// A deployment whose facts have changed.
+pub struct Change<'a> {
+    /// As it stood.
+    pub before: &'a Deployment,
+    /// As it stands now, but for what follows from its place.
+    pub now: Deployment,
+    /// What the gate decided, if it was asked.
+    pub decision: Option<Value>,
+    /// What was reported, for the history.
+    pub facts: &'a [Fact],
+}
+
+/// What was reported of a deployment, as the history names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fact {
+    /// It was asked for, or observed.
+    Requested,
+    /// Only a webhook had reported it; now its own script or pipeline does.
+    Adopted,
+    /// It has the approvals that it needs.
+    Approved,
+    /// It started.
+    Started,
+    /// It ended, or was given up before it started.
+    Ended,
+    /// Its times, its run or who asked for it are known better.
+    Corrected,
+    /// It is no longer live, by its source's report.
+    Retired,
+    /// It counts for nothing.
+    Voided,
+}
+
+/// Inserts a new deployment. Nothing is derived: it has not started, or it starts now in a place
+/// where nothing runs, or [`save`] follows.
+///
+/// # Errors
+/// [`Code::ExternalIdTaken`] when another deployment has been recorded under its external id in the meantime.
+pub fn insert(
+    db: &mut Db,
+    actor: &Actor,
+    row: &DeploymentWithDecision,
+    facts: &[Fact],
+) -> Result<(), Error> {
+    let written = diesel::insert_into(deployments::table).values(row).execute(db);
+    or_conflict(written, || {
+        Error::new(Code::ExternalIdTaken, "Another request has just recorded it. Ask again.")
+    })?;
+    record(db, actor, State::Approved, &row.deployment, facts)
+}
+
+/// Writes a deployment whose facts have changed, and what follows for its place. In the service's
+/// lock.
+pub fn save(db: &mut Db, actor: &Actor, change: Change<'_>) -> Result<Deployment, Error> {
+    let Change { before, now, decision, facts } = change;
+    // An end without success changes nothing but the deployment itself.
+    let is_plain_end = *facts == [Fact::Ended]
+        && before.outcome().is_none()
+        && now.outcome() != Some(Outcome::Succeeded);
+    let (mut now, others) = if is_plain_end { (now, Vec::new()) } else { derive(db, before, now)? };
+    let is_changed = *before != now;
+    now.revision = before.revision + i32::from(is_changed);
+    // What gives up being live or running goes first, to make room in the unique indexes.
+    let (first, last): (Vec<_>, Vec<_>) = others
+        .into_iter()
+        .partition(|other| !matches!(other.now.state, State::Running | State::Succeeded));
+    for other in &first {
+        update(db, &other.now)?;
+    }
+    if is_changed {
+        // `None` keeps the decision that is stored.
+        let decision = decision.map(|decision| deployments::decision.eq(Json(decision)));
+        diesel::update(deployments::table.find(now.id)).set((&now, decision)).execute(db)?;
+    }
+    for other in &last {
+        update(db, &other.now)?;
+    }
+    let from = if before.state == State::Requested { State::Approved } else { before.state };
+    record(db, actor, from, &now, facts)?;
+    if is_changed && facts.is_empty() {
+        record_derived(db, actor, before.state, &now, &now)?;
+    }
+    for other in first.iter().chain(&last) {
+        record_derived(db, actor, other.before, &other.now, &now)?;
+    }
+    Ok(now)
+}
+
+/// Derives the place of a deployment again, after something besides its own reports has changed,
+/// such as its links to incidents.
+pub fn refresh(db: &mut Db, actor: &Actor, deployment: Deployment) -> Result<Deployment, Error> {
+    let now = deployment.clone();
+    save(db, actor, Change { before: &deployment, now, decision: None, facts: &[] })
+}
+
+fn update(db: &mut Db, row: &Deployment) -> QueryResult<usize> {
+    diesel::update(deployments::table.find(row.id)).set(row).execute(db)
+}
+
+/// Another deployment of the place about which something else is true now.
+struct Other {
+    before: State,
+    now: Deployment,
+}
+
+/// What follows for the changed deployment and for the others of its place.
+fn derive(
+    db: &mut Db,
+    before: &Deployment,
+    changed: Deployment,
+) -> Result<(Deployment, Vec<Other>), Error> {
+    let times = [before, &changed].into_iter().filter_map(Deployment::times).flatten().flatten();
+    let Some(since) = times.min() else { return Ok((changed, Vec::new())) };
+    let mut rows = affected(db, &changed, since)?;
+    if let Some(row) = rows.iter_mut().find(|row| row.deployment.id == changed.id) {
+        row.deployment = changed.clone();
+    }
+    rows.retain(|row| row.deployment.entry(row.is_fix).is_some());
+    let was_live = rows.iter().filter(|row| row.was_live).map(|row| row.deployment.release_id);
+    let head = Head { at: Some(since.into()), was_live: was_live.collect() };
+    let entries: Vec<Entry> =
+        rows.iter().filter_map(|row| row.deployment.entry(row.is_fix)).collect();
+    let derived = timeline::derive(&head, &entries);
+    let (mut now, mut others) = (changed, Vec::new());
+    for (Affected { deployment, .. }, derived) in rows.into_iter().zip(derived) {
+        if deployment.id == now.id {
+            now.set_derived(derived);
+        } else if deployment.derived() != derived {
+            let before = deployment.state;
+            let mut other = Deployment { revision: deployment.revision + 1, ..deployment };
+            other.set_derived(derived);
+            others.push(Other { before, now: other });
+        }
+    }
+    Ok((now, others))
+}
+
+/// A deployment that a changed fact can affect.
+#[derive(QueryableByName)]
+struct Affected {
+    #[diesel(embed)]
+    deployment: Deployment,
+    /// Its release had been live in the place before.
+    #[diesel(sql_type = Bool)]
+    was_live: bool,
+    /// It is linked to an incident as its fix.
+    #[diesel(sql_type = Bool)]
+    is_fix: bool,
+}
+
+/// What a fact at `$1` can affect in the place of service `$3` and environment `$4`: what started
+/// or ended then or later, what has not ended, what was live until then, and deployment `$2`, whose
+/// fact it is. Both databases number parameters by their first appearance.
+const AFFECTED: &str = "
+    SELECT d.*,
+        EXISTS (SELECT 1 FROM deployments f WHERE f.finished_at < $1 AND f.release_id = d.release_id
+            AND f.environment = d.environment AND f.state IN ('succeeded', 'superseded', 'rolled_back')) AS was_live,
+        EXISTS (SELECT 1 FROM incident_deployments l WHERE l.deployment_id = d.id AND l.role = 'fixed_by') AS is_fix
+    FROM deployments d
+    WHERE d.id = $2 OR d.id IN (
+        SELECT s.id FROM deployments s WHERE s.service = $3 AND s.environment = $4 AND s.started_at >= $1
+        UNION ALL
+        SELECT e.id FROM deployments e WHERE e.service = $3 AND e.environment = $4 AND e.finished_at >= $1
+        UNION ALL
+        SELECT u.id FROM deployments u WHERE u.service = $3 AND u.environment = $4 AND u.finished_at IS NULL
+            AND u.started_at IS NOT NULL
+        UNION ALL
+        SELECT id FROM (SELECT p.id FROM deployments p WHERE p.service = $3 AND p.environment = $4
+            AND p.finished_at < $1 AND p.state IN ('succeeded', 'superseded', 'rolled_back')
+            ORDER BY p.finished_at DESC, p.id DESC LIMIT 1) AS live_before)";
+
+fn affected(db: &mut Db, changed: &Deployment, since: Timestamp) -> QueryResult<Vec<Affected>> {
+    diesel::sql_query(AFFECTED)
+        .bind::<Instant, _>(since)
+        .bind::<Identifier, _>(changed.id)
+        .bind::<Text, _>(&changed.service)
+        .bind::<Text, _>(&changed.environment)
+        .load(db)
+}
+
+/// Writes down what was reported of a deployment.
+fn record(
+    db: &mut Db,
+    actor: &Actor,
+    mut from: State,
+    now: &Deployment,
+    facts: &[Fact],
+) -> Result<(), Error> {
+    for fact in facts {
+        let (verb, to, at) = match fact {
+            Fact::Requested | Fact::Adopted => {
+                let verb = if *fact == Fact::Requested { "requested" } else { "adopted" };
+                events::record(db, actor, &now.about(), verb, now)?;
+                continue;
+            }
+            Fact::Corrected => {
+                let payload = json!({
+                    "started_at": now.started_at, "finished_at": now.finished_at, "reason": now.reason,
+                    "run_url": now.run_url, "requested_by": now.requested_by,
+                });
+                events::record(db, actor, &now.about(), "corrected", payload)?;
+                continue;
+            }
+            Fact::Approved => ("approved", State::Approved, actor.now),
+            Fact::Started => ("started", State::Running, now.started_at.unwrap_or(actor.now)),
+            Fact::Ended => {
+                (now.reported_state().as_str(), now.state, now.finished_at.unwrap_or(actor.now))
+            }
+            Fact::Retired => (now.state.as_str(), now.state, now.retired_at.unwrap_or(actor.now)),
+            Fact::Voided => ("voided", now.state, actor.now),
+        };
+        let reason = now.reason.as_ref().filter(|_| *fact != Fact::Started || facts.len() == 1);
+        let payload =
+            json!({"from": from, "to": to, "reason": reason, "at": at, "ungated": now.ungated});
+        events::record(db, actor, &now.about(), verb, payload)?;
+        from = to;
+    }
+    if facts.contains(&Fact::Ended) && now.started_at.is_some() {
+        log_outcome(now);
+    }
+    Ok(())
+}
+
+/// Writes down what follows for another deployment of the place from what was reported of `cause`.
+fn record_derived(
+    db: &mut Db,
+    actor: &Actor,
+    from: State,
+    now: &Deployment,
+    cause: &Deployment,
+) -> Result<(), Error> {
+    let verb = match (from, now.state) {
+        (State::Succeeded, State::Superseded | State::RolledBack)
+        | (State::Running, State::Cancelled) => now.state.as_str(),
+        _ => "rederived",
+    };
+    let payload = json!({
+        "from": from, "to": now.state, "kind": now.kind, "previous_id": now.previous_id,
+        "at": cause.finished_at.or(cause.started_at), "because_of": cause.id, "ungated": now.ungated,
+    });
+    events::record(db, actor, &now.about(), verb, payload)
+}
+
+/// A line for each rollout that has ended, for dashboards that count log lines. It is written
+/// before the transaction is committed: a transaction that is then lost leaves a line too many,
+/// never one too few.
+fn log_outcome(deployment: &Deployment) {
+    log::info!(
+        target: "deployment",
+        id:serde = deployment.id,
+        service = deployment.service.as_str(),
+        environment = deployment.environment.as_str(),
+        version = deployment.version.as_str(),
+        kind = deployment.kind.as_str(),
+        state = deployment.state.as_str(),
+        ungated = deployment.ungated;
+        "ended"
+    );
+}

@@ -1,0 +1,299 @@
+//! State changes of a deployment: its start, its end, and the reviews that it waits for.
+
+use actix_web::{post, web};
+use diesel::prelude::*;
+use jiff::SignedDuration;
+use serde::{Deserialize, Deserializer};
+use std::borrow::Cow;
+use utoipa::ToSchema;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use crate::db::Db;
+use crate::db::schema::deployments;
+use crate::db::types::Timestamp;
+use crate::error::{Code, Error};
+use crate::http::context::{Actor, Ctx, Deploy};
+use crate::http::extract::Body;
+use crate::http::reply::Reply;
+use crate::ledger::deployments::store::{self, Change, Fact};
+use crate::ledger::deployments::{Deployment, DeploymentWithDecision, awaiting, expire, find};
+use crate::ledger::environments::Environment;
+use crate::ledger::gate::{self, Ruling};
+use crate::ledger::releases::Release;
+use crate::ledger::services;
+use crate::ledger::values::{Prose, text};
+use crate::rules::lifecycle::{self, By, Move, Report, State};
+use crate::types::ids::DeploymentId;
+
+/// The routes of this file.
+pub fn routes(config: &mut ServiceConfig) {
+    config.service(make_transition);
+}
+
+/// A change of the state of a deployment.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"to": "succeeded"}))]
+pub struct Transition {
+    /// The new state: `running`, `succeeded`, `failed` or `cancelled`. prop itself sets all other
+    /// states.
+    #[serde(deserialize_with = "target")]
+    pub to: State,
+    /// Why the state changes. May be absent or `null`.
+    pub reason: Option<Prose>,
+    /// Whether the change has happened anyway, whatever the gate decides. A start is then recorded,
+    /// with `ungated` set if the gate blocks it. It is not observed, if absent.
+    #[serde(default)]
+    pub observed: bool,
+    /// When an observed change happened. Now, if absent or `null`. The history also has the time of
+    /// the report.
+    pub at: Option<Timestamp>,
+}
+
+/// Reads the new state. The error for an unknown word lists the states that a client may send.
+fn target<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error> {
+    let word = Cow::<str>::deserialize(deserializer)?;
+    let state = word.parse::<State>().or_else(|_| word.parse::<Report>().map(State::from));
+    state.map_err(serde::de::Error::custom)
+}
+
+/// Change the state of a deployment
+///
+/// Starts a deployment, or reports its end, and answers the deployment. A repeat with the current
+/// state answers 200 and changes nothing. Fails with 409 (`invalid_transition`) and the possible
+/// `moves` when the deployment cannot get this state, and with 409 (`gate_blocked`) and all reasons
+/// when the gate blocks the start.
+#[utoipa::path(tag = "deployments", operation_id = "move_deployment", security(("key" = ["deploy"])), request_body = Transition,
+    params(("id" = DeploymentId, Path, description = "The identifier of the deployment.")), responses((status = 200, description = "The deployment in its new state.", body = DeploymentWithDecision, headers(("ETag" = String)))))]
+#[post("/deployments/{id}/transitions")]
+async fn make_transition(
+    ctx: Ctx<Deploy>,
+    id: web::Path<DeploymentId>,
+    body: Body<Transition>,
+) -> Result<Reply, Error> {
+    ctx.post(move |db, actor| {
+        let found = transition(db, actor, *id, body.0)?;
+        Ok(Reply::ok(&found)?.at_revision(found.deployment.revision))
+    })
+    .await
+}
+
+/// How far a reporting clock may be ahead of prop's. A report from there counts as now.
+const CLOCK_AHEAD: SignedDuration = SignedDuration::from_secs(60);
+
+/// When a change happened. Only an observed change may name an earlier time; all others happen now.
+///
+/// # Errors
+/// `invalid_value` when `at` is set without `observed`, or is more than a minute in the future.
+pub fn observed_at(
+    observed: bool,
+    at: Option<Timestamp>,
+    pointer: &str,
+    now: Timestamp,
+) -> Result<Timestamp, Error> {
+    let invalid = |detail| Err(Error::field(Code::InvalidValue, pointer, detail));
+    match at {
+        None => Ok(now),
+        Some(_) if !observed => invalid("is for what was observed; all else happens now"),
+        Some(at) if at > now.plus(CLOCK_AHEAD) => invalid("is in the future"),
+        Some(at) => Ok(at.min(now)),
+    }
+}
+
+/// Changes the state of a deployment as a caller requested.
+///
+/// # Errors
+/// `not_found`, `invalid_transition`, `invalid_value` for an end before the start, or `gate_blocked`
+/// for a start.
+pub fn transition(
+    db: &mut Db,
+    actor: &Actor,
+    id: DeploymentId,
+    asked: Transition,
+) -> Result<DeploymentWithDecision, Error> {
+    // The service of a deployment never changes. Everything else is read under the lock.
+    let service: Option<String> =
+        deployments::table.find(id).select(deployments::service).first(db).optional()?;
+    services::lock(db, &service.ok_or_else(|| Error::not_found("deployment", id))?)?;
+    let actor = &actor.afresh();
+    let at = observed_at(asked.observed, asked.at, "/at", actor.now)?;
+    let found = find(db, id)?;
+    let state_before = found.deployment.state;
+    let deployment = expire(db, found.deployment, actor.now)?;
+    let has_expired = deployment.state != state_before;
+    let from = match deployment.reported_state() {
+        // The gate reports missing approvals with its reasons. If none is missing, a start from
+        // `awaiting_approval` makes both changes at once.
+        State::AwaitingApproval if asked.to == State::Running => State::Approved,
+        state => state,
+    };
+    match lifecycle::decide(from, asked.to, By::Caller) {
+        _ if asked.to == deployment.state => {}
+        Move::None => {}
+        Move::To(State::Running) => start(db, actor, deployment, &asked, at)?,
+        Move::To(_) if deployment.started_at.is_some_and(|start| at < start) => {
+            return Err(Error::field(
+                Code::InvalidValue,
+                "/at",
+                "is before the deployment started",
+            ));
+        }
+        Move::To(to) => {
+            advance(db, actor, deployment, to, at, text(asked.reason))?;
+        }
+        Move::Refused(moves) => {
+            let refusal =
+                Error::new(Code::InvalidTransition, no_such_move(deployment.state, moves))
+                    .with("state", deployment.state)
+                    .with("moves", moves);
+            return Err(if has_expired { refusal.recorded() } else { refusal });
+        }
+    }
+    find(db, id)
+}
+
+/// Why a deployment can't make a move, and what can be done instead.
+fn no_such_move(state: State, moves: &[State]) -> String {
+    let words: Vec<_> = moves.iter().map(|state| state.as_str()).collect();
+    let is = match state {
+        State::Succeeded => "has already succeeded",
+        State::Failed => "has already failed",
+        State::Cancelled => "has already been cancelled",
+        State::Rejected => "was rejected",
+        State::Expired => "has expired",
+        State::Superseded => "was superseded by a later deployment",
+        State::RolledBack => "was rolled back",
+        _ => {
+            let words = words.join(", ");
+            return format!("The deployment is {state}. From there it can go to: {words}.");
+        }
+    };
+    let instead = match state {
+        State::Succeeded => " To undo it, record a rollback.",
+        State::Superseded | State::RolledBack => "",
+        _ => " To try again, record a new deployment.",
+    };
+    format!("The deployment {is} and can't change any more.{instead}")
+}
+
+/// Records that a deployment moved at `at`, with what follows for its place.
+pub fn advance(
+    db: &mut Db,
+    actor: &Actor,
+    before: Deployment,
+    to: State,
+    at: Timestamp,
+    reason: Option<String>,
+) -> Result<Deployment, Error> {
+    if lifecycle::decide(before.reported_state(), to, By::Ledger) != Move::To(to) {
+        let (id, from) = (before.id, before.state);
+        return Err(Error::internal(format!("deployment {id} can't go from {from} to {to}")));
+    }
+    let mut now = Deployment { state: to, reason, ..before.clone() };
+    let fact = match to {
+        State::Approved => Fact::Approved,
+        State::Running => Fact::Started,
+        _ => Fact::Ended,
+    };
+    match fact {
+        Fact::Approved => {}
+        Fact::Started => now.started_at = Some(at),
+        _ => now.finished_at = Some(at),
+    }
+    if fact != Fact::Approved {
+        now.expires_at = None;
+    }
+    store::save(db, actor, Change { before: &before, now, decision: None, facts: &[fact] })
+}
+
+/// Starts a deployment, if the gate allows it or it was observed.
+fn start(
+    db: &mut Db,
+    actor: &Actor,
+    before: Deployment,
+    asked: &Transition,
+    at: Timestamp,
+) -> Result<(), Error> {
+    let ruling = evaluate_start(db, actor, &before, asked.observed)?;
+    let now = Deployment {
+        state: State::Running,
+        started_at: Some(at),
+        expires_at: None,
+        reason: text(asked.reason.clone()),
+        ungated: !ruling.decision.allowed,
+        ..before.clone()
+    };
+    let facts: &[Fact] = match before.state {
+        State::AwaitingApproval => &[Fact::Approved, Fact::Started],
+        _ => &[Fact::Started],
+    };
+    let decision = Some(ruling.document()?);
+    store::save(db, actor, Change { before: &before, now, decision, facts })?;
+    Ok(())
+}
+
+/// Evaluates the gate for a start, and consumes the approvals and overrides that it takes.
+pub fn evaluate_start(
+    db: &mut Db,
+    actor: &Actor,
+    deployment: &Deployment,
+    was_observed: bool,
+) -> Result<Ruling, Error> {
+    let seen = gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
+    let (Some(environment), Some(release)) = (&seen.environment, &seen.release) else {
+        return Err(Error::internal(format!(
+            "deployment {} has no environment or release",
+            deployment.id
+        )));
+    };
+    let candidate = gate::Candidate::of(release);
+    let asked = deployment.asks_to_start();
+    let mut facts = gate::facts(db, &seen, environment, &candidate, &asked, actor.now)?;
+    if was_observed {
+        // At most one rollout runs that was asked for. What happened is ordered by the timeline.
+        facts.running = None;
+    }
+    let ruling = Ruling::on(facts, actor.now);
+    if !ruling.decision.allowed && !was_observed {
+        return Err(gate::refuse(db, actor, &deployment.service, Some(deployment.id), &ruling)?);
+    }
+    gate::take_overrides(db, deployment.id, &deployment.service, &ruling.facts, actor.now)?;
+    gate::use_approvals(db, deployment.id, &ruling.facts)?;
+    Ok(ruling)
+}
+
+/// Applies a new approval or rejection to the deployments that wait for it. The service must be
+/// locked.
+pub fn hear(
+    db: &mut Db,
+    actor: &Actor,
+    release: &Release,
+    environment: &Environment,
+    approved: bool,
+) -> Result<(), Error> {
+    for deployment in awaiting(db, release.id, &environment.slug)? {
+        let mut deployment = expire(db, deployment, actor.now)?;
+        if deployment.state != State::AwaitingApproval {
+            continue;
+        }
+        if !approved {
+            advance(db, actor, deployment, State::Rejected, actor.now, None)?;
+            continue;
+        }
+        let seen =
+            gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
+        let facts = gate::facts(
+            db,
+            &seen,
+            environment,
+            &gate::Candidate::of(release),
+            &deployment.asks_to_start(),
+            actor.now,
+        )?;
+        if Ruling::on(facts, actor.now).is_approved() {
+            deployment.expires_at = Some(actor.now.plus(environment.approval_ttl()));
+            advance(db, actor, deployment, State::Approved, actor.now, None)?;
+        }
+    }
+    Ok(())
+}
