@@ -21,7 +21,7 @@ use crate::http::context::{Actor, Ctx, Read};
 use crate::http::extract::Query;
 use crate::http::reply::Reply;
 use crate::ledger;
-use crate::ledger::deployments::find_witnessed;
+use crate::ledger::deployments::{find, find_witnessed};
 use crate::ledger::environments::Environment;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::releases::{Release, ScanStatus};
@@ -41,15 +41,19 @@ pub fn routes(config: &mut ServiceConfig) {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct Question {
-    /// The slug of the service to deploy.
+    /// The identifier of a recorded deployment that has not started. The question then concerns its
+    /// service, environment and version, with its own requester and recorder, so that the answer is
+    /// the same for every caller. It cannot be combined with the other parameters.
+    deployment: Option<DeploymentId>,
+    /// The slug of the service to deploy. Required without `deployment`.
     #[param(inline)]
-    service: Slug,
-    /// The slug of the environment to deploy to.
+    service: Option<Slug>,
+    /// The slug of the environment to deploy to. Required without `deployment`.
     #[param(inline)]
-    environment: Slug,
-    /// The version of the release to deploy.
+    environment: Option<Slug>,
+    /// The version of the release to deploy. Required without `deployment`.
     #[param(inline)]
-    version: Version,
+    version: Option<Version>,
     /// The name of the person or pipeline that would request the deployment. The caller's, if
     /// absent. Their own approval does not count, unless the environment allows it.
     #[param(inline)]
@@ -63,44 +67,103 @@ struct Question {
 /// Ask whether a release may be deployed now
 ///
 /// Answers 200 with the decision that a start of the deployment would get now, with every reason
-/// against it. Changes nothing. Fails with 404 when the service, environment or release does not
-/// exist.
+/// against it. Changes nothing. The question names either a service, an environment and a version, or
+/// a recorded `deployment`. Fails with 404 when one of them does not exist, and with 400 when
+/// `deployment` is combined with another parameter, or has already started or ended.
 #[utoipa::path(tag = "gate", operation_id = "ask_gate", security(("key" = ["read"])), params(Question),
-    responses((status = 200, description = "The decision: `allowed`, or the reasons that block the deployment.", body = Decision), (status = 404, description = "The service, environment or release does not exist.")))]
+    responses((status = 200, description = "The decision: `allowed`, or the reasons that block the deployment.", body = Decision), (status = 404, description = "The service, environment, release or deployment does not exist.")))]
 #[get("/gate")]
 async fn ask(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
-    let Question { service, environment, version, requested_by, run_url } = query.0;
-    let caller = ctx.name().to_owned();
-    let requested_by = requested_by.map_or_else(|| caller.clone(), Into::into);
+    let (question, caller) = (query.0, ctx.name().to_owned());
     let decision = ctx
-        .read(move |db| {
-            let now = Timestamp::now();
-            let seen = look(db, &service, &environment, &version)?;
-            if !seen.has_service {
-                return Err(ledger::services::unknown(db, &service)?);
-            }
-            let Some(here) = &seen.environment else {
-                return Err(ledger::environments::unknown(db, &environment)?);
-            };
-            let release = seen.release.as_ref().ok_or_else(|| {
-                Error::not_found(&format!("release of {service} with version"), &version)
-            })?;
-            let asked = Asked {
-                step: Step::Start,
-                requested_by: &requested_by,
-                recorded_by: Some(&caller),
-                unplanned: false,
-                deployment: find_witnessed(db, &service, &environment, run_url.as_deref())?
-                    .map(|told| told.id),
-                fixes: None,
-            };
-            Ok(gate::decide(
-                &facts(db, &seen, here, &Candidate::of(release), &asked, now)?,
-                now.into(),
-            ))
+        .read(move |db| match question.deployment {
+            Some(id) => answer_for(db, id, &question),
+            None => answer(db, &question, &caller),
         })
         .await?;
     Reply::ok(&decision)
+}
+
+impl Question {
+    /// The names of the parameters that cannot be combined with `deployment`, and whether the
+    /// question has them.
+    fn others(&self) -> [(&'static str, bool); 5] {
+        [
+            ("service", self.service.is_some()),
+            ("environment", self.environment.is_some()),
+            ("version", self.version.is_some()),
+            ("requested_by", self.requested_by.is_some()),
+            ("run_url", self.run_url.is_some()),
+        ]
+    }
+}
+
+/// Decides on the start of a recorded deployment, whoever asks.
+///
+/// # Errors
+/// `not_found`, or `invalid_query` when the question has other parameters or the deployment does not
+/// wait for its start.
+fn answer_for(db: &mut Db, id: DeploymentId, question: &Question) -> Result<Decision, Error> {
+    let invalid = |name: &str, detail| Err(Error::field(Code::InvalidQuery, name, detail));
+    if let Some((name, _)) = question.others().into_iter().find(|(_, is_given)| *is_given) {
+        return invalid(name, "cannot be combined with `deployment`".to_owned());
+    }
+    let deployment = find(db, id)?.deployment;
+    if deployment.is_overdue() {
+        return invalid("deployment", "has expired and cannot start".to_owned());
+    }
+    if !matches!(deployment.state, State::AwaitingApproval | State::Approved) {
+        let detail = format!("is {}; only a deployment that has not started can", deployment.state);
+        return invalid("deployment", detail);
+    }
+    let place = (&*deployment.service, &*deployment.environment);
+    judge(db, place, &deployment.version, &deployment.asks_to_start())
+}
+
+/// Decides on a start that the caller would request.
+fn answer(db: &mut Db, question: &Question, caller: &str) -> Result<Decision, Error> {
+    let missing = |name| {
+        Error::field(Code::InvalidQuery, name, "is missing; it is required without `deployment`")
+    };
+    let service = question.service.as_deref().ok_or_else(|| missing("service"))?;
+    let environment = question.environment.as_deref().ok_or_else(|| missing("environment"))?;
+    let version = question.version.as_deref().ok_or_else(|| missing("version"))?;
+    let run = question.run_url.as_deref();
+    let asked = Asked {
+        step: Step::Start,
+        requested_by: question.requested_by.as_deref().unwrap_or(caller),
+        recorded_by: Some(caller),
+        unplanned: false,
+        deployment: find_witnessed(db, service, environment, run)?.map(|witnessed| witnessed.id),
+        fixes: None,
+    };
+    judge(db, (service, environment), version, &asked)
+}
+
+/// Evaluates the gate for a version in a place, which is a service and an environment, now.
+///
+/// # Errors
+/// `not_found` when the service, environment or release does not exist.
+fn judge(
+    db: &mut Db,
+    (service, environment): (&str, &str),
+    version: &str,
+    asked: &Asked<'_>,
+) -> Result<Decision, Error> {
+    let now = Timestamp::now();
+    let seen = look(db, service, environment, version)?;
+    if !seen.has_service {
+        return Err(ledger::services::unknown(db, service)?);
+    }
+    let Some(here) = &seen.environment else {
+        return Err(ledger::environments::unknown(db, environment)?);
+    };
+    let release = seen
+        .release
+        .as_ref()
+        .ok_or_else(|| Error::not_found(&format!("release of {service} with version"), version))?;
+    let facts = facts(db, &seen, here, &Candidate::of(release), asked, now)?;
+    Ok(gate::decide(&facts, now.into()))
 }
 
 /// The current state of a place, and the release in question.

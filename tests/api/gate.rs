@@ -9,6 +9,8 @@ crate::on_both_databases! {
     a_blocked_attempt_is_in_the_history_and_leaves_nothing_else
     production_runs_images_by_digest
     what_is_unknown_is_not_asked_about
+    everybody_gets_the_same_answer_about_a_deployment
+    a_deployment_that_has_started_is_not_asked_about
     what_happened_anyway_is_recorded_and_flagged
     an_observed_start_is_flagged_too
     the_gate_costs_the_same_whatever_the_history
@@ -332,6 +334,55 @@ fn what_is_unknown_is_not_asked_about(app: &TestApp) {
         let problem = app.get(&format!("/v1/gate?{question}")).expect_problem(404, "not_found");
         assert!(problem["detail"].as_str().unwrap().contains(unknown), "{problem}");
     }
+}
+
+/// The question about a recorded deployment.
+fn about(deployment: &Value) -> String {
+    format!("/v1/gate?deployment={}", deployment["id"].as_str().unwrap())
+}
+
+fn everybody_gets_the_same_answer_about_a_deployment(app: &TestApp) {
+    production(app, json!({"required_approvals": 1}));
+    let (pipeline, alice) = (&person(app, "pipeline"), &person(app, "alice"));
+    let reader = &app.key("reader", &["read"]);
+    release(app, "1");
+    let waiting = deploy(app, pipeline, "1", json!({"requested_by": "dana"})).expect(201);
+    let expect = |expected: &[&str]| {
+        for key in [pipeline, alice, reader] {
+            let before = counts(app);
+            let decision = app.call("GET", &about(&waiting), key, None, &[]).expect(200);
+            assert_eq!(codes(&decision), expected, "{decision}");
+            assert_eq!(counts(app), before, "a question changes nothing");
+        }
+    };
+    expect(&["approval_missing"]);
+    say(app, alice, "1", "approved").expect(201);
+    assert_eq!(codes(&ask(app, alice, "1")), ["approval_missing"], "for a request of her own");
+    expect(&[]);
+    app.post("/v1/freezes", json!({"reason": "Inventory"})).expect(201);
+    expect(&["frozen"]);
+    // Behind a pooler, each read is a transaction: two statements more.
+    let transaction = if behind_pooler().is_some() { 2 } else { 0 };
+    assert_eq!(cost(app, &about(&waiting)) - transaction, 3);
+}
+
+fn a_deployment_that_has_started_is_not_asked_about(app: &TestApp) {
+    production(app, json!({}));
+    let pipeline = &person(app, "pipeline");
+    release(app, "1");
+    let waiting = deploy(app, pipeline, "1", json!({})).expect(201);
+    for more in ["service=checkout", "environment=production", "version=1", "requested_by=dana"] {
+        let problem =
+            app.get(&format!("{}&{more}", about(&waiting))).expect_problem(400, "invalid_query");
+        assert_eq!(problem["errors"][0]["pointer"], more.split_once('=').unwrap().0);
+    }
+    app.get("/v1/gate?deployment=1").expect_problem(400, "invalid_query");
+    app.get("/v1/gate?deployment=019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42")
+        .expect_problem(404, "not_found");
+    app.transition(&waiting, "running").expect(200);
+    let problem = app.get(&about(&waiting)).expect_problem(400, "invalid_query");
+    assert_eq!(problem["errors"][0]["pointer"], "deployment");
+    assert!(problem["detail"].as_str().unwrap().contains("running"), "{problem}");
 }
 
 fn what_happened_anyway_is_recorded_and_flagged(app: &TestApp) {

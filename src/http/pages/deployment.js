@@ -24,7 +24,7 @@ export async function load([id], get) {
     get(address('/v1/approvals', { release_id, environment, limit: 100 })),
     get(`/v1${placePath(service, environment)}`),
     previous_id && getIfAny(`/v1/deployments/${previous_id}`),
-    waits && get(address('/v1/gate', { service, environment, version: deployment.version, requested_by: deployment.requested_by })),
+    waits && get(address('/v1/gate', { deployment: id })),
   ])
   return { deployment, release, about, events: events.items.toReversed(), approvals: approvals.items, place, previous, reasons: waits ? decision.reasons : null }
 }
