@@ -23,6 +23,7 @@ use crate::ledger::events::{self, About, Entity};
 use crate::ledger::releases::{self, Release};
 use crate::ledger::services;
 use crate::ledger::values::{Line, Prose, Slug, Url, Version, text};
+use crate::rules::lifecycle::State;
 use crate::text_enum;
 use crate::types::ids::{ApprovalId, DeploymentId, ReleaseId};
 
@@ -175,7 +176,8 @@ async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
 /// Approve or reject a release
 ///
 /// Records the decision for one environment and answers it. Deployments that wait for it become
-/// `approved` or `rejected`. With the source `github`, a repeat of a review answers 200 and the
+/// `approved` or `rejected`. A rejection takes an approved deployment that needs the withdrawn
+/// approval back to `awaiting_approval`. With the source `github`, a repeat of a review answers 200 and the
 /// recorded approval. With `api`, each request records another approval. Fails with 403
 /// (`own_approval`) when the approver has requested the deployment and the environment does not
 /// allow self-approval.
@@ -336,7 +338,8 @@ fn refuse_own(
         return Ok(());
     }
     // An overdue deployment no longer waits, even if it has not been expired yet.
-    let mut waiting = deployments::awaiting(db, release.id, &environment.slug)?;
+    let mut waiting =
+        deployments::in_state(db, release.id, &environment.slug, State::AwaitingApproval)?;
     waiting.retain(|deployment| !deployment.is_overdue());
     if waiting.is_empty()
         || !waiting.iter().all(|deployment| deployment.belongs_to(&approval.approver))

@@ -3,10 +3,12 @@
 //! ```text
 //! requested -> awaiting_approval | approved | cancelled
 //! awaiting_approval -> approved | rejected | cancelled | expired
-//! approved -> running | cancelled | expired
+//! approved -> running | cancelled | expired | awaiting_approval
 //! running -> succeeded | failed | cancelled
 //! succeeded -> superseded | rolled_back
 //! ```
+//!
+//! An approved deployment waits again when a rejection withdraws an approval that it needs.
 //!
 //! An observer, such as a GitHub webhook, reports what really happened, whatever prop had decided.
 //! It may correct every state that no later success has settled:
@@ -106,7 +108,7 @@ pub const fn moves(from: State, by: By) -> &'static [State] {
     match (from, by) {
         (Requested, By::Ledger) => &[AwaitingApproval, Approved, Cancelled],
         (AwaitingApproval, By::Ledger) => &[Approved, Rejected, Cancelled, Expired],
-        (Approved, By::Ledger) => &[Running, Cancelled, Expired],
+        (Approved, By::Ledger) => &[Running, Cancelled, Expired, AwaitingApproval],
         (Succeeded, By::Ledger) => &[Superseded, RolledBack],
         (Running, By::Witness) => &[Succeeded, Failed, Cancelled, Superseded],
         (Running, _) => &[Succeeded, Failed, Cancelled],
@@ -191,7 +193,7 @@ mod tests {
     const TABLE: &[(State, &[State])] = &[
         (Requested, &[AwaitingApproval, Approved, Cancelled]),
         (AwaitingApproval, &[Approved, Rejected, Cancelled, Expired]),
-        (Approved, &[Running, Cancelled, Expired]),
+        (Approved, &[Running, Cancelled, Expired, AwaitingApproval]),
         (Running, &[Succeeded, Failed, Cancelled]),
         (Succeeded, &[Superseded, RolledBack]),
         (Failed, &[]),

@@ -17,6 +17,7 @@ crate::on_both_databases! {
     an_environment_may_allow_ones_own_approval
     two_approvals_are_two_people
     a_rejection_holds_until_a_later_approval
+    a_rejection_takes_back_only_what_needs_approval
     an_approval_runs_out
     an_approval_lets_what_waits_for_it_move_on
     a_review_is_mirrored_once
@@ -204,16 +205,52 @@ fn a_rejection_holds_until_a_later_approval(app: &TestApp) {
     let running = deploy(app, pipeline, "1", json!({"start": true})).expect(201);
     app.transition(&running, "failed").expect(200);
 
-    // A rejection after an approval holds too, and its author may take it back. A deployment that was approved stays so,
-    // but does not start.
+    // A rejection after an approval holds too, and its author may take it back. A deployment that was approved waits
+    // again.
     release(app, "2");
     say(app, bob, "2", "approved").expect(201);
     let approved = deploy(app, pipeline, "2", json!({})).expect(201);
     assert_eq!(approved["state"], "approved");
     say(app, alice, "2", "rejected").expect(201);
+    let waiting = now(app, &approved);
+    assert_eq!(waiting["state"], "awaiting_approval");
+    assert!(waiting["expires_at"].is_string(), "{waiting}");
+    let event =
+        &app.all(&format!("/v1/deployments/{}/events", approved["id"].as_str().unwrap()))[0];
+    assert_eq!(
+        (&event["action"], &event["actor"], &event["payload"]["from"], &event["payload"]["to"]),
+        (
+            &json!("deployment.approval_withdrawn"),
+            &json!("alice"),
+            &json!("approved"),
+            &json!("awaiting_approval")
+        )
+    );
     expect_blocked(&app.transition(&approved, "running"), &["approval_rejected"]);
     say(app, alice, "2", "approved").expect(201);
+    assert_eq!(now(app, &approved)["state"], "approved");
     app.transition(&approved, "running").expect(200);
+}
+
+fn a_rejection_takes_back_only_what_needs_approval(app: &TestApp) {
+    production(app, json!({}));
+    let (pipeline, alice) = (&person(app, "pipeline"), &person(app, "alice"));
+    release(app, "1");
+    release(app, "2");
+    let free = deploy(app, pipeline, "1", json!({})).expect(201);
+    let other = deploy(app, pipeline, "2", json!({})).expect(201);
+    say(app, alice, "1", "rejected").expect(201);
+    for deployment in [&free, &other] {
+        assert_eq!(now(app, deployment), *deployment, "the environment requires no approval");
+    }
+
+    // A second rejection is about a deployment that waits.
+    sql(app, "UPDATE environments SET required_approvals = 1");
+    say(app, alice, "2", "approved").expect(201);
+    say(app, alice, "2", "rejected").expect(201);
+    assert_eq!(now(app, &other)["state"], "awaiting_approval");
+    say(app, alice, "2", "rejected").expect(201);
+    assert_eq!(now(app, &other)["state"], "rejected");
 }
 
 fn an_approval_runs_out(app: &TestApp) {

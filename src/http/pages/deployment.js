@@ -49,6 +49,7 @@ export function show(main, data) {
 const STEPS = {
   'deployment.requested': ['Requested', 'past'],
   'deployment.approved': ['Approved', 'approved'],
+  'deployment.approval_withdrawn': ['Approval withdrawn', 'waiting'],
   'deployment.started': ['Started', 'running'],
   'deployment.succeeded': ['Live', 'live'],
   'deployment.failed': ['Failed', 'bad'],

@@ -515,16 +515,17 @@ pub fn previous_good(db: &mut Db, live: &Deployment) -> QueryResult<Option<Deplo
         .optional()
 }
 
-/// The deployments of a release that wait for approval in an environment.
-pub fn awaiting(
+/// The deployments of a release in an environment that are in this state, in the order of their ids.
+pub fn in_state(
     db: &mut Db,
     release: ReleaseId,
     environment: &str,
+    state: State,
 ) -> QueryResult<Vec<Deployment>> {
     deployments::table
         .filter(deployments::release_id.eq(release))
         .filter(deployments::environment.eq(environment))
-        .filter(deployments::state.eq(State::AwaitingApproval.word()))
+        .filter(deployments::state.eq(state.word()))
         .select(Deployment::as_select())
         .order(deployments::id)
         .load(db)

@@ -38,6 +38,8 @@ pub enum Fact {
     Adopted,
     /// It has the approvals that it needs.
     Approved,
+    /// A rejection withdrew an approval that it needs. It waits again.
+    Withdrawn,
     /// It started.
     Started,
     /// It ended, or was given up before it started.
@@ -221,6 +223,7 @@ fn record(
                 continue;
             }
             Fact::Approved => ("approved", State::Approved, actor.now),
+            Fact::Withdrawn => ("approval_withdrawn", State::AwaitingApproval, actor.now),
             Fact::Started => ("started", State::Running, now.started_at.unwrap_or(actor.now)),
             Fact::Ended => {
                 (now.reported_state().as_str(), now.state, now.finished_at.unwrap_or(actor.now))

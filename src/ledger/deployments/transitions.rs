@@ -16,7 +16,7 @@ use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::reply::Reply;
 use crate::ledger::deployments::store::{self, Change, Fact};
-use crate::ledger::deployments::{Deployment, DeploymentWithDecision, awaiting, expire, find};
+use crate::ledger::deployments::{Deployment, DeploymentWithDecision, expire, find, in_state};
 use crate::ledger::environments::Environment;
 use crate::ledger::gate::{self, Ruling};
 use crate::ledger::releases::Release;
@@ -192,15 +192,16 @@ pub fn advance(
     let mut now = Deployment { state: to, reason, ..before.clone() };
     let fact = match to {
         State::Approved => Fact::Approved,
+        State::AwaitingApproval => Fact::Withdrawn,
         State::Running => Fact::Started,
         _ => Fact::Ended,
     };
     match fact {
-        Fact::Approved => {}
+        Fact::Approved | Fact::Withdrawn => {}
         Fact::Started => now.started_at = Some(at),
         _ => now.finished_at = Some(at),
     }
-    if fact != Fact::Approved {
+    if !matches!(fact, Fact::Approved | Fact::Withdrawn) {
         now.expires_at = None;
     }
     store::save(db, actor, Change { before: &before, now, decision: None, facts: &[fact] })
@@ -262,7 +263,7 @@ pub fn evaluate_start(
     Ok(ruling)
 }
 
-/// Applies a new approval or rejection to the deployments that wait for it. The service must be
+/// Applies a new approval or rejection to the deployments that have not started. The service must be
 /// locked.
 pub fn hear(
     db: &mut Db,
@@ -271,29 +272,48 @@ pub fn hear(
     environment: &Environment,
     approved: bool,
 ) -> Result<(), Error> {
-    for deployment in awaiting(db, release.id, &environment.slug)? {
+    // Both lists are read first: what is taken back must not be rejected as well.
+    let waiting = in_state(db, release.id, &environment.slug, State::AwaitingApproval)?;
+    let cleared = match approved {
+        true => Vec::new(),
+        false => in_state(db, release.id, &environment.slug, State::Approved)?,
+    };
+    for deployment in waiting {
         let mut deployment = expire(db, deployment, actor.now)?;
         if deployment.state != State::AwaitingApproval {
             continue;
         }
         if !approved {
             advance(db, actor, deployment, State::Rejected, actor.now, None)?;
-            continue;
-        }
-        let seen =
-            gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
-        let facts = gate::facts(
-            db,
-            &seen,
-            environment,
-            &gate::Candidate::of(release),
-            &deployment.asks_to_start(),
-            actor.now,
-        )?;
-        if Ruling::on(facts, actor.now).is_approved() {
+        } else if has_approvals(db, actor, release, environment, &deployment)? {
             deployment.expires_at = Some(actor.now.plus(environment.approval_ttl()));
             advance(db, actor, deployment, State::Approved, actor.now, None)?;
         }
     }
+    for deployment in cleared {
+        let mut deployment = expire(db, deployment, actor.now)?;
+        if deployment.state == State::Approved
+            && !has_approvals(db, actor, release, environment, &deployment)?
+        {
+            deployment.expires_at = Some(actor.now.plus(environment.approval_ttl()));
+            let reason = deployment.reason.clone();
+            advance(db, actor, deployment, State::AwaitingApproval, actor.now, reason)?;
+        }
+    }
     Ok(())
+}
+
+/// Whether a deployment that has not started has all approvals that it needs.
+fn has_approvals(
+    db: &mut Db,
+    actor: &Actor,
+    release: &Release,
+    environment: &Environment,
+    deployment: &Deployment,
+) -> Result<bool, Error> {
+    let seen = gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
+    let candidate = gate::Candidate::of(release);
+    let asked = deployment.asks_to_start();
+    let facts = gate::facts(db, &seen, environment, &candidate, &asked, actor.now)?;
+    Ok(Ruling::on(facts, actor.now).is_approved())
 }
