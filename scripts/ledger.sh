@@ -339,17 +339,11 @@ send_spool_line() {
     transition=$(jq -c .transition <<<"$1")
     place=$(jq -r '"/v1/services/\(.service)/environments/\(.environment)"' <<<"$deployment")
     ledger_request GET "$place" || return 1
-    if [ "$LEDGER_STATUS" = 200 ]; then
-        # Sent now, the report would cancel the deployment that is running.
-        if jq -e --argjson old "$deployment" '.running and .running.external_id != $old.external_id' <<<"$LEDGER_ANSWER" >/dev/null; then
-            warn "The deployments in $PROP_SPOOL are reported by a later run: another deployment is running now."
-            return 1
-        fi
-        # And an older release would be recorded as live after a newer one.
-        transition=$(jq -c --argjson old "$deployment" --argjson how "$transition" '
-            if $how.to == "succeeded" and .live and .live.external_id != $old.external_id and .live.started_at > $old.at
-            then $how + {to: "cancelled", reason: "It succeeded at \($how.at), and was reported after \(.live.version) had become live."}
-            else $how end' <<<"$LEDGER_ANSWER")
+    # Sent now, the report could cancel the deployment that is running.
+    if [ "$LEDGER_STATUS" = 200 ] &&
+        jq -e --argjson old "$deployment" '.running and .running.external_id != $old.external_id' <<<"$LEDGER_ANSWER" >/dev/null; then
+        warn "The deployments in $PROP_SPOOL are reported by a later run: another deployment is running now."
+        return 1
     fi
     ledger_request POST /v1/deployments "$deployment" || return 1
     case $LEDGER_STATUS in
