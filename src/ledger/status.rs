@@ -1,8 +1,9 @@
 //! The status grid of all places: what is live in each one, and what is about to be deployed there.
 
 use actix_web::get;
+use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Text};
+use diesel::sql_types::{BigInt, Bool, Text};
 use serde::Serialize;
 use std::collections::HashMap;
 use utoipa::ToSchema;
@@ -40,7 +41,7 @@ pub fn routes(config: &mut ServiceConfig) {
             "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
             "state": "succeeded", "kind": "normal", "requested_by": "pipeline", "since": "2026-02-03T04:07:00.000000Z", "expires_at": null,
             "scan": "passed", "ungated": false},
-        "running": null, "waiting": [], "frozen": null, "incident": null,
+        "running": null, "waiting": [], "last_failed": null, "frozen": null, "incident": null,
         "behind": {"environment": "staging", "version": "1.5.0", "releases": 2, "since": "2026-02-03T06:00:00.000000Z"}}]}]
 }))]
 struct Grid {
@@ -73,8 +74,8 @@ struct Row {
     name: String,
     /// The team or person that is responsible for the service. `null` when it is unknown.
     owner: Option<String>,
-    /// The places that have a current deployment or an open incident, in the order of their
-    /// environments' slugs. Other places are omitted.
+    /// The places that have a current deployment, a last failure or an open incident, in the order of
+    /// their environments' slugs. Other places are omitted.
     places: Vec<Cell>,
 }
 
@@ -89,6 +90,9 @@ struct Cell {
     running: Option<Current>,
     /// The deployments that wait for approval or for their start, the oldest request first.
     waiting: Vec<Current>,
+    /// The last failed deployment, if it failed after the live one had succeeded. `null` when there
+    /// is none.
+    last_failed: Option<Current>,
     /// A freeze that applies to the place now. `null` when none does.
     frozen: Option<Frozen>,
     /// The open incident that was detected first. `null` when there is none.
@@ -155,7 +159,7 @@ struct Current {
     kind: Kind,
     /// The name of the person or pipeline that requested the deployment.
     requested_by: String,
-    /// Since when the deployment has been live, running or waiting.
+    /// Since when the deployment has been live, running or waiting, or when it failed.
     since: Timestamp,
     /// When a waiting deployment expires. `null` when it does not wait.
     expires_at: Option<Timestamp>,
@@ -265,9 +269,20 @@ const LAGS: &str = "
     JOIN releases missing ON missing.service = here.service AND missing.created_at > live.created_at AND missing.created_at <= next.created_at
     GROUP BY here.service, here.environment, there.environment, there.version";
 
-/// Loads the grid with five queries, whatever the length of the history: the environments, the
-/// services with their current deployments, the freezes, the incidents, and the places that are
-/// behind.
+/// The last failure of each place since its live deployment succeeded. The cost depends on the
+/// number of places, and of attempts since then: the index of the ends of a place serves it.
+const LAST_FAILURES: &str = "
+    deployments.id IN (SELECT (
+        SELECT f.id FROM deployments f
+        WHERE f.service = s.slug AND f.environment = e.slug AND f.state = 'failed'
+            AND f.finished_at > coalesce((SELECT l.finished_at FROM deployments l WHERE l.service = s.slug
+                AND l.environment = e.slug AND l.state = 'succeeded'), '0001-01-01T00:00:00Z')
+        ORDER BY f.finished_at DESC, f.id DESC LIMIT 1)
+    FROM services s CROSS JOIN environments e)";
+
+/// Loads the grid with six queries, whatever the length of the history: the environments, the
+/// services with their current deployments, the last failures, the freezes, the incidents, and the
+/// places that are behind.
 fn grid(db: &mut Db) -> Result<Grid, Error> {
     let mut columns: Vec<Column> =
         environments::table.select(Column::as_select()).order(environments::slug).load(db)?;
@@ -287,6 +302,11 @@ fn grid(db: &mut Db) -> Result<Grid, Error> {
         .select((Service::as_select(), Option::<Found>::as_select()))
         .order((services::slug, deployments::environment, deployments::requested_at))
         .load(db)?;
+
+    let mut failures: HashMap<String, Vec<_>> = HashMap::new();
+    for (service, found) in last_failures(db)? {
+        failures.entry(service).or_default().push(found);
+    }
 
     let now = Timestamp::now();
     let freezes = freezes::open(db, now)?;
@@ -312,6 +332,9 @@ fn grid(db: &mut Db) -> Result<Grid, Error> {
         }
     }
     for row in &mut grid.services {
+        for failed in failures.remove(&row.slug).unwrap_or_default() {
+            row.add(failed);
+        }
         for incident in incidents.remove(&row.slug).unwrap_or_default() {
             let cell = row.at(&incident.environment);
             cell.incident.get_or_insert(OpenIncident {
@@ -339,6 +362,15 @@ fn grid(db: &mut Db) -> Result<Grid, Error> {
     Ok(grid)
 }
 
+/// Loads the last failures with their services.
+fn last_failures(db: &mut Db) -> QueryResult<Vec<(String, Found)>> {
+    deployments::table
+        .inner_join(releases::table.on(releases::id.eq(deployments::release_id)))
+        .filter(sql::<Bool>(LAST_FAILURES))
+        .select((deployments::service, Found::as_select()))
+        .load(db)
+}
+
 impl Cell {
     fn empty(environment: &str) -> Self {
         let environment = environment.to_owned();
@@ -347,6 +379,7 @@ impl Cell {
             live: None,
             running: None,
             waiting: Vec::new(),
+            last_failed: None,
             frozen: None,
             incident: None,
             behind: None,
@@ -360,6 +393,7 @@ impl Row {
         match found.state {
             State::Succeeded => cell.live = Some(found.into()),
             State::Running => cell.running = Some(found.into()),
+            State::Failed => cell.last_failed = Some(found.into()),
             _ => cell.waiting.push(found.into()),
         }
     }

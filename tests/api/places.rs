@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 crate::on_both_databases! {
     the_grid_shows_what_is_live_running_and_waiting
+    the_grid_shows_the_last_failure_until_a_later_success
     the_grid_has_columns_by_tier_and_rows_by_slug
     the_grid_shows_scans_and_open_incidents
     the_grid_shows_how_far_a_place_is_behind
@@ -20,7 +21,8 @@ fn place(app: &TestApp) -> Value {
 
 fn the_grid_shows_what_is_live_running_and_waiting(app: &TestApp) {
     let live = app.go_live("checkout", "production", "1");
-    app.transition(&app.deploy("checkout", "production", "0", true), "failed").expect(200);
+    let failed =
+        app.transition(&app.deploy("checkout", "production", "0", true), "failed").expect(200);
     let waiting = [
         app.deploy("checkout", "production", "3", false),
         app.deploy("checkout", "production", "4", false),
@@ -49,8 +51,8 @@ fn the_grid_shows_what_is_live_running_and_waiting(app: &TestApp) {
     };
     let cell = json!({
         "environment": "production", "live": current(&live, "finished_at"), "running": current(&running, "started_at"),
-        "waiting": waiting.iter().map(|deployment| current(deployment, "requested_at")).collect::<Vec<_>>(), "frozen": null,
-        "incident": null, "behind": null
+        "waiting": waiting.iter().map(|deployment| current(deployment, "requested_at")).collect::<Vec<_>>(),
+        "last_failed": current(&failed, "finished_at"), "frozen": null, "incident": null, "behind": null
     });
     assert_eq!(
         grid["services"],
@@ -99,6 +101,38 @@ fn cell(app: &TestApp, service: &str, environment: &str) -> Value {
         .find(|cell| cell["environment"] == environment)
         .cloned()
         .unwrap_or_default()
+}
+
+fn the_grid_shows_the_last_failure_until_a_later_success(app: &TestApp) {
+    let fail = |version: &str| {
+        app.transition(&app.deploy("checkout", "production", version, true), "failed").expect(200)
+    };
+    let last_failed = || cell(app, "checkout", "production")["last_failed"].clone();
+    fail("1");
+    assert_eq!(last_failed()["version"], "1", "where nothing was ever live");
+    fail("2");
+    let cancelled = app.deploy("checkout", "production", "3", true);
+    app.transition(&cancelled, "cancelled").expect(200);
+    assert_eq!(
+        (&last_failed()["version"], &last_failed()["state"]),
+        (&json!("2"), &json!("failed"))
+    );
+    assert_eq!(cell(app, "checkout", "staging"), Value::Null);
+
+    app.go_live("checkout", "production", "4");
+    assert_eq!(last_failed(), Value::Null, "the live deployment is newer");
+    app.deploy("checkout", "staging", "4", false);
+    assert_eq!(cell(app, "checkout", "staging")["last_failed"], Value::Null);
+    let last = fail("5");
+    assert_eq!(last_failed()["id"], last["id"]);
+    // A failure that is reported late is older than what is live.
+    let late = with(
+        new_deployment("billing", "production", "1"),
+        json!({"state": "failed", "at": "2026-02-03T05:00:00Z", "finished_at": "2026-02-03T05:10:00Z"}),
+    );
+    app.go_live("billing", "production", "2");
+    app.post("/v1/deployments", late).expect(201);
+    assert_eq!(cell(app, "billing", "production")["last_failed"], Value::Null);
 }
 
 fn the_grid_shows_scans_and_open_incidents(app: &TestApp) {

@@ -47,6 +47,21 @@ def test_it_shows_what_is_live_since_when_by_whom_and_what_needs_attention(shop,
     expect(checkout.get_by_text(live["git_sha"][:7], exact=True)).to_be_visible()
 
 
+def test_a_failed_deployment_is_visible_until_a_later_one_succeeds(prop, reader):
+    go_live(prop, "shop", "testing", "1.0.0")
+    body = {"service": "shop", "environment": "testing", "version": "1.1.0", "start": True, "create_missing": True}
+    failed = prop.post("/v1/deployments", body)
+    prop.post(f"/v1/deployments/{failed['id']}/transitions", {"to": "failed"})
+    page = reader(prop)
+    page.goto("/")
+    expect(page.get_by_role("link", name=re.compile("1.1.0 failed just now · "))).to_be_visible()
+    page.get_by_role("button", name="1 failed").click()
+    expect(page).to_have_url(re.compile(r"\?q=is%3Afailed$"))
+    expect(page.get_by_role("rowheader")).to_have_count(1)
+    go_live(prop, "shop", "testing", "1.1.1")
+    expect(page.get_by_text("1.1.0 failed")).to_have_count(0)
+
+
 def test_a_digest_is_reached_by_mouse_keyboard_and_screen_reader(shop, reader):
     page = reader(shop)
     page.goto("/")

@@ -12,6 +12,7 @@ export const load = (_, get) => get('/v1/status')
 // Filters with a button: the word in the filter, the kind of icon, the test of a place, and the button's text.
 const MARKS = [
   ['incident', 'incident', place => place.incident, n => count(n, 'incident')],
+  ['failed', 'bad', place => place.last_failed, n => `${n} failed`],
   ['running', 'running', place => place.running, n => `${n} rolling out`],
   ['waiting', 'waiting', place => place.waiting.length, n => `${n} waiting`],
   ['frozen', 'frozen', place => place.frozen, n => `${n} frozen`],
@@ -117,7 +118,7 @@ function wordsOf({ slug, name, owner, places }) {
   const words = [slug, name, owner]
   for (const place of places) {
     words.push(...MARKS.filter(([, , has]) => has(place)).map(([word]) => `is:${word}`))
-    for (const found of [place.live, place.running, ...place.waiting]) {
+    for (const found of [place.live, place.last_failed, place.running, ...place.waiting]) {
       if (found) words.push(found.version, found.git_sha, found.image_digest, found.requested_by, found.ungated && BYPASSED, state(found.state)[1])
     }
     words.push(place.frozen?.reason, place.incident?.title)
@@ -128,7 +129,7 @@ function wordsOf({ slug, name, owner, places }) {
 const emptyCell = environment =>
   h('td.empty', { role: 'cell' }, h('span.where', {}, environment.name), h('span', { 'aria-hidden': 'true' }, '–'), h('span.hidden', {}, 'no deployments'))
 
-function placeCell(service, environment, { live, running, waiting, frozen, incident, behind }) {
+function placeCell(service, environment, { live, last_failed: failed, running, waiting, frozen, incident, behind }) {
   const isUnscanned = environment.require_scan && live?.scan === 'missing'
   const history = `/services/${service.slug}/environments/${environment.slug}`
   return h('td', { role: 'cell' },
@@ -144,6 +145,7 @@ function placeCell(service, environment, { live, running, waiting, frozen, incid
       isUnscanned && chip('unscanned', 'not scanned'),
       live && kindChip(live.kind),
       live && ungatedChip(live)),
+    failed && failureOf(failed),
     running && nextOf(running),
     waiting.map(nextOf))
 }
@@ -167,6 +169,11 @@ function nextOf(deployment) {
   return h(`a.next.${kind}`, { href: `/deployments/${deployment.id}` },
     icon(kind), h('span', {}, h('b', {}, deployment.version), ` ${words} · `, since(deployment.since), ` · ${deployment.requested_by}`))
 }
+
+/** The last failed deployment, which is newer than the live one: "1.2.0 failed 2 min ago · first". */
+const failureOf = ({ id, version, since: failedAt, requested_by }) =>
+  h('a.next.bad', { href: `/deployments/${id}` },
+    icon('bad'), h('span', {}, h('b', {}, version), ' failed ', since(failedAt, true), ` · ${requested_by}`))
 
 function updateMarks({ services }) {
   const places = services.flatMap(service => service.places)
