@@ -140,6 +140,17 @@ fn answer(db: &mut Db, question: &Question, caller: &str) -> Result<Decision, Er
     judge(db, (service, environment), version, &asked)
 }
 
+/// The codes of the reasons why a deployment of a version cannot start in a place now.
+pub fn blocked(
+    db: &mut Db,
+    place: (&str, &str),
+    version: &str,
+    asked: &Asked<'_>,
+) -> Result<Vec<gate::Code>, Error> {
+    let decision = judge(db, place, version, asked)?;
+    Ok(decision.reasons.into_iter().map(|reason| reason.code).collect())
+}
+
 /// Evaluates the gate for a version in a place, which is a service and an environment, now.
 ///
 /// # Errors

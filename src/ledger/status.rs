@@ -19,9 +19,11 @@ use crate::http::reply::Reply;
 use crate::ledger::deployments::settled;
 use crate::ledger::environments::Tier;
 use crate::ledger::freezes;
+use crate::ledger::gate::{self, Asked};
 use crate::ledger::incidents::{self, ImpactLevel};
 use crate::ledger::releases::{Scan, ScanStatus};
 use crate::rules::calendar::Until;
+use crate::rules::gate::{Code, Step};
 use crate::rules::lifecycle::{Kind, State};
 use crate::types::ids::{DeploymentId, FreezeId, IncidentId, ReleaseId};
 
@@ -40,7 +42,7 @@ pub fn routes(config: &mut ServiceConfig) {
             "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
             "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
             "state": "succeeded", "kind": "normal", "requested_by": "pipeline", "since": "2026-02-03T04:07:00.000000Z", "expires_at": null,
-            "scan": "passed", "ungated": false},
+            "blocked": null, "scan": "passed", "ungated": false},
         "running": null, "waiting": [], "last_failed": null, "frozen": null, "incident": null,
         "behind": {"environment": "staging", "version": "1.5.0", "releases": 2, "since": "2026-02-03T06:00:00.000000Z"}}]}]
 }))]
@@ -163,10 +165,17 @@ struct Current {
     since: Timestamp,
     /// When a waiting deployment expires. `null` when it does not wait.
     expires_at: Option<Timestamp>,
+    /// The codes of the gate for the reasons why a waiting deployment cannot start now. Empty when
+    /// nothing blocks it. `null` when it does not wait, and for all but the 20 deployments that have
+    /// waited longest.
+    blocked: Option<Vec<Code>>,
     /// Whether the release was scanned, and whether it passed.
     scan: ScanStatus,
     /// Whether it started although the gate blocked it.
     ungated: bool,
+    /// The name of the key that recorded it.
+    #[serde(skip)]
+    recorded_by: Option<String>,
 }
 
 /// Read the status of all places
@@ -206,6 +215,7 @@ struct Found {
     finished_at: Option<Timestamp>,
     expires_at: Option<Timestamp>,
     ungated: bool,
+    recorded_by: Option<String>,
     #[diesel(select_expression = releases::scan)]
     scan: Json<Scan>,
 }
@@ -223,8 +233,10 @@ impl From<Found> for Current {
             kind: found.kind,
             requested_by: found.requested_by,
             expires_at: found.expires_at,
+            blocked: None,
             scan: found.scan.0.status,
             ungated: found.ungated,
+            recorded_by: found.recorded_by,
         }
     }
 }
@@ -282,7 +294,8 @@ const LAST_FAILURES: &str = "
 
 /// Loads the grid with six queries, whatever the length of the history: the environments, the
 /// services with their current deployments, the last failures, the freezes, the incidents, and the
-/// places that are behind.
+/// places that are behind. The gate takes two more for each of at most [`EVALUATED`] waiting
+/// deployments.
 fn grid(db: &mut Db) -> Result<Grid, Error> {
     let mut columns: Vec<Column> =
         environments::table.select(Column::as_select()).order(environments::slug).load(db)?;
@@ -359,7 +372,35 @@ fn grid(db: &mut Db) -> Result<Grid, Error> {
             });
         }
     }
+    evaluate_waiting(db, &mut grid)?;
     Ok(grid)
+}
+
+/// For how many waiting deployments the status evaluates the gate.
+const EVALUATED: usize = 20;
+
+/// Evaluates the gate for the deployments that have waited longest.
+fn evaluate_waiting(db: &mut Db, grid: &mut Grid) -> Result<(), Error> {
+    let mut waiting = Vec::new();
+    for Row { slug, places, .. } in &mut grid.services {
+        for Cell { environment, waiting: here, .. } in places {
+            waiting.extend(here.iter_mut().map(|current| (&**slug, &**environment, current)));
+        }
+    }
+    waiting.sort_by_key(|(_, _, current)| (current.since, current.id));
+    for (service, environment, current) in waiting.into_iter().take(EVALUATED) {
+        let asked = Asked {
+            step: Step::Start,
+            requested_by: &current.requested_by,
+            recorded_by: current.recorded_by.as_deref(),
+            unplanned: false,
+            deployment: Some(current.id),
+            fixes: None,
+        };
+        let codes = gate::blocked(db, (service, environment), &current.version, &asked)?;
+        current.blocked = Some(codes);
+    }
+    Ok(())
 }
 
 /// Loads the last failures with their services.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 crate::on_both_databases! {
     the_grid_shows_what_is_live_running_and_waiting
     the_grid_shows_the_last_failure_until_a_later_success
+    the_grid_says_what_blocks_a_waiting_deployment
     the_grid_has_columns_by_tier_and_rows_by_slug
     the_grid_shows_scans_and_open_incidents
     the_grid_shows_how_far_a_place_is_behind
@@ -47,11 +48,15 @@ fn the_grid_shows_what_is_live_running_and_waiting(app: &TestApp) {
             current[field] = deployment[field].clone();
         }
         current["scan"] = json!("missing");
+        current["blocked"] = Value::Null;
         current
+    };
+    let blocked = |deployment| {
+        with(current(deployment, "requested_at"), json!({"blocked": ["deployment_running"]}))
     };
     let cell = json!({
         "environment": "production", "live": current(&live, "finished_at"), "running": current(&running, "started_at"),
-        "waiting": waiting.iter().map(|deployment| current(deployment, "requested_at")).collect::<Vec<_>>(),
+        "waiting": waiting.iter().map(blocked).collect::<Vec<_>>(),
         "last_failed": current(&failed, "finished_at"), "frozen": null, "incident": null, "behind": null
     });
     assert_eq!(
@@ -101,6 +106,41 @@ fn cell(app: &TestApp, service: &str, environment: &str) -> Value {
         .find(|cell| cell["environment"] == environment)
         .cloned()
         .unwrap_or_default()
+}
+
+fn the_grid_says_what_blocks_a_waiting_deployment(app: &TestApp) {
+    let policy = json!({"slug": "production", "tier": "production", "required_approvals": 1});
+    app.post("/v1/environments", policy).expect(201);
+    let waiting = app.deploy("checkout", "production", "1", false);
+    let alice = &app.key("alice", &["read", "approve"]);
+    let review = |decision: &str| {
+        let body = json!({"service": "checkout", "environment": "production", "version": "1", "decision": decision});
+        app.call("POST", "/v1/approvals", alice, Some(&body), &[]).expect(201);
+    };
+    let expect = |state: &str, codes: Value| {
+        let place = cell(app, "checkout", "production");
+        let seen = &place["waiting"][0];
+        assert_eq!((&seen["id"], &seen["state"]), (&waiting["id"], &json!(state)), "{place}");
+        assert_eq!(seen["blocked"], codes);
+        let grid = app.call("GET", "/v1/status", alice, None, &[]).expect(200);
+        assert_eq!(grid["services"][0]["places"][0], place, "the approver sees the same");
+    };
+    expect("awaiting_approval", json!(["approval_missing"]));
+    review("approved");
+    expect("approved", json!([]));
+    app.post("/v1/freezes", json!({"reason": "Inventory"})).expect(201);
+    expect("approved", json!(["frozen"]));
+    review("rejected");
+    expect("awaiting_approval", json!(["frozen", "approval_rejected"]));
+    // The gate is evaluated for those that have waited longest.
+    let freeze = app.all("/v1/freezes")[0]["id"].as_str().unwrap().to_owned();
+    app.patch(&format!("/v1/freezes/{freeze}"), json!({"ended": true}), &[]).expect(200);
+    for version in 1..=20 {
+        app.deploy("billing", "staging", &version.to_string(), false);
+    }
+    let waiting = cell(app, "billing", "staging")["waiting"].as_array().unwrap().clone();
+    let evaluated: Vec<_> = waiting.iter().map(|current| current["blocked"].is_array()).collect();
+    assert_eq!(evaluated, [vec![true; 19], vec![false]].concat());
 }
 
 fn the_grid_shows_the_last_failure_until_a_later_success(app: &TestApp) {

@@ -47,6 +47,17 @@ def test_it_shows_what_is_live_since_when_by_whom_and_what_needs_attention(shop,
     expect(checkout.get_by_text(live["git_sha"][:7], exact=True)).to_be_visible()
 
 
+def test_an_approved_deployment_says_what_blocks_it(prop, reader):
+    body = {"service": "shop", "environment": "testing", "version": "1.0.0", "create_missing": True}
+    prop.post("/v1/deployments", body)
+    page = reader(prop)
+    page.goto("/")
+    place = cell(page, "shop", "testing")
+    expect(place).to_contain_text("1.0.0 approved · ")
+    prop.post("/v1/freezes", {"reason": "Inventory", "ends_at": "2099-01-01T00:00:00Z"})
+    expect(place).to_contain_text("1.0.0 approved, blocked: frozen until ")
+
+
 def test_a_failed_deployment_is_visible_until_a_later_one_succeeds(prop, reader):
     go_live(prop, "shop", "testing", "1.0.0")
     body = {"service": "shop", "environment": "testing", "version": "1.1.0", "start": True, "create_missing": True}

@@ -3,7 +3,7 @@
 import { at as address } from './api.js'
 import { postCommand } from './copy.js'
 import { chip, h, icon, put } from './dom.js'
-import { BYPASSED, at, count, kindChip, short, since, state, ungatedChip } from './words.js'
+import { BYPASSED, at, count, kindChip, plain, short, since, state, ungatedChip } from './words.js'
 
 export const EVERY_MS = 5_000
 export const title = () => 'Board'
@@ -147,7 +147,7 @@ function placeCell(service, environment, { live, last_failed: failed, running, w
       live && ungatedChip(live)),
     failed && failureOf(failed),
     running && nextOf(running),
-    waiting.map(nextOf))
+    waiting.map(deployment => nextOf(deployment, frozen)))
 }
 
 function versionOf(live) {
@@ -164,10 +164,17 @@ function versionOf(live) {
 }
 
 /** A deployment that is not live yet. */
-function nextOf(deployment) {
+function nextOf(deployment, frozen) {
   const [kind, words] = state(deployment.state)
   return h(`a.next.${kind}`, { href: `/deployments/${deployment.id}` },
-    icon(kind), h('span', {}, h('b', {}, deployment.version), ` ${words} · `, since(deployment.since), ` · ${deployment.requested_by}`))
+    icon(kind), h('span', {}, h('b', {}, deployment.version), ` ${words}`, blockedBy(deployment, frozen), ' · ', since(deployment.since), ` · ${deployment.requested_by}`))
+}
+
+/** What blocks a waiting deployment, except the approval that its state already names. */
+function blockedBy({ blocked, state: word }, frozen) {
+  const codes = (blocked ?? []).filter(code => word !== 'awaiting_approval' || code !== 'approval_missing')
+  const reason = code => (code === 'frozen' && frozen?.until ? ['frozen until ', at(frozen.until)] : plain(code))
+  return codes.length > 0 && [', blocked: ', codes.map((code, n) => [n > 0 && ', ', reason(code)])]
 }
 
 /** The last failed deployment, which is newer than the live one: "1.2.0 failed 2 min ago · first". */
