@@ -64,6 +64,7 @@ tables! {
         created_by -> Text,
         created_at -> Instant,
         revision -> Integer,
+        last_commit_at -> Nullable<Instant>,
     }
 
     deployments (id) {

@@ -4,7 +4,7 @@ use actix_web::get;
 use diesel::prelude::*;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -20,9 +20,11 @@ use crate::ledger::deployments::Role;
 use crate::ledger::environments::Tier;
 use crate::ledger::values::Slug;
 use crate::ledger::{self, services};
-use crate::rules::dora::{self, Commit, Counted, Fix, Incident, Measures, Step, Window};
+use crate::rules::dora::{
+    self, Commit, Counted, Fix, Incident, Measures, Release, Replaced, Step, Window,
+};
 use crate::rules::lifecycle::{Kind, State};
-use crate::types::ids::{DeploymentId, IncidentId};
+use crate::types::ids::{DeploymentId, IncidentId, ReleaseId};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -146,9 +148,10 @@ impl Question {
     }
 }
 
-/// Computes the measures with three queries, whatever the length of the history: the environments,
-/// the deployments that finished in and around the window, and the incidents linked to them. A
-/// service without deployments needs one more query, which checks that it exists.
+/// Computes the measures with four queries, whatever the length of the history: the environments,
+/// the deployments that finished in and around the window, the releases that they skipped, and the
+/// incidents linked to them. A service without deployments needs one more query, which checks that
+/// it exists.
 ///
 /// # Errors
 /// `invalid_window`, `invalid_query`, or `not_found` for the service or environment.
@@ -161,9 +164,11 @@ pub fn measure(db: &mut Db, question: &Question) -> Result<DoraMeasures, Error> 
     if let (Some(service), true) = (&seen.service, finished.is_empty()) {
         services::find(db, service)?;
     }
+    let skipped = seen.skipped_releases(db)?;
     let incidents = seen.incidents(db)?;
     let measures = dora::measure(
         &finished,
+        &skipped,
         &incidents,
         dora::Question { window, step: question.bucket, named: question.limit.rows() },
     );
@@ -212,10 +217,26 @@ struct Finished {
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = releases)]
 struct Delivers {
+    version: String,
     commits: Option<Json<Vec<Commit>>>,
     git_sha: Option<String>,
     committed_at: Option<Timestamp>,
+    last_commit_at: Option<Timestamp>,
 }
+
+impl From<Delivers> for Release {
+    fn from(row: Delivers) -> Self {
+        Self {
+            commits: row.commits.map_or_else(Vec::new, |commits| commits.0),
+            sha: row.git_sha.unwrap_or(row.version),
+            committed_at: row.committed_at.map(Into::into),
+            last_commit_at: row.last_commit_at.map(Into::into),
+        }
+    }
+}
+
+/// A release, and the time that orders it.
+type Ordered = (ReleaseId, Option<Timestamp>);
 
 /// The link of a deployment to an incident that it caused or fixed.
 type Linked = (IncidentId, Option<Timestamp>, Role, DeploymentId, State, Option<Timestamp>);
@@ -229,43 +250,110 @@ impl Seen {
         Timestamp::from(self.window.until).plus(dora::AROUND)
     }
 
-    /// The deployments that finished, in the order of time. Commits are loaded only for normal
-    /// deployments and hotfixes: only these can be the first to deliver a commit.
+    /// The deployments that finished, in the order of time. The release and the one that was live
+    /// before are loaded only for normal deployments and hotfixes: only these can be the first to
+    /// deliver a commit.
     fn deployments(&self, db: &mut Db) -> Result<Vec<dora::Deployment>, Error> {
         let is_change =
             deployments::kind.eq(Kind::Normal.word()).or(deployments::kind.eq(Kind::Hotfix.word()));
+        let previous = diesel::alias!(deployments as previous);
+        let replaced = diesel::alias!(releases as replaced);
         let mut query = deployments::table
             .left_join(releases::table.on(releases::id.eq(deployments::release_id).and(is_change)))
+            .left_join(
+                previous.on(previous
+                    .field(deployments::id)
+                    .nullable()
+                    .eq(deployments::previous_id)
+                    .and(is_change)),
+            )
+            .left_join(
+                replaced
+                    .on(replaced.field(releases::id).eq(previous.field(deployments::release_id))),
+            )
             .filter(deployments::environment.eq_any(&self.environments))
             .filter(deployments::voided_at.is_null())
             .filter(deployments::finished_at.ge(self.since()))
             .filter(deployments::finished_at.lt(self.until()))
-            .select((Finished::as_select(), Option::<Delivers>::as_select()))
+            .select((
+                Finished::as_select(),
+                Option::<Delivers>::as_select(),
+                replaced.fields((releases::id, releases::last_commit_at)).nullable(),
+            ))
             .order((deployments::finished_at, deployments::id))
             .into_boxed::<MultiBackend>();
         if let Some(service) = &self.service {
             query = query.filter(deployments::service.eq(service));
         }
-        let rows: Vec<(Finished, Option<Delivers>)> = query.load(db)?;
-        let deployment = |(finished, delivers): (Finished, Option<Delivers>)| {
-            let Finished { id, service, environment, version, state, kind, finished_at } = finished;
-            let finished_at = finished_at?.into();
-            let counted =
-                Counted { id: id.to_string(), service, environment, version, kind, finished_at };
-            let (commits, git_sha, committed_at) = match delivers {
-                Some(delivers) => (delivers.commits, delivers.git_sha, delivers.committed_at),
-                None => (None, None, None),
+        let rows: Vec<(Finished, Option<Delivers>, Option<Ordered>)> = query.load(db)?;
+        let deployment =
+            |(finished, delivers, replaced): (_, Option<Delivers>, Option<Ordered>)| {
+                let Finished { id, service, environment, version, state, kind, finished_at } =
+                    finished;
+                let finished_at = finished_at?.into();
+                let counted = Counted {
+                    id: id.to_string(),
+                    service,
+                    environment,
+                    version,
+                    kind,
+                    finished_at,
+                };
+                Some(dora::Deployment {
+                    counted,
+                    state,
+                    release: delivers.map(Into::into).unwrap_or_default(),
+                    replaced: replaced
+                        .map(|(_, at)| Replaced { last_commit_at: at.map(Into::into) }),
+                })
             };
-            let commits = commits.map_or_else(Vec::new, |commits| commits.0);
-            Some(dora::Deployment {
-                counted,
-                state,
-                commits,
-                git_sha,
-                committed_at: committed_at.map(Into::into),
-            })
-        };
         Ok(rows.into_iter().filter_map(deployment).collect())
+    }
+
+    /// The releases that the deployments until the end of the window skipped, by service and in the
+    /// order of their commit times. Each is loaded once, whatever the number of deployments.
+    fn skipped_releases(&self, db: &mut Db) -> Result<HashMap<String, Vec<Release>>, Error> {
+        let previous = diesel::alias!(deployments as previous);
+        let (replaced, deployed) = diesel::alias!(releases as replaced, releases as deployed);
+        let after = replaced.field(releases::last_commit_at);
+        let until = deployed.field(releases::last_commit_at);
+        let is_change =
+            deployments::kind.eq(Kind::Normal.word()).or(deployments::kind.eq(Kind::Hotfix.word()));
+        let mut query = deployments::table
+            .inner_join(
+                previous
+                    .on(previous.field(deployments::id).nullable().eq(deployments::previous_id)),
+            )
+            .inner_join(
+                replaced
+                    .on(replaced.field(releases::id).eq(previous.field(deployments::release_id))),
+            )
+            .inner_join(deployed.on(deployed.field(releases::id).eq(deployments::release_id)))
+            .inner_join(
+                releases::table.on(releases::service
+                    .eq(deployments::service)
+                    .and(releases::last_commit_at.gt(after))
+                    .and(releases::last_commit_at.le(until))
+                    .and(releases::id.ne(deployments::release_id))),
+            )
+            .filter(deployments::environment.eq_any(&self.environments))
+            .filter(deployments::voided_at.is_null())
+            .filter(deployments::finished_at.ge(self.since()))
+            .filter(deployments::finished_at.lt(Timestamp::from(self.window.until)))
+            .filter(is_change)
+            .select((releases::service, Delivers::as_select()))
+            .distinct()
+            .order((releases::service, releases::last_commit_at))
+            .into_boxed::<MultiBackend>();
+        if let Some(service) = &self.service {
+            query = query.filter(deployments::service.eq(service));
+        }
+        let rows: Vec<(String, Delivers)> = query.load(db)?;
+        let mut found: HashMap<String, Vec<Release>> = HashMap::new();
+        for (service, release) in rows {
+            found.entry(service).or_default().push(release.into());
+        }
+        Ok(found)
     }
 
     /// The incidents that any of the deployments caused or fixed, each with all deployments that

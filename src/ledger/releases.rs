@@ -89,6 +89,17 @@ pub struct ReleaseWithCommits {
     commits: Option<Json<Vec<Commit>>>,
 }
 
+/// The time by which the releases of a service are ordered: that of the release's own commit or, if
+/// unknown, of the newest commit in its list.
+fn last_commit_at(
+    committed_at: Option<Timestamp>,
+    commits: Option<&Json<Vec<Commit>>>,
+) -> Option<Timestamp> {
+    committed_at.or_else(|| {
+        commits.and_then(|listed| listed.0.iter().map(|commit| commit.committed_at).max())
+    })
+}
+
 impl Release {
     fn about(&self) -> About<'_> {
         About {
@@ -502,7 +513,10 @@ fn insert(db: &mut Db, actor: &Actor, new: NewRelease) -> Result<ReleaseWithComm
         },
         commits: new.commits.map(|commits| Json(commits.0)),
     };
-    diesel::insert_into(releases::table).values(&recorded).execute(db)?;
+    let last_commit_at = last_commit_at(recorded.release.committed_at, recorded.commits.as_ref());
+    diesel::insert_into(releases::table)
+        .values((&recorded, releases::last_commit_at.eq(last_commit_at)))
+        .execute(db)?;
     events::record(db, actor, &recorded.release.about(), "created", &recorded.release)?;
     Ok(recorded)
 }
@@ -550,8 +564,16 @@ fn complete(
     if additions == Additions::default() {
         return Ok(known);
     }
+    let last_commit_at = last_commit_at(
+        release.committed_at.or(additions.committed_at),
+        known.commits.as_ref().or(additions.commits.as_ref()),
+    );
     diesel::update(releases::table.find(release.id))
-        .set((&additions, releases::revision.eq(release.revision + 1)))
+        .set((
+            &additions,
+            releases::last_commit_at.eq(last_commit_at),
+            releases::revision.eq(release.revision + 1),
+        ))
         .execute(db)?;
     // Deployments have copies of the commit and the image of their release.
     let deployed = deployments::table.filter(deployments::release_id.eq(release.id));

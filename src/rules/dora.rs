@@ -60,22 +60,85 @@ pub struct Commit {
     pub is_merge: bool,
 }
 
-/// A deployment that finished, with the commits of its release.
+/// A release, with the commits that it adds to the release before it.
+#[derive(Debug, Clone, Default)]
+pub struct Release {
+    /// Its list of commits. Empty when it was not reported.
+    pub commits: Vec<Commit>,
+    /// The commit that it was built from. The version, if the commit is unknown.
+    pub sha: String,
+    /// When that commit was made, if known.
+    pub committed_at: Option<Timestamp>,
+    /// The time that orders the releases of a service: `committed_at` or, if unknown, the time of
+    /// the newest commit in its list.
+    pub last_commit_at: Option<Timestamp>,
+}
+
+/// The release that was live before a deployment.
+#[derive(Debug, Clone, Copy)]
+pub struct Replaced {
+    /// The time that orders it among the releases of the service, if known.
+    pub last_commit_at: Option<Timestamp>,
+}
+
+impl Release {
+    /// Whether neither the commits nor their times are known.
+    fn is_unknown(&self) -> bool {
+        self.commits.is_empty() && self.committed_at.is_none()
+    }
+
+    /// The listed commits, or else the commit that it was built from.
+    fn delivers(&self) -> impl Iterator<Item = Delivered<'_>> {
+        let listed = self.commits.iter().map(|commit| Delivered {
+            sha: &commit.sha,
+            committed_at: commit.committed_at,
+            is_merge: commit.is_merge,
+            basis: LeadTimeBasis::Commits,
+        });
+        let own = self.committed_at.filter(|_| self.commits.is_empty()).map(|at| Delivered {
+            sha: &self.sha,
+            committed_at: at,
+            is_merge: false,
+            basis: LeadTimeBasis::Release,
+        });
+        listed.chain(own)
+    }
+}
+
+/// A commit that went live, with the source of its time.
+struct Delivered<'a> {
+    sha: &'a str,
+    committed_at: Timestamp,
+    is_merge: bool,
+    basis: LeadTimeBasis,
+}
+
+/// A deployment that finished, with the commits that it delivered.
 #[derive(Debug, Clone)]
 pub struct Deployment {
     /// The deployment as it is listed in a measure.
     pub counted: Counted,
     /// The current state of the deployment.
     pub state: State,
-    /// The commits of its release. Empty when they were not reported.
-    pub commits: Vec<Commit>,
-    /// The commit that its release was built from, if known.
-    pub git_sha: Option<String>,
-    /// When that commit was made, if known.
-    pub committed_at: Option<Timestamp>,
+    /// Its release.
+    pub release: Release,
+    /// What was live in the place before. `None` if nothing was.
+    pub replaced: Option<Replaced>,
 }
 
 impl Deployment {
+    /// The releases that went live with it besides its own: those after what was live before, up to
+    /// its own, by commit time. `None` if the order is unknown. `releases` are those of its service
+    /// in that order.
+    fn skipped<'a>(&self, releases: &'a [Release]) -> Option<&'a [Release]> {
+        let Some(replaced) = self.replaced else { return Some(&[]) };
+        let (after, until) = (replaced.last_commit_at?, self.release.last_commit_at?);
+        let up_to = |at| {
+            releases.partition_point(|release| release.last_commit_at.is_none_or(|it| it <= at))
+        };
+        Some(releases.get(up_to(after)..up_to(until)).unwrap_or_default())
+    }
+
     /// Whether it is a change: it went live, and is neither a redeploy nor a rollback.
     fn is_change(&self) -> bool {
         self.state.went_live() && matches!(self.counted.kind, Kind::Normal | Kind::Hotfix)
@@ -142,14 +205,22 @@ struct Known {
     incidents: Vec<usize>,
     /// The lead times in seconds of the commits that it was the first to deliver, sorted.
     lead_times: Vec<i64>,
+    /// The sources of these lead times.
+    basis: LeadTimeBases,
 }
 
 /// Computes the measures of a window. `deployments` must be those that finished from [`AROUND`]
-/// before the window to [`AROUND`] after it, in the order of their end.
-pub fn measure(deployments: &[Deployment], incidents: &[Incident], question: Question) -> Measures {
+/// before the window to [`AROUND`] after it, in the order of their end. `releases` must be those
+/// that the deployments skipped, by service, in the order of [`Release::last_commit_at`].
+pub fn measure(
+    deployments: &[Deployment],
+    releases: &HashMap<String, Vec<Release>>,
+    incidents: &[Incident],
+    question: Question,
+) -> Measures {
     let window = question.window;
     let mut known = judge(deployments, incidents);
-    let lead_time_omissions = deliver(deployments, window, &mut known);
+    let lead_time_omissions = deliver(deployments, releases, window, &mut known);
 
     let mut series = Division::of(window, question.step);
     let (mut frequency, mut fail_rate, mut rework_rate) =
@@ -186,9 +257,8 @@ pub fn measure(deployments: &[Deployment], incidents: &[Incident], question: Que
         if !known.lead_times.is_empty() {
             bucket.lead_times.extend(&known.lead_times);
             lead_times.extend(&known.lead_times);
-            let from =
-                if deployment.commits.is_empty() { &mut basis.release } else { &mut basis.commits };
-            *from += known.lead_times.len();
+            basis.commits += known.basis.commits;
+            basis.release += known.basis.release;
             deliveries.push((deployment, known));
         }
         if !deployment.is_change() && known.incidents.is_empty() {
@@ -235,10 +305,10 @@ pub fn measure(deployments: &[Deployment], incidents: &[Incident], question: Que
             deployments: newest(&deliveries, named, |(deployment, known)| {
                 Some(DeliveringDeployment {
                     deployment: deployment.counted.clone(),
-                    basis: if deployment.commits.is_empty() {
-                        LeadTimeBasis::Release
-                    } else {
+                    basis: if known.basis.commits > 0 {
                         LeadTimeBasis::Commits
+                    } else {
+                        LeadTimeBasis::Release
                     },
                     n: known.lead_times.len(),
                     p50_seconds: percentile(&known.lead_times, 50)?,
@@ -345,35 +415,41 @@ fn judge(deployments: &[Deployment], incidents: &[Incident]) -> Vec<Known> {
 }
 
 /// Computes the lead time of each commit for the deployment that first delivered it, and returns
-/// what was left out.
-fn deliver(deployments: &[Deployment], window: Window, known: &mut [Known]) -> Omissions {
+/// what was left out. A deployment delivers its own release and those that it skipped; a commit
+/// that several of them list counts once.
+fn deliver(
+    deployments: &[Deployment],
+    releases: &HashMap<String, Vec<Release>>,
+    window: Window,
+    known: &mut [Known],
+) -> Omissions {
     let mut omissions = Omissions::default();
     let mut delivered: HashSet<(&str, &str)> = HashSet::new();
     for (deployment, known) in
         deployments.iter().zip(known).filter(|(deployment, _)| deployment.is_change())
     {
-        let Counted { service, version, finished_at, .. } = &deployment.counted;
+        let Counted { service, finished_at, .. } = &deployment.counted;
         let is_asked_for = window.holds(*finished_at);
-        let of_release = deployment.committed_at.filter(|_| deployment.commits.is_empty());
-        let sha = deployment.git_sha.as_deref().unwrap_or(version);
-        let commits = deployment
-            .commits
-            .iter()
-            .map(|commit| (commit.sha.as_str(), commit.committed_at, commit.is_merge));
-        for (sha, committed_at, is_merge) in commits.chain(of_release.map(|at| (sha, at, false))) {
-            let is_first = delivered.insert((service, sha));
+        let skipped = deployment.skipped(releases.get(service).map_or(&[], Vec::as_slice));
+        let together = skipped.unwrap_or_default().iter().chain([&deployment.release]);
+        let commits = together.flat_map(Release::delivers);
+        let mut listed = HashSet::new();
+        for commit in commits.filter(|commit| listed.insert(commit.sha)) {
+            let is_first = delivered.insert((service, commit.sha));
             if !is_asked_for {
                 continue;
             }
-            match (is_merge, is_first) {
+            match (commit.is_merge, is_first) {
                 (true, _) => omissions.add(LeftOut::MergeCommit),
                 (_, false) => omissions.add(LeftOut::DeliveredBefore),
-                _ if committed_at > *finished_at => omissions.add(LeftOut::CommittedAfter),
-                _ => known.lead_times.push(finished_at.duration_since(committed_at).as_secs()),
+                _ if commit.committed_at > *finished_at => omissions.add(LeftOut::CommittedAfter),
+                _ => known.add(finished_at.duration_since(commit.committed_at), commit.basis),
             }
         }
-        if is_asked_for && deployment.commits.is_empty() && of_release.is_none() {
+        if is_asked_for && deployment.release.is_unknown() {
             omissions.add(LeftOut::NoCommitTime);
+        } else if is_asked_for && skipped.is_none() {
+            omissions.add(LeftOut::OrderUnknown);
         }
         known.lead_times.sort_unstable();
     }
@@ -419,6 +495,14 @@ impl End {
 }
 
 impl Known {
+    fn add(&mut self, lead_time: SignedDuration, basis: LeadTimeBasis) {
+        self.lead_times.push(lead_time.as_secs());
+        match basis {
+            LeadTimeBasis::Commits => self.basis.commits += 1,
+            LeadTimeBasis::Release => self.basis.release += 1,
+        }
+    }
+
     fn evidence(&self, deployment: &Deployment) -> Vec<Evidence> {
         let shown = [
             (Evidence::Incident, !self.incidents.is_empty()),
@@ -491,6 +575,11 @@ mod tests {
         text.parse().unwrap()
     }
 
+    /// The measures of deployments that skipped no release.
+    fn measure(deployments: &[Deployment], incidents: &[Incident], question: Question) -> Measures {
+        super::measure(deployments, &HashMap::new(), incidents, question)
+    }
+
     /// An hour of the first day of the window.
     fn hour(n: i64) -> Timestamp {
         at("2026-03-02T00:00:00Z") + SignedDuration::from_hours(n)
@@ -520,7 +609,8 @@ mod tests {
             kind,
             finished_at,
         };
-        Deployment { counted, state, commits: vec![], git_sha: None, committed_at: None }
+        let release = Release { sha: counted.version.clone(), ..Release::default() };
+        Deployment { counted, state, release, replaced: None }
     }
 
     /// What happened in a place, an hour apart: versions, with `h` for what was not planned and `f`
@@ -921,19 +1011,19 @@ mod tests {
     #[test]
     fn a_commit_counts_where_it_is_first_delivered() {
         let mut told = place("1 2 3 2 4 5 6f 7 8");
-        told[0].commits = vec![commit("a", -2), commit("b", -1)];
-        told[1].commits =
+        told[0].release.commits = vec![commit("a", -2), commit("b", -1)];
+        told[1].release.commits =
             vec![commit("b", -1), commit("c", -3), Commit { is_merge: true, ..commit("m", 0) }];
         // The release's own commit counts only without a list of commits, and only when it is new.
-        told[2].committed_at = Some(hour(-8));
-        told[2].git_sha = Some("d".into());
-        (told[0].committed_at, told[0].git_sha) = (Some(hour(-99)), Some("z".into()));
-        told[3].commits = vec![commit("e", 0)];
-        told[4].committed_at = Some(hour(-8));
-        told[4].git_sha = Some("c".into());
-        told[6].commits = vec![commit("f", 0)];
-        told[7].commits = vec![commit("f", 0), commit("g", 8)];
-        told[8].committed_at = Some(hour(8));
+        told[2].release.committed_at = Some(hour(-8));
+        told[2].release.sha = "d".into();
+        (told[0].release.committed_at, told[0].release.sha) = (Some(hour(-99)), "z".into());
+        told[3].release.commits = vec![commit("e", 0)];
+        told[4].release.committed_at = Some(hour(-8));
+        told[4].release.sha = "c".into();
+        told[6].release.commits = vec![commit("f", 0)];
+        told[7].release.commits = vec![commit("f", 0), commit("g", 8)];
+        told[8].release.committed_at = Some(hour(8));
         let lead = measure(&told, &[], march()).change_lead_time;
         let delivered: Vec<_> = lead
             .deployments
@@ -973,14 +1063,107 @@ mod tests {
             let mut told = place("1 2");
             (told[1].counted.environment, told[1].counted.service) =
                 (environment.into(), service.into());
-            told.iter_mut()
-                .for_each(|deployment| deployment.commits = vec![commit("a", -2), commit("b", -1)]);
+            told.iter_mut().for_each(|deployment| {
+                deployment.release.commits = vec![commit("a", -2), commit("b", -1)]
+            });
             assert_eq!(
                 measure(&told, &[], march()).change_lead_time.n,
                 n,
                 "{service} in {environment}"
             );
         }
+    }
+
+    /// A release that lists its commits, each by its letter and an hour: `a1 b2`.
+    fn release(commits: &str) -> Release {
+        let parse = |word: &str| commit(&word[..1], word[1..].parse().unwrap());
+        let commits: Vec<_> = commits.split_whitespace().map(parse).collect();
+        let last_commit_at = commits.iter().map(|commit| commit.committed_at).max();
+        Release { commits, last_commit_at, ..Release::default() }
+    }
+
+    #[test]
+    fn a_deployment_delivers_the_releases_that_it_skipped() {
+        // The releases in order; what goes live in turn, a day apart; what each delivers, in hours
+        // from the commit; what is left out.
+        type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a [i64]], &'a [(LeftOut, usize)]);
+        let cases: &[Case] = &[
+            (&["a0", "b1", "c2"], &["a0", "c2"], &[&[0], &[22, 23]], &[]),
+            (&["a0", "b1", "c2"], &["a0", "b1", "c2"], &[&[0], &[23], &[46]], &[]),
+            // The first deployment of a place delivers its own release: nothing is known to have
+            // been live.
+            (&["a-4", "b-3", "c-2"], &["c-2"], &[&[2]], &[]),
+            // Lists that repeat what a skipped release lists.
+            (&["a0", "b1", "b1 c2"], &["a0", "b1 c2"], &[&[0], &[22, 23]], &[]),
+            // A release of the same time as the live one is not after it. One of the same time as
+            // the deployed one goes live with it.
+            (&["a0", "b0", "c2", "d2"], &["a0", "d2"], &[&[0], &[22, 22]], &[]),
+            // Back to a release that was never live here: nothing is skipped, and the way forward
+            // delivers only what is new.
+            (
+                &["a0", "b1", "c2", "d3"],
+                &["a0", "c2", "b1", "d3"],
+                &[&[0], &[22, 23], &[], &[69]],
+                // b with the second, c with the last.
+                &[(LeftOut::DeliveredBefore, 2)],
+            ),
+            // The order is unknown before and after a release without commit times.
+            (
+                &["a0", "b1", "c2"],
+                &["a0", "", "c2"],
+                &[&[0], &[], &[46]],
+                &[(LeftOut::NoCommitTime, 1), (LeftOut::OrderUnknown, 1)],
+            ),
+        ];
+        for (releases, live, expected, left_out) in cases {
+            let releases: Vec<_> = releases.iter().map(|commits| release(commits)).collect();
+            let mut replaced = None;
+            let mut story = Vec::new();
+            for (i, commits) in live.iter().enumerate() {
+                let mut next = deployment(
+                    &i.to_string(),
+                    &i.to_string(),
+                    Kind::Normal,
+                    State::Superseded,
+                    hour(24 * i as i64),
+                );
+                (next.release, next.replaced) = (release(commits), replaced);
+                replaced = Some(Replaced { last_commit_at: next.release.last_commit_at });
+                story.push(next);
+            }
+            let window = march().window;
+            let mut known = vec![Known::default(); story.len()];
+            let by_service = HashMap::from([("checkout".to_owned(), releases)]);
+            let omissions = deliver(&story, &by_service, window, &mut known);
+            let hours: Vec<Vec<i64>> = known
+                .iter()
+                .map(|known| known.lead_times.iter().map(|seconds| seconds / HOUR).collect())
+                .collect();
+            assert_eq!(hours, *expected, "{live:?}");
+            assert_eq!(omitted(&omissions.list()), *left_out, "{live:?}");
+        }
+    }
+
+    #[test]
+    fn a_skipped_release_without_a_list_delivers_its_own_commit() {
+        let mut told = place("1 3");
+        told[0].release = release("a0");
+        told[1].release = release("c1");
+        told[1].replaced = Some(Replaced { last_commit_at: Some(hour(0)) });
+        told[1].counted.finished_at = hour(9);
+        let skipped = Release {
+            sha: "b".into(),
+            committed_at: Some(hour(1)),
+            last_commit_at: Some(hour(1)),
+            ..Release::default()
+        };
+        let releases = HashMap::from([("checkout".to_owned(), vec![skipped])]);
+        let lead = super::measure(&told, &releases, &[], march()).change_lead_time;
+        assert_eq!((lead.n, lead.basis), (3, LeadTimeBases { commits: 2, release: 1 }));
+        assert_eq!((lead.deployments[0].basis, lead.deployments[0].n), (LeadTimeBasis::Commits, 2));
+        // Those of another service have nothing to do with it.
+        let releases = HashMap::from([("billing".to_owned(), releases["checkout"].clone())]);
+        assert_eq!(super::measure(&told, &releases, &[], march()).change_lead_time.n, 2);
     }
 
     #[test]
@@ -1037,9 +1220,9 @@ mod tests {
         );
 
         let mut told = place("1 2 1 3h");
-        told[1].commits = vec![commit("a", -5), commit("b", -1), commit("c", 0)];
+        told[1].release.commits = vec![commit("a", -5), commit("b", -1), commit("c", 0)];
         told[3].counted.finished_at = hour(24);
-        told[3].committed_at = Some(hour(23));
+        told[3].release.committed_at = Some(hour(23));
         let series = measure(&told, &[], march()).series;
         let [monday, tuesday] = [1, 2].map(|day: usize| &series.buckets[day]);
         let figures =

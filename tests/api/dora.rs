@@ -17,6 +17,8 @@ crate::on_both_databases! {
     the_last_ninety_days_are_measured_unless_told_otherwise
     a_window_that_can_not_be_measured_is_refused
     measures_are_of_what_was_asked_for
+    a_deployment_delivers_the_releases_that_it_skipped
+    a_release_without_commit_times_hides_what_was_skipped
     an_empty_ledger_has_no_figures
     a_measure_names_the_newest_behind_it
     measuring_costs_the_same_whatever_the_history
@@ -159,10 +161,11 @@ fn a_month_is_what_was_counted_by_hand(app: &TestApp) {
     let versions = named(&march, "deployment_frequency", "version");
     assert_eq!(versions, ["8", "7", "6", "5", "3", "2"]);
 
-    // In hours: 24 and 2 with 2, 6 with 3, 1 with 6, 2 with 8.
+    // In hours: 24 and 2 with 2, 6 with 3, 1 with 6, 2 with 8. The commits of 5 are unknown, and so
+    // is what lies between 5 and 6.
     let lead_time = json!({"p50_seconds": 2 * 3600, "p90_seconds": 24 * 3600, "n": 5, "basis": {"commits": 2, "release": 3}, "left_out": [
         {"reason": "merge_commit", "n": 1}, {"reason": "delivered_before", "n": 1},
-        {"reason": "no_commit_time", "n": 1}, {"reason": "committed_after", "n": 1}]});
+        {"reason": "no_commit_time", "n": 1}, {"reason": "order_unknown", "n": 1}, {"reason": "committed_after", "n": 1}]});
     assert_eq!(figures(&march, "change_lead_time"), lead_time);
     assert_eq!(named(&march, "change_lead_time", "version"), ["8", "6", "3", "2"]);
     assert_eq!(
@@ -420,6 +423,71 @@ fn measures_are_of_what_was_asked_for(app: &TestApp) {
     );
 }
 
+/// The lead times of a service in March: how many, their median in hours, and what is left out.
+fn lead_time(app: &TestApp, query: &str) -> (u64, Option<i64>, Value) {
+    let lead = figures(&dora(app, &format!("{MARCH}&{query}")), "change_lead_time");
+    let median = lead["p50_seconds"].as_i64().map(|seconds| seconds / 3600);
+    (lead["n"].as_u64().unwrap(), median, lead["left_out"].clone())
+}
+
+fn a_deployment_delivers_the_releases_that_it_skipped(app: &TestApp) {
+    let commit = |n: u8, at: &str| json!([{"sha": sha(n), "committed_at": at}]);
+    // Recorded in another order than made, with and without lists.
+    release(app, "4", json!({"commits": commit(4, "2025-03-04T10:00:00Z")}));
+    release(app, "3", json!({"committed_at": "2025-03-03T10:00:00Z", "git_sha": sha(3)}));
+    release(app, "2", json!({"commits": commit(2, "2025-03-02T10:00:00Z")}));
+    release(app, "1", json!({"commits": commit(1, "2024-12-01T10:00:00Z")}));
+    release(app, "5", json!({"commits": commit(5, "2025-03-05T10:00:00Z")}));
+    let billing = json!({"service": "billing", "commits": commit(9, "2025-03-03T10:00:00Z")});
+    release(app, "b", billing);
+
+    // What was live went live long before the window.
+    live(app, "1", "2024-12-02T10:00:00Z");
+    let staging = json!({"environment": "staging"});
+    happened(app, "2", "2025-03-02T10:00:00Z", "succeeded", staging);
+    happened(app, "3", "2025-03-03T10:00:00Z", "failed", json!({}));
+    live(app, "4", "2025-03-04T10:00:00Z");
+    assert_eq!(lead_time(app, "service=checkout"), (3, Some(24), json!([])));
+    let lead = &dora(app, MARCH)["change_lead_time"];
+    assert_eq!(lead["basis"], json!({"commits": 2, "release": 1}));
+    assert_eq!(
+        (&lead["deployments"][0]["version"], &lead["deployments"][0]["n"]),
+        (&json!("4"), &json!(3))
+    );
+    assert_eq!(lead["deployments"].as_array().unwrap().len(), 1);
+    assert_eq!(lead_time(app, "environment=staging"), (1, Some(0), json!([])));
+
+    // After a rollback, the way forward delivers only what was never live.
+    live(app, "1", "2025-03-04T11:00:00Z");
+    live(app, "5", "2025-03-06T10:00:00Z");
+    let before = json!([{"reason": "delivered_before", "n": 3}]);
+    assert_eq!(lead_time(app, "service=checkout"), (4, Some(24), before));
+    // A release that is recorded later lies between all the same.
+    release(app, "4.1", json!({"commits": commit(6, "2025-03-05T09:00:00Z")}));
+    assert_eq!(lead_time(app, "service=checkout").0, 5);
+}
+
+fn a_release_without_commit_times_hides_what_was_skipped(app: &TestApp) {
+    let commit = |n: u8, at: &str| json!([{"sha": sha(n), "committed_at": at}]);
+    release(app, "2", json!({"commits": commit(2, "2025-03-02T10:00:00Z")}));
+    release(app, "3", json!({"commits": commit(3, "2025-03-03T10:00:00Z")}));
+    live(app, "1", "2025-03-01T10:00:00Z");
+    live(app, "3", "2025-03-03T12:00:00Z");
+    let unknown =
+        json!([{"reason": "no_commit_time", "n": 1}, {"reason": "order_unknown", "n": 1}]);
+    assert_eq!(lead_time(app, "service=checkout"), (1, Some(2), unknown));
+    let complete = |more: Value| {
+        let body = json!({"service": "checkout", "version": "1"});
+        app.post("/v1/releases", with(body, more)).expect(200)
+    };
+    // The time of what was live is reported later: what was skipped is known from then on.
+    complete(json!({"committed_at": "2025-03-01T08:00:00Z"}));
+    assert_eq!(lead_time(app, "service=checkout"), (3, Some(2), json!([])));
+    // A list that is added later does not change the order: the release's own commit goes first.
+    complete(json!({"commits": commit(1, "2025-03-01T07:00:00Z")}));
+    assert_eq!(lead_time(app, "service=checkout"), (3, Some(3), json!([])));
+}
+
 fn an_empty_ledger_has_no_figures(app: &TestApp) {
     let measures = dora(app, "since=2025-03-01T00:00:00Z&until=2025-03-03T00:00:00Z");
     let day = |from: &str, until: &str| {
@@ -511,10 +579,10 @@ fn measuring_costs_the_same_whatever_the_history(app: &TestApp) {
     let transaction = if behind_pooler().is_some() { 2 } else { 0 };
     let costs = || [cost(app, &path), cost(app, &of_service)].map(|cost| cost - transaction);
     let before = app.get(&of_service).expect(200);
-    assert_eq!(costs(), [3, 3]);
+    assert_eq!(costs(), [4, 4]);
     much_history(app, 2000);
     assert!(count(&mut app.db(), "deployments") > 2000);
-    assert_eq!(costs(), [3, 3]);
+    assert_eq!(costs(), [4, 4]);
     assert_eq!(app.get(&of_service).expect(200), before);
 }
 
@@ -591,7 +659,7 @@ fn what_is_older_is_not_read(app: &TestApp) {
     sql(app, "ANALYZE");
     for query in [MARCH.to_owned(), format!("{MARCH}&service=checkout")] {
         let statements = statements(&mut db, &query);
-        assert_eq!(statements.len(), 3, "{statements:?}");
+        assert_eq!(statements.len(), 4, "{statements:?}");
         for statement in &statements[1..] {
             let plan = plan(&mut db, statement);
             let uses_an_index =
@@ -605,6 +673,9 @@ fn what_is_older_is_not_read(app: &TestApp) {
                 "SCAN incident",
                 "SCAN links",
                 "SCAN releases",
+                "SCAN previous",
+                "SCAN replaced",
+                "SCAN deployed",
             ];
             assert!(!whole.iter().any(|whole| plan.contains(whole)), "{statement}\n{plan}");
         }

@@ -35,6 +35,9 @@ text_enum! {
         DeliveredBefore = "delivered_before",
         /// The release has neither a list of commits nor the time of its own commit.
         NoCommitTime = "no_commit_time",
+        /// The release that was live before has no commit times. The releases between it and the
+        /// deployed one are therefore unknown, and only the deployed one is counted.
+        OrderUnknown = "order_unknown",
         /// The commit is later than the end of the deployment.
         CommittedAfter = "committed_after",
         /// The fix came too long after the window to be searched for.
@@ -128,7 +131,7 @@ pub struct DeploymentFrequency {
 }
 
 /// The number of lead times by the source of the commit time.
-#[derive(Debug, Default, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
 pub struct LeadTimeBases {
     /// The number of lead times from the lists of commits of releases.
     pub commits: usize,
@@ -142,7 +145,7 @@ pub struct DeliveringDeployment {
     /// The fields of the deployment itself.
     #[serde(flatten)]
     pub deployment: Counted,
-    /// The source of the times of its commits.
+    /// The source of the times of its commits. `commits` if any of them is from a list.
     pub basis: LeadTimeBasis,
     /// The number of commits that it was the first to deliver.
     pub n: usize,
@@ -162,8 +165,8 @@ pub struct ChangeLeadTime {
     pub n: usize,
     /// The number of commits by the source of their times.
     pub basis: LeadTimeBases,
-    /// The commits that do not count, and the deployments without known commits (`no_commit_time`),
-    /// counted by reason.
+    /// The commits that do not count, and the deployments whose commits are unknown
+    /// (`no_commit_time`) or perhaps incomplete (`order_unknown`), counted by reason.
     pub left_out: Vec<Omission>,
     /// The deployments that first delivered the commits, the newest first, at most `limit` of them.
     pub deployments: Vec<DeliveringDeployment>,
