@@ -188,6 +188,6 @@ release accounts 1.2.0 1
 ok "$pipeline" POST /v1/deployments '{"service":"accounts","version":"1.2.0","environment":"staging","requested_by":"dana","start":true}'
 echo '  accounts 1.2.0 is being rolled out to staging'
 
-say 'Done. See what is live, from the shell or on the board (sign in with $PROP_KEY):'
+say "Done. See what is live, from the shell or on the board (sign in with \$PROP_KEY):"
 echo "  curl -sS $url/v1/status -H \"Authorization: Bearer \$PROP_KEY\""
 echo "  $url/"
