@@ -225,8 +225,14 @@ resource "aws_iam_role_policy" "plan" {
       {
         Sid      = "LookUp" # the other data sources, which do not support resources
         Effect   = "Allow"
-        Action   = ["ec2:DescribeAvailabilityZones", "ec2:DescribeVpcEndpointServices", "iam:GetOpenIDConnectProvider", "iam:ListOpenIDConnectProviders"]
+        Action   = ["ec2:DescribeAvailabilityZones", "ec2:DescribeVpcEndpointServices", "iam:ListOpenIDConnectProviders"]
         Resource = "*"
+      },
+      {
+        Sid      = "GitHubProvider"
+        Effect   = "Allow"
+        Action   = "iam:GetOpenIDConnectProvider"
+        Resource = local.github_provider_arn
       },
     ]
   })

@@ -8,6 +8,7 @@ stand_ins/stand-in names; `./scripts/test.sh` is one of them.
 import json
 import os
 import subprocess
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -27,7 +28,8 @@ from workflow import ROOT, Review, Run, commit, path_with
 STAND_IN = Path(__file__).parent / "stand_ins/stand-in"
 STAND_INS = ["aws", "cargo", "cargo-deny", "checkov", "docker", "rustup", "terraform", "test-suite", "trivy"]
 SHA = commit()
-VERSION = f"0.1.0-{SHA[:12]}"
+CRATE_VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+VERSION = f"{CRATE_VERSION}-{SHA[:12]}"
 
 
 class Account(Scenario):
