@@ -280,7 +280,7 @@ impl Seen {
                 Option::<Delivers>::as_select(),
                 replaced.fields((releases::id, releases::last_commit_at)).nullable(),
             ))
-            .order((deployments::finished_at, deployments::id))
+            .order((deployments::finished_at, deployments::started_at, deployments::id))
             .into_boxed::<MultiBackend>();
         if let Some(service) = &self.service {
             query = query.filter(deployments::service.eq(service));

@@ -5,7 +5,7 @@
 //! replaced, which ones were rolled back. So reporting late, twice or in another order changes
 //! nothing in the end.
 //!
-//! Successes are ordered by the time they ended, then by id:
+//! Successes are ordered by the time they ended; at the same time by when they started, then by id:
 //!
 //! - The *previous* of a success is the success before it.
 //! - Its *kind* is [`lifecycle::kind`] of its release: against what was live before it, and what
@@ -93,7 +93,7 @@ pub fn derive(before: &Head, entries: &[Entry]) -> Vec<Derived> {
     let last_start = entries.iter().map(|entry| (entry.started_at, entry.id)).max();
     let relation = |entry: &Entry| {
         let (time, index) = match entry.end {
-            Some((end, Outcome::Succeeded)) => (end, successes.before(end, entry.id)),
+            Some((end, Outcome::Succeeded)) => (end, successes.before(end, entry)),
             _ => (entry.started_at, successes.until(entry.started_at)),
         };
         match is_before(time) {
@@ -144,7 +144,7 @@ impl<'a> Successes<'a> {
                 _ => None,
             })
             .collect();
-        in_order.sort_by_key(|(end, entry)| (*end, entry.id));
+        in_order.sort_by_key(|(end, entry)| (*end, entry.started_at, entry.id));
         let mut first_live = before.was_live.iter().map(|release| (*release, 0)).collect();
         for (index, (_, entry)) in in_order.iter().enumerate() {
             std::collections::HashMap::entry(&mut first_live, entry.release).or_insert(index + 1);
@@ -153,8 +153,9 @@ impl<'a> Successes<'a> {
     }
 
     /// How many successes came before the one that ended then.
-    fn before(&self, end: Timestamp, id: DeploymentId) -> usize {
-        self.in_order.partition_point(|(other, entry)| (*other, entry.id) < (end, id))
+    fn before(&self, end: Timestamp, entry: &Entry) -> usize {
+        let key = (end, entry.started_at, entry.id);
+        self.in_order.partition_point(|(end, other)| (*end, other.started_at, other.id) < key)
     }
 
     /// How many successes there were at a time.
@@ -237,6 +238,14 @@ mod tests {
         let state = |story: &[Entry]| derive_all(story).last().map(|(state, ..)| *state);
         assert_eq!(state(&[success(1, 1, 0), gone(success(2, 2, 10))]), Some(State::Superseded));
         assert_eq!(state(&[gone(success(1, 1, 0)), success(2, 2, 10)]), Some(State::Succeeded));
+    }
+
+    #[test]
+    fn of_two_that_ended_at_the_same_time_the_one_that_started_later_is_live() {
+        let end = Some((20, Outcome::Succeeded));
+        let story = [entry(2, 2, 5, end), entry(1, 1, 10, end)];
+        let states: Vec<_> = derive_all(&story).into_iter().map(|(state, ..)| state).collect();
+        assert_eq!(states, [State::Superseded, State::Succeeded]);
     }
 
     #[test]
@@ -327,10 +336,10 @@ mod tests {
             let Some(since) = times.flatten().min() else { return };
             self.0.extend(changed.map(|now| (id, now)));
             let went_live = |it: &Entry| match it.end {
-                Some((at, Outcome::Succeeded)) if at < since => Some((at, it.id)),
+                Some((at, Outcome::Succeeded)) if at < since => Some((at, it.started_at, it.id)),
                 _ => None,
             };
-            let live_before = self.0.values().filter_map(went_live).max().map(|(_, id)| id);
+            let live_before = self.0.values().filter_map(went_live).max().map(|(.., id)| id);
             let is_affected = |it: &&Entry| {
                 it.started_at >= since
                     || it.end.is_none_or(|(at, _)| at >= since)

@@ -510,7 +510,11 @@ pub fn previous_good(db: &mut Db, live: &Deployment) -> QueryResult<Option<Deplo
         .filter(deployments::state.eq(State::Superseded.word()))
         .filter(deployments::release_id.ne(live.release_id))
         .select(Deployment::as_select())
-        .order(deployments::finished_at.desc())
+        .order((
+            deployments::finished_at.desc(),
+            deployments::started_at.desc(),
+            deployments::id.desc(),
+        ))
         .first(db)
         .optional()
 }

@@ -188,7 +188,7 @@ const AFFECTED: &str = "
         UNION ALL
         SELECT id FROM (SELECT p.id FROM deployments p WHERE p.service = $3 AND p.environment = $4
             AND p.finished_at < $1 AND p.state IN ('succeeded', 'superseded', 'rolled_back')
-            ORDER BY p.finished_at DESC, p.id DESC LIMIT 1) AS live_before)";
+            ORDER BY p.finished_at DESC, p.started_at DESC, p.id DESC LIMIT 1) AS live_before)";
 
 fn affected(db: &mut Db, changed: &Deployment, since: Timestamp) -> QueryResult<Vec<Affected>> {
     diesel::sql_query(AFFECTED)
