@@ -256,7 +256,7 @@ def test_a_key_that_may_not_read_or_is_revoked_is_rejected_with_a_reason(prop, r
     # The board of a key that is revoked while it is open does not stay on the screen.
     status, _ = prop.request("DELETE", f"/v1/keys/{looker['id']}")
     assert status in (200, 204)
-    expect(page.get_by_text("The key was revoked.")).to_be_visible(timeout=SOON_MS)
+    expect(page.get_by_text("This key was revoked.")).to_be_visible(timeout=SOON_MS)
     expect(page.get_by_role("table")).to_have_count(0)
 
 

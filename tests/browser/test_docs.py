@@ -24,7 +24,7 @@ def execute(block: Locator) -> tuple[str, dict]:
 def test_it_authorizes_records_a_deployment_and_reads_it_back(prop, reader):
     page = reader(prop, key=None, expected="401")
     page.goto("/docs/")
-    expect(page.get_by_role("heading", name=re.compile("prop"))).to_be_visible()
+    expect(page.get_by_role("heading", name=re.compile("^prop "))).to_be_visible()
 
     # Without a key the answer says so.
     status, problem = execute(operation(page, "get", "/v1/status"))
