@@ -63,8 +63,10 @@ def test_the_webhook_of_its_own_job_comes_first(scenario: Scenario, app: str, le
     home, run_url = "https://github.com/prop-ledger/prop", "https://github.com/prop-ledger/prop/actions/runs/17"
     assert ledger.request("PATCH", "/v1/services/prop", {"repository_url": home})[0] == 200
     repository = {"name": "prop", "full_name": "prop-ledger/prop", "html_url": home}
-    deployment = {"id": 1, "environment": "staging", "ref": "main", "sha": NEW_SHA, "created_at": "2026-02-03T04:05:06Z"}
-    status = {"id": 2, "state": "in_progress", "created_at": "2026-02-03T04:05:07Z"}
+    # A second ahead: 1.4.1 went live within this one.
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))
+    deployment = {"id": 1, "environment": "staging", "ref": "main", "sha": NEW_SHA, "created_at": at}
+    status = {"id": 2, "state": "in_progress", "created_at": at}
     payload = {"action": "created", "repository": repository, "deployment": deployment, "deployment_status": status, "workflow_run": {"html_url": run_url}}
     body = json.dumps(payload).encode()
     signature = "sha256=" + hmac.new(WEBHOOK_SECRET.encode(), body, "sha256").hexdigest()

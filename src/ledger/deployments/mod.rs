@@ -483,7 +483,9 @@ pub fn find_witnessed(
 ) -> QueryResult<Option<Deployment>> {
     let Some(run) = run_url.and_then(github::run_of) else { return Ok(None) };
     let same_run = of_run(db, service, environment, run)?.into_iter();
-    Ok(same_run.filter(|known| known.source == GITHUB).find(|known| !known.state.is_finished()))
+    Ok(same_run
+        .filter(|known| known.source == GITHUB)
+        .find(|known| !known.reported_state().is_finished()))
 }
 
 /// The deployment that is being rolled out in a place.
