@@ -1064,7 +1064,7 @@ mod tests {
             (told[1].counted.environment, told[1].counted.service) =
                 (environment.into(), service.into());
             told.iter_mut().for_each(|deployment| {
-                deployment.release.commits = vec![commit("a", -2), commit("b", -1)]
+                deployment.release.commits = vec![commit("a", -2), commit("b", -1)];
             });
             assert_eq!(
                 measure(&told, &[], march()).change_lead_time.n,
