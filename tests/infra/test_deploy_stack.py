@@ -125,7 +125,7 @@ def test_deploy_deploy_again_and_roll_back(stack: Stack, recorder: Prop, images:
     assert [deployment["id"] for deployment in reversed(now["latest"])] == [one["ledger_deployment_id"] for one in (first, second, back)]
     events = [event for event in reversed(recorder.get("/v1/events?limit=100")["items"]) if event["action"].startswith("deployment.")]
     assert [event["action"].removeprefix("deployment.") for event in events] == [
-        "requested", "started", "succeeded", "requested", "started", "superseded", "succeeded", "requested", "started", "rolled_back", "succeeded",
+        "requested", "started", "succeeded", "requested", "started", "succeeded", "superseded", "requested", "started", "succeeded", "rolled_back",
     ]  # fmt: skip
     [row] = recorder.get("/v1/status")["services"]
     [cell] = row["places"]
