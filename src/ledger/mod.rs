@@ -1,11 +1,13 @@
 //! The resources of the ledger. Each file has the rows, queries, request and response types,
 //! handlers and routes of one resource.
 //!
-//! The files call each other in one direction only:
+//! The files call each other in this direction:
 //!
-//! - deliveries -> github -> requests, approvals -> transitions
-//! - status, places -> freezes, incidents, dora -> deployments
-//! - transitions -> deployments -> gate -> releases -> services, environments -> events, values
+//! - deliveries -> github -> approvals, deployments
+//! - status, places, dora -> freezes, incidents -> deployments
+//! - deployments -> gate -> releases -> services, environments -> events, values
+//!
+//! One call goes back up: the gate loads the deployment that it is asked about.
 
 use diesel::QueryResult;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
