@@ -24,8 +24,9 @@ use crate::http::context::State;
 use crate::http::docs::{self, Published};
 use crate::http::metrics::Metrics;
 use crate::http::telemetry::observe;
-use crate::http::{extract, health, idempotency, pages};
-use crate::ledger::{self, deliveries, keys};
+use crate::http::{extract, health, idempotency};
+use crate::ledger::{self, github, keys};
+use crate::web as pages;
 
 /// Why prop did not start, as a message for the person who started it.
 #[derive(Debug)]
@@ -163,13 +164,13 @@ fn app(state: web::Data<State>) -> App<impl Service> {
         .app_data(extract::path_config())
         .into_utoipa_app()
         .service(scope::scope("/v1").configure(ledger::routes).wrap(from_fn(authenticate)))
-        .configure(deliveries::receiver)
+        .configure(github::receive::receiver)
         .configure(health::routes)
         .configure(docs::routes)
         .into_app()
         .configure(docs::swagger_ui)
         .configure(pages::routes)
-        .default_service(web::to(docs::nowhere))
+        .default_service(web::to(pages::no_route))
         .wrap(Condition::new(uses_cors, cors))
         .wrap(from_fn(observe))
 }
@@ -180,7 +181,7 @@ pub fn document() -> OpenApi {
         .into_utoipa_app()
         .openapi(docs::frame())
         .service(scope::scope("/v1").configure(ledger::routes))
-        .configure(deliveries::receiver)
+        .configure(github::receive::receiver)
         .configure(health::routes)
         .configure(docs::routes)
         .split_for_parts();
@@ -209,7 +210,7 @@ pub fn connect(settings: &Settings) -> Result<Db, StartError> {
             Err(error) => error.to_string().trim().replace('\n', " "),
         };
         let left = database.connect_wait.saturating_sub(started.elapsed());
-        let is_file = matches!(database.target, crate::db::target::Target::Sqlite(_));
+        let is_file = matches!(database.target, crate::db::connection::Target::Sqlite(_));
         if left.is_zero() || is_file {
             return Err(StartError(format!("no connection to {:?}: {error}", database.target)));
         }

@@ -11,8 +11,8 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::db::connection::{Options, Target};
 use crate::db::pool::Limits;
-use crate::db::target::{Options, Target};
 use crate::http::auth::Token;
 use crate::suggest::{self, UnknownField};
 

@@ -17,3 +17,4 @@ pub mod logging; // log lines as text or JSON, written by their own thread
 pub mod rules; // pure decisions: no I/O, no clock
 pub mod suggest; // "did you mean ...?", for settings, fields, parameters and names
 pub mod types; // identifiers that all other parts use
+pub mod web; // the pages: HTML, CSS and ES modules

@@ -8,10 +8,10 @@
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::{Connection, PgConnection, QueryResult, SqliteConnection};
 
+pub mod connection;
 pub mod migrations;
 pub mod pool;
 pub mod schema;
-pub mod target;
 pub mod types;
 
 /// A connection to PostgreSQL or SQLite. Queries take `&mut Db` and return [`QueryResult`].

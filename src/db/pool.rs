@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Db;
-use super::target::{Options, Target};
+use super::connection::{Options, Target};
 
 /// Why a query did not return a result. Except for `TimedOut`, the query has changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]

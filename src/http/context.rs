@@ -14,11 +14,11 @@ use crate::db::pool::Database;
 use crate::db::types::Timestamp;
 use crate::error::{Code, Error};
 use crate::http::auth::{self, Caller, Keys, Scope};
-use crate::http::conditional::IfMatch;
 use crate::http::docs::Published;
+use crate::http::etag::IfMatch;
 use crate::http::idempotency::Claim;
 use crate::http::metrics::Metrics;
-use crate::http::reply::Reply;
+use crate::http::response::Reply;
 
 /// What the requests of a process share. Everything that must survive a restart is in the database.
 pub struct State {

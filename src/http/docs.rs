@@ -23,9 +23,8 @@ use utoipa_swagger_ui::Config;
 
 use crate::error::{Code, Error, FieldError};
 use crate::http::context::State;
-use crate::http::pages;
 use crate::http::problem::{MEDIA_TYPE, Problem};
-use crate::http::reply::{gunzip, gzip, takes_gzip, takes_html};
+use crate::http::response::{gunzip, gzip, takes_gzip};
 
 /// The name of the security scheme of all operations below `/v1`.
 const KEY: &str = "key";
@@ -367,6 +366,12 @@ impl Published {
         Self { make, made: OnceLock::new() }
     }
 
+    /// The `Allow` header of a path of the API. `None` when no path of the API matches.
+    pub fn allowed_methods(&self, path: &str) -> Option<&HeaderValue> {
+        let paths = &self.get().methods;
+        paths.iter().find(|(pattern, _)| pattern.is_match(path)).map(|(_, allow)| allow)
+    }
+
     fn get(&self) -> &Made {
         self.made.get_or_init(|| {
             let document = (self.make)();
@@ -400,24 +405,6 @@ fn allow(item: &openapi::PathItem) -> HeaderValue {
         .map(|(method, _)| *method)
         .collect();
     HeaderValue::from_str(&present.join(", ")).unwrap_or(HeaderValue::from_static(""))
-}
-
-/// Answers a request without a route: 405 with `Allow` when the path has other methods (RFC 9110,
-/// section 15.5.6), else 404.
-pub async fn nowhere(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Error> {
-    match state.docs.get().methods.iter().find(|(path, _)| path.is_match(request.path())) {
-        Some((_, allow)) => Err(not_allowed(&request, allow.clone())),
-        None if is_for_a_page(&request) => Ok(pages::not_found(&request)),
-        None => Err(Error::new(
-            Code::NotFound,
-            "There is nothing at this path. `/docs/` lists all paths of the API.",
-        )),
-    }
-}
-
-/// Whether a browser opens an address outside of the API.
-fn is_for_a_page(request: &HttpRequest) -> bool {
-    request.method() == Method::GET && !request.path().starts_with("/v1/") && takes_html(request)
 }
 
 /// The error for a method that the path does not have. `allow` lists the methods that it has.

@@ -10,7 +10,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::db::migrations;
 use crate::error::{Code, Error};
 use crate::http::context::State;
-use crate::http::reply::Reply;
+use crate::http::response::Reply;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

@@ -16,7 +16,7 @@ use crate::db::schema::idempotency_keys;
 use crate::db::types::Timestamp;
 use crate::error::{Code, Error};
 use crate::http::auth::{KeyId, hex};
-use crate::http::reply::Reply;
+use crate::http::response::Reply;
 
 const HEADER: &str = "Idempotency-Key";
 const KEPT: SignedDuration = SignedDuration::from_hours(24);

@@ -14,8 +14,8 @@ use crate::db::{Db, MultiBackend};
 use crate::error::Error;
 use crate::http::context::{Actor, Ctx, Read};
 use crate::http::extract::Query;
-use crate::http::page::{Cursor, Limit, Page};
-use crate::http::reply::Reply;
+use crate::http::pagination::{Cursor, Limit, Page};
+use crate::http::response::Reply;
 use crate::ledger::values::{Line, Slug};
 use crate::text_enum;
 

@@ -12,12 +12,12 @@ use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Operate, Override, Read};
 use crate::http::extract::{Body, Query, malformed};
-use crate::http::page::{Cursor, Limit, Page};
-use crate::http::reply::Reply;
+use crate::http::pagination::{Cursor, Limit, Page};
+use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::values::{ClockTime, Line, Slug, Version, Zone, given, nullable, text};
 use crate::ledger::{environments, services};
-use crate::rules::calendar::{Day, Schedule, Until, Weekly};
+use crate::rules::schedule::{Day, Schedule, Until, Weekly};
 use crate::types::ids::{DeploymentId, FreezeId, OverrideId};
 
 /// The routes of this file.

@@ -14,8 +14,8 @@ use crate::error::{Code, Error};
 use crate::http::auth::{KeyId, Scope, Token, parse_scopes};
 use crate::http::context::{Actor, Admin, Ctx};
 use crate::http::extract::{Body, Query, malformed};
-use crate::http::page::{Cursor, Limit, Page};
-use crate::http::reply::Reply;
+use crate::http::pagination::{Cursor, Limit, Page};
+use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::values::Line;
 

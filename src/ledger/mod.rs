@@ -16,39 +16,35 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::error::Error;
 
 pub mod approvals;
-pub mod deliveries;
 pub mod deployments;
-pub mod dora;
 pub mod environments;
 pub mod events;
 pub mod freezes;
-pub mod gate;
 pub mod github;
 pub mod incidents;
 pub mod keys;
-pub mod places;
 pub mod releases;
 pub mod services;
-pub mod status;
 pub mod values;
+pub mod views;
 
 /// All routes below `/v1`, in the order of the OpenAPI document.
 pub fn routes(config: &mut ServiceConfig) {
     config
-        .configure(status::routes)
-        .configure(places::routes)
+        .configure(views::status::routes)
+        .configure(views::place::routes)
         .configure(services::routes)
         .configure(environments::routes)
         .configure(releases::routes)
         .configure(deployments::routes)
-        .configure(gate::routes)
+        .configure(deployments::gate::routes)
         .configure(approvals::routes)
         .configure(freezes::routes)
         .configure(incidents::routes)
-        .configure(dora::routes)
+        .configure(views::dora::routes)
         .configure(events::routes)
         .configure(keys::routes)
-        .configure(deliveries::routes);
+        .configure(github::receive::routes);
 }
 
 /// At most this many names are compared with an unknown one, to suggest the nearest.

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::rules::calendar::{Schedule, Until};
+use crate::rules::schedule::{Schedule, Until};
 use crate::text_enum;
 
 text_enum! {
@@ -421,7 +421,7 @@ fn approved(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::calendar::Day;
+    use crate::rules::schedule::Day;
 
     fn at(text: &str) -> Timestamp {
         text.parse().unwrap()
@@ -671,7 +671,7 @@ mod tests {
         let mut facts = free();
         facts.release.succeeded_before_at = Some(at("2026-03-02T11:30:00Z"));
         facts.freezes.push(freeze(Some("2026-03-02T18:00:00Z")));
-        let weekly = crate::rules::calendar::Weekly {
+        let weekly = crate::rules::schedule::Weekly {
             days: vec![Day::Monday],
             from: "11:00".parse().unwrap(),
             to: "14:00".parse().unwrap(),

@@ -6,7 +6,7 @@ use diesel::connection::InstrumentationEvent;
 use diesel::sql_types::Text;
 use diesel::{Connection, RunQueryDsl};
 use prop::db::Db;
-use prop::ledger::dora::{Question, measure};
+use prop::ledger::views::dora::{Question, measure};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 

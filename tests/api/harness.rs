@@ -5,7 +5,7 @@
 use prop::app::Application;
 use prop::config::Settings;
 use prop::db::Db;
-use prop::db::target::{Options, Target};
+use prop::db::connection::{Options, Target};
 use prop::http::auth::hex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};

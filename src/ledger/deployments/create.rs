@@ -12,7 +12,8 @@ use crate::db::types::{Json, Timestamp};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
-use crate::http::reply::Reply;
+use crate::http::response::Reply;
+use crate::ledger::deployments::gate::{self, Asked, Ruling, Seen};
 use crate::ledger::deployments::store::{self, Change, Fact};
 use crate::ledger::deployments::transitions::{advance, observed_at};
 use crate::ledger::deployments::{
@@ -20,7 +21,6 @@ use crate::ledger::deployments::{
     live_in, previous_good,
 };
 use crate::ledger::environments::{self, Environment};
-use crate::ledger::gate::{self, Asked, Ruling, Seen};
 use crate::ledger::releases::{self, NewRelease};
 use crate::ledger::services;
 use crate::ledger::values::{Digest, GitSha, Line, Prose, Slug, Url, Version, text};

@@ -11,11 +11,12 @@ use crate::db::schema::deployments;
 use crate::error::Error;
 use crate::http::context::{Actor, Ctx, Operate};
 use crate::http::extract::Body;
-use crate::http::reply::Reply;
+use crate::http::response::Reply;
+use crate::ledger::deployments::gate;
 use crate::ledger::deployments::store::{self, Change, Fact};
 use crate::ledger::deployments::{Deployment, DeploymentWithDecision, find};
+use crate::ledger::services;
 use crate::ledger::values::Prose;
-use crate::ledger::{gate, services};
 use crate::rules::lifecycle::State;
 use crate::types::ids::DeploymentId;
 

@@ -11,7 +11,7 @@ use crate::db::Db;
 use crate::db::schema::deployments;
 use crate::error::Error;
 use crate::http::context::{Ctx, Read};
-use crate::http::reply::Reply;
+use crate::http::response::Reply;
 use crate::ledger::deployments::{Deployment, previous_good, settled};
 use crate::ledger::values::Slug;
 use crate::ledger::{environments, services};

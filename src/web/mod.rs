@@ -1,17 +1,18 @@
 //! The web pages. They are static files in the binary, the same for everyone. Their scripts load
 //! what they show from the API, with the reader's own key.
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::{self, EntityTag, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use flate2::Compression;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use crate::error::Error;
-use crate::http::conditional;
+use crate::error::{Code, Error};
+use crate::http::context::State;
 use crate::http::docs::not_allowed;
-use crate::http::reply::{gzip, takes_gzip};
+use crate::http::etag;
+use crate::http::response::{gzip, takes_gzip, takes_html};
 
 /// The pages load our own files and our own API only. Scripts and styles in the markup are blocked,
 /// so text from the ledger can't become either.
@@ -23,19 +24,19 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// What the pages load: name, media type, content.
 const ASSETS: [(&str, &str, &str); 13] = [
-    ("style.css", "text/css; charset=utf-8", include_str!("pages/style.css")),
-    ("icon.svg", "image/svg+xml", include_str!("pages/icon.svg")),
-    ("main.js", SCRIPT, include_str!("pages/main.js")),
-    ("api.js", SCRIPT, include_str!("pages/api.js")),
-    ("copy.js", SCRIPT, include_str!("pages/copy.js")),
-    ("dom.js", SCRIPT, include_str!("pages/dom.js")),
-    ("words.js", SCRIPT, include_str!("pages/words.js")),
-    ("charts.js", SCRIPT, include_str!("pages/charts.js")),
-    ("parts.js", SCRIPT, include_str!("pages/parts.js")),
-    ("board.js", SCRIPT, include_str!("pages/board.js")),
-    ("deployment.js", SCRIPT, include_str!("pages/deployment.js")),
-    ("place.js", SCRIPT, include_str!("pages/place.js")),
-    ("dora.js", SCRIPT, include_str!("pages/dora.js")),
+    ("style.css", "text/css; charset=utf-8", include_str!("style.css")),
+    ("icon.svg", "image/svg+xml", include_str!("icon.svg")),
+    ("main.js", SCRIPT, include_str!("main.js")),
+    ("api.js", SCRIPT, include_str!("api.js")),
+    ("copy.js", SCRIPT, include_str!("copy.js")),
+    ("dom.js", SCRIPT, include_str!("dom.js")),
+    ("words.js", SCRIPT, include_str!("words.js")),
+    ("charts.js", SCRIPT, include_str!("charts.js")),
+    ("parts.js", SCRIPT, include_str!("parts.js")),
+    ("board.js", SCRIPT, include_str!("board.js")),
+    ("deployment.js", SCRIPT, include_str!("deployment.js")),
+    ("place.js", SCRIPT, include_str!("place.js")),
+    ("dora.js", SCRIPT, include_str!("dora.js")),
 ];
 
 const PAGES: [&str; 4] = [
@@ -76,7 +77,7 @@ impl File {
         Self {
             media_type,
             compressed: gzip(&plain, Compression::best()).unwrap_or_default(),
-            etag: conditional::of_bytes(&plain),
+            etag: etag::of_bytes(&plain),
             plain,
         }
     }
@@ -98,7 +99,7 @@ impl File {
             .insert_header((header::CACHE_CONTROL, keep))
             .insert_header((header::VARY, "Accept-Encoding"))
             .insert_header((header::ETAG, self.etag.clone()));
-        if status == StatusCode::OK && conditional::is_known(request, &self.etag) {
+        if status == StatusCode::OK && etag::is_known(request, &self.etag) {
             return response.status(StatusCode::NOT_MODIFIED).finish();
         }
         if takes_gzip(request) {
@@ -131,8 +132,8 @@ fn site() -> &'static Site {
             )
         };
         Site {
-            page: html(include_str!("pages/page.html")),
-            not_found: html(include_str!("pages/not-found.html")),
+            page: html(include_str!("page.html")),
+            not_found: html(include_str!("not-found.html")),
             assets: ASSETS
                 .iter()
                 .map(|(name, media_type, text)| (*name, File::new(media_type, text)))
@@ -147,9 +148,30 @@ async fn page(request: HttpRequest) -> HttpResponse {
     site().page.answer(&request, "no-cache")
 }
 
-/// The page for an unknown address, with status 404.
-pub fn not_found(request: &HttpRequest) -> HttpResponse {
-    site().not_found.answer_as(StatusCode::NOT_FOUND, request, "no-cache")
+/// Answers a request without a route: 405 with `Allow` when the path has other methods (RFC 9110,
+/// section 15.5.6), else 404: a page for a browser, a problem for others.
+///
+/// # Errors
+/// `method_not_allowed`, `not_found`.
+pub async fn no_route(
+    request: HttpRequest,
+    state: web::Data<State>,
+) -> Result<HttpResponse, Error> {
+    match state.docs.allowed_methods(request.path()) {
+        Some(allow) => Err(not_allowed(&request, allow.clone())),
+        None if is_for_a_page(&request) => {
+            Ok(site().not_found.answer_as(StatusCode::NOT_FOUND, &request, "no-cache"))
+        }
+        None => Err(Error::new(
+            Code::NotFound,
+            "There is nothing at this path. `/docs/` lists all paths of the API.",
+        )),
+    }
+}
+
+/// Whether a browser opens an address outside of the API.
+fn is_for_a_page(request: &HttpRequest) -> bool {
+    request.method() == Method::GET && !request.path().starts_with("/v1/") && takes_html(request)
 }
 
 /// Browsers request this where no page names an icon, as for the API's document. All of today's

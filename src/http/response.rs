@@ -14,8 +14,8 @@ use serde::Serialize;
 use std::io::{Read, Write};
 
 use crate::error::Error;
-use crate::http::conditional;
-use crate::http::page::Page;
+use crate::http::etag;
+use crate::http::pagination::Page;
 
 /// The size in bytes from which a body is compressed for clients that accept gzip. A smaller body
 /// fits in a few packets anyway.
@@ -72,12 +72,12 @@ impl Reply {
 
     /// Sets the entity tag from the revision of the resource.
     pub fn at_revision(self, revision: i32) -> Self {
-        Self { etag: Some(conditional::of_revision(revision)), ..self }
+        Self { etag: Some(etag::of_revision(revision)), ..self }
     }
 
     /// Sets the entity tag from the content of the body.
     pub fn tagged(self) -> Self {
-        Self { etag: Some(conditional::of_bytes(&self.body)), ..self }
+        Self { etag: Some(etag::of_bytes(&self.body)), ..self }
     }
 
     fn link(&self, request: &HttpRequest) -> Option<String> {
@@ -101,7 +101,7 @@ impl Responder for Reply {
             response.insert_header((header::ETAG, etag.clone()));
             if self.status == StatusCode::OK
                 && request.method() == Method::GET
-                && conditional::is_known(request, etag)
+                && etag::is_known(request, etag)
             {
                 return response.status(StatusCode::NOT_MODIFIED).finish();
             }

@@ -16,11 +16,11 @@ use crate::error::{Code, Error};
 use crate::http::auth::hex;
 use crate::http::context::{Actor, Admin, Ctx, Operate};
 use crate::http::extract::Query;
-use crate::http::page::{Cursor, Limit, Page};
-use crate::http::reply::Reply;
-use crate::http::webhook::Signed;
+use crate::http::pagination::{Cursor, Limit, Page};
+use crate::http::response::Reply;
 use crate::ledger::deployments::GITHUB;
-use crate::ledger::github::{self, Applied};
+use crate::ledger::github::apply::{self, Applied};
+use crate::ledger::github::signature::Signed;
 use crate::ledger::values::Line;
 use crate::rules::github::{Fact, heading, is_of_use, read};
 use crate::types::ids::DeploymentId;
@@ -221,7 +221,7 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
         event: event.to_owned(),
         action,
         repository,
-        subject: fact.as_ref().ok().and_then(github::subject),
+        subject: fact.as_ref().ok().and_then(apply::subject),
         outcome: Outcome::Ignored,
         detail: String::new(),
         deployment_id: None,
@@ -265,7 +265,7 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
             } else {
                 Outcome::Unchanged
             };
-            attempt(db, |db| github::apply(db, &actor, &fact))?
+            attempt(db, |db| apply::apply(db, &actor, &fact))?
         }
         Err(lacks) => Err(Error::new(Code::InvalidValue, lacks)),
     };

@@ -15,16 +15,16 @@ use crate::db::types::sql::Instant;
 use crate::db::types::{Json, Timestamp};
 use crate::error::Error;
 use crate::http::context::{Ctx, Read};
-use crate::http::reply::Reply;
+use crate::http::response::Reply;
+use crate::ledger::deployments::gate::{self, Asked};
 use crate::ledger::deployments::settled;
 use crate::ledger::environments::Tier;
 use crate::ledger::freezes;
-use crate::ledger::gate::{self, Asked};
 use crate::ledger::incidents::{self, ImpactLevel};
 use crate::ledger::releases::{Scan, ScanStatus};
-use crate::rules::calendar::Until;
 use crate::rules::gate::{Code, Step};
 use crate::rules::lifecycle::{Kind, State};
+use crate::rules::schedule::Until;
 use crate::types::ids::{DeploymentId, FreezeId, IncidentId, ReleaseId};
 
 /// The routes of this file.

@@ -19,16 +19,16 @@ use crate::db::types::{Json, Timestamp};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Read};
 use crate::http::extract::Query;
-use crate::http::reply::Reply;
+use crate::http::response::Reply;
 use crate::ledger;
 use crate::ledger::deployments::{find, find_witnessed};
 use crate::ledger::environments::Environment;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::releases::{Release, ScanStatus};
 use crate::ledger::values::{Line, Slug, Url, Version};
-use crate::rules::calendar::{Schedule, Weekly};
 use crate::rules::gate::{self, Decision, Facts, Freeze, Incident, Opinion, Step};
 use crate::rules::lifecycle::{self, Kind, State};
+use crate::rules::schedule::{Schedule, Weekly};
 use crate::types::ids::{ApprovalId, DeploymentId, FreezeId, IncidentId, OverrideId, ReleaseId};
 
 /// The routes of this file.
