@@ -24,7 +24,7 @@ static WRITER: OnceLock<SyncSender<Message>> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 enum Message {
-    Line(Vec<u8>),
+    ShortText(Vec<u8>),
     Flush(SyncSender<()>),
 }
 
@@ -68,7 +68,7 @@ struct Pipe(SyncSender<Message>);
 
 impl Write for Pipe {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.0.try_send(Message::Line(line.to_vec())).is_err() {
+        if self.0.try_send(Message::ShortText(line.to_vec())).is_err() {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
@@ -87,7 +87,7 @@ fn write_all(messages: &Receiver<Message>) {
         let mut asked = Vec::new();
         for message in std::iter::once(first).chain(messages.try_iter().take(WAITING)) {
             match message {
-                Message::Line(line) => batch.extend_from_slice(&line),
+                Message::ShortText(line) => batch.extend_from_slice(&line),
                 Message::Flush(done) => asked.push(done),
             }
         }

@@ -217,7 +217,7 @@ fn key(settings: &Settings, command: KeyCommand) -> Outcome {
     let actor = Actor::new("prop");
     match command {
         KeyCommand::Create { name, scopes } => {
-            let name: prop::ledger::values::Line =
+            let name: prop::ledger::values::ShortText =
                 name.parse().map_err(|is| format!("the name is malformed: {is}"))?;
             let token = Token::generate()?;
             db.write(|db| keys::insert(db, &actor, &name, &scopes, &token))?;

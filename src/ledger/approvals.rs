@@ -22,7 +22,7 @@ use crate::ledger::environments::{self, Environment};
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::releases::{self, Release};
 use crate::ledger::services;
-use crate::ledger::values::{Line, Prose, Slug, Url, Version, text};
+use crate::ledger::values::{LongText, ShortText, Slug, Url, Version, text};
 use crate::rules::lifecycle::State;
 use crate::text_enum;
 use crate::types::ids::{ApprovalId, DeploymentId, ReleaseId};
@@ -112,20 +112,20 @@ pub struct NewApproval {
     #[serde(deserialize_with = "verdict")]
     pub decision: Verdict,
     /// A comment of the approver. May be absent or `null`.
-    pub comment: Option<Prose>,
+    pub comment: Option<LongText>,
     /// Where the decision was made: `github` requires the scope `mirror`, `api` the scope
     /// `approve`. `api`, if absent or `null`.
     pub source: Option<Source>,
     /// The GitHub login of the approver. Required with the source `github`; must be absent or
     /// `null` with `api`.
-    pub approver: Option<Line>,
+    pub approver: Option<ShortText>,
     /// The URL of the pipeline run that was reviewed. Required with the source `github`; must be
     /// absent or `null` with `api`.
     pub run_url: Option<Url>,
     /// The identifier of the review on GitHub. A repeat with the same identifier answers the
     /// recorded approval. If absent or `null`, prop makes one from run, approver, decision and the
     /// number 1. Must be absent or `null` with the source `api`.
-    pub review_id: Option<Line>,
+    pub review_id: Option<ShortText>,
 }
 
 /// Reads a decision; accepts the verb (`approve`) as well as the participle.

@@ -17,7 +17,7 @@ use crate::http::extract::{Body, Query};
 use crate::http::pagination::{Cursor, Limit, Page};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::{Line, Slug, Whole, given, nullable, text};
+use crate::ledger::values::{BoundedInt, ShortText, Slug, given, nullable, text};
 use crate::ledger::{COMPARED, or_conflict};
 use crate::rules::gate::Policy;
 use crate::{each_backend, text_enum};
@@ -173,13 +173,13 @@ pub struct NewEnvironment {
     /// The name of the environment in URLs. It must be unique and cannot be changed later.
     slug: Slug,
     /// The name of the environment for people. The slug, if absent or `null`.
-    name: Option<Line>,
+    name: Option<ShortText>,
     /// The purpose of the environment.
     tier: Tier,
     /// How many people must approve a release before its deployment may start here. 0, if absent or
     /// `null`.
     #[schema(inline)]
-    required_approvals: Option<Whole<0, 10>>,
+    required_approvals: Option<BoundedInt<0, 10>>,
     /// Whether the approval of the person who requested the deployment counts. It does not, if
     /// absent.
     #[serde(default)]
@@ -187,7 +187,7 @@ pub struct NewEnvironment {
     /// For how many hours an approval is valid, and a deployment may wait for approvals or for its
     /// start. 72, if absent or `null`.
     #[schema(inline)]
-    approval_ttl_hours: Option<Whole<1, 8760>>,
+    approval_ttl_hours: Option<BoundedInt<1, 8760>>,
     /// Whether a release must have passed a scan. It need not, if absent.
     #[serde(default)]
     require_scan: bool,
@@ -197,7 +197,7 @@ pub struct NewEnvironment {
     /// How many minutes must have passed since the release succeeded in `predecessor`. 0, if absent
     /// or `null`.
     #[schema(inline)]
-    soak_minutes: Option<Whole<0, 43200>>,
+    soak_minutes: Option<BoundedInt<0, 43200>>,
     /// Whether rollbacks need approvals too. They do not, if absent.
     #[serde(default)]
     rollback_needs_approval: bool,
@@ -211,7 +211,7 @@ pub struct EnvironmentPatch {
     /// The new name for people.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
-    name: Option<Line>,
+    name: Option<ShortText>,
     /// The new purpose of the environment.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
@@ -219,7 +219,7 @@ pub struct EnvironmentPatch {
     /// How many people must approve a release before its deployment may start here.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = i32, required = false, minimum = 0, maximum = 10)]
-    required_approvals: Option<Whole<0, 10>>,
+    required_approvals: Option<BoundedInt<0, 10>>,
     /// Whether the approval of the person who requested the deployment counts.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
@@ -228,7 +228,7 @@ pub struct EnvironmentPatch {
     /// start. Existing approvals and deployments keep their times.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = i32, required = false, minimum = 1, maximum = 8760)]
-    approval_ttl_hours: Option<Whole<1, 8760>>,
+    approval_ttl_hours: Option<BoundedInt<1, 8760>>,
     /// Whether a release must have passed a scan.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
@@ -241,7 +241,7 @@ pub struct EnvironmentPatch {
     /// How many minutes must have passed since the release succeeded in `predecessor`.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = i32, required = false, minimum = 0, maximum = 43200)]
-    soak_minutes: Option<Whole<0, 43200>>,
+    soak_minutes: Option<BoundedInt<0, 43200>>,
     /// Whether rollbacks need approvals too.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]

@@ -16,7 +16,7 @@ use crate::http::context::{Actor, Ctx, Read};
 use crate::http::extract::Query;
 use crate::http::pagination::{Cursor, Limit, Page};
 use crate::http::response::Reply;
-use crate::ledger::values::{Line, Slug};
+use crate::ledger::values::{ShortText, Slug};
 use crate::text_enum;
 
 /// The routes of this file.
@@ -124,15 +124,15 @@ struct Filter {
     /// Only events about this kind of resource.
     entity: Option<Entity>,
     /// Only events about the resource with this identifier or slug.
-    entity_id: Option<Line>,
+    entity_id: Option<ShortText>,
     /// Only events of this service.
     service: Option<Slug>,
     /// Only events of this environment.
     environment: Option<Slug>,
     /// Only events that this actor caused.
-    actor: Option<Line>,
+    actor: Option<ShortText>,
     /// Only events with this action, such as `deployment.started`.
-    action: Option<Line>,
+    action: Option<ShortText>,
     /// Only events that were recorded at this time or later.
     since: Option<Timestamp>,
     /// Only events that were recorded before this time.

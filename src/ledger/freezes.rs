@@ -15,7 +15,7 @@ use crate::http::extract::{Body, Query, malformed};
 use crate::http::pagination::{Cursor, Limit, Page};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::{ClockTime, Line, Slug, Version, Zone, given, nullable, text};
+use crate::ledger::values::{ClockTime, ShortText, Slug, Version, Zone, given, nullable, text};
 use crate::ledger::{environments, services};
 use crate::rules::schedule::{Day, Schedule, Until, Weekly};
 use crate::types::ids::{DeploymentId, FreezeId, OverrideId};
@@ -147,7 +147,7 @@ pub struct NewFreeze {
     /// The slug of the service to freeze. All services, if absent or `null`.
     service: Option<Slug>,
     /// Why deployments are blocked, for the people who are affected.
-    reason: Line,
+    reason: ShortText,
     /// When the freeze begins. Now, if absent or `null`.
     starts_at: Option<Timestamp>,
     /// When the freeze ends by itself. If absent or `null`, it lasts until somebody ends it.
@@ -167,7 +167,7 @@ pub struct FreezePatch {
     /// The new reason, for the people who are affected.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
-    reason: Option<Line>,
+    reason: Option<ShortText>,
     /// The new end. With `null`, the freeze lasts until somebody ends it.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Timestamp>)]
@@ -223,7 +223,7 @@ pub struct NewOverride {
     /// The version that may be deployed. Its release need not be recorded yet.
     version: Version,
     /// Why the deployment may pass the freeze.
-    reason: Line,
+    reason: ShortText,
 }
 
 /// The sort key of the list of freezes.

@@ -17,7 +17,7 @@ use crate::http::pagination::{Cursor, Limit, Page};
 use crate::http::response::Reply;
 use crate::ledger::deployments::{self, Deployment, Role, link, store};
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::{Line, Slug, given};
+use crate::ledger::values::{ShortText, Slug, given};
 use crate::ledger::{environments, services};
 use crate::text_enum;
 use crate::types::ids::{DeploymentId, IncidentId};
@@ -111,7 +111,7 @@ pub struct NewIncident {
     /// The slug of the environment where it has the problem.
     environment: Slug,
     /// What is wrong, in one line.
-    title: Line,
+    title: ShortText,
     /// The impact of the incident on users.
     severity: ImpactLevel,
     /// When the incident was detected. Now, if absent or `null`.
@@ -130,7 +130,7 @@ pub struct IncidentPatch {
     /// The new title: what is wrong, in one line.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
-    title: Option<Line>,
+    title: Option<ShortText>,
     /// The new impact on users.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]

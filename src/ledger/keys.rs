@@ -17,7 +17,7 @@ use crate::http::extract::{Body, Query, malformed};
 use crate::http::pagination::{Cursor, Limit, Page};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::Line;
+use crate::ledger::values::ShortText;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -100,7 +100,7 @@ pub struct CreatedKey {
 #[schema(example = json!({"name": "pipeline", "scopes": ["read", "deploy"]}))]
 pub struct NewKey {
     /// The name of the person or pipeline that will use the key. It is the actor of their events.
-    name: Line,
+    name: ShortText,
     /// The scopes of the key: what it may be used for. At least one.
     scopes: Scopes,
 }

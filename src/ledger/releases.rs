@@ -17,7 +17,7 @@ use crate::http::pagination::{Cursor, Limit, Page};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::services;
-use crate::ledger::values::{Digest, GitSha, Line, Slug, Url, Version, text};
+use crate::ledger::values::{Digest, GitSha, ShortText, Slug, Url, Version, text};
 use crate::rules::scan::{self, Severities, Severity};
 use crate::text_enum;
 use crate::types::ids::ReleaseId;
@@ -245,7 +245,7 @@ pub struct NewScan {
     /// and `max_severity`.
     status: Option<ScanVerdict>,
     /// The name and version of the scanner.
-    tool: Line,
+    tool: ShortText,
     /// The number of findings of each severity. No findings, if absent.
     #[serde(default, deserialize_with = "object")]
     summary: Severities,

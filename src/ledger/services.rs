@@ -16,7 +16,7 @@ use crate::http::extract::{Body, Query};
 use crate::http::pagination::{Cursor, Limit, Page};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::{Line, Prose, Slug, Url, given, nullable, text};
+use crate::ledger::values::{LongText, ShortText, Slug, Url, given, nullable, text};
 use crate::ledger::{COMPARED, or_conflict};
 
 /// The routes of this file.
@@ -88,11 +88,11 @@ pub struct NewService {
     /// The name of the service in URLs. It must be unique and cannot be changed later.
     slug: Slug,
     /// The name of the service for people. The slug, if absent or `null`.
-    name: Option<Line>,
+    name: Option<ShortText>,
     /// What the service does. May be absent or `null`.
-    description: Option<Prose>,
+    description: Option<LongText>,
     /// The team or person that is responsible for the service. May be absent or `null`.
-    owner: Option<Line>,
+    owner: Option<ShortText>,
     /// The URL of the source repository, which connects GitHub webhooks with the service. May be
     /// absent or `null`.
     repository_url: Option<Url>,
@@ -106,15 +106,15 @@ pub struct ServicePatch {
     /// The new name for people.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
-    name: Option<Line>,
+    name: Option<ShortText>,
     /// The new description; `null` removes it.
     #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<Prose>)]
-    description: Option<Option<Prose>>,
+    #[schema(value_type = Option<LongText>)]
+    description: Option<Option<LongText>>,
     /// The new owner, a team or person; `null` removes it.
     #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<Line>)]
-    owner: Option<Option<Line>>,
+    #[schema(value_type = Option<ShortText>)]
+    owner: Option<Option<ShortText>>,
     /// The new URL of the source repository; `null` removes it.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Url>)]

@@ -121,7 +121,7 @@ value! {
 
 value! {
     /// One line of text, 1 to 200 characters long.
-    Line {
+    ShortText {
         code: InvalidText, pattern: r"^[^\u0000-\u0020\u007F][^\u0000-\u001F\u007F]*$", most: 200, example: "Checkout",
         is: "this text must have 1 to 200 characters, start with a visible one, and contain no control characters"
     }
@@ -129,7 +129,7 @@ value! {
 
 value! {
     /// Text of one or more lines, 1 to 4000 characters long.
-    Prose {
+    LongText {
         code: InvalidText, pattern: r"^[^\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F]+$", most: 4000, example: "Takes the money.",
         is: "this text must have 1 to 4000 characters, and no control characters except tabs and line breaks"
     }
@@ -165,9 +165,9 @@ impl<'de> Deserialize<'de> for Zone {
 
 /// A whole number from `LEAST` to `MOST`.
 #[derive(Debug, Clone, Copy)]
-pub struct Whole<const LEAST: i32, const MOST: i32>(pub i32);
+pub struct BoundedInt<const LEAST: i32, const MOST: i32>(pub i32);
 
-impl<'de, const LEAST: i32, const MOST: i32> Deserialize<'de> for Whole<LEAST, MOST> {
+impl<'de, const LEAST: i32, const MOST: i32> Deserialize<'de> for BoundedInt<LEAST, MOST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = whole_number(deserializer)?;
         let fits = i32::try_from(number).ok().filter(|number| (LEAST..=MOST).contains(number));
@@ -180,7 +180,7 @@ impl<'de, const LEAST: i32, const MOST: i32> Deserialize<'de> for Whole<LEAST, M
     }
 }
 
-impl<const LEAST: i32, const MOST: i32> PartialSchema for Whole<LEAST, MOST> {
+impl<const LEAST: i32, const MOST: i32> PartialSchema for BoundedInt<LEAST, MOST> {
     fn schema() -> RefOr<Schema> {
         ObjectBuilder::new()
             .schema_type(Type::Integer)
@@ -190,7 +190,7 @@ impl<const LEAST: i32, const MOST: i32> PartialSchema for Whole<LEAST, MOST> {
             .into()
     }
 }
-impl<const LEAST: i32, const MOST: i32> ToSchema for Whole<LEAST, MOST> {}
+impl<const LEAST: i32, const MOST: i32> ToSchema for BoundedInt<LEAST, MOST> {}
 
 /// Deserializes a field of a PATCH that can be cleared. An absent field (`None`) stays as it is;
 /// `null` (`Some(None)`) clears it.
@@ -274,20 +274,20 @@ mod tests {
                 && !is::<Url>("https://a b")
                 && !is::<Url>("javascript:alert(1)")
         );
-        assert!(is::<Line>("Zahlung & Co – ü") && is::<Line>(&"ü".repeat(200)));
+        assert!(is::<ShortText>("Zahlung & Co – ü") && is::<ShortText>(&"ü".repeat(200)));
         assert!(
-            !is::<Line>("")
-                && !is::<Line>(" a")
-                && !is::<Line>("a\nb")
-                && !is::<Line>("a\0")
-                && !is::<Line>(&"ü".repeat(201))
+            !is::<ShortText>("")
+                && !is::<ShortText>(" a")
+                && !is::<ShortText>("a\nb")
+                && !is::<ShortText>("a\0")
+                && !is::<ShortText>(&"ü".repeat(201))
         );
         assert!(
-            is::<Prose>("a\n\tb\r\n")
-                && is::<Prose>(&long(4000))
-                && !is::<Prose>("a\0b")
-                && !is::<Prose>(&long(4001))
-                && !is::<Prose>("")
+            is::<LongText>("a\n\tb\r\n")
+                && is::<LongText>(&long(4000))
+                && !is::<LongText>("a\0b")
+                && !is::<LongText>(&long(4001))
+                && !is::<LongText>("")
         );
     }
 }

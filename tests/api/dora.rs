@@ -605,7 +605,7 @@ fn statements(db: &mut Db, query: &str) -> Vec<String> {
 }
 
 #[derive(diesel::QueryableByName)]
-struct Line {
+struct ShortText {
     #[diesel(sql_type = Text)]
     line: String,
 }
@@ -643,7 +643,7 @@ fn plan(db: &mut Db, statement: &str) -> String {
             for statement in statements {
                 diesel::sql_query(statement).execute(c).unwrap();
             }
-            let lines: Vec<Line> = diesel::sql_query("SELECT line FROM told").load(c).unwrap();
+            let lines: Vec<ShortText> = diesel::sql_query("SELECT line FROM told").load(c).unwrap();
             diesel::sql_query("DROP TABLE told").execute(c).unwrap();
             diesel::sql_query("DEALLOCATE measuring").execute(c).unwrap();
             lines.into_iter().map(|line| line.line).collect()

@@ -23,7 +23,7 @@ use crate::ledger::deployments::{
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::releases::{self, NewRelease};
 use crate::ledger::services;
-use crate::ledger::values::{Digest, GitSha, Line, Prose, Slug, Url, Version, text};
+use crate::ledger::values::{Digest, GitSha, LongText, ShortText, Slug, Url, Version, text};
 use crate::rules::gate::Step;
 use crate::rules::lifecycle::{Kind, Report as ReportedState, State};
 use crate::types::ids::{DeploymentId, IncidentId};
@@ -60,19 +60,19 @@ pub struct NewDeployment {
     pub image_digest: Option<Digest>,
     /// The name of the person or pipeline that requested the deployment. The name of the key, if
     /// absent or `null`.
-    pub requested_by: Option<Line>,
+    pub requested_by: Option<ShortText>,
     /// The kind of client that reports the deployment. `api`, if absent or `null`.
     pub source: Option<Slug>,
     /// The identifier of the deployment in that source. A repeat with the same identifier answers
     /// 200 and the recorded deployment. May be absent or `null`.
-    pub external_id: Option<Line>,
+    pub external_id: Option<ShortText>,
     /// The URL of the pipeline run that performs the deployment. May be absent or `null`.
     pub run_url: Option<Url>,
     /// Whether the deployment is unplanned, because it fixes a problem. It is planned, if absent.
     #[serde(default)]
     pub unplanned: bool,
     /// Why the deployment is made. May be absent or `null`.
-    pub reason: Option<Prose>,
+    pub reason: Option<LongText>,
     /// Whether to start at once. The deployment is then `running`, or, if the gate blocks it, not
     /// recorded. It does not start, if absent.
     #[serde(default)]

@@ -25,7 +25,7 @@ use crate::ledger::deployments::{find, find_witnessed};
 use crate::ledger::environments::Environment;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::releases::{Release, ScanStatus};
-use crate::ledger::values::{Line, Slug, Url, Version};
+use crate::ledger::values::{ShortText, Slug, Url, Version};
 use crate::rules::gate::{self, Decision, Facts, Freeze, Incident, Opinion, Step};
 use crate::rules::lifecycle::{self, Kind, State};
 use crate::rules::schedule::{Schedule, Weekly};
@@ -57,7 +57,7 @@ struct Question {
     /// The name of the person or pipeline that would request the deployment. The caller's, if
     /// absent. Their own approval does not count, unless the environment allows it.
     #[param(inline)]
-    requested_by: Option<Line>,
+    requested_by: Option<ShortText>,
     /// The URL of the pipeline run that would perform the deployment. A deployment that a webhook
     /// has already reported for this run does not block it. No such run, if absent.
     #[param(inline)]

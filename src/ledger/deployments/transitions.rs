@@ -21,7 +21,7 @@ use crate::ledger::deployments::{Deployment, DeploymentWithDecision, expire, fin
 use crate::ledger::environments::Environment;
 use crate::ledger::releases::Release;
 use crate::ledger::services;
-use crate::ledger::values::{Prose, text};
+use crate::ledger::values::{LongText, text};
 use crate::rules::lifecycle::{self, By, Move, Report, State};
 use crate::types::ids::DeploymentId;
 
@@ -40,7 +40,7 @@ pub struct Transition {
     #[serde(deserialize_with = "target")]
     pub to: State,
     /// Why the state changes. May be absent or `null`.
-    pub reason: Option<Prose>,
+    pub reason: Option<LongText>,
     /// Whether the change has happened anyway, whatever the gate decides. A start is then recorded,
     /// with `ungated` set if the gate blocks it. It is not observed, if absent.
     #[serde(default)]

@@ -16,7 +16,7 @@ use crate::ledger::deployments::gate;
 use crate::ledger::deployments::store::{self, Change, Fact};
 use crate::ledger::deployments::{Deployment, DeploymentWithDecision, find};
 use crate::ledger::services;
-use crate::ledger::values::Prose;
+use crate::ledger::values::LongText;
 use crate::rules::lifecycle::State;
 use crate::types::ids::DeploymentId;
 
@@ -31,7 +31,7 @@ pub fn routes(config: &mut ServiceConfig) {
 #[schema(example = json!({"reason": "The nightly job took the environment for its secrets and deployed nothing."}))]
 pub struct Void {
     /// What was wrong with the report. The history keeps it.
-    pub reason: Prose,
+    pub reason: LongText,
 }
 
 /// Declare a deployment void
@@ -61,7 +61,7 @@ fn void(
     db: &mut Db,
     actor: &Actor,
     id: DeploymentId,
-    reason: Prose,
+    reason: LongText,
 ) -> Result<DeploymentWithDecision, Error> {
     let service: Option<String> =
         deployments::table.find(id).select(deployments::service).first(db).optional()?;

@@ -16,7 +16,7 @@ use crate::ledger::deployments::{Deployment, GITHUB, find, find_external, of_run
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::releases::{self, NewRelease, Release};
 use crate::ledger::services;
-use crate::ledger::values::{GitSha, Line, Prose, Slug, Url, Version};
+use crate::ledger::values::{GitSha, LongText, ShortText, Slug, Url, Version};
 use crate::rules::github::{self, Fact, Repository, Review, RunEnded, Standing};
 use crate::rules::lifecycle::{self, By, Move, State};
 use crate::rules::timeline::Outcome;
@@ -308,7 +308,7 @@ fn end(
     reason: Option<String>,
 ) -> Result<(), Error> {
     let at = at.map(|at| at.min(actor.now));
-    let reason = reason.and_then(|reason| reason.parse::<Prose>().ok());
+    let reason = reason.and_then(|reason| reason.parse::<LongText>().ok());
     transitions::transition(db, actor, id, Transition { to, reason, observed: true, at })?;
     Ok(())
 }
@@ -420,12 +420,15 @@ fn new_deployment(
         rollback: false,
         git_sha,
         image_digest: None,
-        requested_by: standing.requested_by.as_deref().and_then(|login| login.parse::<Line>().ok()),
+        requested_by: standing
+            .requested_by
+            .as_deref()
+            .and_then(|login| login.parse::<ShortText>().ok()),
         source: GITHUB.parse::<Slug>().ok(),
-        external_id: told.id.to_string().parse::<Line>().ok(),
+        external_id: told.id.to_string().parse::<ShortText>().ok(),
         run_url: standing.run_url.as_deref().and_then(|url| url.parse::<Url>().ok()),
         unplanned: false,
-        reason: standing.reason.as_deref().and_then(|reason| reason.parse::<Prose>().ok()),
+        reason: standing.reason.as_deref().and_then(|reason| reason.parse::<LongText>().ok()),
         start: false,
         fixes: None,
         observed: false,
@@ -614,14 +617,15 @@ fn mirror(
     let review_id =
         format!("{run} {} {decision} {}", review.approver, nth(db, review, environment, run)?);
     let line = |text: &str| {
-        text.parse::<Line>().map_err(|is| Error::new(Code::InvalidText, format!("{text:?}: {is}.")))
+        text.parse::<ShortText>()
+            .map_err(|is| Error::new(Code::InvalidText, format!("{text:?}: {is}.")))
     };
     let new = NewApproval {
         service,
         version,
         environment: environment.clone(),
         decision,
-        comment: review.comment.as_deref().and_then(|comment| comment.parse::<Prose>().ok()),
+        comment: review.comment.as_deref().and_then(|comment| comment.parse::<LongText>().ok()),
         source: Some(Source::GitHub),
         approver: Some(line(&review.approver)?),
         run_url: Some(

@@ -21,7 +21,7 @@ use crate::http::response::Reply;
 use crate::ledger::deployments::GITHUB;
 use crate::ledger::github::apply::{self, Applied};
 use crate::ledger::github::signature::Signed;
-use crate::ledger::values::Line;
+use crate::ledger::values::ShortText;
 use crate::rules::github::{Fact, heading, is_of_use, read};
 use crate::types::ids::DeploymentId;
 use crate::{each_backend, text_enum};
@@ -107,7 +107,7 @@ type After = (Timestamp, String);
 #[serde(deny_unknown_fields, default)]
 struct Filter {
     /// Only deliveries of this kind of event, such as `deployment_status`.
-    event: Option<Line>,
+    event: Option<ShortText>,
     /// Only deliveries with this outcome.
     #[param(inline)]
     outcome: Option<Outcome>,
@@ -138,9 +138,9 @@ async fn list(ctx: Ctx<Operate>, query: Query<Filter>) -> Result<Reply, Error> {
 ///
 /// Answers the delivery with its body as it was received.
 #[utoipa::path(tag = "webhooks", operation_id = "get_delivery", security(("key" = ["admin"])),
-    params(("id" = Line, Path, description = "The identifier of the delivery on GitHub.")), responses((status = 200, description = "The delivery with its body.", body = DeliveryWithBody)))]
+    params(("id" = ShortText, Path, description = "The identifier of the delivery on GitHub.")), responses((status = 200, description = "The delivery with its body.", body = DeliveryWithBody)))]
 #[get("/deliveries/{id}")]
-async fn show(ctx: Ctx<Admin>, id: web::Path<Line>) -> Result<Reply, Error> {
+async fn show(ctx: Ctx<Admin>, id: web::Path<ShortText>) -> Result<Reply, Error> {
     let found = ctx.read(move |db| find(db, &id)).await?;
     Reply::ok(&found)
 }
@@ -155,7 +155,7 @@ async fn show(ctx: Ctx<Admin>, id: web::Path<Line>) -> Result<Reply, Error> {
 /// (`webhooks_off`) without a secret.
 #[utoipa::path(tag = "webhooks", operation_id = "receive_github_webhook", security(("signature" = [])),
     request_body(content = Object, description = "The payload of the event, as GitHub sends it.", example = json!({"zen": "Keep it logically awesome.", "hook_id": 109948940})),
-    params(("X-GitHub-Delivery" = Line, Header, description = "The identifier of the delivery, which GitHub chooses."), ("X-GitHub-Event" = Line, Header, description = "The kind of event, such as `deployment_status`.")),
+    params(("X-GitHub-Delivery" = ShortText, Header, description = "The identifier of the delivery, which GitHub chooses."), ("X-GitHub-Event" = ShortText, Header, description = "The kind of event, such as `deployment_status`.")),
     responses((status = 202, description = "The delivery was stored; `outcome` is what prop did with it.", body = Delivery),
         (status = 200, description = "The delivery had been received before without a failure; it was not applied again.", body = Delivery)))]
 #[post("/webhooks/github")]
