@@ -13,7 +13,7 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::response::Reply;
-use crate::ledger::deployments::gate::{self, Asked, Ruling, Seen};
+use crate::ledger::deployments::gate::{self, Asked, PlaceSnapshot, Ruling};
 use crate::ledger::deployments::store::{self, Change, Fact};
 use crate::ledger::deployments::transitions::{advance, observed_at};
 use crate::ledger::deployments::{
@@ -203,7 +203,7 @@ pub struct Report {
 
 /// The place, release and policy that a report is about.
 struct Subject {
-    seen: Seen,
+    snapshot: PlaceSnapshot,
     environment: Environment,
     candidate: gate::Candidate,
     release: NewRelease,
@@ -241,8 +241,8 @@ pub fn record(
         deployment: Some(id),
         fixes: new.fixes,
     };
-    let Subject { seen, environment, candidate, .. } = &subject;
-    let mut facts = gate::facts(db, seen, environment, candidate, &asked, actor.now)?;
+    let Subject { snapshot, environment, candidate, .. } = &subject;
+    let mut facts = gate::facts(db, snapshot, environment, candidate, &asked, actor.now)?;
     if report.observation.is_some() {
         // At most one rollout runs that was asked for. What happened is ordered by the timeline.
         facts.running = None;
@@ -285,15 +285,15 @@ fn subject(
             ));
         }
     };
-    let seen = gate::look(db, &new.service, &new.environment, &version)?;
-    let environment = match &seen.environment {
+    let snapshot = gate::load_snapshot(db, &new.service, &new.environment, &version)?;
+    let environment = match &snapshot.environment {
         Some(environment) => environment.clone(),
         None if new.create_missing => Environment::named(&new.environment, actor.now),
         None => return Err(environments::unknown(db, &new.environment)?.or_create_missing()),
     };
     let release =
         NewRelease::named(&new.service, &version, new.git_sha.clone(), new.image_digest.clone());
-    let candidate = match &seen.release {
+    let candidate = match &snapshot.release {
         Some(known) => {
             releases::check_same(known, &release)?;
             gate::Candidate::of(known).with_digest(new.image_digest.as_deref())
@@ -306,7 +306,7 @@ fn subject(
             return Err(Error::not_found(&what, &version).or_create_missing());
         }
     };
-    if new.rollback && !seen.is_way_back() {
+    if new.rollback && !snapshot.is_way_back() {
         return Err(Error::field(
             Code::InvalidValue,
             "/version",
@@ -322,7 +322,7 @@ fn subject(
         // start at all.
         gate::give_back(db, known.id)?;
     }
-    Ok(Subject { seen, environment, candidate, release, known })
+    Ok(Subject { snapshot, environment, candidate, release, known })
 }
 
 /// Writes the deployment with everything that it creates, consumes and changes.
@@ -338,14 +338,14 @@ fn write(
     if !has_service {
         services::ensure(db, actor, &report.new.service, None)?;
     }
-    if subject.seen.environment.is_none() {
+    if subject.snapshot.environment.is_none() {
         environments::ensure(db, actor, &subject.environment)?;
     }
-    let release = releases::ensure(db, actor, subject.release, subject.seen.release.as_ref())?;
+    let release = releases::ensure(db, actor, subject.release, subject.snapshot.release.as_ref())?;
     let Report { new, observation, requested_at } = report;
     let course = observation.unwrap_or_else(|| Observation::of_request(&new, &ruling, actor.now));
-    let kind = subject.seen.kind(new.unplanned || new.fixes.is_some());
-    let live = subject.seen.live_id();
+    let kind = subject.snapshot.kind(new.unplanned || new.fixes.is_some());
+    let live = subject.snapshot.live_id();
     let may_wait = matches!(course.state, State::Approved | State::AwaitingApproval);
     let now = Deployment {
         id,
@@ -382,7 +382,7 @@ fn write(
     // What has not started, and what starts now in a place where nothing runs, changes nothing for
     // other deployments.
     let is_newest = !starts
-        || new.at.is_none() && now.finished_at.is_none() && subject.seen.running().is_none();
+        || new.at.is_none() && now.finished_at.is_none() && subject.snapshot.running().is_none();
     let decision = Some(ruling.document()?);
     let deployment =
         store_new(db, actor, subject.known, now, decision.clone(), is_newest, new.fixes)?;

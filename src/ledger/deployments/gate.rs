@@ -162,23 +162,23 @@ fn judge(
     asked: &Asked<'_>,
 ) -> Result<Decision, Error> {
     let now = Timestamp::now();
-    let seen = look(db, service, environment, version)?;
-    if !seen.has_service {
+    let snapshot = load_snapshot(db, service, environment, version)?;
+    if !snapshot.has_service {
         return Err(ledger::services::unknown(db, service)?);
     }
-    let Some(here) = &seen.environment else {
+    let Some(here) = &snapshot.environment else {
         return Err(ledger::environments::unknown(db, environment)?);
     };
-    let release = seen
+    let release = snapshot
         .release
         .as_ref()
         .ok_or_else(|| Error::not_found(&format!("release of {service} with version"), version))?;
-    let facts = facts(db, &seen, here, &Candidate::of(release), asked, now)?;
+    let facts = facts(db, &snapshot, here, &Candidate::of(release), asked, now)?;
     Ok(gate::decide(&facts, now.into()))
 }
 
 /// The current state of a place, and the release in question.
-pub struct Seen {
+pub struct PlaceSnapshot {
     service: String,
     has_service: bool,
     /// The environment. `None` when it does not exist.
@@ -194,7 +194,7 @@ pub struct Seen {
     succeeded_before_at: Option<Timestamp>,
 }
 
-impl Seen {
+impl PlaceSnapshot {
     /// The deployment that is live in the place.
     pub fn live_id(&self) -> Option<DeploymentId> {
         self.live.map(|(id, _)| id)
@@ -268,7 +268,12 @@ type Row = (
 
 /// Loads the state of a place for a release. This takes one query, and one more when the service
 /// does not exist.
-pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Result<Seen, Error> {
+pub fn load_snapshot(
+    db: &mut Db,
+    service: &str,
+    environment: &str,
+    version: &str,
+) -> Result<PlaceSnapshot, Error> {
     let (live, running, former, earlier) = diesel::alias!(
         deployments as live,
         deployments as running,
@@ -369,7 +374,7 @@ pub fn look(db: &mut Db, service: &str, environment: &str, version: &str) -> Res
             (alone, None, None, None, None, None)
         }
     };
-    Ok(Seen {
+    Ok(PlaceSnapshot {
         service: service(),
         has_service,
         environment,
@@ -450,7 +455,7 @@ const HOLDS: &str = "
 /// Loads the facts that the rule needs in addition to the state of the place, with one query.
 pub fn facts(
     db: &mut Db,
-    seen: &Seen,
+    snapshot: &PlaceSnapshot,
     environment: &Environment,
     release: &Candidate,
     asked: &Asked<'_>,
@@ -459,7 +464,7 @@ pub fn facts(
     // A missing identifier becomes a new one, which matches nothing. A comparison with NULL would
     // be neither true nor false.
     let found: Vec<Found> = diesel::sql_query(HOLDS)
-        .bind::<Text, _>(&seen.service)
+        .bind::<Text, _>(&snapshot.service)
         .bind::<Text, _>(&environment.slug)
         .bind::<Instant, _>(now)
         .bind::<Text, _>(&release.version)
@@ -472,7 +477,7 @@ pub fn facts(
         step: asked.step,
         requested_by: asked.requested_by.to_owned(),
         recorded_by: asked.recorded_by.map(str::to_owned),
-        is_rollback: seen.is_way_back(),
+        is_rollback: snapshot.is_way_back(),
         policy: environment.policy(),
         release: gate::Candidate {
             version: release.version.clone(),
@@ -482,10 +487,13 @@ pub fn facts(
                 ScanStatus::Passed => Some(true),
                 ScanStatus::Failed => Some(false),
             },
-            succeeded_before_at: seen.succeeded_before_at.map(Into::into),
+            succeeded_before_at: snapshot.succeeded_before_at.map(Into::into),
         },
         // A deployment does not block itself.
-        running: seen.running.filter(|id| asked.deployment != Some(*id)).map(|id| id.to_string()),
+        running: snapshot
+            .running
+            .filter(|id| asked.deployment != Some(*id))
+            .map(|id| id.to_string()),
         freezes: Vec::new(),
         incidents: Vec::new(),
         opinions: Vec::new(),

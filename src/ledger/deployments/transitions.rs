@@ -240,8 +240,9 @@ pub fn evaluate_start(
     deployment: &Deployment,
     was_observed: bool,
 ) -> Result<Ruling, Error> {
-    let seen = gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
-    let (Some(environment), Some(release)) = (&seen.environment, &seen.release) else {
+    let snapshot =
+        gate::load_snapshot(db, &deployment.service, &deployment.environment, &deployment.version)?;
+    let (Some(environment), Some(release)) = (&snapshot.environment, &snapshot.release) else {
         return Err(Error::internal(format!(
             "deployment {} has no environment or release",
             deployment.id
@@ -249,7 +250,7 @@ pub fn evaluate_start(
     };
     let candidate = gate::Candidate::of(release);
     let asked = deployment.asks_to_start();
-    let mut facts = gate::facts(db, &seen, environment, &candidate, &asked, actor.now)?;
+    let mut facts = gate::facts(db, &snapshot, environment, &candidate, &asked, actor.now)?;
     if was_observed {
         // At most one rollout runs that was asked for. What happened is ordered by the timeline.
         facts.running = None;
@@ -311,9 +312,10 @@ fn has_approvals(
     environment: &Environment,
     deployment: &Deployment,
 ) -> Result<bool, Error> {
-    let seen = gate::look(db, &deployment.service, &deployment.environment, &deployment.version)?;
+    let snapshot =
+        gate::load_snapshot(db, &deployment.service, &deployment.environment, &deployment.version)?;
     let candidate = gate::Candidate::of(release);
     let asked = deployment.asks_to_start();
-    let facts = gate::facts(db, &seen, environment, &candidate, &asked, actor.now)?;
+    let facts = gate::facts(db, &snapshot, environment, &candidate, &asked, actor.now)?;
     Ok(Ruling::on(facts, actor.now).is_approved())
 }
