@@ -13,7 +13,7 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::response::Reply;
-use crate::ledger::deployments::gate::{self, Asked, PlaceSnapshot, Ruling};
+use crate::ledger::deployments::gate::{self, Evaluation, GateRequest, PlaceSnapshot};
 use crate::ledger::deployments::store::{self, Change, Fact};
 use crate::ledger::deployments::transitions::{advance, observed_at};
 use crate::ledger::deployments::{
@@ -137,8 +137,8 @@ pub struct Observation {
 
 impl Observation {
     /// How far a deployment that was asked for gets at once.
-    fn of_request(new: &NewDeployment, ruling: &Ruling, now: Timestamp) -> Self {
-        let state = match (new.start, ruling.is_approved()) {
+    fn of_request(new: &NewDeployment, evaluation: &Evaluation, now: Timestamp) -> Self {
+        let state = match (new.start, evaluation.is_approved()) {
             (true, _) => State::Running,
             (false, true) => State::Approved,
             (false, false) => State::AwaitingApproval,
@@ -233,7 +233,7 @@ pub fn record(
     let id = subject.known.as_ref().map_or_else(DeploymentId::new, |known| known.id);
     let requested_by = new.requested_by.as_deref().unwrap_or(&actor.name).to_owned();
     let starts = new.start || report.observation.is_some();
-    let asked = Asked {
+    let request = GateRequest {
         step: if starts { Step::Start } else { Step::Create },
         requested_by: &requested_by,
         recorded_by: Some(&actor.name),
@@ -242,7 +242,7 @@ pub fn record(
         fixes: new.fixes,
     };
     let Subject { snapshot, environment, candidate, .. } = &subject;
-    let mut facts = gate::facts(db, snapshot, environment, candidate, &asked, actor.now)?;
+    let mut facts = gate::facts(db, snapshot, environment, candidate, &request, actor.now)?;
     if report.observation.is_some() {
         // At most one rollout runs that was asked for. What happened is ordered by the timeline.
         facts.running = None;
@@ -254,16 +254,16 @@ pub fn record(
             "is no open incident of this service and environment",
         ));
     }
-    let ruling = Ruling::on(facts, actor.now);
-    if !ruling.decision.allowed && report.observation.is_none() {
+    let evaluation = Evaluation::of(facts, actor.now);
+    if !evaluation.decision.allowed && report.observation.is_none() {
         if let Some(known) = subject.known {
             withdraw(db, actor, known, source)?;
         }
-        return Err(gate::refuse(db, actor, &new.service, None, &ruling)?);
+        return Err(gate::refuse(db, actor, &new.service, None, &evaluation)?);
     }
     let is_new = subject.known.is_none();
-    let asked = (id, requested_by, ruling);
-    let recorded = write(db, actor, has_service, subject, report, asked)?;
+    let request = (id, requested_by, evaluation);
+    let recorded = write(db, actor, has_service, subject, report, request)?;
     Ok((recorded, is_new))
 }
 
@@ -332,9 +332,9 @@ fn write(
     has_service: bool,
     subject: Subject,
     report: Report,
-    asked: (DeploymentId, String, Ruling),
+    request: (DeploymentId, String, Evaluation),
 ) -> Result<DeploymentWithDecision, Error> {
-    let (id, requested_by, ruling) = asked;
+    let (id, requested_by, evaluation) = request;
     if !has_service {
         services::ensure(db, actor, &report.new.service, None)?;
     }
@@ -343,7 +343,8 @@ fn write(
     }
     let release = releases::ensure(db, actor, subject.release, subject.snapshot.release.as_ref())?;
     let Report { new, observation, requested_at } = report;
-    let course = observation.unwrap_or_else(|| Observation::of_request(&new, &ruling, actor.now));
+    let course =
+        observation.unwrap_or_else(|| Observation::of_request(&new, &evaluation, actor.now));
     let kind = subject.snapshot.kind(new.unplanned || new.fixes.is_some());
     let live = subject.snapshot.live_id();
     let may_wait = matches!(course.state, State::Approved | State::AwaitingApproval);
@@ -372,7 +373,7 @@ fn write(
         started_at: course.started_at,
         finished_at: course.finished_at,
         revision: 1,
-        ungated: !ruling.decision.allowed,
+        ungated: !evaluation.decision.allowed,
         expires_at: may_wait.then(|| actor.now.plus(subject.environment.approval_ttl())),
         recorded_by: Some(actor.name.clone()),
         voided_at: None,
@@ -383,12 +384,12 @@ fn write(
     // other deployments.
     let is_newest = !starts
         || new.at.is_none() && now.finished_at.is_none() && subject.snapshot.running().is_none();
-    let decision = Some(ruling.document()?);
+    let decision = Some(evaluation.document()?);
     let deployment =
         store_new(db, actor, subject.known, now, decision.clone(), is_newest, new.fixes)?;
-    gate::take_overrides(db, id, &new.service, &ruling.facts, actor.now)?;
+    gate::take_overrides(db, id, &new.service, &evaluation.facts, actor.now)?;
     if starts {
-        gate::use_approvals(db, id, &ruling.facts)?;
+        gate::use_approvals(db, id, &evaluation.facts)?;
     }
     Ok(DeploymentWithDecision { deployment, decision: decision.map(Json) })
 }

@@ -117,7 +117,7 @@ fn answer_for(db: &mut Db, id: DeploymentId, question: &Question) -> Result<Deci
         return invalid("deployment", detail);
     }
     let place = (&*deployment.service, &*deployment.environment);
-    judge(db, place, &deployment.version, &deployment.asks_to_start())
+    evaluate(db, place, &deployment.version, &deployment.start_request())
 }
 
 /// Decides on a start that the caller would request.
@@ -129,7 +129,7 @@ fn answer(db: &mut Db, question: &Question, caller: &str) -> Result<Decision, Er
     let environment = question.environment.as_deref().ok_or_else(|| missing("environment"))?;
     let version = question.version.as_deref().ok_or_else(|| missing("version"))?;
     let run = question.run_url.as_deref();
-    let asked = Asked {
+    let request = GateRequest {
         step: Step::Start,
         requested_by: question.requested_by.as_deref().unwrap_or(caller),
         recorded_by: Some(caller),
@@ -137,7 +137,7 @@ fn answer(db: &mut Db, question: &Question, caller: &str) -> Result<Decision, Er
         deployment: find_witnessed(db, service, environment, run)?.map(|witnessed| witnessed.id),
         fixes: None,
     };
-    judge(db, (service, environment), version, &asked)
+    evaluate(db, (service, environment), version, &request)
 }
 
 /// The codes of the reasons why a deployment of a version cannot start in a place now.
@@ -145,9 +145,9 @@ pub fn blocked(
     db: &mut Db,
     place: (&str, &str),
     version: &str,
-    asked: &Asked<'_>,
+    request: &GateRequest<'_>,
 ) -> Result<Vec<gate::Code>, Error> {
-    let decision = judge(db, place, version, asked)?;
+    let decision = evaluate(db, place, version, request)?;
     Ok(decision.reasons.into_iter().map(|reason| reason.code).collect())
 }
 
@@ -155,11 +155,11 @@ pub fn blocked(
 ///
 /// # Errors
 /// `not_found` when the service, environment or release does not exist.
-fn judge(
+fn evaluate(
     db: &mut Db,
     (service, environment): (&str, &str),
     version: &str,
-    asked: &Asked<'_>,
+    request: &GateRequest<'_>,
 ) -> Result<Decision, Error> {
     let now = Timestamp::now();
     let snapshot = load_snapshot(db, service, environment, version)?;
@@ -173,7 +173,7 @@ fn judge(
         .release
         .as_ref()
         .ok_or_else(|| Error::not_found(&format!("release of {service} with version"), version))?;
-    let facts = facts(db, &snapshot, here, &Candidate::of(release), asked, now)?;
+    let facts = facts(db, &snapshot, here, &Candidate::of(release), request, now)?;
     Ok(gate::decide(&facts, now.into()))
 }
 
@@ -387,7 +387,7 @@ pub fn load_snapshot(
 }
 
 /// The question to the gate: who wants to deploy, and at which step.
-pub struct Asked<'a> {
+pub struct GateRequest<'a> {
     /// The step of the deployment that is to be decided.
     pub step: Step,
     /// The name of the person or pipeline that requests the deployment.
@@ -458,7 +458,7 @@ pub fn facts(
     snapshot: &PlaceSnapshot,
     environment: &Environment,
     release: &Candidate,
-    asked: &Asked<'_>,
+    request: &GateRequest<'_>,
     now: Timestamp,
 ) -> Result<Facts, Error> {
     // A missing identifier becomes a new one, which matches nothing. A comparison with NULL would
@@ -468,15 +468,15 @@ pub fn facts(
         .bind::<Text, _>(&environment.slug)
         .bind::<Instant, _>(now)
         .bind::<Text, _>(&release.version)
-        .bind::<Identifier, _>(asked.deployment.unwrap_or_else(DeploymentId::new))
-        .bind::<Identifier, _>(asked.fixes.unwrap_or_else(IncidentId::new))
+        .bind::<Identifier, _>(request.deployment.unwrap_or_else(DeploymentId::new))
+        .bind::<Identifier, _>(request.fixes.unwrap_or_else(IncidentId::new))
         .bind::<Identifier, _>(release.id.unwrap_or_else(ReleaseId::new))
         .bind::<Nullable<Text>, _>(&release.image_digest)
         .load(db)?;
     let mut facts = Facts {
-        step: asked.step,
-        requested_by: asked.requested_by.to_owned(),
-        recorded_by: asked.recorded_by.map(str::to_owned),
+        step: request.step,
+        requested_by: request.requested_by.to_owned(),
+        recorded_by: request.recorded_by.map(str::to_owned),
         is_rollback: snapshot.is_way_back(),
         policy: environment.policy(),
         release: gate::Candidate {
@@ -492,7 +492,7 @@ pub fn facts(
         // A deployment does not block itself.
         running: snapshot
             .running
-            .filter(|id| asked.deployment != Some(*id))
+            .filter(|id| request.deployment != Some(*id))
             .map(|id| id.to_string()),
         freezes: Vec::new(),
         incidents: Vec::new(),
@@ -530,7 +530,7 @@ pub fn facts(
 
 /// A decision with the facts it was made from, as it is stored with a deployment and in events.
 #[derive(Debug, Serialize)]
-pub struct Ruling {
+pub struct Evaluation {
     /// The decision of the gate.
     #[serde(flatten)]
     pub decision: Decision,
@@ -538,9 +538,9 @@ pub struct Ruling {
     pub facts: Facts,
 }
 
-impl Ruling {
+impl Evaluation {
     /// Applies the rule to the facts.
-    pub fn on(facts: Facts, now: Timestamp) -> Self {
+    pub fn of(facts: Facts, now: Timestamp) -> Self {
         Self { decision: gate::decide(&facts, now.into()), facts }
     }
 
@@ -561,9 +561,9 @@ pub fn refuse(
     actor: &Actor,
     service: &str,
     deployment: Option<DeploymentId>,
-    ruling: &Ruling,
+    evaluation: &Evaluation,
 ) -> Result<Error, Error> {
-    let Facts { policy, release, step, .. } = &ruling.facts;
+    let Facts { policy, release, step, .. } = &evaluation.facts;
     let place = format!("{service}/{}", policy.environment);
     let about = About {
         entity: Entity::Gate,
@@ -571,14 +571,14 @@ pub fn refuse(
         service: Some(service),
         environment: Some(&policy.environment),
     };
-    let payload = serde_json::json!({"step": step, "version": release.version, "deployment_id": deployment, "decision": ruling});
+    let payload = serde_json::json!({"step": step, "version": release.version, "deployment_id": deployment, "decision": evaluation});
     events::record(db, actor, &about, "blocked", payload)?;
     let details: Vec<_> =
-        ruling.decision.reasons.iter().map(|reason| reason.detail.as_str()).collect();
+        evaluation.decision.reasons.iter().map(|reason| reason.detail.as_str()).collect();
     let refusal = Error::new(Code::GateBlocked, details.join(" "));
     Ok(refusal
-        .with("reasons", &ruling.decision.reasons)
-        .with("evaluated_at", Timestamp::from(ruling.decision.evaluated_at))
+        .with("reasons", &evaluation.decision.reasons)
+        .with("evaluated_at", Timestamp::from(evaluation.decision.evaluated_at))
         .recorded())
 }
 

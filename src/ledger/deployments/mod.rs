@@ -18,7 +18,7 @@ use crate::http::context::{Actor, Ctx, Read, Requires};
 use crate::http::extract::Query;
 use crate::http::pagination::{Cursor, Limit, Page};
 use crate::http::response::Reply;
-use crate::ledger::deployments::gate::Asked;
+use crate::ledger::deployments::gate::GateRequest;
 use crate::ledger::events::{self, About, Entity, Event};
 use crate::ledger::services;
 use crate::ledger::values::Slug;
@@ -172,8 +172,8 @@ impl Deployment {
 
     /// The question to the gate for the start. An incident that the deployment fixes is already
     /// linked to it, so `fixes` is empty.
-    pub fn asks_to_start(&self) -> Asked<'_> {
-        Asked {
+    pub fn start_request(&self) -> GateRequest<'_> {
+        GateRequest {
             step: Step::Start,
             requested_by: &self.requested_by,
             recorded_by: self.recorded_by.as_deref(),

@@ -23,7 +23,7 @@ pub struct Change<'a> {
     pub before: &'a Deployment,
     /// As it stands now, but for what follows from its place.
     pub now: Deployment,
-    /// What the gate decided, if it was asked.
+    /// What the gate decided, if it was evaluated.
     pub decision: Option<Value>,
     /// What was reported, for the history.
     pub facts: &'a [Fact],

@@ -15,7 +15,7 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::response::Reply;
-use crate::ledger::deployments::gate::{self, Ruling};
+use crate::ledger::deployments::gate::{self, Evaluation};
 use crate::ledger::deployments::store::{self, Change, Fact};
 use crate::ledger::deployments::{Deployment, DeploymentWithDecision, expire, find, in_state};
 use crate::ledger::environments::Environment;
@@ -109,14 +109,14 @@ pub fn transition(
     db: &mut Db,
     actor: &Actor,
     id: DeploymentId,
-    asked: Transition,
+    request: Transition,
 ) -> Result<DeploymentWithDecision, Error> {
     // The service of a deployment never changes. Everything else is read under the lock.
     let service: Option<String> =
         deployments::table.find(id).select(deployments::service).first(db).optional()?;
     services::lock(db, &service.ok_or_else(|| Error::not_found("deployment", id))?)?;
     let actor = &actor.afresh();
-    let at = observed_at(asked.observed, asked.at, "/at", actor.now)?;
+    let at = observed_at(request.observed, request.at, "/at", actor.now)?;
     let found = find(db, id)?;
     let state_before = found.deployment.state;
     let deployment = expire(db, found.deployment, actor.now)?;
@@ -124,13 +124,13 @@ pub fn transition(
     let from = match deployment.reported_state() {
         // The gate reports missing approvals with its reasons. If none is missing, a start from
         // `awaiting_approval` makes both changes at once.
-        State::AwaitingApproval if asked.to == State::Running => State::Approved,
+        State::AwaitingApproval if request.to == State::Running => State::Approved,
         state => state,
     };
-    match lifecycle::decide(from, asked.to, By::Caller) {
-        _ if asked.to == deployment.state => {}
+    match lifecycle::decide(from, request.to, By::Caller) {
+        _ if request.to == deployment.state => {}
         Move::None => {}
-        Move::To(State::Running) => start(db, actor, deployment, &asked, at)?,
+        Move::To(State::Running) => start(db, actor, deployment, &request, at)?,
         Move::To(_) if deployment.started_at.is_some_and(|start| at < start) => {
             return Err(Error::field(
                 Code::InvalidValue,
@@ -139,7 +139,7 @@ pub fn transition(
             ));
         }
         Move::To(to) => {
-            advance(db, actor, deployment, to, at, text(asked.reason))?;
+            advance(db, actor, deployment, to, at, text(request.reason))?;
         }
         Move::Refused(moves) => {
             let refusal =
@@ -212,23 +212,23 @@ fn start(
     db: &mut Db,
     actor: &Actor,
     before: Deployment,
-    asked: &Transition,
+    request: &Transition,
     at: Timestamp,
 ) -> Result<(), Error> {
-    let ruling = evaluate_start(db, actor, &before, asked.observed)?;
+    let evaluation = evaluate_start(db, actor, &before, request.observed)?;
     let now = Deployment {
         state: State::Running,
         started_at: Some(at),
         expires_at: None,
-        reason: text(asked.reason.clone()),
-        ungated: !ruling.decision.allowed,
+        reason: text(request.reason.clone()),
+        ungated: !evaluation.decision.allowed,
         ..before.clone()
     };
     let facts: &[Fact] = match before.state {
         State::AwaitingApproval => &[Fact::Approved, Fact::Started],
         _ => &[Fact::Started],
     };
-    let decision = Some(ruling.document()?);
+    let decision = Some(evaluation.document()?);
     store::save(db, actor, Change { before: &before, now, decision, facts })?;
     Ok(())
 }
@@ -239,7 +239,7 @@ pub fn evaluate_start(
     actor: &Actor,
     deployment: &Deployment,
     was_observed: bool,
-) -> Result<Ruling, Error> {
+) -> Result<Evaluation, Error> {
     let snapshot =
         gate::load_snapshot(db, &deployment.service, &deployment.environment, &deployment.version)?;
     let (Some(environment), Some(release)) = (&snapshot.environment, &snapshot.release) else {
@@ -249,19 +249,25 @@ pub fn evaluate_start(
         )));
     };
     let candidate = gate::Candidate::of(release);
-    let asked = deployment.asks_to_start();
-    let mut facts = gate::facts(db, &snapshot, environment, &candidate, &asked, actor.now)?;
+    let request = deployment.start_request();
+    let mut facts = gate::facts(db, &snapshot, environment, &candidate, &request, actor.now)?;
     if was_observed {
         // At most one rollout runs that was asked for. What happened is ordered by the timeline.
         facts.running = None;
     }
-    let ruling = Ruling::on(facts, actor.now);
-    if !ruling.decision.allowed && !was_observed {
-        return Err(gate::refuse(db, actor, &deployment.service, Some(deployment.id), &ruling)?);
+    let evaluation = Evaluation::of(facts, actor.now);
+    if !evaluation.decision.allowed && !was_observed {
+        return Err(gate::refuse(
+            db,
+            actor,
+            &deployment.service,
+            Some(deployment.id),
+            &evaluation,
+        )?);
     }
-    gate::take_overrides(db, deployment.id, &deployment.service, &ruling.facts, actor.now)?;
-    gate::use_approvals(db, deployment.id, &ruling.facts)?;
-    Ok(ruling)
+    gate::take_overrides(db, deployment.id, &deployment.service, &evaluation.facts, actor.now)?;
+    gate::use_approvals(db, deployment.id, &evaluation.facts)?;
+    Ok(evaluation)
 }
 
 /// Applies a new approval or rejection to the deployments that have not started. The service must be
@@ -315,7 +321,7 @@ fn has_approvals(
     let snapshot =
         gate::load_snapshot(db, &deployment.service, &deployment.environment, &deployment.version)?;
     let candidate = gate::Candidate::of(release);
-    let asked = deployment.asks_to_start();
-    let facts = gate::facts(db, &snapshot, environment, &candidate, &asked, actor.now)?;
-    Ok(Ruling::on(facts, actor.now).is_approved())
+    let request = deployment.start_request();
+    let facts = gate::facts(db, &snapshot, environment, &candidate, &request, actor.now)?;
+    Ok(Evaluation::of(facts, actor.now).is_approved())
 }

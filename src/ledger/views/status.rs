@@ -16,7 +16,7 @@ use crate::db::types::{Json, Timestamp};
 use crate::error::Error;
 use crate::http::context::{Ctx, Read};
 use crate::http::response::Reply;
-use crate::ledger::deployments::gate::{self, Asked};
+use crate::ledger::deployments::gate::{self, GateRequest};
 use crate::ledger::deployments::settled;
 use crate::ledger::environments::Tier;
 use crate::ledger::freezes;
@@ -389,7 +389,7 @@ fn evaluate_waiting(db: &mut Db, grid: &mut Grid) -> Result<(), Error> {
     }
     waiting.sort_by_key(|(_, _, current)| (current.since, current.id));
     for (service, environment, current) in waiting.into_iter().take(EVALUATED) {
-        let asked = Asked {
+        let request = GateRequest {
             step: Step::Start,
             requested_by: &current.requested_by,
             recorded_by: current.recorded_by.as_deref(),
@@ -397,7 +397,7 @@ fn evaluate_waiting(db: &mut Db, grid: &mut Grid) -> Result<(), Error> {
             deployment: Some(current.id),
             fixes: None,
         };
-        let codes = gate::blocked(db, (service, environment), &current.version, &asked)?;
+        let codes = gate::blocked(db, (service, environment), &current.version, &request)?;
         current.blocked = Some(codes);
     }
     Ok(())
