@@ -356,7 +356,7 @@ pub fn carried_by(facts: &Facts, now: Timestamp) -> Vec<&Opinion> {
 
 /// The approvals and rejections that a start consumes: all that count, if the start needs
 /// approvals. They do not count for the next deployment.
-pub fn settled_by_start(facts: &Facts) -> Vec<&Opinion> {
+pub fn consumed_by_start(facts: &Facts) -> Vec<&Opinion> {
     if needed(facts) == 0 {
         Vec::new()
     } else {
@@ -756,11 +756,11 @@ mod tests {
         facts.opinions.push(opinion("carol", false, "2026-03-02T10:00:00Z"));
         assert_eq!(carried_by(&facts, at(NOW)).len(), 1);
         assert_eq!(
-            settled_by_start(&facts).len(),
+            consumed_by_start(&facts).len(),
             3,
             "what was said before says nothing of the next one"
         );
         facts.is_rollback = true;
-        assert!(carried_by(&facts, at(NOW)).is_empty() && settled_by_start(&facts).is_empty());
+        assert!(carried_by(&facts, at(NOW)).is_empty() && consumed_by_start(&facts).is_empty());
     }
 }

@@ -320,7 +320,7 @@ fn subject(
     if let Some(known) = &known {
         // The gate decides as if nothing had been reported: this may be another release, or not
         // start at all.
-        gate::give_back(db, known.id)?;
+        gate::release_consumed(db, known.id)?;
     }
     Ok(Subject { snapshot, environment, candidate, release, known })
 }
@@ -387,9 +387,9 @@ fn write(
     let decision = Some(evaluation.document()?);
     let deployment =
         store_new(db, actor, subject.known, now, decision.clone(), is_newest, new.fixes)?;
-    gate::take_overrides(db, id, &new.service, &evaluation.facts, actor.now)?;
+    gate::consume_overrides(db, id, &new.service, &evaluation.facts, actor.now)?;
     if starts {
-        gate::use_approvals(db, id, &evaluation.facts)?;
+        gate::consume_reviews(db, id, &evaluation.facts)?;
     }
     Ok(DeploymentWithDecision { deployment, decision: decision.map(Json) })
 }

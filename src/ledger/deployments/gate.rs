@@ -584,7 +584,7 @@ pub fn refuse(
 
 /// Consumes one override of each freeze that applies to the deployment, so that no other deployment
 /// can use it.
-pub fn take_overrides(
+pub fn consume_overrides(
     db: &mut Db,
     deployment: DeploymentId,
     service: &str,
@@ -621,7 +621,7 @@ pub fn take_overrides(
 
 /// Releases the approvals and overrides that a deployment has consumed, because it did not really
 /// start.
-pub fn give_back(db: &mut Db, deployment: DeploymentId) -> QueryResult<()> {
+pub fn release_consumed(db: &mut Db, deployment: DeploymentId) -> QueryResult<()> {
     let of_it = approvals::table.filter(approvals::consumed_by.eq(deployment));
     diesel::update(of_it).set(approvals::consumed_by.eq(None::<DeploymentId>)).execute(db)?;
     let of_it = freeze_overrides::table.filter(freeze_overrides::consumed_by.eq(deployment));
@@ -633,8 +633,8 @@ pub fn give_back(db: &mut Db, deployment: DeploymentId) -> QueryResult<()> {
 
 /// Consumes the approvals of this start, and all other approvals and rejections that were given
 /// before it.
-pub fn use_approvals(db: &mut Db, deployment: DeploymentId, facts: &Facts) -> Result<(), Error> {
-    for opinion in gate::settled_by_start(facts) {
+pub fn consume_reviews(db: &mut Db, deployment: DeploymentId, facts: &Facts) -> Result<(), Error> {
+    for opinion in gate::consumed_by_start(facts) {
         let id: ApprovalId = opinion.id.parse().map_err(Error::internal)?;
         diesel::update(approvals::table.find(id))
             .set(approvals::consumed_by.eq(deployment))

@@ -265,8 +265,8 @@ pub fn evaluate_start(
             &evaluation,
         )?);
     }
-    gate::take_overrides(db, deployment.id, &deployment.service, &evaluation.facts, actor.now)?;
-    gate::use_approvals(db, deployment.id, &evaluation.facts)?;
+    gate::consume_overrides(db, deployment.id, &deployment.service, &evaluation.facts, actor.now)?;
+    gate::consume_reviews(db, deployment.id, &evaluation.facts)?;
     Ok(evaluation)
 }
 

@@ -78,7 +78,7 @@ fn void(
         reason: Some(reason.into()),
         ..before.clone()
     };
-    gate::give_back(db, id)?;
+    gate::release_consumed(db, id)?;
     let facts = &[Fact::Voided];
     store::save(db, actor, Change { before: &before, now, decision: None, facts })?;
     find(db, id)
