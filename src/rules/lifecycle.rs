@@ -99,7 +99,7 @@ pub enum By {
     Ledger,
     /// An observer that reports what happened: perhaps late, in any order, and against a decision
     /// of prop.
-    Witness,
+    Observer,
 }
 
 /// The states to which `by` may change a deployment with the state `from`.
@@ -110,13 +110,13 @@ pub const fn moves(from: State, by: By) -> &'static [State] {
         (AwaitingApproval, By::Ledger) => &[Approved, Rejected, Cancelled, Expired],
         (Approved, By::Ledger) => &[Running, Cancelled, Expired, AwaitingApproval],
         (Succeeded, By::Ledger) => &[Superseded, RolledBack],
-        (Running, By::Witness) => &[Succeeded, Failed, Cancelled, Superseded],
+        (Running, By::Observer) => &[Succeeded, Failed, Cancelled, Superseded],
         (Running, _) => &[Succeeded, Failed, Cancelled],
         (
             Requested | AwaitingApproval | Approved | Rejected | Expired | Failed | Cancelled,
-            By::Witness,
+            By::Observer,
         ) => &[Running, Succeeded, Failed, Cancelled, Superseded],
-        (Succeeded, By::Witness) => &[Failed, Superseded],
+        (Succeeded, By::Observer) => &[Failed, Superseded],
         (AwaitingApproval, By::Caller) => &[Cancelled],
         (Approved, By::Caller) => &[Running, Cancelled],
         _ => &[],
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn a_witness_corrects_everything_but_what_a_later_success_has_settled() {
         for from in State::ALL {
-            let corrected = moves(*from, By::Witness);
+            let corrected = moves(*from, By::Observer);
             assert_eq!(corrected.is_empty(), matches!(from, Superseded | RolledBack), "{from}");
             assert!(
                 corrected
@@ -246,7 +246,7 @@ mod tests {
                 assert!(corrected.contains(to), "{from} -> {to}");
             }
         }
-        assert_eq!(decide(Succeeded, Running, By::Witness), Move::Refused(&[Failed, Superseded]));
+        assert_eq!(decide(Succeeded, Running, By::Observer), Move::Refused(&[Failed, Superseded]));
     }
 
     #[test]

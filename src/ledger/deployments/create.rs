@@ -17,8 +17,8 @@ use crate::ledger::deployments::gate::{self, Evaluation, GateRequest, PlaceSnaps
 use crate::ledger::deployments::store::{self, Change, Fact};
 use crate::ledger::deployments::transitions::{advance, observed_at};
 use crate::ledger::deployments::{
-    Deployment, DeploymentWithDecision, GITHUB, Role, find, find_external, find_witnessed, link,
-    live_in, previous_good,
+    Deployment, DeploymentWithDecision, GITHUB, Role, find, find_external,
+    find_reported_by_webhook, link, live_in, previous_good,
 };
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::releases::{self, NewRelease};
@@ -315,7 +315,7 @@ fn subject(
     }
     let known = match source {
         GITHUB => None,
-        _ => find_witnessed(db, &new.service, &new.environment, new.run_url.as_deref())?,
+        _ => find_reported_by_webhook(db, &new.service, &new.environment, new.run_url.as_deref())?,
     };
     if let Some(known) = &known {
         // The gate decides as if nothing had been reported: this may be another release, or not

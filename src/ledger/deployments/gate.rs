@@ -21,7 +21,7 @@ use crate::http::context::{Actor, Ctx, Read};
 use crate::http::extract::Query;
 use crate::http::response::Reply;
 use crate::ledger;
-use crate::ledger::deployments::{find, find_witnessed};
+use crate::ledger::deployments::{find, find_reported_by_webhook};
 use crate::ledger::environments::Environment;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::releases::{Release, ScanStatus};
@@ -134,7 +134,8 @@ fn answer(db: &mut Db, question: &Question, caller: &str) -> Result<Decision, Er
         requested_by: question.requested_by.as_deref().unwrap_or(caller),
         recorded_by: Some(caller),
         unplanned: false,
-        deployment: find_witnessed(db, service, environment, run)?.map(|witnessed| witnessed.id),
+        deployment: find_reported_by_webhook(db, service, environment, run)?
+            .map(|reported| reported.id),
         fixes: None,
     };
     evaluate(db, (service, environment), version, &request)

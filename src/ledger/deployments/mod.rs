@@ -476,7 +476,7 @@ pub fn of_run(
 ///
 /// A script that reports its own deployment takes it over: one rollout is one deployment, and the
 /// script knows most about it.
-pub fn find_witnessed(
+pub fn find_reported_by_webhook(
     db: &mut Db,
     service: &str,
     environment: &str,

@@ -209,7 +209,7 @@ fn observe(
 ) -> Result<(Deployment, bool), Error> {
     let Some(seen) = observation(&standing, actor.now) else { return Ok((known, false)) };
     let from = known.reported_state();
-    let moves = match lifecycle::decide(from, seen.state, By::Witness) {
+    let moves = match lifecycle::decide(from, seen.state, By::Observer) {
         Move::To(_) => true,
         Move::None => false,
         Move::Refused(_) => return Ok((known, false)),
