@@ -321,7 +321,7 @@ fn run_ended(run: Run) -> RunEnded {
 
 /// The status of a deployment, derived from all reports about it.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Standing {
+pub struct DeploymentStatus {
     /// `running` or a later state. `None` when the deployment has not started.
     pub state: Option<State>,
     /// When it started, if it has: its first `in_progress`, or, if that was not reported, its
@@ -330,7 +330,7 @@ pub struct Standing {
     /// When it last started: its latest `in_progress` before it was live.
     pub restarted_at: Option<Timestamp>,
     /// Whether the start was reported. Else it only follows from the end.
-    pub was_seen_running: bool,
+    pub was_running: bool,
     /// When it ended, if it has.
     pub finished_at: Option<Timestamp>,
     /// When GitHub reported that it is no longer live (`inactive` after a success), if it has.
@@ -354,7 +354,7 @@ pub fn is_bot(login: &str) -> bool {
 /// - `waiting`, `queued` and `pending` come before the start.
 /// - A deployment that has succeeded does not start again.
 /// - `inactive` supersedes a live deployment, and cancels one that was never live.
-pub fn standing(told: &[Deployment]) -> Standing {
+pub fn deployment_status(told: &[Deployment]) -> DeploymentStatus {
     let mut statuses: Vec<_> = told.iter().filter_map(|told| told.status.as_ref()).collect();
     statuses.sort_by_key(|status| (status.at, status.id));
     let mut runs: Vec<_> = told.iter().filter_map(|told| told.run_url.as_ref()).collect();
@@ -365,10 +365,10 @@ pub fn standing(told: &[Deployment]) -> Standing {
             .filter_map(|told| told.creator.as_ref())
             .min_by_key(|login| (is_bot(login), *login))
     });
-    let mut now = Standing {
+    let mut now = DeploymentStatus {
         run_url: runs.first().map(|url| (*url).clone()),
         requested_by: requested_by.cloned(),
-        ..Standing::default()
+        ..DeploymentStatus::default()
     };
     for status in &statuses {
         let to = match (now.state, status.state.as_str()) {
@@ -396,7 +396,7 @@ pub fn standing(told: &[Deployment]) -> Standing {
     }
     let first_start =
         statuses.iter().find(|status| status.state == "in_progress").map(|status| status.at);
-    now.was_seen_running = first_start.is_some();
+    now.was_running = first_start.is_some();
     let must_have_started = !matches!(now.state, None | Some(State::Cancelled));
     let made_at = told.iter().map(|told| told.created_at).min().filter(|_| must_have_started);
     // The end may be older than the first reported start. The deployment had then started by its
@@ -408,7 +408,7 @@ pub fn standing(told: &[Deployment]) -> Standing {
 
 /// The status with the known ends of the deployment's run. A running deployment ends with the first
 /// end of the run after its last start.
-pub fn ended_with_run(mut now: Standing, ends: &[RunEnded]) -> Standing {
+pub fn ended_with_run(mut now: DeploymentStatus, ends: &[RunEnded]) -> DeploymentStatus {
     let since = now.restarted_at.filter(|_| now.state == Some(State::Running));
     let ends = ends.iter().filter(|end| since.is_some_and(|since| since <= end.at));
     let first = ends
@@ -524,27 +524,31 @@ mod tests {
                 .enumerate()
                 .map(|(n, state)| told(n as u64, state, n as i64))
                 .collect();
-            let in_order = standing(&facts);
+            let in_order = deployment_status(&facts);
             assert_eq!(in_order.state, *expected, "{states:?}");
             let is_gone = states.contains(&"success") && states.contains(&"inactive");
             assert_eq!(in_order.retired_at.is_some(), is_gone, "{states:?}");
             for order in orders(&facts) {
-                assert_eq!(standing(&order), in_order, "{states:?}");
+                assert_eq!(deployment_status(&order), in_order, "{states:?}");
             }
-            assert_eq!(standing(&[facts.clone(), facts].concat()), in_order, "{states:?}, twice");
+            assert_eq!(
+                deployment_status(&[facts.clone(), facts].concat()),
+                in_order,
+                "{states:?}, twice"
+            );
         }
     }
 
     #[test]
     fn of_statuses_in_the_same_second_the_later_number_counts() {
         assert_eq!(
-            standing(&[told(8, "success", 5), told(7, "in_progress", 5)]).state,
+            deployment_status(&[told(8, "success", 5), told(7, "in_progress", 5)]).state,
             Some(Succeeded)
         );
-        let ended = standing(&[told(8, "success", 5), told(7, "in_progress", 3)]);
+        let ended = deployment_status(&[told(8, "success", 5), told(7, "in_progress", 3)]);
         let second = |at: Option<Timestamp>| at.map(|at| at.as_second() - 1_000_000);
         assert_eq!((second(ended.started_at), second(ended.finished_at)), (Some(3), Some(5)));
-        assert_eq!(second(standing(&[told(8, "success", 5)]).started_at), Some(0));
+        assert_eq!(second(deployment_status(&[told(8, "success", 5)]).started_at), Some(0));
     }
 
     #[test]

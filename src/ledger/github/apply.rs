@@ -17,7 +17,7 @@ use crate::ledger::environments::{self, Environment};
 use crate::ledger::releases::{self, NewRelease, Release};
 use crate::ledger::services;
 use crate::ledger::values::{GitSha, LongText, ShortText, Slug, Url, Version};
-use crate::rules::github::{self, Fact, Repository, Review, RunEnded, Standing};
+use crate::rules::github::{self, DeploymentStatus, Fact, Repository, Review, RunEnded};
 use crate::rules::lifecycle::{self, By, Move, State};
 use crate::rules::timeline::Outcome;
 use crate::types::ids::DeploymentId;
@@ -75,36 +75,36 @@ fn deployment(db: &mut Db, actor: &Actor, told: &github::Deployment) -> Result<A
     let actor = &actor.afresh();
     let environment = environment_of(&told.environment)?;
     let all = all_told(db, &told.id.to_string())?;
-    let standing = with_its_run(db, github::standing(&all))?;
-    let mut known = find_known(db, &service, &environment, told, &standing)?;
+    let status = with_its_run(db, github::deployment_status(&all))?;
+    let mut known = find_known(db, &service, &environment, told, &status)?;
     if let Some(elsewhere) = known.as_mut().filter(|known| known.service != *service) {
         services::lock(db, &elsewhere.service)?;
         *elsewhere = find(db, elsewhere.id)?.deployment;
     }
     if let Some(known) = known.as_ref().filter(|known| known.source != GITHUB) {
-        return elsewhere(db, actor, known, standing);
+        return elsewhere(db, actor, known, status);
     }
-    if let Some(refused) = stands_aside(db, &service, &environment, known.as_ref(), &standing)? {
+    if let Some(refused) = stands_aside(db, &service, &environment, known.as_ref(), &status)? {
         return Ok(refused);
     }
     if let Some(known) = known {
-        return own(db, actor, known, standing);
+        return own(db, actor, known, status);
     }
-    if standing.state == Some(State::Cancelled) && standing.started_at.is_none() {
+    if status.state == Some(State::Cancelled) && status.started_at.is_none() {
         return Ok(Applied::unchanged(
             "The deployment was cancelled before it started. It was not recorded.",
             None,
         ));
     }
-    if standing.state.is_none() && all.len() > 1 {
+    if status.state.is_none() && all.len() > 1 {
         return Ok(Applied::unchanged(
             "The deployment has not started. The gate blocked it when it was first reported.",
             None,
         ));
     }
     let requested_at = Timestamp::from(told.created_at).min(actor.now);
-    let new = new_deployment(db, service, environment, told, &standing)?;
-    let report = Report { new, observation: observation(&standing, actor.now), requested_at };
+    let new = new_deployment(db, service, environment, told, &status)?;
+    let report = Report { new, observation: observation(&status, actor.now), requested_at };
     match create::record(db, actor, true, report) {
         // Nothing has happened yet. If the deployment starts anyway, GitHub reports that, and it is
         // recorded as ungated.
@@ -120,12 +120,12 @@ fn deployment(db: &mut Db, actor: &Actor, told: &github::Deployment) -> Result<A
 
 /// The course of a deployment by GitHub's reports. A time in the future counts as now, because
 /// GitHub's clock may be ahead.
-fn observation(standing: &Standing, now: Timestamp) -> Option<Observation> {
+fn observation(status: &DeploymentStatus, now: Timestamp) -> Option<Observation> {
     let time = |at: Option<jiff::Timestamp>| at.map(|at| Timestamp::from(at).min(now));
     Some(Observation {
-        state: standing.state?,
-        started_at: time(standing.started_at),
-        finished_at: time(standing.finished_at),
+        state: status.state?,
+        started_at: time(status.started_at),
+        finished_at: time(status.finished_at),
     })
 }
 
@@ -136,9 +136,9 @@ fn stands_aside(
     service: &Slug,
     environment: &Slug,
     known: Option<&Deployment>,
-    standing: &Standing,
+    status: &DeploymentStatus,
 ) -> Result<Option<Applied>, Error> {
-    if standing.state != Some(State::Running)
+    if status.state != Some(State::Running)
         || known.is_some_and(|known| known.state == State::Running)
     {
         return Ok(None);
@@ -158,34 +158,33 @@ fn own(
     db: &mut Db,
     actor: &Actor,
     known: Deployment,
-    standing: Standing,
+    status: DeploymentStatus,
 ) -> Result<Applied, Error> {
     let (id, before) = (known.id, known.state);
-    let (known, is_completed) = complete(db, actor, known, &standing)?;
+    let (known, is_completed) = complete(db, actor, known, &status)?;
     let stays = |why: String| match is_completed {
         true => Applied::changed(format!("Added the run or the requester. {why}"), Some(id)),
         false => Applied::unchanged(why, Some(id)),
     };
     // GitHub reports a failure for a job that was rejected and never began.
-    let never_ran = before == State::Rejected
-        && standing.state == Some(State::Failed)
-        && !standing.was_seen_running;
+    let never_ran =
+        before == State::Rejected && status.state == Some(State::Failed) && !status.was_running;
     if known.voided_at.is_some() {
         return Ok(stays("The deployment is void.".into()));
     }
-    if standing.state.is_none() || never_ran {
+    if status.state.is_none() || never_ran {
         return Ok(stays(format!("The deployment stays {before}.")));
     }
     // A start that is reported late does not undo an end that was recorded since.
-    let restarted_at = standing.restarted_at.map(Timestamp::from);
-    if standing.state == Some(State::Running)
+    let restarted_at = status.restarted_at.map(Timestamp::from);
+    if status.state == Some(State::Running)
         && matches!(known.outcome(), Some(Outcome::Failed | Outcome::Cancelled))
         && known.started_at.is_some()
         && known.finished_at >= restarted_at
     {
         return Ok(stays(format!("The deployment became {before} after this start.")));
     }
-    match observe(db, actor, known, standing)? {
+    match observe(db, actor, known, status)? {
         (now, true) if now.state == before => {
             let detail = format!("Corrected the times. The deployment stays {before}.");
             Ok(Applied::changed(detail, Some(id)))
@@ -205,9 +204,9 @@ fn observe(
     db: &mut Db,
     actor: &Actor,
     known: Deployment,
-    standing: Standing,
+    status: DeploymentStatus,
 ) -> Result<(Deployment, bool), Error> {
-    let Some(seen) = observation(&standing, actor.now) else { return Ok((known, false)) };
+    let Some(seen) = observation(&status, actor.now) else { return Ok((known, false)) };
     let from = known.reported_state();
     let moves = match lifecycle::decide(from, seen.state, By::Observer) {
         Move::To(_) => true,
@@ -218,8 +217,8 @@ fn observe(
         state: seen.state,
         started_at: seen.started_at.or(known.started_at),
         finished_at: seen.finished_at,
-        retired_at: standing.retired_at.map(|at| Timestamp::from(at).min(actor.now)),
-        reason: standing.reason,
+        retired_at: status.retired_at.map(|at| Timestamp::from(at).min(actor.now)),
+        reason: status.reason,
         expires_at: None,
         ..known.clone()
     };
@@ -252,10 +251,10 @@ fn complete(
     db: &mut Db,
     actor: &Actor,
     known: Deployment,
-    standing: &Standing,
+    status: &DeploymentStatus,
 ) -> Result<(Deployment, bool), Error> {
-    let run_url = standing.run_url.clone().filter(|_| known.run_url.is_none());
-    let person = standing
+    let run_url = status.run_url.clone().filter(|_| known.run_url.is_none());
+    let person = status
         .requested_by
         .clone()
         .filter(|login| github::is_bot(&known.requested_by) && !github::is_bot(login));
@@ -278,16 +277,16 @@ fn elsewhere(
     db: &mut Db,
     actor: &Actor,
     known: &Deployment,
-    standing: Standing,
+    status: DeploymentStatus,
 ) -> Result<Applied, Error> {
     let id = Some(known.id);
-    let ended = standing
+    let ended = status
         .state
         .filter(|state| matches!(state, State::Succeeded | State::Failed | State::Cancelled));
-    let at = standing.finished_at.map(Timestamp::from);
+    let at = status.finished_at.map(Timestamp::from);
     let is_running = known.reported_state() == State::Running;
     if let (true, Some(to), true) = (is_running, ended, at >= known.started_at) {
-        end(db, actor, known.id, to, at, standing.reason)?;
+        end(db, actor, known.id, to, at, status.reason)?;
         return Ok(Applied::changed(
             format!("The run ended without a report from `{}`: {to}.", known.source),
             id,
@@ -323,20 +322,20 @@ fn all_told(db: &mut Db, subject: &str) -> Result<Vec<github::Deployment>, Error
 
 /// The status of a deployment, with the end of its run. GitHub may deliver the end of the run
 /// first.
-fn with_its_run(db: &mut Db, standing: Standing) -> Result<Standing, Error> {
-    let Some(run) = standing
+fn with_its_run(db: &mut Db, status: DeploymentStatus) -> Result<DeploymentStatus, Error> {
+    let Some(run) = status
         .run_url
         .as_deref()
-        .filter(|_| standing.state == Some(State::Running))
+        .filter(|_| status.state == Some(State::Running))
         .and_then(github::run_of)
     else {
-        return Ok(standing);
+        return Ok(status);
     };
     let facts = facts_of(db, run)?.into_iter();
     let ends: Vec<_> = facts
         .filter_map(|fact| if let Fact::RunEnded(end) = fact { Some(end) } else { None })
         .collect();
-    Ok(github::ended_with_run(standing, &ends))
+    Ok(github::ended_with_run(status, &ends))
 }
 
 /// The facts about a subject that could be parsed, in the order of arrival.
@@ -364,7 +363,7 @@ fn find_known(
     service: &Slug,
     environment: &Slug,
     told: &github::Deployment,
-    standing: &Standing,
+    status: &DeploymentStatus,
 ) -> Result<Option<Deployment>, Error> {
     let subject = told.id.to_string();
     if let Some(known) = find_external(db, GITHUB, Some(&subject))? {
@@ -378,7 +377,7 @@ fn find_known(
     if let Some(id) = linked {
         return Ok(Some(find(db, id)?.deployment));
     }
-    let candidates = match standing.run_url.as_deref().and_then(github::run_of) {
+    let candidates = match status.run_url.as_deref().and_then(github::run_of) {
         Some(run) => of_run(db, service, environment, run)?,
         None => {
             let here = deployments::table
@@ -410,7 +409,7 @@ fn new_deployment(
     service: Slug,
     environment: Slug,
     told: &github::Deployment,
-    standing: &Standing,
+    status: &DeploymentStatus,
 ) -> Result<NewDeployment, Error> {
     let (version, git_sha) = release_of(db, &service, &told.reference, &told.sha)?;
     Ok(NewDeployment {
@@ -420,20 +419,20 @@ fn new_deployment(
         rollback: false,
         git_sha,
         image_digest: None,
-        requested_by: standing
+        requested_by: status
             .requested_by
             .as_deref()
             .and_then(|login| login.parse::<ShortText>().ok()),
         source: GITHUB.parse::<Slug>().ok(),
         external_id: told.id.to_string().parse::<ShortText>().ok(),
-        run_url: standing.run_url.as_deref().and_then(|url| url.parse::<Url>().ok()),
+        run_url: status.run_url.as_deref().and_then(|url| url.parse::<Url>().ok()),
         unplanned: false,
-        reason: standing.reason.as_deref().and_then(|reason| reason.parse::<LongText>().ok()),
+        reason: status.reason.as_deref().and_then(|reason| reason.parse::<LongText>().ok()),
         start: false,
         fixes: None,
         observed: false,
         state: None,
-        at: standing.started_at.map(Into::into),
+        at: status.started_at.map(Into::into),
         finished_at: None,
         create_missing: true,
     })
@@ -726,5 +725,5 @@ fn restarted_at(db: &mut Db, known: &Deployment) -> Result<Option<Timestamp>, Er
     let Some(subject) = known.external_id.as_deref().filter(|_| known.source == GITHUB) else {
         return Ok(None);
     };
-    Ok(github::standing(&all_told(db, subject)?).restarted_at.map(Timestamp::from))
+    Ok(github::deployment_status(&all_told(db, subject)?).restarted_at.map(Timestamp::from))
 }
