@@ -101,7 +101,7 @@ pub struct Freeze {
 
 /// An unused approval or rejection of this image in this environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Opinion {
+pub struct Review {
     /// The identifier of the approval.
     pub id: String,
     /// The name of the person who decided.
@@ -148,7 +148,7 @@ pub struct Facts {
     /// The open incidents of the place.
     pub incidents: Vec<Incident>,
     /// The unused approvals and rejections of this image in this environment.
-    pub opinions: Vec<Opinion>,
+    pub reviews: Vec<Review>,
 }
 
 /// The decision of the gate.
@@ -325,42 +325,42 @@ fn seasoned(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
 
 /// Whether an approval or rejection counts. The approval of the requester or of the recorder does
 /// not, unless the environment allows it. As on GitHub, the case of logins does not matter.
-fn counts(facts: &Facts, opinion: &Opinion) -> bool {
+fn counts(facts: &Facts, review: &Review) -> bool {
     let mut own = [Some(&facts.requested_by), facts.recorded_by.as_ref()].into_iter().flatten();
-    !opinion.approved
+    !review.approved
         || facts.policy.allow_self_approval
-        || !own.any(|name| name.eq_ignore_ascii_case(&opinion.approver))
+        || !own.any(|name| name.eq_ignore_ascii_case(&review.approver))
 }
 
 /// The last approval or rejection of each person, as far as it counts.
-fn latest(facts: &Facts, now: Timestamp) -> impl Iterator<Item = &Opinion> + Clone {
-    let is_last = |opinion: &Opinion| {
-        !facts.opinions.iter().any(|other| {
-            other.approver == opinion.approver && (other.at, &other.id) > (opinion.at, &opinion.id)
+fn latest(facts: &Facts, now: Timestamp) -> impl Iterator<Item = &Review> + Clone {
+    let is_last = |review: &Review| {
+        !facts.reviews.iter().any(|other| {
+            other.approver == review.approver && (other.at, &other.id) > (review.at, &review.id)
         })
     };
     facts
-        .opinions
+        .reviews
         .iter()
-        .filter(move |opinion| opinion.at <= now && is_last(opinion) && counts(facts, opinion))
+        .filter(move |review| review.at <= now && is_last(review) && counts(facts, review))
 }
 
 /// The valid approvals for a start now, one for each person. Empty when none is required.
-pub fn carried_by(facts: &Facts, now: Timestamp) -> Vec<&Opinion> {
+pub fn carried_by(facts: &Facts, now: Timestamp) -> Vec<&Review> {
     if needed(facts) == 0 {
         Vec::new()
     } else {
-        latest(facts, now).filter(|opinion| opinion.approved && now < opinion.expires_at).collect()
+        latest(facts, now).filter(|review| review.approved && now < review.expires_at).collect()
     }
 }
 
 /// The approvals and rejections that a start consumes: all that count, if the start needs
 /// approvals. They do not count for the next deployment.
-pub fn consumed_by_start(facts: &Facts) -> Vec<&Opinion> {
+pub fn consumed_by_start(facts: &Facts) -> Vec<&Review> {
     if needed(facts) == 0 {
         Vec::new()
     } else {
-        facts.opinions.iter().filter(|opinion| counts(facts, opinion)).collect()
+        facts.reviews.iter().filter(|review| counts(facts, review)).collect()
     }
 }
 
@@ -387,12 +387,12 @@ fn approved(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
     }
     let (version, environment) = (&facts.release.version, &facts.policy.environment);
     let latest = latest(facts, now);
-    let approvals = latest.clone().filter(|opinion| opinion.approved);
+    let approvals = latest.clone().filter(|review| review.approved);
     let valid = i32::try_from(carried_by(facts, now).len()).unwrap_or(i32::MAX);
-    let last_yes = approvals.clone().map(|opinion| opinion.at).max();
+    let last_yes = approvals.clone().map(|review| review.at).max();
     let rejection = latest
-        .filter(|opinion| !opinion.approved && last_yes.is_none_or(|yes| opinion.at >= yes))
-        .max_by_key(|opinion| opinion.at);
+        .filter(|review| !review.approved && last_yes.is_none_or(|yes| review.at >= yes))
+        .max_by_key(|review| review.at);
     if let Some(no) = rejection {
         reasons.push(
             Reason::new(
@@ -455,13 +455,13 @@ mod tests {
             running: None,
             freezes: Vec::new(),
             incidents: Vec::new(),
-            opinions: vec![opinion("bob", true, "2026-03-02T11:00:00Z")],
+            reviews: vec![review("bob", true, "2026-03-02T11:00:00Z")],
         }
     }
 
-    fn opinion(approver: &str, approved: bool, said_at: &str) -> Opinion {
+    fn review(approver: &str, approved: bool, said_at: &str) -> Review {
         let expires_at = at(said_at) + SignedDuration::from_hours(24);
-        Opinion {
+        Review {
             id: format!("{approver} {said_at}"),
             approver: approver.into(),
             approved,
@@ -508,12 +508,12 @@ mod tests {
         (Code::Soaking, |f| f.release.succeeded_before_at = Some(at("2026-03-02T11:30:00Z"))),
         (Code::DeploymentRunning, |f| f.running = Some("d".into())),
         (Code::OpenIncident, |f| f.incidents.push(incident())),
-        (Code::ApprovalMissing, |f| f.opinions.clear()),
+        (Code::ApprovalMissing, |f| f.reviews.clear()),
         (Code::ApprovalRejected, |f| {
-            f.opinions.push(opinion("carol", false, "2026-03-02T11:30:00Z"));
+            f.reviews.push(review("carol", false, "2026-03-02T11:30:00Z"));
         }),
         (Code::ApprovalExpired, |f| {
-            f.opinions = vec![opinion("bob", true, "2026-03-01T11:00:00Z")];
+            f.reviews = vec![review("bob", true, "2026-03-01T11:00:00Z")];
         }),
     ];
 
@@ -593,7 +593,7 @@ mod tests {
             succeeded_before_at: None,
             ..facts.release
         };
-        facts.opinions = vec![opinion("carol", false, "2026-03-02T11:30:00Z")];
+        facts.reviews = vec![review("carol", false, "2026-03-02T11:30:00Z")];
         assert_eq!(codes(&facts), []);
     }
 
@@ -613,7 +613,7 @@ mod tests {
             change(&mut facts);
             assert_eq!(codes(&facts).is_empty(), passes.contains(code), "{code}");
         }
-        let mut facts = Facts { is_rollback: true, opinions: Vec::new(), ..free() };
+        let mut facts = Facts { is_rollback: true, reviews: Vec::new(), ..free() };
         facts.policy.rollback_needs_approval = true;
         assert_eq!(codes(&facts), [Code::ApprovalMissing]);
         facts.freezes.push(Freeze { allow_rollback: false, ..freeze(None) });
@@ -708,12 +708,12 @@ mod tests {
     fn a_person_counts_once_and_by_what_they_said_last() {
         let mut facts = free();
         facts.policy.required_approvals = 2;
-        facts.opinions.push(opinion("bob", true, "2026-03-02T11:10:00Z"));
+        facts.reviews.push(review("bob", true, "2026-03-02T11:10:00Z"));
         assert_eq!(codes(&facts), [Code::ApprovalMissing]);
         assert_eq!(decide(&facts, at(NOW)).reasons[0].missing, Some(1));
-        facts.opinions.push(opinion("carol", false, "2026-03-02T11:20:00Z"));
+        facts.reviews.push(review("carol", false, "2026-03-02T11:20:00Z"));
         assert_eq!(codes(&facts), [Code::ApprovalRejected]);
-        facts.opinions.push(opinion("carol", true, "2026-03-02T11:30:00Z"));
+        facts.reviews.push(review("carol", true, "2026-03-02T11:30:00Z"));
         assert_eq!(codes(&facts), []);
         assert_eq!(carried_by(&facts, at(NOW)).len(), 2);
     }
@@ -721,12 +721,12 @@ mod tests {
     #[test]
     fn a_rejection_counts_until_somebody_approves_after_it() {
         let mut facts = free();
-        facts.opinions = vec![
-            opinion("carol", false, "2026-03-02T10:30:00Z"),
-            opinion("bob", true, "2026-03-02T11:00:00Z"),
+        facts.reviews = vec![
+            review("carol", false, "2026-03-02T10:30:00Z"),
+            review("bob", true, "2026-03-02T11:00:00Z"),
         ];
         assert_eq!(codes(&facts), []);
-        facts.opinions[0].at = facts.opinions[1].at;
+        facts.reviews[0].at = facts.reviews[1].at;
         assert_eq!(
             codes(&facts),
             [Code::ApprovalRejected],
@@ -744,7 +744,7 @@ mod tests {
         );
         let mut facts = Facts { requested_by: "Bob".into(), ..free() };
         assert_eq!(codes(&facts), [Code::ApprovalMissing], "logins have no case");
-        assert_eq!(carried_by(&facts, at(NOW)), Vec::<&Opinion>::new());
+        assert_eq!(carried_by(&facts, at(NOW)), Vec::<&Review>::new());
         facts.policy.allow_self_approval = true;
         assert_eq!(codes(&facts), []);
     }
@@ -752,8 +752,8 @@ mod tests {
     #[test]
     fn nothing_is_used_up_where_nothing_is_needed() {
         let mut facts = free();
-        facts.opinions.push(opinion("bob", true, "2026-03-02T11:30:00Z"));
-        facts.opinions.push(opinion("carol", false, "2026-03-02T10:00:00Z"));
+        facts.reviews.push(review("bob", true, "2026-03-02T11:30:00Z"));
+        facts.reviews.push(review("carol", false, "2026-03-02T10:00:00Z"));
         assert_eq!(carried_by(&facts, at(NOW)).len(), 1);
         assert_eq!(
             consumed_by_start(&facts).len(),

@@ -104,7 +104,7 @@ const reasonList = reasons => reasons.length > 0 && h('ul.reasons', {}, reasons.
   h('li', {}, icon('bad'), h('span', {}, reason.detail, reason.until && h('span.meta', {}, ' Until ', at(reason.until), ' local time.')))))
 
 /** The checks that passed, and what was bypassed. */
-function sentences({ policy, release, freezes = [], incidents = [], opinions = [], is_rollback: isRollback }, environment, codes) {
+function sentences({ policy, release, freezes = [], incidents = [], reviews = [], is_rollback: isRollback }, environment, codes) {
   if (!policy || !release) return []
   const all = []
   if (policy.require_scan && release.scan_passed) all.push(['live', `Scan passed (${environment} requires one).`])
@@ -113,7 +113,7 @@ function sentences({ policy, release, freezes = [], incidents = [], opinions = [
     const soak = policy.soak_minutes ? ` at least ${lasting(policy.soak_minutes * 60_000)} earlier` : ''
     all.push(['live', `Succeeded in ${policy.predecessor}${soak}.`])
   }
-  const yes = opinions.filter(opinion => opinion.approved).map(opinion => opinion.approver)
+  const yes = reviews.filter(review => review.approved).map(review => review.approver)
   if (yes.length) all.push(['live', `Approved by ${yes.join(' and ')} (${environment} requires ${count(policy.required_approvals, 'approval')}).`])
   for (const freeze of freezes) {
     if (freeze.is_overridden) all.push(['ungated', `A freeze was active (${freeze.reason}). An override allowed this deployment.`])

@@ -241,7 +241,7 @@ fn a_release_goes_through_staging_its_scan_and_an_approval(app: &TestApp) {
     let running = app.transition(&waiting, "running").expect(200);
     assert_eq!((&running["state"], &running["ungated"]), (&json!("running"), &json!(false)));
     assert_eq!(running["decision"]["allowed"], true);
-    assert_eq!(running["decision"]["facts"]["opinions"][0]["id"], approval["id"]);
+    assert_eq!(running["decision"]["facts"]["reviews"][0]["id"], approval["id"]);
     let decision = expect_kept_back(
         app,
         pipeline,

@@ -26,7 +26,7 @@ use crate::ledger::environments::Environment;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::releases::{Release, ScanStatus};
 use crate::ledger::values::{ShortText, Slug, Url, Version};
-use crate::rules::gate::{self, Decision, Facts, Freeze, Incident, Opinion, Step};
+use crate::rules::gate::{self, Decision, Facts, Freeze, Incident, Review, Step};
 use crate::rules::lifecycle::{self, Kind, State};
 use crate::rules::schedule::{Schedule, Weekly};
 use crate::types::ids::{ApprovalId, DeploymentId, FreezeId, IncidentId, OverrideId, ReleaseId};
@@ -448,7 +448,7 @@ const HOLDS: &str = "
     FROM incidents i
     WHERE i.resolved_at IS NULL AND i.service = $1 AND i.environment = $2
     UNION ALL
-    SELECT 'opinion', CAST(a.id AS text), a.decision, a.approver, false, a.decision = 'approved', a.created_at, a.expires_at, CAST(NULL AS jsonb)
+    SELECT 'review', CAST(a.id AS text), a.decision, a.approver, false, a.decision = 'approved', a.created_at, a.expires_at, CAST(NULL AS jsonb)
     FROM approvals a
     WHERE a.release_id = $7 AND a.environment = $2 AND (a.consumed_by IS NULL OR a.consumed_by = $5) AND a.image_digest IS NOT DISTINCT FROM $8
     ORDER BY 7, 2";
@@ -497,7 +497,7 @@ pub fn facts(
             .map(|id| id.to_string()),
         freezes: Vec::new(),
         incidents: Vec::new(),
-        opinions: Vec::new(),
+        reviews: Vec::new(),
     };
     for row in found {
         match row.fact.as_str() {
@@ -517,7 +517,7 @@ pub fn facts(
                 title: row.words,
                 is_fixed_by_this: row.yes,
             }),
-            _ => facts.opinions.push(Opinion {
+            _ => facts.reviews.push(Review {
                 id: row.id,
                 approver: row.approver,
                 approved: row.yes,
@@ -635,8 +635,8 @@ pub fn release_consumed(db: &mut Db, deployment: DeploymentId) -> QueryResult<()
 /// Consumes the approvals of this start, and all other approvals and rejections that were given
 /// before it.
 pub fn consume_reviews(db: &mut Db, deployment: DeploymentId, facts: &Facts) -> Result<(), Error> {
-    for opinion in gate::consumed_by_start(facts) {
-        let id: ApprovalId = opinion.id.parse().map_err(Error::internal)?;
+    for review in gate::consumed_by_start(facts) {
+        let id: ApprovalId = review.id.parse().map_err(Error::internal)?;
         diesel::update(approvals::table.find(id))
             .set(approvals::consumed_by.eq(deployment))
             .execute(db)?;
