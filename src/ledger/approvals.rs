@@ -192,7 +192,7 @@ async fn create(ctx: Ctx<ApproveOrMirror>, body: Body<NewApproval>) -> Result<Re
         Scope::Approve
     }])?;
     ctx.post(move |db, actor| {
-        let (approval, is_new) = say(db, actor, body.0)?;
+        let (approval, is_new) = record(db, actor, body.0)?;
         if is_new { Reply::made(&approval) } else { Reply::ok(&approval) }
     })
     .await
@@ -226,7 +226,7 @@ fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Approval>, Error> {
 ///
 /// # Errors
 /// `not_found`, `own_approval`, `approval_used`, or that the fields contradict each other.
-pub fn say(db: &mut Db, actor: &Actor, new: NewApproval) -> Result<(Approval, bool), Error> {
+pub fn record(db: &mut Db, actor: &Actor, new: NewApproval) -> Result<(Approval, bool), Error> {
     if !services::lock(db, &new.service)? {
         return Err(services::unknown(db, &new.service)?);
     }
@@ -246,7 +246,13 @@ pub fn say(db: &mut Db, actor: &Actor, new: NewApproval) -> Result<(Approval, bo
         environment: Some(&environment.slug),
     };
     events::record(db, actor, &about, approval.decision.as_str(), &approval)?;
-    transitions::hear(db, actor, &release, &environment, approval.decision == Verdict::Approved)?;
+    transitions::apply_review(
+        db,
+        actor,
+        &release,
+        &environment,
+        approval.decision == Verdict::Approved,
+    )?;
     Ok((approval, true))
 }
 

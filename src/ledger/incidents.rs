@@ -117,7 +117,7 @@ pub struct NewIncident {
     /// When the incident was detected. Now, if absent or `null`.
     detected_at: Option<Timestamp>,
     /// The identifiers of the deployments that caused the incident, at most 100. None, if absent.
-    #[serde(default, deserialize_with = "few")]
+    #[serde(default, deserialize_with = "deserialize_links")]
     #[schema(max_items = 100)]
     caused_by: Vec<DeploymentId>,
 }
@@ -136,11 +136,11 @@ pub struct IncidentPatch {
     #[schema(nullable = false)]
     severity: Option<ImpactLevel>,
     /// The identifiers of deployments to add to those that caused the incident, at most 100.
-    #[serde(default, deserialize_with = "few")]
+    #[serde(default, deserialize_with = "deserialize_links")]
     #[schema(max_items = 100)]
     caused_by: Vec<DeploymentId>,
     /// The identifiers of deployments to add to those that fixed the incident, at most 100.
-    #[serde(default, deserialize_with = "few")]
+    #[serde(default, deserialize_with = "deserialize_links")]
     #[schema(max_items = 100)]
     fixed_by: Vec<DeploymentId>,
     /// `true` resolves it; `false` reopens one that was resolved by mistake.
@@ -155,7 +155,9 @@ pub struct IncidentPatch {
 }
 
 /// Deserializes a list of at most 100 deployments.
-fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DeploymentId>, D::Error> {
+fn deserialize_links<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<DeploymentId>, D::Error> {
     let linked = Vec::deserialize(deserializer)?;
     if linked.len() <= 100 {
         Ok(linked)

@@ -272,7 +272,7 @@ pub fn evaluate_start(
 
 /// Applies a new approval or rejection to the deployments that have not started. The service must be
 /// locked.
-pub fn hear(
+pub fn apply_review(
     db: &mut Db,
     actor: &Actor,
     release: &Release,

@@ -633,7 +633,7 @@ fn mirror(
         ),
         review_id: Some(line(&review_id)?),
     };
-    match approvals::say(db, actor, new) {
+    match approvals::record(db, actor, new) {
         // The pipeline has already recorded the review, and a deployment has started with it.
         Err(refusal) if refusal.code == Code::ApprovalUsed => Ok((about, false)),
         said => Ok((about, said?.1)),
