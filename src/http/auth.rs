@@ -272,7 +272,7 @@ async fn identify(headers: &HeaderMap, state: Option<&State>) -> Result<Arc<Call
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = keys)]
-struct Found {
+struct KeyRow {
     id: KeyId,
     name: String,
     scopes: String,
@@ -281,16 +281,16 @@ struct Found {
     revoked_at: Option<Timestamp>,
 }
 
-fn find(db: &mut Db, hash: &str) -> Result<Option<Found>, Error> {
+fn find(db: &mut Db, hash: &str) -> Result<Option<KeyRow>, Error> {
     let found =
-        keys::table.filter(keys::hash.eq(hash)).select(Found::as_select()).first(db).optional()?;
+        keys::table.filter(keys::hash.eq(hash)).select(KeyRow::as_select()).first(db).optional()?;
     // The database has already compared the hashes. The second comparison takes constant time and
     // does not depend on a collation.
     Ok(found.filter(|found| bool::from(found.hash.as_bytes().ct_eq(hash.as_bytes()))))
 }
 
 /// Updates `last_used_at` at most once a minute, in the background.
-fn note_use(state: &State, key: &Found) {
+fn note_use(state: &State, key: &KeyRow) {
     let (db, id, now) = (state.db.clone(), key.id, Timestamp::now());
     if key.last_used_at.is_some_and(|at| now.since(at).as_secs() < 60) {
         return;

@@ -80,7 +80,7 @@ impl Claim {
         self.lock(db)?;
         let now = Timestamp::now();
         let place = idempotency_keys::table.find((self.caller, &self.key));
-        match place.select(Kept::as_select()).first(db).optional()? {
+        match place.select(StoredResponse::as_select()).first(db).optional()? {
             Some(kept) if kept.expires_at <= now => {
                 diesel::delete(place).execute(db)?;
             }
@@ -96,7 +96,7 @@ impl Claim {
             .values((
                 idempotency_keys::key_id.eq(self.caller),
                 idempotency_keys::key.eq(&self.key),
-                Kept {
+                StoredResponse {
                     fingerprint: self.fingerprint,
                     status: i32::from(reply.status.as_u16()),
                     location: reply.location.clone(),
@@ -130,7 +130,7 @@ impl Claim {
 
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = idempotency_keys, treat_none_as_default_value = false)]
-struct Kept {
+struct StoredResponse {
     fingerprint: String,
     status: i32,
     location: Option<String>,
@@ -139,7 +139,7 @@ struct Kept {
     expires_at: Timestamp,
 }
 
-impl Kept {
+impl StoredResponse {
     fn reply(self) -> Result<Reply, Error> {
         let status =
             u16::try_from(self.status).ok().and_then(|status| StatusCode::from_u16(status).ok());

@@ -49,7 +49,7 @@ pub struct Key {
 
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = keys, treat_none_as_default_value = false)]
-struct Kept {
+struct KeyRow {
     id: KeyId,
     name: String,
     scopes: String,
@@ -59,16 +59,16 @@ struct Kept {
     revoked_at: Option<Timestamp>,
 }
 
-impl From<Kept> for Key {
-    fn from(kept: Kept) -> Self {
+impl From<KeyRow> for Key {
+    fn from(row: KeyRow) -> Self {
         Self {
-            id: kept.id,
-            name: kept.name,
-            scopes: parse_scopes(&kept.scopes),
-            prefix: kept.prefix,
-            created_at: kept.created_at,
-            last_used_at: kept.last_used_at,
-            revoked_at: kept.revoked_at,
+            id: row.id,
+            name: row.name,
+            scopes: parse_scopes(&row.scopes),
+            prefix: row.prefix,
+            created_at: row.created_at,
+            last_used_at: row.last_used_at,
+            revoked_at: row.revoked_at,
         }
     }
 }
@@ -176,17 +176,17 @@ async fn revoke_one(ctx: Ctx<Admin>, id: web::Path<KeyId>) -> Result<Reply, Erro
 }
 
 fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Key>, Error> {
-    let mut query = keys::table.select(Kept::as_select()).into_boxed::<MultiBackend>();
+    let mut query = keys::table.select(KeyRow::as_select()).into_boxed::<MultiBackend>();
     if let Some(Cursor(id)) = filter.cursor {
         query = query.filter(keys::id.lt(id));
     }
-    let rows: Vec<Kept> = query.order(keys::id.desc()).limit(filter.limit.and_one()).load(db)?;
+    let rows: Vec<KeyRow> = query.order(keys::id.desc()).limit(filter.limit.and_one()).load(db)?;
     Ok(Page::of(rows.into_iter().map(Key::from).collect(), filter.limit, |key: &Key| key.id))
 }
 
 /// All keys in the order of creation, for the command line.
 pub fn all(db: &mut Db) -> Result<Vec<Key>, Error> {
-    let rows: Vec<Kept> = keys::table.select(Kept::as_select()).order(keys::id).load(db)?;
+    let rows: Vec<KeyRow> = keys::table.select(KeyRow::as_select()).order(keys::id).load(db)?;
     Ok(rows.into_iter().map(Key::from).collect())
 }
 
@@ -203,7 +203,7 @@ pub fn insert(
         .filter(|scope| scopes.contains(scope))
         .map(|scope| scope.as_str())
         .collect();
-    let kept = Kept {
+    let row = KeyRow {
         id: KeyId::new(),
         name: name.to_owned(),
         scopes: scopes.join(" "),
@@ -212,8 +212,8 @@ pub fn insert(
         last_used_at: None,
         revoked_at: None,
     };
-    diesel::insert_into(keys::table).values((&kept, keys::hash.eq(token.hash()))).execute(db)?;
-    let key = Key::from(kept);
+    diesel::insert_into(keys::table).values((&row, keys::hash.eq(token.hash()))).execute(db)?;
+    let key = Key::from(row);
     events::record(
         db,
         actor,
@@ -232,8 +232,8 @@ pub fn revoke(db: &mut Db, actor: &Actor, id: KeyId) -> Result<Key, Error> {
     let revoked = diesel::update(keys::table.find(id).filter(keys::revoked_at.is_null()))
         .set(keys::revoked_at.eq(actor.now))
         .execute(db)?;
-    let kept = keys::table.find(id).select(Kept::as_select()).first(db).optional()?;
-    let key: Key = kept.ok_or_else(|| Error::not_found("key", id))?.into();
+    let row = keys::table.find(id).select(KeyRow::as_select()).first(db).optional()?;
+    let key: Key = row.ok_or_else(|| Error::not_found("key", id))?.into();
     if revoked == 1 {
         events::record(db, actor, &key.about(), "revoked", json!({"name": key.name}))?;
     }

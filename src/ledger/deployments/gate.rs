@@ -405,13 +405,13 @@ pub struct GateRequest<'a> {
 
 /// A row of [`HOLDS`]: a freeze, an incident, or an approval or rejection.
 #[derive(QueryableByName)]
-struct Found {
+struct FactRow {
     #[diesel(sql_type = Text)]
     fact: String,
     #[diesel(sql_type = Text)]
     id: String,
     #[diesel(sql_type = Text)]
-    words: String,
+    label: String,
     #[diesel(sql_type = Text)]
     approver: String,
     #[diesel(sql_type = Bool)]
@@ -419,7 +419,7 @@ struct Found {
     /// Whether the freeze is overridden, the incident fixed by this deployment, or the approval a
     /// yes.
     #[diesel(sql_type = Bool)]
-    yes: bool,
+    is_set: bool,
     #[diesel(sql_type = Instant)]
     since: Timestamp,
     #[diesel(sql_type = Nullable<Instant>)]
@@ -434,9 +434,9 @@ struct Found {
 /// incident that it fixes, `$7` release, `$8` image digest. They must first appear in this order,
 /// because SQLite numbers them so.
 const HOLDS: &str = "
-    SELECT 'freeze' AS fact, CAST(f.id AS text) AS id, f.reason AS words, '' AS approver, f.allow_rollback AS allow_rollback,
+    SELECT 'freeze' AS fact, CAST(f.id AS text) AS id, f.reason AS label, '' AS approver, f.allow_rollback AS allow_rollback,
         EXISTS (SELECT 1 FROM freeze_overrides o WHERE o.service = $1 AND o.environment = $2 AND f.starts_at <= $3 AND o.freeze_id = f.id
-            AND o.version = $4 AND (o.consumed_by IS NULL OR o.consumed_by = $5)) AS yes,
+            AND o.version = $4 AND (o.consumed_by IS NULL OR o.consumed_by = $5)) AS is_set,
         f.starts_at AS since, f.ends_at AS until, f.weekly AS weekly
     FROM freezes f
     WHERE f.ended_at IS NULL AND f.starts_at <= $3 AND (f.ends_at IS NULL OR f.ends_at > $3)
@@ -464,7 +464,7 @@ pub fn facts(
 ) -> Result<Facts, Error> {
     // A missing identifier becomes a new one, which matches nothing. A comparison with NULL would
     // be neither true nor false.
-    let found: Vec<Found> = diesel::sql_query(HOLDS)
+    let found: Vec<FactRow> = diesel::sql_query(HOLDS)
         .bind::<Text, _>(&snapshot.service)
         .bind::<Text, _>(&environment.slug)
         .bind::<Instant, _>(now)
@@ -503,24 +503,24 @@ pub fn facts(
         match row.fact.as_str() {
             "freeze" => facts.freezes.push(Freeze {
                 id: row.id,
-                reason: row.words,
+                reason: row.label,
                 schedule: Schedule {
                     starts_at: row.since.into(),
                     ends_at: row.until.map(Into::into),
                     weekly: row.weekly.map(|w| w.0),
                 },
                 allow_rollback: row.allow_rollback,
-                is_overridden: row.yes,
+                is_overridden: row.is_set,
             }),
             "incident" => facts.incidents.push(Incident {
                 id: row.id,
-                title: row.words,
-                is_fixed_by_this: row.yes,
+                title: row.label,
+                is_fixed_by_this: row.is_set,
             }),
             _ => facts.reviews.push(Review {
                 id: row.id,
                 approver: row.approver,
-                approved: row.yes,
+                approved: row.is_set,
                 at: row.since.into(),
                 expires_at: row.until.unwrap_or(row.since).into(),
             }),

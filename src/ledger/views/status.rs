@@ -200,7 +200,7 @@ struct Service {
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = deployments)]
-struct Found {
+struct DeploymentRow {
     environment: String,
     id: DeploymentId,
     release_id: ReleaseId,
@@ -220,8 +220,8 @@ struct Found {
     scan: Json<Scan>,
 }
 
-impl From<Found> for Current {
-    fn from(found: Found) -> Self {
+impl From<DeploymentRow> for Current {
+    fn from(found: DeploymentRow) -> Self {
         Self {
             since: found.finished_at.or(found.started_at).unwrap_or(found.requested_at),
             id: found.id,
@@ -306,13 +306,13 @@ fn grid(db: &mut Db) -> Result<Grid, Error> {
         .or(deployments::state.eq(State::Running.word()))
         .or(deployments::state.eq(State::AwaitingApproval.word()))
         .or(deployments::state.eq(State::Approved.word()));
-    let rows: Vec<(Service, Option<Found>)> = services::table
+    let rows: Vec<(Service, Option<DeploymentRow>)> = services::table
         .left_join(
             deployments::table
                 .inner_join(releases::table.on(releases::id.eq(deployments::release_id)))
                 .on(deployments::service.eq(services::slug).and(is_current)),
         )
-        .select((Service::as_select(), Option::<Found>::as_select()))
+        .select((Service::as_select(), Option::<DeploymentRow>::as_select()))
         .order((services::slug, deployments::environment, deployments::requested_at))
         .load(db)?;
 
@@ -404,11 +404,11 @@ fn evaluate_waiting(db: &mut Db, grid: &mut Grid) -> Result<(), Error> {
 }
 
 /// Loads the last failures with their services.
-fn last_failures(db: &mut Db) -> QueryResult<Vec<(String, Found)>> {
+fn last_failures(db: &mut Db) -> QueryResult<Vec<(String, DeploymentRow)>> {
     deployments::table
         .inner_join(releases::table.on(releases::id.eq(deployments::release_id)))
         .filter(sql::<Bool>(LAST_FAILURES))
-        .select((deployments::service, Found::as_select()))
+        .select((deployments::service, DeploymentRow::as_select()))
         .load(db)
 }
 
@@ -429,7 +429,7 @@ impl Cell {
 }
 
 impl Row {
-    fn add(&mut self, found: Found) {
+    fn add(&mut self, found: DeploymentRow) {
         let cell = self.at(&found.environment);
         match found.state {
             State::Succeeded => cell.live = Some(found.into()),
