@@ -22,7 +22,7 @@ use crate::types::ids::{DeploymentId, FreezeId, OverrideId};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
-    config.service(list).service(create).service(show).service(change).service(let_through);
+    config.service(list).service(create).service(show).service(change).service(create_override);
 }
 
 /// A freeze: a period when deployments of a service or to an environment are blocked.
@@ -317,7 +317,7 @@ async fn change(
 #[utoipa::path(tag = "freezes", operation_id = "override_freeze", security(("key" = ["override"])), request_body = NewOverride,
     params(("id" = FreezeId, Path, description = "The identifier of the freeze.")), responses((status = 201, description = "The override that was created.", body = FreezeOverride)))]
 #[post("/freezes/{id}/overrides")]
-async fn let_through(
+async fn create_override(
     ctx: Ctx<Override>,
     id: web::Path<FreezeId>,
     body: Body<NewOverride>,

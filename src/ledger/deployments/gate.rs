@@ -33,7 +33,7 @@ use crate::types::ids::{ApprovalId, DeploymentId, FreezeId, IncidentId, Override
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
-    config.service(ask);
+    config.service(evaluate_gate);
 }
 
 /// The query parameters of the gate.
@@ -70,10 +70,10 @@ struct Question {
 /// against it. Changes nothing. The question names either a service, an environment and a version, or
 /// a recorded `deployment`. Fails with 404 when one of them does not exist, and with 400 when
 /// `deployment` is combined with another parameter, or has already started or ended.
-#[utoipa::path(tag = "gate", operation_id = "ask_gate", security(("key" = ["read"])), params(Question),
+#[utoipa::path(tag = "gate", operation_id = "evaluate_gate", security(("key" = ["read"])), params(Question),
     responses((status = 200, description = "The decision: `allowed`, or the reasons that block the deployment.", body = Decision), (status = 404, description = "The service, environment, release or deployment does not exist.")))]
 #[get("/gate")]
-async fn ask(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
+async fn evaluate_gate(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
     let (question, caller) = (query.0, ctx.name().to_owned());
     let decision = ctx
         .read(move |db| match question.deployment {

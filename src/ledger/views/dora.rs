@@ -158,21 +158,21 @@ impl Question {
 pub fn measure(db: &mut Db, question: &Question) -> Result<DoraMeasures, Error> {
     let window = question.window(Timestamp::now())?;
     let environments = environments_of(db, question)?;
-    let seen =
-        Seen { service: question.service.as_ref().map(ToString::to_string), environments, window };
-    let finished = seen.deployments(db)?;
-    if let (Some(service), true) = (&seen.service, finished.is_empty()) {
+    let scope =
+        Scope { service: question.service.as_ref().map(ToString::to_string), environments, window };
+    let finished = scope.deployments(db)?;
+    if let (Some(service), true) = (&scope.service, finished.is_empty()) {
         services::find(db, service)?;
     }
-    let skipped = seen.skipped_releases(db)?;
-    let incidents = seen.incidents(db)?;
+    let skipped = scope.skipped_releases(db)?;
+    let incidents = scope.incidents(db)?;
     let measures = dora::measure(
         &finished,
         &skipped,
         &incidents,
         dora::Question { window, step: question.bucket, named: question.limit.rows() },
     );
-    let Seen { service, environments, window: Window { since, until } } = seen;
+    let Scope { service, environments, window: Window { since, until } } = scope;
     Ok(DoraMeasures { service, environments, since: since.into(), until: until.into(), measures })
 }
 
@@ -195,7 +195,7 @@ fn environments_of(db: &mut Db, question: &Question) -> Result<Vec<String>, Erro
 }
 
 /// The part of the ledger that is measured.
-struct Seen {
+struct Scope {
     service: Option<String>,
     environments: Vec<String>,
     window: Window,
@@ -241,7 +241,7 @@ type Ordered = (ReleaseId, Option<Timestamp>);
 /// The link of a deployment to an incident that it caused or fixed.
 type Linked = (IncidentId, Option<Timestamp>, Role, DeploymentId, State, Option<Timestamp>);
 
-impl Seen {
+impl Scope {
     fn since(&self) -> Timestamp {
         Timestamp::from(self.window.since).plus(-dora::AROUND)
     }

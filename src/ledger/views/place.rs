@@ -66,13 +66,13 @@ pub struct PlaceView {
 async fn show(ctx: Ctx<Read>, path: web::Path<(Slug, Slug)>) -> Result<Reply, Error> {
     let (service, environment) = path.into_inner();
     let is_overdue = |view: &PlaceView| view.latest.iter().any(Deployment::is_overdue);
-    let view = settled(&ctx, move |db| look(db, &service, &environment), is_overdue).await?;
+    let view = settled(&ctx, move |db| load_place(db, &service, &environment), is_overdue).await?;
     Ok(Reply::ok(&view)?.tagged())
 }
 
 /// Loads a place with at most three queries, each by an index, whatever the length of the history.
 /// An empty place needs two more, which check that the service and the environment exist.
-fn look(db: &mut Db, service: &str, environment: &str) -> Result<PlaceView, Error> {
+fn load_place(db: &mut Db, service: &str, environment: &str) -> Result<PlaceView, Error> {
     let here = || {
         deployments::table
             .filter(deployments::service.eq(service))
