@@ -246,8 +246,8 @@ fn of<T: DeserializeOwned>(payload: &Value) -> Result<T, String> {
     })
 }
 
-fn deployment(told: DeploymentPayload) -> Deployment {
-    let DeploymentPayload { repository, deployment, deployment_status, workflow_run } = told;
+fn deployment(report: DeploymentPayload) -> Deployment {
+    let DeploymentPayload { repository, deployment, deployment_status, workflow_run } = report;
     let status = deployment_status.as_ref();
     let linked =
         status.into_iter().flat_map(|status| [&status.log_url, &status.target_url]).flatten();
@@ -286,26 +286,26 @@ fn deployment(told: DeploymentPayload) -> Deployment {
     }
 }
 
-fn review(told: ReviewPayload, is_approved: bool) -> Review {
-    let mut environments: Vec<_> = told
+fn review(report: ReviewPayload, is_approved: bool) -> Review {
+    let mut environments: Vec<_> = report
         .workflow_job_runs
         .into_iter()
-        .chain(told.workflow_job_run)
+        .chain(report.workflow_job_run)
         .map(|job| job.environment)
         .collect();
     environments.sort();
     environments.dedup();
     Review {
-        repository: told.repository,
+        repository: report.repository,
         is_approved,
-        approver: told.approver.login,
-        comment: told.comment.filter(|text| !text.is_empty()),
+        approver: report.approver.login,
+        comment: report.comment.filter(|text| !text.is_empty()),
         environments,
-        reference: told.workflow_run.head_branch.unwrap_or_default(),
-        sha: told.workflow_run.head_sha,
-        run_url: told.workflow_run.html_url,
-        attempt: told.workflow_run.run_attempt,
-        since: told.since,
+        reference: report.workflow_run.head_branch.unwrap_or_default(),
+        sha: report.workflow_run.head_sha,
+        run_url: report.workflow_run.html_url,
+        attempt: report.workflow_run.run_attempt,
+        since: report.since,
     }
 }
 
@@ -335,7 +335,7 @@ pub struct DeploymentStatus {
     pub finished_at: Option<Timestamp>,
     /// When GitHub reported that it is no longer live (`inactive` after a success), if it has.
     pub retired_at: Option<Timestamp>,
-    /// What was said to what it is now.
+    /// What was recorded_in to what it is now.
     pub reason: Option<String>,
     /// The URL of the workflow run that performs the deployment, if known.
     pub run_url: Option<String>,
@@ -354,15 +354,16 @@ pub fn is_bot(login: &str) -> bool {
 /// - `waiting`, `queued` and `pending` come before the start.
 /// - A deployment that has succeeded does not start again.
 /// - `inactive` supersedes a live deployment, and cancels one that was never live.
-pub fn deployment_status(told: &[Deployment]) -> DeploymentStatus {
-    let mut statuses: Vec<_> = told.iter().filter_map(|told| told.status.as_ref()).collect();
+pub fn deployment_status(report: &[Deployment]) -> DeploymentStatus {
+    let mut statuses: Vec<_> = report.iter().filter_map(|report| report.status.as_ref()).collect();
     statuses.sort_by_key(|status| (status.at, status.id));
-    let mut runs: Vec<_> = told.iter().filter_map(|told| told.run_url.as_ref()).collect();
+    let mut runs: Vec<_> = report.iter().filter_map(|report| report.run_url.as_ref()).collect();
     runs.sort();
-    let people = told.iter().filter_map(|told| told.started_by.as_ref()).min();
+    let people = report.iter().filter_map(|report| report.started_by.as_ref()).min();
     let requested_by = people.or_else(|| {
-        told.iter()
-            .filter_map(|told| told.creator.as_ref())
+        report
+            .iter()
+            .filter_map(|report| report.creator.as_ref())
             .min_by_key(|login| (is_bot(login), *login))
     });
     let mut now = DeploymentStatus {
@@ -398,7 +399,7 @@ pub fn deployment_status(told: &[Deployment]) -> DeploymentStatus {
         statuses.iter().find(|status| status.state == "in_progress").map(|status| status.at);
     now.was_running = first_start.is_some();
     let must_have_started = !matches!(now.state, None | Some(State::Cancelled));
-    let made_at = told.iter().map(|told| told.created_at).min().filter(|_| must_have_started);
+    let made_at = report.iter().map(|report| report.created_at).min().filter(|_| must_have_started);
     // The end may be older than the first reported start. The deployment had then started by its
     // end.
     now.started_at =
@@ -463,7 +464,7 @@ mod tests {
     use super::*;
     use State::*;
 
-    fn told(id: u64, state: &str, second: i64) -> Deployment {
+    fn report(id: u64, state: &str, second: i64) -> Deployment {
         let at = Timestamp::from_second(1_000_000 + second).unwrap();
         let status =
             (!state.is_empty()).then(|| Status { id, state: state.into(), at, description: None });
@@ -522,7 +523,7 @@ mod tests {
             let facts: Vec<_> = states
                 .iter()
                 .enumerate()
-                .map(|(n, state)| told(n as u64, state, n as i64))
+                .map(|(n, state)| report(n as u64, state, n as i64))
                 .collect();
             let in_order = deployment_status(&facts);
             assert_eq!(in_order.state, *expected, "{states:?}");
@@ -542,13 +543,13 @@ mod tests {
     #[test]
     fn of_statuses_in_the_same_second_the_later_number_counts() {
         assert_eq!(
-            deployment_status(&[told(8, "success", 5), told(7, "in_progress", 5)]).state,
+            deployment_status(&[report(8, "success", 5), report(7, "in_progress", 5)]).state,
             Some(Succeeded)
         );
-        let ended = deployment_status(&[told(8, "success", 5), told(7, "in_progress", 3)]);
+        let ended = deployment_status(&[report(8, "success", 5), report(7, "in_progress", 3)]);
         let second = |at: Option<Timestamp>| at.map(|at| at.as_second() - 1_000_000);
         assert_eq!((second(ended.started_at), second(ended.finished_at)), (Some(3), Some(5)));
-        assert_eq!(second(deployment_status(&[told(8, "success", 5)]).started_at), Some(0));
+        assert_eq!(second(deployment_status(&[report(8, "success", 5)]).started_at), Some(0));
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Applied {
 pub fn apply(db: &mut Db, actor: &Actor, fact: &Fact) -> Result<Applied, Error> {
     match fact {
         Fact::Nothing(why) => Ok(Applied::unchanged(*why, None)),
-        Fact::Deployment(told) => deployment(db, actor, told),
+        Fact::Deployment(report) => deployment(db, actor, report),
         Fact::Review(review) => self::review(db, actor, review),
         Fact::RunEnded(run) => run_ended(db, actor, run),
     }
@@ -59,7 +59,7 @@ pub fn apply(db: &mut Db, actor: &Actor, fact: &Fact) -> Result<Applied, Error> 
 /// the number of the deployment, or the URL of the run.
 pub fn subject(fact: &Fact) -> Option<String> {
     match fact {
-        Fact::Deployment(told) => Some(told.id.to_string()),
+        Fact::Deployment(report) => Some(report.id.to_string()),
         Fact::Review(review) => {
             Some(github::run_of(&review.run_url).unwrap_or(&review.run_url).to_owned())
         }
@@ -70,25 +70,25 @@ pub fn subject(fact: &Fact) -> Option<String> {
 
 /// Applies a fact about a deployment. The service is locked first, so that simultaneous deliveries
 /// about one deployment are applied one after another.
-fn deployment(db: &mut Db, actor: &Actor, told: &github::Deployment) -> Result<Applied, Error> {
-    let service = service_of(db, actor, &told.repository, told.service.as_deref())?;
+fn deployment(db: &mut Db, actor: &Actor, report: &github::Deployment) -> Result<Applied, Error> {
+    let service = service_of(db, actor, &report.repository, report.service.as_deref())?;
     let actor = &actor.afresh();
-    let environment = environment_of(&told.environment)?;
-    let all = all_told(db, &told.id.to_string())?;
+    let environment = environment_of(&report.environment)?;
+    let all = all_reports(db, &report.id.to_string())?;
     let status = with_its_run(db, github::deployment_status(&all))?;
-    let mut known = find_known(db, &service, &environment, told, &status)?;
-    if let Some(elsewhere) = known.as_mut().filter(|known| known.service != *service) {
-        services::lock(db, &elsewhere.service)?;
-        *elsewhere = find(db, elsewhere.id)?.deployment;
+    let mut known = find_known(db, &service, &environment, report, &status)?;
+    if let Some(other) = known.as_mut().filter(|known| known.service != *service) {
+        services::lock(db, &other.service)?;
+        *other = find(db, other.id)?.deployment;
     }
     if let Some(known) = known.as_ref().filter(|known| known.source != GITHUB) {
-        return elsewhere(db, actor, known, status);
+        return apply_to_self_reported(db, actor, known, status);
     }
-    if let Some(refused) = stands_aside(db, &service, &environment, known.as_ref(), &status)? {
+    if let Some(refused) = defers_to_running(db, &service, &environment, known.as_ref(), &status)? {
         return Ok(refused);
     }
     if let Some(known) = known {
-        return own(db, actor, known, status);
+        return apply_to_observed(db, actor, known, status);
     }
     if status.state == Some(State::Cancelled) && status.started_at.is_none() {
         return Ok(Applied::unchanged(
@@ -102,8 +102,8 @@ fn deployment(db: &mut Db, actor: &Actor, told: &github::Deployment) -> Result<A
             None,
         ));
     }
-    let requested_at = Timestamp::from(told.created_at).min(actor.now);
-    let new = new_deployment(db, service, environment, told, &status)?;
+    let requested_at = Timestamp::from(report.created_at).min(actor.now);
+    let new = new_deployment(db, service, environment, report, &status)?;
     let report = Report { new, observation: observation(&status, actor.now), requested_at };
     match create::record(db, actor, true, report) {
         // Nothing has happened yet. If the deployment starts anyway, GitHub reports that, and it is
@@ -131,7 +131,7 @@ fn observation(status: &DeploymentStatus, now: Timestamp) -> Option<Observation>
 
 /// A job that begins has not rolled out anything yet. So its start does not cancel a running
 /// deployment that its own script reports; only the end of the job can.
-fn stands_aside(
+fn defers_to_running(
     db: &mut Db,
     service: &Slug,
     environment: &Slug,
@@ -154,14 +154,14 @@ fn stands_aside(
 }
 
 /// Applies a fact to a deployment that only GitHub reports: it gets the state that GitHub reports.
-fn own(
+fn apply_to_observed(
     db: &mut Db,
     actor: &Actor,
     known: Deployment,
     status: DeploymentStatus,
 ) -> Result<Applied, Error> {
     let (id, before) = (known.id, known.state);
-    let (known, is_completed) = complete(db, actor, known, &status)?;
+    let (known, is_completed) = add_missing_details(db, actor, known, &status)?;
     let stays = |why: String| match is_completed {
         true => Applied::changed(format!("Added the run or the requester. {why}"), Some(id)),
         false => Applied::unchanged(why, Some(id)),
@@ -247,7 +247,7 @@ fn observe(
 }
 
 /// Adds what only later deliveries contain: the run, and the person on whose behalf a bot acts.
-fn complete(
+fn add_missing_details(
     db: &mut Db,
     actor: &Actor,
     known: Deployment,
@@ -273,7 +273,7 @@ fn complete(
 
 /// Applies a fact to a deployment that its own script reports. GitHub only ends it if the script
 /// left it running.
-fn elsewhere(
+fn apply_to_self_reported(
     db: &mut Db,
     actor: &Actor,
     known: &Deployment,
@@ -286,7 +286,7 @@ fn elsewhere(
     let at = status.finished_at.map(Timestamp::from);
     let is_running = known.reported_state() == State::Running;
     if let (true, Some(to), true) = (is_running, ended, at >= known.started_at) {
-        end(db, actor, known.id, to, at, status.reason)?;
+        end_deployment(db, actor, known.id, to, at, status.reason)?;
         return Ok(Applied::changed(
             format!("The run ended without a report from `{}`: {to}.", known.source),
             id,
@@ -298,7 +298,7 @@ fn elsewhere(
     ))
 }
 
-fn end(
+fn end_deployment(
     db: &mut Db,
     actor: &Actor,
     id: DeploymentId,
@@ -313,10 +313,10 @@ fn end(
 }
 
 /// All reports about one GitHub deployment, including the current delivery.
-fn all_told(db: &mut Db, subject: &str) -> Result<Vec<github::Deployment>, Error> {
+fn all_reports(db: &mut Db, subject: &str) -> Result<Vec<github::Deployment>, Error> {
     let facts = facts_of(db, subject)?.into_iter();
     Ok(facts
-        .filter_map(|fact| if let Fact::Deployment(told) = fact { Some(*told) } else { None })
+        .filter_map(|fact| if let Fact::Deployment(report) = fact { Some(*report) } else { None })
         .collect())
 }
 
@@ -346,11 +346,11 @@ fn facts_of(db: &mut Db, subject: &str) -> Result<Vec<Fact>, Error> {
     let of_it = of_it
         .filter(deliveries::body.is_not_null())
         .select((deliveries::event, deliveries::body.assume_not_null()));
-    let kept: Vec<(String, String)> = of_it.load(db)?;
+    let bodies: Vec<(String, String)> = of_it.load(db)?;
     let read = |(event, body): (String, String)| {
         github::read(&event, &serde_json::from_str(&body).ok()?).ok()
     };
-    Ok(kept.into_iter().filter_map(read).collect())
+    Ok(bodies.into_iter().filter_map(read).collect())
 }
 
 /// Finds the deployment in the ledger that a GitHub deployment is.
@@ -362,10 +362,10 @@ fn find_known(
     db: &mut Db,
     service: &Slug,
     environment: &Slug,
-    told: &github::Deployment,
+    report: &github::Deployment,
     status: &DeploymentStatus,
 ) -> Result<Option<Deployment>, Error> {
-    let subject = told.id.to_string();
+    let subject = report.id.to_string();
     if let Some(known) = find_external(db, GITHUB, Some(&subject))? {
         return Ok(Some(known.deployment));
     }
@@ -387,7 +387,7 @@ fn find_known(
                 .eq(State::Running.word())
                 .or(deployments::state.eq(State::Approved.word()))
                 .or(deployments::state.eq(State::AwaitingApproval.word()));
-            let of_commit = here.filter(on_its_way).filter(deployments::git_sha.eq(&told.sha));
+            let of_commit = here.filter(on_its_way).filter(deployments::git_sha.eq(&report.sha));
             of_commit.select(Deployment::as_select()).order(deployments::id.desc()).load(db)?
         }
     };
@@ -408,10 +408,10 @@ fn new_deployment(
     db: &mut Db,
     service: Slug,
     environment: Slug,
-    told: &github::Deployment,
+    report: &github::Deployment,
     status: &DeploymentStatus,
 ) -> Result<NewDeployment, Error> {
-    let (version, git_sha) = release_of(db, &service, &told.reference, &told.sha)?;
+    let (version, git_sha) = release_of(db, &service, &report.reference, &report.sha)?;
     Ok(NewDeployment {
         service,
         environment,
@@ -424,7 +424,7 @@ fn new_deployment(
             .as_deref()
             .and_then(|login| login.parse::<ShortText>().ok()),
         source: GITHUB.parse::<Slug>().ok(),
-        external_id: told.id.to_string().parse::<ShortText>().ok(),
+        external_id: report.id.to_string().parse::<ShortText>().ok(),
         run_url: status.run_url.as_deref().and_then(|url| url.parse::<Url>().ok()),
         unplanned: false,
         reason: status.reason.as_deref().and_then(|reason| reason.parse::<LongText>().ok()),
@@ -447,9 +447,9 @@ fn service_of(
     repository: &Repository,
     named: Option<&str>,
 ) -> Result<Slug, Error> {
-    let ours = home(&repository.html_url);
+    let ours = normalized_url(&repository.html_url);
     let (of_it, of_others): (Vec<_>, Vec<_>) =
-        services::repositories(db)?.into_iter().partition(|(_, url)| home(url) == ours);
+        services::repositories(db)?.into_iter().partition(|(_, url)| normalized_url(url) == ours);
     let of_it: Vec<_> = of_it.into_iter().map(|(slug, _)| slug).collect();
     let is_taken = |slug: &str| of_others.iter().any(|(other, _)| other == slug);
     let (short, long) = (github::slug(&repository.name), github::slug(&repository.full_name));
@@ -477,7 +477,7 @@ fn service_of(
     // A webhook of one repository must not change a service of another one. This is checked again
     // under the lock of the service.
     match services::find(db, &slug)?.repository_url {
-        Some(url) if home(&url) == ours => Ok(slug),
+        Some(url) if normalized_url(&url) == ours => Ok(slug),
         Some(_) => Err(Error::new(
             Code::AlreadyExists,
             format!("The service {slug} does not belong to the repository {ours}."),
@@ -492,7 +492,7 @@ fn service_of(
 }
 
 /// The URL of a repository in a normal form for comparison.
-fn home(url: &str) -> String {
+fn normalized_url(url: &str) -> String {
     url.trim_end_matches('/').trim_end_matches(".git").to_ascii_lowercase()
 }
 
@@ -532,30 +532,39 @@ fn release_of(
 /// environment is recorded on its own: if one fails, the others stay recorded.
 fn review(db: &mut Db, actor: &Actor, review: &Review) -> Result<Applied, Error> {
     let run = github::run_of(&review.run_url).unwrap_or(&review.run_url);
-    let (mut is_change, mut about, mut said, mut refused) = (false, None, Vec::new(), Vec::new());
+    let (mut is_change, mut about, mut recorded_in, mut refused) =
+        (false, None, Vec::new(), Vec::new());
     for name in &review.environments {
-        let mirrored: Result<Vec<_>, Error> = db.transaction(|db| {
+        let recorded: Result<Vec<_>, Error> = db.transaction(|db| {
             let environment = environment_of(name)?;
-            let mut mirrored = Vec::new();
+            let mut recorded = Vec::new();
             for service in services_of_run(db, actor, &review.repository, &environment, run)? {
-                mirrored.push(mirror(db, &actor.afresh(), review, service, &environment, run)?);
+                recorded.push(record_for_place(
+                    db,
+                    &actor.afresh(),
+                    review,
+                    service,
+                    &environment,
+                    run,
+                )?);
             }
-            Ok(mirrored)
+            Ok(recorded)
         });
-        match mirrored {
-            Ok(mirrored) => {
-                said.push(name.as_str());
-                is_change |= mirrored.iter().any(|(_, is_new)| *is_new);
-                about = about.or(mirrored.iter().find_map(|(known, _)| *known));
+        match recorded {
+            Ok(recorded) => {
+                recorded_in.push(name.as_str());
+                is_change |= recorded.iter().any(|(_, is_new)| *is_new);
+                about = about.or(recorded.iter().find_map(|(known, _)| *known));
             }
             Err(fault) if fault.code.status().is_server_error() => return Err(fault),
             Err(refusal) => refused.push(refusal),
         }
     }
     let verdict = if review.is_approved { "approved" } else { "rejected" };
-    let detail = format!("{} {verdict} the release for {}.", review.approver, said.join(", "));
+    let detail =
+        format!("{} {verdict} the release for {}.", review.approver, recorded_in.join(", "));
     match refused.pop() {
-        Some(refusal) if said.is_empty() => Err(refusal),
+        Some(refusal) if recorded_in.is_empty() => Err(refusal),
         Some(refusal) => Err(Error::new(
             refusal.code,
             format!("{detail} Another environment failed: {}", refusal.detail),
@@ -575,10 +584,10 @@ fn services_of_run(
     environment: &Slug,
     run: &str,
 ) -> Result<Vec<Slug>, Error> {
-    let ours = home(&repository.html_url);
+    let ours = normalized_url(&repository.html_url);
     let mut found = Vec::new();
     for (service, url) in services::repositories(db)? {
-        if home(&url) == ours && !of_run(db, &service, environment, run)?.is_empty() {
+        if normalized_url(&url) == ours && !of_run(db, &service, environment, run)?.is_empty() {
             found.push(service.parse().map_err(Error::internal)?);
         }
     }
@@ -587,7 +596,7 @@ fn services_of_run(
 
 /// Records a review for one place. Returns the deployment that it is about, and whether the review
 /// was new.
-fn mirror(
+fn record_for_place(
     db: &mut Db,
     actor: &Actor,
     review: &Review,
@@ -613,8 +622,11 @@ fn mirror(
         }
     };
     let decision = if review.is_approved { Verdict::Approved } else { Verdict::Rejected };
-    let review_id =
-        format!("{run} {} {decision} {}", review.approver, nth(db, review, environment, run)?);
+    let review_id = format!(
+        "{run} {} {decision} {}",
+        review.approver,
+        review_number(db, review, environment, run)?
+    );
     let line = |text: &str| {
         text.parse::<ShortText>()
             .map_err(|is| Error::new(Code::InvalidText, format!("{text:?}: {is}.")))
@@ -636,7 +648,7 @@ fn mirror(
     match approvals::record(db, actor, new) {
         // The pipeline has already recorded the review, and a deployment has started with it.
         Err(refusal) if refusal.code == Code::ApprovalUsed => Ok((about, false)),
-        said => Ok((about, said?.1)),
+        recorded_in => Ok((about, recorded_in?.1)),
     }
 }
 
@@ -645,20 +657,25 @@ fn mirror(
 ///
 /// GitHub reviews have no identifier, so `scripts/record-approval.sh` counts them in the same way.
 /// A repeated run is reviewed again.
-fn nth(db: &mut Db, review: &Review, environment: &Slug, run: &str) -> Result<usize, Error> {
+fn review_number(
+    db: &mut Db,
+    review: &Review,
+    environment: &Slug,
+    run: &str,
+) -> Result<usize, Error> {
     let mut before: Vec<Review> = Vec::new();
     for fact in facts_of(db, run)? {
-        let Fact::Review(told) = fact else { continue };
-        if *told == *review {
+        let Fact::Review(report) = fact else { continue };
+        if *report == *review {
             break;
         }
-        let is_here = told.environments.iter().any(|name| github::slug(name) == **environment);
+        let is_here = report.environments.iter().any(|name| github::slug(name) == **environment);
         if is_here
-            && told.approver == review.approver
-            && told.is_approved == review.is_approved
-            && !before.contains(&*told)
+            && report.approver == review.approver
+            && report.is_approved == review.is_approved
+            && !before.contains(&*report)
         {
-            before.push(*told);
+            before.push(*report);
         }
     }
     Ok(before.len() + 1)
@@ -693,7 +710,7 @@ fn run_ended(db: &mut Db, actor: &Actor, run: &RunEnded) -> Result<Applied, Erro
             && known.started_at <= Some(at)
             && restarted_at(db, &known)? <= Some(at)
         {
-            end(
+            end_deployment(
                 db,
                 actor,
                 known.id,
@@ -725,5 +742,5 @@ fn restarted_at(db: &mut Db, known: &Deployment) -> Result<Option<Timestamp>, Er
     let Some(subject) = known.external_id.as_deref().filter(|_| known.source == GITHUB) else {
         return Ok(None);
     };
-    Ok(github::deployment_status(&all_told(db, subject)?).restarted_at.map(Timestamp::from))
+    Ok(github::deployment_status(&all_reports(db, subject)?).restarted_at.map(Timestamp::from))
 }

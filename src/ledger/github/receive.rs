@@ -248,7 +248,7 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
         }
         delivery.received_at = known.delivery.received_at;
     }
-    if let Some((same, deployment)) = told_before(db, &delivery, &digest)? {
+    if let Some((same, deployment)) = find_duplicate(db, &delivery, &digest)? {
         // However often the same body is sent, it is stored and parsed only once.
         (delivery.outcome, delivery.detail, delivery.deployment_id) =
             (Outcome::Unchanged, format!("Delivery {same} had the same body."), deployment);
@@ -267,7 +267,7 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
             };
             attempt(db, |db| apply::apply(db, &actor, &fact))?
         }
-        Err(lacks) => Err(Error::new(Code::InvalidValue, lacks)),
+        Err(missing) => Err(Error::new(Code::InvalidValue, missing)),
     };
     match applied {
         Ok(Applied { is_change, detail, deployment }) => {
@@ -286,7 +286,7 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
 
 /// An earlier delivery with the same body that was understood, with the deployment that it is
 /// about.
-fn told_before(
+fn find_duplicate(
     db: &mut Db,
     delivery: &Delivery,
     digest: &str,

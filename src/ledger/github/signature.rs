@@ -89,9 +89,9 @@ fn is_signed(secret: &Secret, body: &[u8], signature: &[u8]) -> bool {
     else {
         return false;
     };
-    let Some(told) = from_hex(digits) else { return false };
+    let Some(report) = from_hex(digits) else { return false };
     Hmac::<Sha256>::new_from_slice(secret.reveal().as_bytes())
-        .is_ok_and(|mac| mac.chain_update(body).verify_slice(&told).is_ok())
+        .is_ok_and(|mac| mac.chain_update(body).verify_slice(&report).is_ok())
 }
 
 fn from_hex(digits: &str) -> Option<Vec<u8>> {
