@@ -219,7 +219,7 @@ pub fn measure(
     question: Question,
 ) -> Measures {
     let window = question.window;
-    let mut known = judge(deployments, incidents);
+    let mut known = find_failures(deployments, incidents);
     let lead_time_omissions = deliver(deployments, releases, window, &mut known);
 
     let mut series = Division::of(window, question.step);
@@ -354,11 +354,11 @@ pub fn measure(
 
 /// The sequence of deployments that were live in a place.
 #[derive(Default)]
-struct Line<'a> {
+struct PlaceHistory<'a> {
     /// The latest deployment that is not a redeploy, which the next hotfix fixes.
     latest: Option<usize>,
     /// The deployments that no rollback has undone.
-    standing: Vec<usize>,
+    not_undone: Vec<usize>,
     /// The latest deployment of each version.
     last: HashMap<&'a str, usize>,
 }
@@ -368,48 +368,48 @@ struct Line<'a> {
 /// A rollback undoes all deployments since its release was last live: after V1, V2, V3, V1, both V2
 /// and V3 have failed. A hotfix fixes what was live before it, unless it is linked to an incident
 /// with a known cause: then it fixes that cause.
-fn judge(deployments: &[Deployment], incidents: &[Incident]) -> Vec<Known> {
+fn find_failures(deployments: &[Deployment], incidents: &[Incident]) -> Vec<Known> {
     let mut known = vec![Known::default(); deployments.len()];
     let places: HashMap<&str, usize> =
         deployments.iter().enumerate().map(|(i, d)| (d.counted.id.as_str(), i)).collect();
-    let mut mends_a_known_cause = HashSet::new();
+    let mut fixes_a_known_cause = HashSet::new();
     for (i, incident) in incidents.iter().enumerate() {
         for cause in incident.caused_by.iter().filter_map(|id| places.get(id.as_str())) {
             known[*cause].incidents.push(i);
         }
         if !incident.caused_by.is_empty() {
-            mends_a_known_cause.extend(incident.fixed_by.iter().map(|fix| fix.id.as_str()));
+            fixes_a_known_cause.extend(incident.fixed_by.iter().map(|fix| fix.id.as_str()));
         }
     }
 
-    let mut lines: HashMap<(&str, &str), Line> = HashMap::new();
+    let mut histories: HashMap<(&str, &str), PlaceHistory> = HashMap::new();
     for (i, deployment) in
         deployments.iter().enumerate().filter(|(_, deployment)| deployment.state.went_live())
     {
         let Counted { id, service, environment, version, kind, .. } = &deployment.counted;
-        let line = lines.entry((service, environment)).or_default();
+        let place = histories.entry((service, environment)).or_default();
         match kind {
             Kind::Rollback => {
-                let target = line.last.get(version.as_str()).copied();
+                let target = place.last.get(version.as_str()).copied();
                 while let Some(top) =
-                    line.standing.pop_if(|top| target.is_none_or(|target| *top > target))
+                    place.not_undone.pop_if(|top| target.is_none_or(|target| *top > target))
                 {
                     known[top].rolled_back_by = Some(i);
                 }
             }
-            Kind::Hotfix if !mends_a_known_cause.contains(id.as_str()) => {
-                if let Some(mended) = line.latest.filter(|latest| deployments[*latest].is_change())
+            Kind::Hotfix if !fixes_a_known_cause.contains(id.as_str()) => {
+                if let Some(fixed) = place.latest.filter(|latest| deployments[*latest].is_change())
                 {
-                    known[mended].hotfixed_by = Some(i);
+                    known[fixed].hotfixed_by = Some(i);
                 }
             }
             _ => {}
         }
         if *kind != Kind::Redeploy {
-            line.latest = Some(i);
+            place.latest = Some(i);
         }
-        line.standing.push(i);
-        line.last.insert(version, i);
+        place.not_undone.push(i);
+        place.last.insert(version, i);
     }
     known
 }
@@ -429,14 +429,14 @@ fn deliver(
         deployments.iter().zip(known).filter(|(deployment, _)| deployment.is_change())
     {
         let Counted { service, finished_at, .. } = &deployment.counted;
-        let is_asked_for = window.holds(*finished_at);
+        let is_in_window = window.holds(*finished_at);
         let skipped = deployment.skipped(releases.get(service).map_or(&[], Vec::as_slice));
         let together = skipped.unwrap_or_default().iter().chain([&deployment.release]);
         let commits = together.flat_map(Release::delivers);
         let mut listed = HashSet::new();
         for commit in commits.filter(|commit| listed.insert(commit.sha)) {
             let is_first = delivered.insert((service, commit.sha));
-            if !is_asked_for {
+            if !is_in_window {
                 continue;
             }
             match (commit.is_merge, is_first) {
@@ -446,9 +446,9 @@ fn deliver(
                 _ => known.add(finished_at.duration_since(commit.committed_at), commit.basis),
             }
         }
-        if is_asked_for && deployment.release.is_unknown() {
+        if is_in_window && deployment.release.is_unknown() {
             omissions.add(LeftOut::NoCommitTime);
-        } else if is_asked_for && skipped.is_none() {
+        } else if is_in_window && skipped.is_none() {
             omissions.add(LeftOut::OrderUnknown);
         }
         known.lead_times.sort_unstable();
@@ -617,7 +617,7 @@ mod tests {
     /// for a rollout that failed. Kinds and states are those that the ledger gives; the identifiers
     /// are the positions.
     fn place(story: &str) -> Vec<Deployment> {
-        let mut told: Vec<Deployment> = Vec::new();
+        let mut deployments: Vec<Deployment> = Vec::new();
         let mut live: Option<usize> = None;
         for (i, word) in story.split(' ').enumerate() {
             let version = word.trim_end_matches(['h', 'f']);
@@ -625,20 +625,20 @@ mod tests {
                 deployment.counted.version == version && deployment.state.went_live()
             };
             let kind = kind(Place {
-                is_live: live.is_some_and(|live| is(&told[live])),
-                was_live: told.iter().any(is),
+                is_live: live.is_some_and(|live| is(&deployments[live])),
+                was_live: deployments.iter().any(is),
                 unplanned: word.ends_with('h'),
             });
             let failed = word.ends_with('f');
             if let Some(live) = live.filter(|_| !failed) {
-                told[live].state =
+                deployments[live].state =
                     if kind == Kind::Rollback { State::RolledBack } else { State::Superseded };
             }
             let state = if failed { State::Failed } else { State::Succeeded };
-            told.push(deployment(&i.to_string(), version, kind, state, hour(i as i64)));
+            deployments.push(deployment(&i.to_string(), version, kind, state, hour(i as i64)));
             live = if failed { live } else { Some(i) };
         }
-        told
+        deployments
     }
 
     fn ids<'a>(counted: impl IntoIterator<Item = &'a Counted>) -> Vec<&'a str> {
@@ -731,16 +731,16 @@ mod tests {
 
     #[test]
     fn places_do_not_mix() {
-        let mut told = place("1 2 1");
-        for (i, deployment) in told.iter_mut().enumerate() {
+        let mut deployments = place("1 2 1");
+        for (i, deployment) in deployments.iter_mut().enumerate() {
             deployment.counted.environment = ["eu", "us"][i % 2].into();
         }
         // The rollback in eu undoes nothing. The state of the change in us decides whether it
         // failed.
-        told[1].state = State::Superseded;
-        assert_eq!(failed(&measure(&told, &[], march())), []);
-        told[1].state = State::RolledBack;
-        let measures = measure(&told, &[], march());
+        deployments[1].state = State::Superseded;
+        assert_eq!(failed(&measure(&deployments, &[], march())), []);
+        deployments[1].state = State::RolledBack;
+        let measures = measure(&deployments, &[], march());
         assert_eq!(failed(&measures), [("1", &[RolledBack][..])]);
         // The rollback is too late to be searched for, so the end of the failure is unknown.
         assert_eq!(ends(&measures), []);
@@ -781,11 +781,11 @@ mod tests {
 
     #[test]
     fn everything_that_finished_counts_or_is_left_out_for_a_reason() {
-        let mut told = place("1 1 2 1 3f 4f 5f 6f 7h");
+        let mut deployments = place("1 1 2 1 3f 4f 5f 6f 7h");
         for (i, state) in [(5, State::Cancelled), (6, State::Rejected), (7, State::Expired)] {
-            told[i].state = state;
+            deployments[i].state = state;
         }
-        let measures = measure(&told, &[], march());
+        let measures = measure(&deployments, &[], march());
         let never_live = [
             (LeftOut::Failed, 1),
             (LeftOut::Cancelled, 1),
@@ -805,7 +805,7 @@ mod tests {
             "the newest first"
         );
         assert_eq!(ids(&measures.deployment_rework_rate.deployments), ["8", "3"]);
-        let fewer = measure(&told, &[], Question { named: 1, ..march() });
+        let fewer = measure(&deployments, &[], Question { named: 1, ..march() });
         assert_eq!(
             (ids(&fewer.deployment_frequency.deployments), fewer.deployment_frequency.n),
             (vec!["8"], 3)
@@ -815,30 +815,30 @@ mod tests {
 
     #[test]
     fn the_window_is_half_open_and_judged_by_what_is_around_it() {
-        let mut told = place("1 2 3 2 4");
+        let mut deployments = place("1 2 3 2 4");
         let window = |since: i64, until: i64| Question {
             window: Window { since: hour(since), until: hour(until) },
             ..march()
         };
-        let of = |told: &[Deployment], since, until| {
-            let measures = measure(told, &[], window(since, until));
+        let of = |deployments: &[Deployment], since, until| {
+            let measures = measure(deployments, &[], window(since, until));
             (
                 measures.deployment_frequency.n,
                 measures.change_fail_rate.failed,
                 measures.deployment_rework_rate.rollbacks,
             )
         };
-        assert_eq!(of(&told, 0, 5), (4, 1, 1));
-        assert_eq!(of(&told, 0, 2), (2, 0, 0));
+        assert_eq!(of(&deployments, 0, 5), (4, 1, 1));
+        assert_eq!(of(&deployments, 0, 2), (2, 0, 0));
         // A failure counts in the interval in which the deployment went live.
-        assert_eq!(of(&told, 2, 3), (1, 1, 0));
-        assert_eq!(of(&told, 3, 4), (0, 0, 1));
-        assert_eq!(of(&told, 4, 5), (1, 0, 0));
-        told[2].counted.finished_at -= SignedDuration::from_micros(1);
-        assert_eq!(of(&told, 2, 3), (0, 0, 0));
-        assert_eq!(of(&told, 0, 2), (3, 1, 0));
-        let measures = measure(&told, &[], window(0, 2));
-        assert_eq!(ends(&measures), [("2", Some(1), Some("3"))], "mended after the window");
+        assert_eq!(of(&deployments, 2, 3), (1, 1, 0));
+        assert_eq!(of(&deployments, 3, 4), (0, 0, 1));
+        assert_eq!(of(&deployments, 4, 5), (1, 0, 0));
+        deployments[2].counted.finished_at -= SignedDuration::from_micros(1);
+        assert_eq!(of(&deployments, 2, 3), (0, 0, 0));
+        assert_eq!(of(&deployments, 0, 2), (3, 1, 0));
+        let measures = measure(&deployments, &[], window(0, 2));
+        assert_eq!(ends(&measures), [("2", Some(1), Some("3"))], "fixed after the window");
         // The rollback goes back to a release from before the known history.
         let back = &place("1 2 3 1")[1..];
         assert_eq!(
@@ -955,7 +955,7 @@ mod tests {
             ),
             ("a fix of something older", "1 2 3h", &[older], &[]),
             (
-                "whoever mended something before",
+                "whoever fixed something before",
                 "1 2 3",
                 &[incident(&[2], &[1], Some(4))],
                 &[("2", Some(2), None)],
@@ -989,9 +989,9 @@ mod tests {
         // A failed rollout, a redeploy and a rollback are not changes, but each of them caused an
         // incident.
         for (story, cause) in [("1 2f", 1), ("1 1", 1), ("1 2 1", 2)] {
-            let told = place(story);
-            let before = measure(&told, &[], march());
-            let after = measure(&told, &[incident(&[cause], &[], Some(4))], march());
+            let deployments = place(story);
+            let before = measure(&deployments, &[], march());
+            let after = measure(&deployments, &[incident(&[cause], &[], Some(4))], march());
             assert_eq!(
                 after.change_fail_rate.failed,
                 before.change_fail_rate.failed + 1,
@@ -1010,21 +1010,22 @@ mod tests {
 
     #[test]
     fn a_commit_counts_where_it_is_first_delivered() {
-        let mut told = place("1 2 3 2 4 5 6f 7 8");
-        told[0].release.commits = vec![commit("a", -2), commit("b", -1)];
-        told[1].release.commits =
+        let mut deployments = place("1 2 3 2 4 5 6f 7 8");
+        deployments[0].release.commits = vec![commit("a", -2), commit("b", -1)];
+        deployments[1].release.commits =
             vec![commit("b", -1), commit("c", -3), Commit { is_merge: true, ..commit("m", 0) }];
         // The release's own commit counts only without a list of commits, and only when it is new.
-        told[2].release.committed_at = Some(hour(-8));
-        told[2].release.sha = "d".into();
-        (told[0].release.committed_at, told[0].release.sha) = (Some(hour(-99)), "z".into());
-        told[3].release.commits = vec![commit("e", 0)];
-        told[4].release.committed_at = Some(hour(-8));
-        told[4].release.sha = "c".into();
-        told[6].release.commits = vec![commit("f", 0)];
-        told[7].release.commits = vec![commit("f", 0), commit("g", 8)];
-        told[8].release.committed_at = Some(hour(8));
-        let lead = measure(&told, &[], march()).change_lead_time;
+        deployments[2].release.committed_at = Some(hour(-8));
+        deployments[2].release.sha = "d".into();
+        (deployments[0].release.committed_at, deployments[0].release.sha) =
+            (Some(hour(-99)), "z".into());
+        deployments[3].release.commits = vec![commit("e", 0)];
+        deployments[4].release.committed_at = Some(hour(-8));
+        deployments[4].release.sha = "c".into();
+        deployments[6].release.commits = vec![commit("f", 0)];
+        deployments[7].release.commits = vec![commit("f", 0), commit("g", 8)];
+        deployments[8].release.committed_at = Some(hour(8));
+        let lead = measure(&deployments, &[], march()).change_lead_time;
         let delivered: Vec<_> = lead
             .deployments
             .iter()
@@ -1051,7 +1052,7 @@ mod tests {
 
         // A commit that was delivered before the window does not count again.
         let window = Window { since: hour(1), until: hour(2) };
-        let lead = measure(&told, &[], Question { window, ..march() }).change_lead_time;
+        let lead = measure(&deployments, &[], Question { window, ..march() }).change_lead_time;
         assert_eq!(
             (lead.n, omitted(&lead.left_out)),
             (1, vec![(LeftOut::MergeCommit, 1), (LeftOut::DeliveredBefore, 1)])
@@ -1060,14 +1061,14 @@ mod tests {
         // In another place of the same service, the commit is already delivered. In another service
         // it is new.
         for (environment, service, n) in [("us", "checkout", 2), ("production", "billing", 4)] {
-            let mut told = place("1 2");
-            (told[1].counted.environment, told[1].counted.service) =
+            let mut deployments = place("1 2");
+            (deployments[1].counted.environment, deployments[1].counted.service) =
                 (environment.into(), service.into());
-            told.iter_mut().for_each(|deployment| {
+            deployments.iter_mut().for_each(|deployment| {
                 deployment.release.commits = vec![commit("a", -2), commit("b", -1)];
             });
             assert_eq!(
-                measure(&told, &[], march()).change_lead_time.n,
+                measure(&deployments, &[], march()).change_lead_time.n,
                 n,
                 "{service} in {environment}"
             );
@@ -1146,11 +1147,11 @@ mod tests {
 
     #[test]
     fn a_skipped_release_without_a_list_delivers_its_own_commit() {
-        let mut told = place("1 3");
-        told[0].release = release("a0");
-        told[1].release = release("c1");
-        told[1].replaced = Some(Replaced { last_commit_at: Some(hour(0)) });
-        told[1].counted.finished_at = hour(9);
+        let mut deployments = place("1 3");
+        deployments[0].release = release("a0");
+        deployments[1].release = release("c1");
+        deployments[1].replaced = Some(Replaced { last_commit_at: Some(hour(0)) });
+        deployments[1].counted.finished_at = hour(9);
         let skipped = Release {
             sha: "b".into(),
             committed_at: Some(hour(1)),
@@ -1158,12 +1159,12 @@ mod tests {
             ..Release::default()
         };
         let releases = HashMap::from([("checkout".to_owned(), vec![skipped])]);
-        let lead = super::measure(&told, &releases, &[], march()).change_lead_time;
+        let lead = super::measure(&deployments, &releases, &[], march()).change_lead_time;
         assert_eq!((lead.n, lead.basis), (3, LeadTimeBases { commits: 2, release: 1 }));
         assert_eq!((lead.deployments[0].basis, lead.deployments[0].n), (LeadTimeBasis::Commits, 2));
         // Those of another service have nothing to do with it.
         let releases = HashMap::from([("billing".to_owned(), releases["checkout"].clone())]);
-        assert_eq!(super::measure(&told, &releases, &[], march()).change_lead_time.n, 2);
+        assert_eq!(super::measure(&deployments, &releases, &[], march()).change_lead_time.n, 2);
     }
 
     #[test]
@@ -1219,11 +1220,11 @@ mod tests {
             367
         );
 
-        let mut told = place("1 2 1 3h");
-        told[1].release.commits = vec![commit("a", -5), commit("b", -1), commit("c", 0)];
-        told[3].counted.finished_at = hour(24);
-        told[3].release.committed_at = Some(hour(23));
-        let series = measure(&told, &[], march()).series;
+        let mut deployments = place("1 2 1 3h");
+        deployments[1].release.commits = vec![commit("a", -5), commit("b", -1), commit("c", 0)];
+        deployments[3].counted.finished_at = hour(24);
+        deployments[3].release.committed_at = Some(hour(23));
+        let series = measure(&deployments, &[], march()).series;
         let [monday, tuesday] = [1, 2].map(|day: usize| &series.buckets[day]);
         let figures =
             |bucket: &Bucket| (bucket.deployments, bucket.failed, bucket.went_live, bucket.rework);
