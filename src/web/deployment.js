@@ -103,8 +103,8 @@ function gate({ deployment: { decision, ungated, environment }, reasons: now }) 
 const reasonList = reasons => reasons.length > 0 && h('ul.reasons', {}, reasons.map(reason =>
   h('li', {}, icon('bad'), h('span', {}, reason.detail, reason.until && h('span.meta', {}, ' Until ', at(reason.until), ' local time.')))))
 
-/** The checks that passed, and what was bypassed. */
-function sentences({ policy, release, freezes = [], incidents = [], reviews = [], is_rollback: isRollback }, environment, codes) {
+/** The checks that passed, and what was bypassed. Old decisions call the reviews `opinions`. */
+function sentences({ policy, release, freezes = [], incidents = [], opinions = [], reviews = opinions, is_rollback: isRollback }, environment, codes) {
   if (!policy || !release) return []
   const all = []
   if (policy.require_scan && release.scan_passed) all.push(['live', `Scan passed (${environment} requires one).`])

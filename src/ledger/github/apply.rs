@@ -648,7 +648,7 @@ fn record_for_place(
     match approvals::record(db, actor, new) {
         // The pipeline has already recorded the review, and a deployment has started with it.
         Err(refusal) if refusal.code == Code::ApprovalUsed => Ok((about, false)),
-        recorded_in => Ok((about, recorded_in?.1)),
+        recorded => Ok((about, recorded?.1)),
     }
 }
 
