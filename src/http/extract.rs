@@ -96,7 +96,7 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
             let message = cause.to_string();
             let message =
                 message.rfind(" at line ").map_or(message.as_str(), |end| &message[..end]);
-            return explain(message, &pointer(error.path()));
+            return explain(message, &pointer(error.path()), &[]);
         }
         malformed(error.into_inner())
     })?;
@@ -151,14 +151,15 @@ fn escape(field: &str) -> String {
 }
 
 /// Turns a message of serde into an error. `at` is the pointer to the field, or to the object in
-/// which the field is missing.
-fn explain(message: &str, at: &str) -> Error {
+/// which the field is missing, and `others` are allowed fields that serde does not know.
+fn explain(message: &str, at: &str, others: &[&str]) -> Error {
     if let Some((code, detail)) =
         message.split_once(": ").and_then(|(word, rest)| Some((Code::from_word(word)?, rest)))
     {
         return Error::field(code, at, detail);
     }
-    if let Some(unknown) = UnknownField::read(message) {
+    if let Some(mut unknown) = UnknownField::read(message) {
+        unknown.known.extend(others);
         let detail = format!("unknown field. {}", unknown.advice());
         return Error::field(Code::UnknownField, beside(at, unknown.field), detail);
     }
@@ -188,14 +189,19 @@ impl<T: DeserializeOwned> FromRequest for Query<T> {
     type Future = Ready<Result<Self, Error>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(parse_query(request.query_string()).map(Self))
+        ready(parse_query(request.query_string(), &[]).map(Self))
     }
 }
 
-fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, Error> {
+/// Parses a query. `others` are the names of parameters that are allowed besides those of `T`; an
+/// error about an unknown parameter lists them too.
+///
+/// # Errors
+/// `invalid_query`, or the code of a malformed value, with the name of the parameter.
+pub fn parse_query<T: DeserializeOwned>(query: &str, others: &[&str]) -> Result<T, Error> {
     let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
     serde_path_to_error::deserialize(pairs).map_err(|error| {
-        let explained = explain(&error.inner().to_string(), &pointer(error.path()));
+        let explained = explain(&error.inner().to_string(), &pointer(error.path()), others);
         let code = if explained.code.status() == actix_web::http::StatusCode::BAD_REQUEST {
             explained.code
         } else {

@@ -1,14 +1,108 @@
-//! Pages of a list and their cursors. With keyset paging, page 1,000 costs as much as page 1.
+//! Lists: their query parameters, their pages and cursors. With keyset paging, page 1,000 costs as
+//! much as page 1.
 
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize};
+use std::future::{Ready, ready};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use crate::error::Code;
+use crate::error::{Code, Error};
+use crate::http::extract::parse_query;
+
+/// The query parameters of a list: those of its filter `F`, and those of [`Paging`]. `K` is the sort
+/// key of the list.
+#[derive(Debug, Clone)]
+pub struct List<F, K> {
+    /// What the list contains.
+    pub filter: F,
+    /// The largest number of items on a page.
+    pub limit: Limit,
+    /// The sort key of the last item on the page before. `None` for the first page.
+    pub after: Option<K>,
+}
+
+/// The filter of a list that has none.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Everything {}
+
+/// The query parameters that all lists have.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct Paging {
+    /// The largest number of items on a page, from 1 to 100. 50, if absent.
+    #[serde(default)]
+    #[param(inline)]
+    limit: Limit,
+    /// `next` of the previous page. The first page, if absent.
+    cursor: Option<String>,
+}
+
+impl<F: DeserializeOwned, K: DeserializeOwned> List<F, K> {
+    /// The names of the parameters of [`Paging`].
+    const PAGING: [&str; 2] = ["limit", "cursor"];
+
+    /// Parses a query. A parameter is of the filter, unless it is one of [`Paging`].
+    ///
+    /// # Errors
+    /// `invalid_query` and others that name the parameter.
+    fn parse(query: &str) -> Result<Self, Error> {
+        let part = |is_paging: bool| {
+            let pairs = form_urlencoded::parse(query.as_bytes());
+            let pairs = pairs.filter(|(name, _)| Self::PAGING.contains(&&**name) == is_paging);
+            form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+        };
+        let filter = parse_query(&part(false), &Self::PAGING)?;
+        let Paging { limit, cursor } = parse_query(&part(true), &[])?;
+        let after = cursor.map(|cursor| Cursor::decode(&cursor)).transpose()?;
+        Ok(Self { filter, limit, after })
+    }
+}
+
+impl<F: DeserializeOwned, K: DeserializeOwned> FromRequest for List<F, K> {
+    type Error = Error;
+    type Future = Ready<Result<Self, Error>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(Self::parse(request.query_string()))
+    }
+}
+
+/// Adds a condition to a boxed query for each parameter that was given.
+#[macro_export]
+macro_rules! filtered {
+    ($query:expr; $($given:expr => |$value:ident| $condition:expr),+ $(,)?) => {{
+        let mut query = $query;
+        $(if let Some($value) = $given { query = query.filter($condition); })+
+        query
+    }};
+}
+
+/// Loads the page of a list, the newest first: by one column that grows, or by a time and, where
+/// the times are equal, by the identifier. The fields of the rows are named like the columns.
+#[macro_export]
+macro_rules! newest_first {
+    ($db:expr, $list:expr, $query:expr, $table:ident::$key:ident) => {{
+        let query = $crate::filtered!($query; $list.after => |after| $table::$key.lt(after));
+        let rows = query.order($table::$key.desc()).limit($list.limit.and_one()).load($db)?;
+        Ok(Page::of(rows, $list.limit, |row| row.$key))
+    }};
+    ($db:expr, $list:expr, $query:expr, $table:ident::{$at:ident, $id:ident}) => {{
+        let query = $crate::filtered!($query;
+            $list.after.clone() => |after| $table::$at.lt(after.0)
+                .or($table::$at.eq(after.0).and($table::$id.lt(after.1))));
+        let query = query.order(($table::$at.desc(), $table::$id.desc()));
+        let rows = query.limit($list.limit.and_one()).load($db)?;
+        Ok(Page::of(rows, $list.limit, |row| (row.$at, Clone::clone(&row.$id))))
+    }};
+}
 
 /// One page of a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -25,7 +119,7 @@ impl<T> Page<T> {
     pub fn of<K: Serialize>(mut rows: Vec<T>, limit: Limit, key: impl Fn(&T) -> K) -> Self {
         let more = rows.len() > limit.rows();
         rows.truncate(limit.rows());
-        let next = rows.last().filter(|_| more).map(|last| Cursor(key(last)).to_string());
+        let next = rows.last().filter(|_| more).and_then(|last| Cursor::encode(&key(last)));
         Self { items: rows, next }
     }
 }
@@ -85,28 +179,19 @@ impl ToSchema for Limit {}
 
 /// The start of a page: the sort key of the last item on the page before. For clients it is an
 /// opaque string.
-#[derive(Debug, Clone)]
-pub struct Cursor<K>(pub K);
+struct Cursor;
 
-impl<K: Serialize> std::fmt::Display for Cursor<K> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let json = serde_json::to_vec(&self.0).map_err(|_| std::fmt::Error)?;
-        f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(json))
+impl Cursor {
+    /// The cursor after an item with this sort key.
+    fn encode<K: Serialize>(key: &K) -> Option<String> {
+        serde_json::to_vec(key).ok().map(|json| BASE64_URL_SAFE_NO_PAD.encode(json))
     }
-}
 
-impl<'de, K: DeserializeOwned> Deserialize<'de> for Cursor<K> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let key = BASE64_URL_SAFE_NO_PAD
-            .decode(&text)
-            .ok()
-            .and_then(|json| serde_json::from_slice(&json).ok());
-        key.map(Self).ok_or_else(|| {
-            D::Error::custom(format!(
-                "{}: the cursor must be the unchanged value of `next` of the previous page",
-                Code::InvalidCursor.as_str()
-            ))
+    fn decode<K: DeserializeOwned>(text: &str) -> Result<K, Error> {
+        let json = BASE64_URL_SAFE_NO_PAD.decode(text).ok();
+        json.and_then(|json| serde_json::from_slice(&json).ok()).ok_or_else(|| {
+            let detail = "the cursor must be the unchanged value of `next` of the previous page";
+            Error::field(Code::InvalidCursor, "cursor", detail)
         })
     }
 }

@@ -14,8 +14,8 @@ use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::auth::Scope;
 use crate::http::context::{Actor, ApproveOrMirror, Ctx, Read};
-use crate::http::extract::{Body, Query};
-use crate::http::pagination::{Cursor, Limit, Page};
+use crate::http::extract::Body;
+use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::deployments::{self, transitions};
 use crate::ledger::environments::{self, Environment};
@@ -24,8 +24,8 @@ use crate::ledger::releases::{self, Release};
 use crate::ledger::services;
 use crate::ledger::values::{LongText, ShortText, Slug, Url, Version, text};
 use crate::rules::lifecycle::State;
-use crate::text_enum;
 use crate::types::ids::{ApprovalId, DeploymentId, ReleaseId};
+use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -154,22 +154,16 @@ struct Filter {
     environment: Option<Slug>,
     /// Only approvals of the release with this identifier.
     release_id: Option<ReleaseId>,
-    /// The largest number of items on a page, from 1 to 100. 50, if absent.
-    #[param(inline)]
-    limit: Limit,
-    /// `next` of the previous page. The first page, if absent.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<After>>,
 }
 
 /// List approvals
 ///
 /// Answers a page of the approvals and rejections that match all parameters, the newest first.
-#[utoipa::path(tag = "approvals", operation_id = "list_approvals", security(("key" = ["read"])), params(Filter),
+#[utoipa::path(tag = "approvals", operation_id = "list_approvals", security(("key" = ["read"])), params(Filter, Paging),
     responses((status = 200, description = "A page of approvals and rejections.", body = Page<Approval>)))]
 #[get("/approvals")]
-async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &query.0)).await?;
+async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
+    let page = ctx.read(move |db| find_all(db, &params)).await?;
     Reply::page(&page)
 }
 
@@ -198,27 +192,13 @@ async fn create(ctx: Ctx<ApproveOrMirror>, body: Body<NewApproval>) -> Result<Re
     .await
 }
 
-fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Approval>, Error> {
-    let mut query = approvals::table.select(Approval::as_select()).into_boxed::<MultiBackend>();
-    if let Some(service) = &filter.service {
-        query = query.filter(approvals::service.eq(service.to_string()));
-    }
-    if let Some(environment) = &filter.environment {
-        query = query.filter(approvals::environment.eq(environment.to_string()));
-    }
-    if let Some(release) = filter.release_id {
-        query = query.filter(approvals::release_id.eq(release));
-    }
-    if let Some(Cursor((at, id))) = filter.cursor {
-        query = query.filter(
-            approvals::created_at.lt(at).or(approvals::created_at.eq(at).and(approvals::id.lt(id))),
-        );
-    }
-    let rows = query
-        .order((approvals::created_at.desc(), approvals::id.desc()))
-        .limit(filter.limit.and_one())
-        .load(db)?;
-    Ok(Page::of(rows, filter.limit, |approval: &Approval| (approval.created_at, approval.id)))
+fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Approval>, Error> {
+    let all = approvals::table.select(Approval::as_select()).into_boxed::<MultiBackend>();
+    let query = filtered!(all;
+        &params.filter.service => |it| approvals::service.eq(it.to_string()),
+        &params.filter.environment => |it| approvals::environment.eq(it.to_string()),
+        params.filter.release_id => |it| approvals::release_id.eq(it));
+    newest_first!(db, params, query, approvals::{created_at, id})
 }
 
 /// Records an approval or rejection, and applies it to the deployments that wait for it. Returns

@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::environments;
@@ -13,14 +13,14 @@ use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Operate, Read};
-use crate::http::extract::{Body, Query};
-use crate::http::pagination::{Cursor, Limit, Page};
+use crate::http::extract::Body;
+use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::values::{BoundedInt, ShortText, Slug, given, nullable, text};
 use crate::ledger::{COMPARED, or_conflict};
 use crate::rules::gate::Policy;
-use crate::{each_backend, text_enum};
+use crate::{each_backend, filtered, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -271,27 +271,14 @@ struct Changes {
     rollback_needs_approval: Option<bool>,
 }
 
-/// The query parameters of the list.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields, default)]
-struct Filter {
-    /// The largest number of items on a page, from 1 to 100. 50, if absent.
-    #[param(inline)]
-    limit: Limit,
-    /// `next` of the previous page. The first page, if absent.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<Slug>>,
-}
-
 /// List environments
 ///
 /// Answers a page of all environments, in the order of their slugs.
-#[utoipa::path(tag = "environments", operation_id = "list_environments", security(("key" = ["read"])), params(Filter),
+#[utoipa::path(tag = "environments", operation_id = "list_environments", security(("key" = ["read"])), params(Paging),
     responses((status = 200, description = "One page of the environments.", body = Page<Environment>)))]
 #[get("/environments")]
-async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &query.0)).await?;
+async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, Error> {
+    let page = ctx.read(move |db| find_all(db, &params)).await?;
     Reply::page(&page)
 }
 
@@ -344,14 +331,11 @@ async fn change(
     .await
 }
 
-fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Environment>, Error> {
-    let mut query =
-        environments::table.select(Environment::as_select()).into_boxed::<MultiBackend>();
-    if let Some(Cursor(slug)) = &filter.cursor {
-        query = query.filter(environments::slug.gt(slug.to_string()));
-    }
-    let rows = query.order(environments::slug).limit(filter.limit.and_one()).load(db)?;
-    Ok(Page::of(rows, filter.limit, |environment: &Environment| environment.slug.clone()))
+fn find_all(db: &mut Db, params: &List<Everything, Slug>) -> Result<Page<Environment>, Error> {
+    let all = environments::table.select(Environment::as_select()).into_boxed::<MultiBackend>();
+    let query = filtered!(all; &params.after => |slug| environments::slug.gt(slug.to_string()));
+    let rows = query.order(environments::slug).limit(params.limit.and_one()).load(db)?;
+    Ok(Page::of(rows, params.limit, |row: &Environment| row.slug.clone()))
 }
 
 /// The environment with this slug, or 404.

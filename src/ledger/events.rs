@@ -13,11 +13,11 @@ use crate::db::types::{Json, Timestamp};
 use crate::db::{Db, MultiBackend};
 use crate::error::Error;
 use crate::http::context::{Actor, Ctx, Read};
-use crate::http::extract::Query;
-use crate::http::pagination::{Cursor, Limit, Page};
+use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::values::{ShortText, Slug};
-use crate::text_enum;
+use crate::types::ids::DeploymentId;
+use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -137,91 +137,44 @@ struct Filter {
     since: Option<Timestamp>,
     /// Only events that were recorded before this time.
     until: Option<Timestamp>,
-    /// The largest number of items on a page, from 1 to 100. 50, if absent.
-    #[param(inline)]
-    limit: Limit,
-    /// `next` of the previous page. The first page, if absent.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<i64>>,
 }
 
 /// List events
 ///
 /// Answers a page of the events that match all parameters, the newest first.
-#[utoipa::path(tag = "events", operation_id = "list_events", security(("key" = ["read"])), params(Filter), responses((status = 200, description = "One page of the events.", body = Page<Event>)))]
+#[utoipa::path(tag = "events", operation_id = "list_events", security(("key" = ["read"])), params(Filter, Paging), responses((status = 200, description = "One page of the events.", body = Page<Event>)))]
 #[get("/events")]
-async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find(db, &query.0)).await?;
+async fn list(ctx: Ctx<Read>, params: List<Filter, i64>) -> Result<Reply, Error> {
+    let page = ctx.read(move |db| find_all(db, &params)).await?;
     Reply::page(&page)
 }
 
-fn find(db: &mut Db, filter: &Filter) -> Result<Page<Event>, Error> {
-    let mut query = events::table.select(Event::as_select()).into_boxed::<MultiBackend>();
-    if let Some(entity) = filter.entity {
-        query = query.filter(events::entity.eq(entity));
-    }
-    if let Some(id) = &filter.entity_id {
-        query = query.filter(events::entity_id.eq(id.to_string()));
-    }
-    if let Some(service) = &filter.service {
-        query = query.filter(events::service.eq(service.to_string()));
-    }
-    if let Some(environment) = &filter.environment {
-        query = query.filter(events::environment.eq(environment.to_string()));
-    }
-    if let Some(actor) = &filter.actor {
-        query = query.filter(events::actor.eq(actor.to_string()));
-    }
-    if let Some(action) = &filter.action {
-        query = query.filter(events::action.eq(action.to_string()));
-    }
-    if let Some(since) = filter.since {
-        query = query.filter(events::at.ge(since));
-    }
-    if let Some(until) = filter.until {
-        query = query.filter(events::at.lt(until));
-    }
-    if let Some(Cursor(seq)) = filter.cursor {
-        query = query.filter(events::seq.lt(seq));
-    }
-    let rows = query.order(events::seq.desc()).limit(filter.limit.and_one()).load(db)?;
-    Ok(Page::of(rows, filter.limit, |event| event.seq))
+fn find_all(db: &mut Db, params: &List<Filter, i64>) -> Result<Page<Event>, Error> {
+    let all = events::table.select(Event::as_select()).into_boxed::<MultiBackend>();
+    let query = filtered!(all;
+        params.filter.entity => |it| events::entity.eq(it),
+        &params.filter.entity_id => |it| events::entity_id.eq(it.to_string()),
+        &params.filter.service => |it| events::service.eq(it.to_string()),
+        &params.filter.environment => |it| events::environment.eq(it.to_string()),
+        &params.filter.actor => |it| events::actor.eq(it.to_string()),
+        &params.filter.action => |it| events::action.eq(it.to_string()),
+        params.filter.since => |it| events::at.ge(it),
+        params.filter.until => |it| events::at.lt(it));
+    newest_first!(db, params, query, events::seq)
 }
 
-/// The query parameters of the list of one resource's events.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields, default)]
-pub struct Paging {
-    /// The largest number of items on a page, from 1 to 100. 50, if absent.
-    #[param(inline)]
-    limit: Limit,
-    /// `next` of the previous page. The first page, if absent.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<i64>>,
-}
-
-impl Paging {
-    /// Whether this is the first page.
-    pub fn is_first(&self) -> bool {
-        self.cursor.is_none()
-    }
-}
-
-/// A page of the events about one resource, the newest first.
-pub fn of(
+/// A page of the events about one deployment, the newest first.
+///
+/// # Errors
+/// That the database is unavailable.
+pub fn of_deployment(
     db: &mut Db,
-    entity: Entity,
-    id: impl std::fmt::Display,
-    paging: &Paging,
+    id: DeploymentId,
+    params: &List<Everything, i64>,
 ) -> Result<Page<Event>, Error> {
     let of_it = events::table
-        .filter(events::entity.eq(entity))
-        .filter(events::entity_id.eq(id.to_string()));
-    let mut query = of_it.select(Event::as_select()).into_boxed::<MultiBackend>();
-    if let Some(Cursor(seq)) = paging.cursor {
-        query = query.filter(events::seq.lt(seq));
-    }
-    let rows = query.order(events::seq.desc()).limit(paging.limit.and_one()).load(db)?;
-    Ok(Page::of(rows, paging.limit, |event| event.seq))
+        .filter(events::entity.eq(Entity::Deployment))
+        .filter(events::entity_id.eq(id.to_string()))
+        .select(Event::as_select());
+    newest_first!(db, params, of_it.into_boxed::<MultiBackend>(), events::seq)
 }

@@ -11,14 +11,15 @@ use crate::db::types::{Json, Timestamp};
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Operate, Override, Read};
-use crate::http::extract::{Body, Query, malformed};
-use crate::http::pagination::{Cursor, Limit, Page};
+use crate::http::extract::{Body, malformed};
+use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::values::{ClockTime, ShortText, Slug, Version, Zone, given, nullable, text};
 use crate::ledger::{environments, services};
 use crate::rules::schedule::{Day, Schedule, Until, Weekly};
 use crate::types::ids::{DeploymentId, FreezeId, OverrideId};
+use crate::{filtered, newest_first};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -237,22 +238,16 @@ struct Filter {
     /// Only freezes that apply now or later (`true`), or only those that have ended (`false`). All
     /// freezes, if absent.
     open: Option<bool>,
-    /// The largest number of items on a page, from 1 to 100. 50, if absent.
-    #[param(inline)]
-    limit: Limit,
-    /// `next` of the previous page. The first page, if absent.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<After>>,
 }
 
 /// List freezes
 ///
 /// Answers a page of freezes, the newest first.
-#[utoipa::path(tag = "freezes", operation_id = "list_freezes", security(("key" = ["read"])), params(Filter),
+#[utoipa::path(tag = "freezes", operation_id = "list_freezes", security(("key" = ["read"])), params(Filter, Paging),
     responses((status = 200, description = "One page of the freezes.", body = Page<Freeze>)))]
 #[get("/freezes")]
-async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &query.0)).await?;
+async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
+    let page = ctx.read(move |db| find_all(db, &params)).await?;
     Reply::page(&page)
 }
 
@@ -325,32 +320,15 @@ async fn create_override(
     ctx.post(move |db, actor| Reply::made(&insert_override(db, actor, *id, body.0)?)).await
 }
 
-fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Freeze>, Error> {
-    let mut query = freezes::table.select(Freeze::as_select()).into_boxed::<MultiBackend>();
+fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Freeze>, Error> {
+    let all = freezes::table.select(Freeze::as_select()).into_boxed::<MultiBackend>();
     let now = Timestamp::now();
-    match filter.open {
-        Some(true) => {
-            query = query.filter(
-                freezes::ended_at
-                    .is_null()
-                    .and(freezes::ends_at.is_null().or(freezes::ends_at.gt(now))),
-            );
-        }
-        Some(false) => {
-            query = query.filter(freezes::ended_at.is_not_null().or(freezes::ends_at.le(now)));
-        }
-        None => {}
-    }
-    if let Some(Cursor((at, id))) = filter.cursor {
-        query = query.filter(
-            freezes::created_at.lt(at).or(freezes::created_at.eq(at).and(freezes::id.lt(id))),
-        );
-    }
-    let rows = query
-        .order((freezes::created_at.desc(), freezes::id.desc()))
-        .limit(filter.limit.and_one())
-        .load(db)?;
-    Ok(Page::of(rows, filter.limit, |freeze: &Freeze| (freeze.created_at, freeze.id)))
+    let may_apply = freezes::ends_at.is_null().or(freezes::ends_at.gt(now));
+    let open = params.filter.open;
+    let query = filtered!(all;
+        open.filter(|open| *open) => |_it| freezes::ended_at.is_null().and(may_apply),
+        open.filter(|open| !open) => |_it| freezes::ended_at.is_not_null().or(freezes::ends_at.le(now)));
+    newest_first!(db, params, query, freezes::{created_at, id})
 }
 
 /// The freezes that have not ended, whether they apply now or later.

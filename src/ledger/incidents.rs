@@ -12,15 +12,15 @@ use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Operate, Read};
-use crate::http::extract::{Body, Query, malformed};
-use crate::http::pagination::{Cursor, Limit, Page};
+use crate::http::extract::{Body, malformed};
+use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::deployments::{self, Deployment, Role, link, store};
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::values::{ShortText, Slug, given};
 use crate::ledger::{environments, services};
-use crate::text_enum;
 use crate::types::ids::{DeploymentId, IncidentId};
+use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -182,23 +182,17 @@ struct Filter {
     environment: Option<Slug>,
     /// Only open incidents (`true`), or only resolved ones (`false`). All incidents, if absent.
     open: Option<bool>,
-    /// The largest number of items on a page, from 1 to 100. 50, if absent.
-    #[param(inline)]
-    limit: Limit,
-    /// `next` of the previous page. The first page, if absent.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<After>>,
 }
 
 /// List incidents
 ///
 /// Answers a page of the incidents that match all parameters, without their deployments. The
 /// incident that was detected last comes first.
-#[utoipa::path(tag = "incidents", operation_id = "list_incidents", security(("key" = ["read"])), params(Filter),
+#[utoipa::path(tag = "incidents", operation_id = "list_incidents", security(("key" = ["read"])), params(Filter, Paging),
     responses((status = 200, description = "One page of the incidents.", body = Page<Incident>)))]
 #[get("/incidents")]
-async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &query.0)).await?;
+async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
+    let page = ctx.read(move |db| find_all(db, &params)).await?;
     Reply::page(&page)
 }
 
@@ -296,31 +290,15 @@ pub fn open(db: &mut Db) -> QueryResult<Vec<Incident>> {
     open.select(Incident::as_select()).order((incidents::detected_at, incidents::id)).load(db)
 }
 
-fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Incident>, Error> {
-    let mut query = incidents::table.select(Incident::as_select()).into_boxed::<MultiBackend>();
-    if let Some(service) = &filter.service {
-        query = query.filter(incidents::service.eq(service.to_string()));
-    }
-    if let Some(environment) = &filter.environment {
-        query = query.filter(incidents::environment.eq(environment.to_string()));
-    }
-    match filter.open {
-        Some(true) => query = query.filter(incidents::resolved_at.is_null()),
-        Some(false) => query = query.filter(incidents::resolved_at.is_not_null()),
-        None => {}
-    }
-    if let Some(Cursor((at, id))) = filter.cursor {
-        query = query.filter(
-            incidents::detected_at
-                .lt(at)
-                .or(incidents::detected_at.eq(at).and(incidents::id.lt(id))),
-        );
-    }
-    let rows = query
-        .order((incidents::detected_at.desc(), incidents::id.desc()))
-        .limit(filter.limit.and_one())
-        .load(db)?;
-    Ok(Page::of(rows, filter.limit, |incident: &Incident| (incident.detected_at, incident.id)))
+fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Incident>, Error> {
+    let all = incidents::table.select(Incident::as_select()).into_boxed::<MultiBackend>();
+    let open = params.filter.open;
+    let query = filtered!(all;
+        &params.filter.service => |it| incidents::service.eq(it.to_string()),
+        &params.filter.environment => |it| incidents::environment.eq(it.to_string()),
+        open.filter(|open| *open) => |_it| incidents::resolved_at.is_null(),
+        open.filter(|open| !open) => |_it| incidents::resolved_at.is_not_null());
+    newest_first!(db, params, query, incidents::{detected_at, id})
 }
 
 fn find(db: &mut Db, id: IncidentId) -> Result<Incident, Error> {

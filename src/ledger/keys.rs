@@ -4,17 +4,18 @@ use actix_web::{delete, get, post, web};
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::keys;
 use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
+use crate::filtered;
 use crate::http::auth::{KeyId, Scope, Token, parse_scopes};
 use crate::http::context::{Actor, Admin, Ctx};
-use crate::http::extract::{Body, Query, malformed};
-use crate::http::pagination::{Cursor, Limit, Page};
+use crate::http::extract::{Body, malformed};
+use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::values::ShortText;
@@ -121,26 +122,13 @@ impl<'de> Deserialize<'de> for Scopes {
     }
 }
 
-/// The query parameters of the list.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields, default)]
-struct Filter {
-    /// The largest number of items on a page, from 1 to 100. 50, if absent.
-    #[param(inline)]
-    limit: Limit,
-    /// `next` of the previous page. The first page, if absent.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<KeyId>>,
-}
-
 /// List keys
 ///
 /// Answers a page of all keys without their secrets, the newest first. Revoked keys are included.
-#[utoipa::path(tag = "keys", operation_id = "list_keys", security(("key" = ["admin"])), params(Filter), responses((status = 200, description = "One page of the keys.", body = Page<Key>)))]
+#[utoipa::path(tag = "keys", operation_id = "list_keys", security(("key" = ["admin"])), params(Paging), responses((status = 200, description = "One page of the keys.", body = Page<Key>)))]
 #[get("/keys")]
-async fn list(ctx: Ctx<Admin>, query: Query<Filter>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &query.0)).await?;
+async fn list(ctx: Ctx<Admin>, params: List<Everything, KeyId>) -> Result<Reply, Error> {
+    let page = ctx.read(move |db| find_all(db, &params)).await?;
     Reply::page(&page)
 }
 
@@ -175,13 +163,11 @@ async fn revoke_one(ctx: Ctx<Admin>, id: web::Path<KeyId>) -> Result<Reply, Erro
     Reply::ok(&key)
 }
 
-fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Key>, Error> {
-    let mut query = keys::table.select(KeyRow::as_select()).into_boxed::<MultiBackend>();
-    if let Some(Cursor(id)) = filter.cursor {
-        query = query.filter(keys::id.lt(id));
-    }
-    let rows: Vec<KeyRow> = query.order(keys::id.desc()).limit(filter.limit.and_one()).load(db)?;
-    Ok(Page::of(rows.into_iter().map(Key::from).collect(), filter.limit, |key: &Key| key.id))
+fn find_all(db: &mut Db, params: &List<Everything, KeyId>) -> Result<Page<Key>, Error> {
+    let all = keys::table.select(KeyRow::as_select()).into_boxed::<MultiBackend>();
+    let query = filtered!(all; params.after => |id| keys::id.lt(id));
+    let rows: Vec<KeyRow> = query.order(keys::id.desc()).limit(params.limit.and_one()).load(db)?;
+    Ok(Page::of(rows.into_iter().map(Key::from).collect(), params.limit, |key: &Key| key.id))
 }
 
 /// All keys in the order of creation, for the command line.

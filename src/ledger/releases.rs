@@ -13,14 +13,14 @@ use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Attest, Ctx, Deploy, Read};
 use crate::http::extract::{self, Body, Object, Query, malformed, object};
-use crate::http::pagination::{Cursor, Limit, Page};
+use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::services;
 use crate::ledger::values::{Digest, GitSha, ShortText, Slug, Url, Version, text};
 use crate::rules::scan::{self, Severities, Severity};
-use crate::text_enum;
 use crate::types::ids::ReleaseId;
+use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -316,23 +316,17 @@ struct Filter {
     version: Option<Version>,
     /// Only releases that were built from this git commit.
     git_sha: Option<GitSha>,
-    /// The largest number of items on a page, from 1 to 100. 50, if absent.
-    #[param(inline)]
-    limit: Limit,
-    /// `next` of the previous page. The first page, if absent.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<After>>,
 }
 
 /// List releases
 ///
 /// Answers a page of the releases that match all parameters, the newest first, without their
 /// commits.
-#[utoipa::path(tag = "releases", operation_id = "list_releases", security(("key" = ["read"])), params(Filter),
+#[utoipa::path(tag = "releases", operation_id = "list_releases", security(("key" = ["read"])), params(Filter, Paging),
     responses((status = 200, description = "One page of the releases.", body = Page<Release>)))]
 #[get("/releases")]
-async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &query.0)).await?;
+async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
+    let page = ctx.read(move |db| find_all(db, &params)).await?;
     Reply::page(&page)
 }
 
@@ -400,27 +394,13 @@ async fn record_scan(
     .await
 }
 
-fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Release>, Error> {
-    let mut query = releases::table.select(Release::as_select()).into_boxed::<MultiBackend>();
-    if let Some(service) = &filter.service {
-        query = query.filter(releases::service.eq(service.to_string()));
-    }
-    if let Some(version) = &filter.version {
-        query = query.filter(releases::version.eq(version.to_string()));
-    }
-    if let Some(sha) = &filter.git_sha {
-        query = query.filter(releases::git_sha.eq(sha.to_string()));
-    }
-    if let Some(Cursor((at, id))) = filter.cursor {
-        query = query.filter(
-            releases::created_at.lt(at).or(releases::created_at.eq(at).and(releases::id.lt(id))),
-        );
-    }
-    let rows = query
-        .order((releases::created_at.desc(), releases::id.desc()))
-        .limit(filter.limit.and_one())
-        .load(db)?;
-    Ok(Page::of(rows, filter.limit, |release: &Release| (release.created_at, release.id)))
+fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Release>, Error> {
+    let all = releases::table.select(Release::as_select()).into_boxed::<MultiBackend>();
+    let query = filtered!(all;
+        &params.filter.service => |it| releases::service.eq(it.to_string()),
+        &params.filter.version => |it| releases::version.eq(it.to_string()),
+        &params.filter.git_sha => |it| releases::git_sha.eq(it.to_string()));
+    newest_first!(db, params, query, releases::{created_at, id})
 }
 
 fn find(db: &mut Db, id: ReleaseId) -> Result<ReleaseWithCommits, Error> {

@@ -3,7 +3,7 @@
 use actix_web::{get, patch, post, web};
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::services;
@@ -11,9 +11,10 @@ use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
 use crate::each_backend;
 use crate::error::{Code, Error};
+use crate::filtered;
 use crate::http::context::{Actor, Ctx, Operate, Read};
-use crate::http::extract::{Body, Query};
-use crate::http::pagination::{Cursor, Limit, Page};
+use crate::http::extract::Body;
+use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::values::{LongText, ShortText, Slug, Url, given, nullable, text};
@@ -134,27 +135,14 @@ struct Changes {
     repository_url: Option<Option<String>>,
 }
 
-/// The query parameters of the list.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields, default)]
-struct Filter {
-    /// The largest number of items on a page, from 1 to 100. 50, if absent.
-    #[param(inline)]
-    limit: Limit,
-    /// `next` of the previous page. The first page, if absent.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<Slug>>,
-}
-
 /// List services
 ///
 /// Answers a page of all services, in the order of their slugs.
-#[utoipa::path(tag = "services", operation_id = "list_services", security(("key" = ["read"])), params(Filter),
+#[utoipa::path(tag = "services", operation_id = "list_services", security(("key" = ["read"])), params(Paging),
     responses((status = 200, description = "One page of the services.", body = Page<Service>)))]
 #[get("/services")]
-async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &query.0)).await?;
+async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, Error> {
+    let page = ctx.read(move |db| find_all(db, &params)).await?;
     Reply::page(&page)
 }
 
@@ -206,13 +194,11 @@ async fn change(
     .await
 }
 
-fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Service>, Error> {
-    let mut query = services::table.select(Service::as_select()).into_boxed::<MultiBackend>();
-    if let Some(Cursor(slug)) = &filter.cursor {
-        query = query.filter(services::slug.gt(slug.to_string()));
-    }
-    let rows = query.order(services::slug).limit(filter.limit.and_one()).load(db)?;
-    Ok(Page::of(rows, filter.limit, |service: &Service| service.slug.clone()))
+fn find_all(db: &mut Db, params: &List<Everything, Slug>) -> Result<Page<Service>, Error> {
+    let all = services::table.select(Service::as_select()).into_boxed::<MultiBackend>();
+    let query = filtered!(all; &params.after => |slug| services::slug.gt(slug.to_string()));
+    let rows = query.order(services::slug).limit(params.limit.and_one()).load(db)?;
+    Ok(Page::of(rows, params.limit, |row: &Service| row.slug.clone()))
 }
 
 /// The service with this slug, or 404.

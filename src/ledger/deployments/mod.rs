@@ -15,8 +15,7 @@ use crate::db::types::{Json, Timestamp};
 use crate::db::{Db, MultiBackend};
 use crate::error::Error;
 use crate::http::context::{Actor, Ctx, Read, Requires};
-use crate::http::extract::Query;
-use crate::http::pagination::{Cursor, Limit, Page};
+use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::deployments::gate::GateRequest;
 use crate::ledger::events::{self, About, Entity, Event};
@@ -27,7 +26,7 @@ use crate::rules::github;
 use crate::rules::lifecycle::{Kind, State};
 use crate::rules::timeline::{Derived, Entry, Outcome};
 use crate::types::ids::{DeploymentId, IncidentId, ReleaseId};
-use crate::{each_backend, text_enum};
+use crate::{each_backend, filtered, newest_first, text_enum};
 
 pub mod create;
 pub mod gate;
@@ -277,27 +276,21 @@ struct Filter {
     since: Option<Timestamp>,
     /// Only deployments that were requested before this time.
     until: Option<Timestamp>,
-    /// The largest number of items on a page, from 1 to 100. 50, if absent.
-    #[param(inline)]
-    limit: Limit,
-    /// `next` of the previous page. The first page, if absent.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<After>>,
 }
 
 /// List deployments
 ///
 /// Answers a page of the deployments that match all parameters. The latest request comes first.
-#[utoipa::path(tag = "deployments", operation_id = "list_deployments", security(("key" = ["read"])), params(Filter),
+#[utoipa::path(tag = "deployments", operation_id = "list_deployments", security(("key" = ["read"])), params(Filter, Paging),
     responses((status = 200, description = "One page of the deployments.", body = Page<Deployment>)))]
 #[get("/deployments")]
-async fn list(ctx: Ctx<Read>, query: Query<Filter>) -> Result<Reply, Error> {
-    if query.0.state == Some(State::Expired) {
+async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
+    if params.filter.state == Some(State::Expired) {
         ctx.write(|db, actor| expire_overdue(db, actor.now)).await?;
     }
     let page = settled(
         &ctx,
-        move |db| find_all(db, &query.0),
+        move |db| find_all(db, &params),
         |page| page.items.iter().any(Deployment::is_overdue),
     )
     .await?;
@@ -321,15 +314,15 @@ async fn show(ctx: Ctx<Read>, id: web::Path<DeploymentId>) -> Result<Reply, Erro
 ///
 /// Answers a page of the deployment's events, the newest first.
 #[utoipa::path(tag = "deployments", operation_id = "list_deployment_events", security(("key" = ["read"])),
-    params(("id" = DeploymentId, Path, description = "The identifier of the deployment."), events::Paging), responses((status = 200, description = "One page of the events.", body = Page<Event>)))]
+    params(("id" = DeploymentId, Path, description = "The identifier of the deployment."), Paging), responses((status = 200, description = "One page of the events.", body = Page<Event>)))]
 #[get("/deployments/{id}/events")]
 async fn list_events(
     ctx: Ctx<Read>,
     id: web::Path<DeploymentId>,
-    query: Query<events::Paging>,
+    params: List<Everything, i64>,
 ) -> Result<Reply, Error> {
-    let (id, is_first) = (*id, query.0.is_first());
-    let page = ctx.read(move |db| events::of(db, Entity::Deployment, id, &query.0)).await?;
+    let (id, is_first) = (*id, params.after.is_none());
+    let page = ctx.read(move |db| events::of_deployment(db, id, &params)).await?;
     // Every deployment has at least one event, so an empty first page means that there is none.
     if page.items.is_empty() && is_first {
         return Err(Error::not_found("deployment", id));
@@ -337,37 +330,15 @@ async fn list_events(
     Reply::page(&page)
 }
 
-fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Deployment>, Error> {
-    let mut query = deployments::table.select(Deployment::as_select()).into_boxed::<MultiBackend>();
-    if let Some(service) = &filter.service {
-        query = query.filter(deployments::service.eq(service.to_string()));
-    }
-    if let Some(environment) = &filter.environment {
-        query = query.filter(deployments::environment.eq(environment.to_string()));
-    }
-    if let Some(state) = filter.state {
-        query = query.filter(deployments::state.eq(state));
-    }
-    if let Some(since) = filter.since {
-        query = query.filter(deployments::requested_at.ge(since));
-    }
-    if let Some(until) = filter.until {
-        query = query.filter(deployments::requested_at.lt(until));
-    }
-    if let Some(Cursor((at, id))) = filter.cursor {
-        query = query.filter(
-            deployments::requested_at
-                .lt(at)
-                .or(deployments::requested_at.eq(at).and(deployments::id.lt(id))),
-        );
-    }
-    let rows = query
-        .order((deployments::requested_at.desc(), deployments::id.desc()))
-        .limit(filter.limit.and_one())
-        .load(db)?;
-    Ok(Page::of(rows, filter.limit, |deployment: &Deployment| {
-        (deployment.requested_at, deployment.id)
-    }))
+fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Deployment>, Error> {
+    let all = deployments::table.select(Deployment::as_select()).into_boxed::<MultiBackend>();
+    let query = filtered!(all;
+        &params.filter.service => |it| deployments::service.eq(it.to_string()),
+        &params.filter.environment => |it| deployments::environment.eq(it.to_string()),
+        params.filter.state => |it| deployments::state.eq(it),
+        params.filter.since => |it| deployments::requested_at.ge(it),
+        params.filter.until => |it| deployments::requested_at.lt(it));
+    newest_first!(db, params, query, deployments::{requested_at, id})
 }
 
 /// Loads the deployment with this id.

@@ -15,8 +15,7 @@ use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::auth::hex;
 use crate::http::context::{Actor, Admin, Ctx, Operate};
-use crate::http::extract::Query;
-use crate::http::pagination::{Cursor, Limit, Page};
+use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::deployments::GITHUB;
 use crate::ledger::github::apply::{self, Applied};
@@ -24,7 +23,7 @@ use crate::ledger::github::signature::Signed;
 use crate::ledger::values::ShortText;
 use crate::rules::github::{Fact, heading, is_of_use, read};
 use crate::types::ids::DeploymentId;
-use crate::{each_backend, text_enum};
+use crate::{each_backend, filtered, newest_first, text_enum};
 
 /// The routes of this file below `/v1`.
 pub fn routes(config: &mut ServiceConfig) {
@@ -114,23 +113,17 @@ struct Filter {
     /// Only deliveries about the deployment with this identifier.
     #[param(inline)]
     deployment_id: Option<DeploymentId>,
-    /// The largest number of items on a page, from 1 to 100. 50, if absent.
-    #[param(inline)]
-    limit: Limit,
-    /// `next` of the previous page. The first page, if absent.
-    #[param(value_type = Option<String>)]
-    cursor: Option<Cursor<After>>,
 }
 
 /// List webhook deliveries
 ///
 /// Answers a page of the deliveries that match all parameters, the newest first, without their
 /// bodies.
-#[utoipa::path(tag = "webhooks", operation_id = "list_deliveries", security(("key" = ["operate"])), params(Filter),
+#[utoipa::path(tag = "webhooks", operation_id = "list_deliveries", security(("key" = ["operate"])), params(Filter, Paging),
     responses((status = 200, description = "One page of the deliveries.", body = Page<Delivery>)))]
 #[get("/deliveries")]
-async fn list(ctx: Ctx<Operate>, query: Query<Filter>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &query.0)).await?;
+async fn list(ctx: Ctx<Operate>, params: List<Filter, After>) -> Result<Reply, Error> {
+    let page = ctx.read(move |db| find_all(db, &params)).await?;
     Reply::page(&page)
 }
 
@@ -168,31 +161,13 @@ async fn receive(signed: Signed) -> Result<Reply, Error> {
     Ok(reply)
 }
 
-fn find_all(db: &mut Db, filter: &Filter) -> Result<Page<Delivery>, Error> {
-    let mut query = deliveries::table.select(Delivery::as_select()).into_boxed::<MultiBackend>();
-    if let Some(event) = &filter.event {
-        query = query.filter(deliveries::event.eq(event.to_string()));
-    }
-    if let Some(outcome) = filter.outcome {
-        query = query.filter(deliveries::outcome.eq(outcome));
-    }
-    if let Some(id) = filter.deployment_id {
-        query = query.filter(deliveries::deployment_id.eq(id));
-    }
-    if let Some(Cursor((at, id))) = filter.cursor.clone() {
-        query = query.filter(
-            deliveries::received_at
-                .lt(at)
-                .or(deliveries::received_at.eq(at).and(deliveries::id.lt(id))),
-        );
-    }
-    let rows = query
-        .order((deliveries::received_at.desc(), deliveries::id.desc()))
-        .limit(filter.limit.and_one())
-        .load(db)?;
-    Ok(Page::of(rows, filter.limit, |delivery: &Delivery| {
-        (delivery.received_at, delivery.id.clone())
-    }))
+fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Delivery>, Error> {
+    let all = deliveries::table.select(Delivery::as_select()).into_boxed::<MultiBackend>();
+    let query = filtered!(all;
+        &params.filter.event => |it| deliveries::event.eq(it.to_string()),
+        params.filter.outcome => |it| deliveries::outcome.eq(it),
+        params.filter.deployment_id => |it| deliveries::deployment_id.eq(it));
+    newest_first!(db, params, query, deliveries::{received_at, id})
 }
 
 fn find(db: &mut Db, id: &str) -> Result<DeliveryWithBody, Error> {
