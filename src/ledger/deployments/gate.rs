@@ -2,7 +2,7 @@
 //! may be deployed. Answering changes nothing.
 
 use actix_web::get;
-use diesel::dsl::exists;
+use diesel::dsl::{exists, sql};
 use diesel::prelude::*;
 use diesel::sql_types::{Bool, Nullable, Text};
 use serde::{Deserialize, Serialize};
@@ -11,9 +11,7 @@ use utoipa::IntoParams;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::Db;
-use crate::db::schema::{
-    approvals, deployments, environments, freeze_overrides, releases, services,
-};
+use crate::db::schema::{approvals, environments, freeze_overrides, releases, services};
 use crate::db::types::sql::{Document, Identifier, Instant};
 use crate::db::types::{Json, Timestamp};
 use crate::error::{Code, Error};
@@ -256,131 +254,78 @@ impl Candidate {
     }
 }
 
-/// The environment, the release, the live deployment, the running one, how the release last stopped
-/// being live there, and when it first succeeded in the preceding environment.
+/// The environment, the release, the live deployment and its release, the running one, how the
+/// release last stopped being live there, and when it first succeeded in the preceding environment.
 type Row = (
     Option<Environment>,
     Option<Release>,
-    Option<(DeploymentId, ReleaseId)>,
+    Option<DeploymentId>,
+    Option<ReleaseId>,
     Option<DeploymentId>,
     Option<State>,
     Option<Timestamp>,
 );
 
+const LIVE: &str = "(SELECT d.id FROM deployments d WHERE d.service = services.slug
+    AND d.environment = environments.slug AND d.state = 'succeeded')";
+const LIVE_RELEASE: &str = "(SELECT d.release_id FROM deployments d WHERE d.service = services.slug
+    AND d.environment = environments.slug AND d.state = 'succeeded')";
+const RUNNING: &str = "(SELECT d.id FROM deployments d WHERE d.service = services.slug
+    AND d.environment = environments.slug AND d.state = 'running')";
+
+/// The states of the partial index `deployments_successes` stand in full, because SQLite uses such
+/// an index only for its very condition.
+const LAST_END: &str = "(SELECT d.state FROM deployments d WHERE d.release_id = releases.id
+    AND d.environment = environments.slug AND d.state IN ('succeeded', 'superseded', 'rolled_back')
+    AND d.state <> 'succeeded' ORDER BY d.finished_at DESC LIMIT 1)";
+const SUCCEEDED_BEFORE: &str = "(SELECT d.finished_at FROM deployments d
+    WHERE d.release_id = releases.id AND d.environment = environments.predecessor
+    AND d.state IN ('succeeded', 'superseded', 'rolled_back') ORDER BY d.finished_at LIMIT 1)";
+
 /// Loads the state of a place for a release. This takes one query, and one more when the service
 /// does not exist.
+///
+/// # Errors
+/// That the database is unavailable.
 pub fn load_snapshot(
     db: &mut Db,
     service: &str,
     environment: &str,
     version: &str,
 ) -> Result<PlaceSnapshot, Error> {
-    let (live, running, former, earlier) = diesel::alias!(
-        deployments as live,
-        deployments as running,
-        deployments as former,
-        deployments as earlier
-    );
-    let (this, same) = diesel::alias!(releases as this_release, releases as same_release);
-    let before = diesel::alias!(environments as before);
-
-    // A subselect with a single value must own its bound values, and so must the query around it.
-    let (service, environment, version) =
-        (|| service.to_owned(), || environment.to_owned(), || version.to_owned());
-    let last_end = former
-        .filter(former.field(deployments::service).eq(service()))
-        .filter(former.field(deployments::environment).eq(environment()))
-        .filter(
-            former
-                .field(deployments::state)
-                .eq(State::Superseded.word())
-                .or(former.field(deployments::state).eq(State::RolledBack.word())),
-        )
-        .filter(
-            former.field(deployments::release_id).eq_any(
-                this.filter(this.field(releases::service).eq(service()))
-                    .filter(this.field(releases::version).eq(version()))
-                    .select(this.field(releases::id)),
-            ),
-        )
-        .order(former.field(deployments::finished_at).desc())
-        .limit(1)
-        .select(former.field(deployments::state));
-    let succeeded_before = earlier
-        .filter(
-            earlier.field(deployments::environment).nullable().eq_any(
-                before
-                    .filter(before.field(environments::slug).eq(environment()))
-                    .select(before.field(environments::predecessor)),
-            ),
-        )
-        .filter(
-            earlier
-                .field(deployments::state)
-                .eq(State::Succeeded.word())
-                .or(earlier.field(deployments::state).eq(State::Superseded.word()))
-                .or(earlier.field(deployments::state).eq(State::RolledBack.word())),
-        )
-        .filter(
-            earlier.field(deployments::release_id).eq_any(
-                same.filter(same.field(releases::service).eq(service()))
-                    .filter(same.field(releases::version).eq(version()))
-                    .select(same.field(releases::id)),
-            ),
-        )
-        .order(earlier.field(deployments::finished_at))
-        .limit(1)
-        .select(earlier.field(deployments::finished_at));
-
+    // A query with parts in SQL must own its bound values.
+    let is_of_version = releases::version.eq(version.to_owned());
     let row: Option<Row> = services::table
-        .left_join(environments::table.on(environments::slug.eq(environment())))
-        .left_join(
-            releases::table
-                .on(releases::service.eq(services::slug).and(releases::version.eq(version()))),
-        )
-        .left_join(
-            live.on(live
-                .field(deployments::service)
-                .eq(services::slug)
-                .and(live.field(deployments::environment).eq(environment()))
-                .and(live.field(deployments::state).eq(State::Succeeded.word()))),
-        )
-        .left_join(
-            running.on(running
-                .field(deployments::service)
-                .eq(services::slug)
-                .and(running.field(deployments::environment).eq(environment()))
-                .and(running.field(deployments::state).eq(State::Running.word()))),
-        )
-        .filter(services::slug.eq(service()))
+        .left_join(environments::table.on(environments::slug.eq(environment.to_owned())))
+        .left_join(releases::table.on(releases::service.eq(services::slug).and(is_of_version)))
+        .filter(services::slug.eq(service.to_owned()))
         .select((
             Option::<Environment>::as_select(),
             Option::<Release>::as_select(),
-            live.fields((deployments::id, deployments::release_id)).nullable(),
-            running.field(deployments::id).nullable(),
-            last_end.single_value(),
-            succeeded_before.single_value(),
+            sql::<Nullable<Identifier>>(LIVE),
+            sql::<Nullable<Identifier>>(LIVE_RELEASE),
+            sql::<Nullable<Identifier>>(RUNNING),
+            sql::<Nullable<Text>>(LAST_END),
+            sql::<Nullable<Instant>>(SUCCEEDED_BEFORE),
         ))
         .first(db)
         .optional()?;
     let has_service = row.is_some();
-    let (environment, release, live, running, last_end, succeeded_before_at) = match row {
-        Some(row) => row,
-        None => {
-            let alone = environments::table
-                .find(environment())
-                .select(Environment::as_select())
-                .first(db)
-                .optional()?;
-            (alone, None, None, None, None, None)
-        }
-    };
+    let (environment, release, live, live_release, running, last_end, succeeded_before_at) =
+        match row {
+            Some(row) => row,
+            None => {
+                let alone = environments::table.find(environment);
+                let alone = alone.select(Environment::as_select()).first(db).optional()?;
+                (alone, None, None, None, None, None, None)
+            }
+        };
     Ok(PlaceSnapshot {
-        service: service(),
+        service: service.to_owned(),
         has_service,
         environment,
         release,
-        live,
+        live: live.zip(live_release),
         running,
         last_end,
         succeeded_before_at,
@@ -428,6 +373,36 @@ struct FactRow {
     weekly: Option<Json<Weekly>>,
 }
 
+impl FactRow {
+    fn add_to(self, facts: &mut Facts) {
+        match self.fact.as_str() {
+            "freeze" => facts.freezes.push(Freeze {
+                id: self.id,
+                reason: self.label,
+                schedule: Schedule {
+                    starts_at: self.since.into(),
+                    ends_at: self.until.map(Into::into),
+                    weekly: self.weekly.map(|w| w.0),
+                },
+                allow_rollback: self.allow_rollback,
+                is_overridden: self.is_set,
+            }),
+            "incident" => facts.incidents.push(Incident {
+                id: self.id,
+                title: self.label,
+                is_fixed_by_this: self.is_set,
+            }),
+            _ => facts.reviews.push(Review {
+                id: self.id,
+                approver: self.approver,
+                approved: self.is_set,
+                at: self.since.into(),
+                expires_at: self.until.unwrap_or(self.since).into(),
+            }),
+        }
+    }
+}
+
 /// Selects the freezes, incidents, approvals and rejections that apply now.
 ///
 /// Parameters: `$1` service, `$2` environment, `$3` now, `$4` version, `$5` deployment, `$6`
@@ -453,6 +428,29 @@ const HOLDS: &str = "
     WHERE a.release_id = $7 AND a.environment = $2 AND (a.consumed_by IS NULL OR a.consumed_by = $5) AND a.image_digest IS NOT DISTINCT FROM $8
     ORDER BY 7, 2";
 
+/// Loads the freezes, incidents, approvals and rejections that apply to the request.
+fn load_holds(
+    db: &mut Db,
+    snapshot: &PlaceSnapshot,
+    environment: &Environment,
+    release: &Candidate,
+    request: &GateRequest<'_>,
+    now: Timestamp,
+) -> QueryResult<Vec<FactRow>> {
+    // A missing identifier becomes a new one, which matches nothing. A comparison with NULL would
+    // be neither true nor false.
+    diesel::sql_query(HOLDS)
+        .bind::<Text, _>(&snapshot.service)
+        .bind::<Text, _>(&environment.slug)
+        .bind::<Instant, _>(now)
+        .bind::<Text, _>(&release.version)
+        .bind::<Identifier, _>(request.deployment.unwrap_or_else(DeploymentId::new))
+        .bind::<Identifier, _>(request.fixes.unwrap_or_else(IncidentId::new))
+        .bind::<Identifier, _>(release.id.unwrap_or_else(ReleaseId::new))
+        .bind::<Nullable<Text>, _>(&release.image_digest)
+        .load(db)
+}
+
 /// Loads the facts that the rule needs in addition to the state of the place, with one query.
 pub fn facts(
     db: &mut Db,
@@ -462,18 +460,6 @@ pub fn facts(
     request: &GateRequest<'_>,
     now: Timestamp,
 ) -> Result<Facts, Error> {
-    // A missing identifier becomes a new one, which matches nothing. A comparison with NULL would
-    // be neither true nor false.
-    let found: Vec<FactRow> = diesel::sql_query(HOLDS)
-        .bind::<Text, _>(&snapshot.service)
-        .bind::<Text, _>(&environment.slug)
-        .bind::<Instant, _>(now)
-        .bind::<Text, _>(&release.version)
-        .bind::<Identifier, _>(request.deployment.unwrap_or_else(DeploymentId::new))
-        .bind::<Identifier, _>(request.fixes.unwrap_or_else(IncidentId::new))
-        .bind::<Identifier, _>(release.id.unwrap_or_else(ReleaseId::new))
-        .bind::<Nullable<Text>, _>(&release.image_digest)
-        .load(db)?;
     let mut facts = Facts {
         step: request.step,
         requested_by: request.requested_by.to_owned(),
@@ -499,32 +485,8 @@ pub fn facts(
         incidents: Vec::new(),
         reviews: Vec::new(),
     };
-    for row in found {
-        match row.fact.as_str() {
-            "freeze" => facts.freezes.push(Freeze {
-                id: row.id,
-                reason: row.label,
-                schedule: Schedule {
-                    starts_at: row.since.into(),
-                    ends_at: row.until.map(Into::into),
-                    weekly: row.weekly.map(|w| w.0),
-                },
-                allow_rollback: row.allow_rollback,
-                is_overridden: row.is_set,
-            }),
-            "incident" => facts.incidents.push(Incident {
-                id: row.id,
-                title: row.label,
-                is_fixed_by_this: row.is_set,
-            }),
-            _ => facts.reviews.push(Review {
-                id: row.id,
-                approver: row.approver,
-                approved: row.is_set,
-                at: row.since.into(),
-                expires_at: row.until.unwrap_or(row.since).into(),
-            }),
-        }
+    for row in load_holds(db, snapshot, environment, release, request, now)? {
+        row.add_to(&mut facts);
     }
     Ok(facts)
 }
