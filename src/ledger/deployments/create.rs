@@ -21,7 +21,7 @@ use crate::ledger::deployments::{
     find_reported_by_webhook, link, live_in, previous_good,
 };
 use crate::ledger::environments::{self, Environment};
-use crate::ledger::releases::{self, NewRelease};
+use crate::ledger::releases::{self, NewRelease, Release};
 use crate::ledger::services;
 use crate::ledger::values::{Digest, GitSha, LongText, ShortText, Slug, Url, Version, text};
 use crate::rules::gate::Step;
@@ -206,7 +206,7 @@ struct Subject {
     snapshot: PlaceSnapshot,
     environment: Environment,
     candidate: gate::Candidate,
-    release: NewRelease,
+    version: Version,
     /// The deployment that a webhook reported of the same run.
     known: Option<Deployment>,
 }
@@ -262,8 +262,8 @@ pub fn record(
         return Err(gate::refuse(db, actor, &new.service, None, &evaluation)?);
     }
     let is_new = subject.known.is_none();
-    let request = (id, requested_by, evaluation);
-    let recorded = write(db, actor, has_service, subject, report, request)?;
+    let evaluated = Evaluated { id, requested_by, evaluation };
+    let recorded = write(db, actor, has_service, subject, report, evaluated)?;
     Ok((recorded, is_new))
 }
 
@@ -291,11 +291,9 @@ fn subject(
         None if new.create_missing => Environment::named(&new.environment, actor.now),
         None => return Err(environments::unknown(db, &new.environment)?.or_create_missing()),
     };
-    let release =
-        NewRelease::named(&new.service, &version, new.git_sha.clone(), new.image_digest.clone());
     let candidate = match &snapshot.release {
         Some(known) => {
-            releases::check_same(known, &release)?;
+            releases::check_same(known, &release_of(new, &version))?;
             gate::Candidate::of(known).with_digest(new.image_digest.as_deref())
         }
         None if new.create_missing => {
@@ -322,7 +320,19 @@ fn subject(
         // start at all.
         gate::release_consumed(db, known.id)?;
     }
-    Ok(Subject { snapshot, environment, candidate, release, known })
+    Ok(Subject { snapshot, environment, candidate, version, known })
+}
+
+/// The release as the report describes it.
+fn release_of(new: &NewDeployment, version: &Version) -> NewRelease {
+    NewRelease::named(&new.service, version, new.git_sha.clone(), new.image_digest.clone())
+}
+
+/// A deployment on which the gate has decided.
+struct Evaluated {
+    id: DeploymentId,
+    requested_by: String,
+    evaluation: Evaluation,
 }
 
 /// Writes the deployment with everything that it creates, consumes and changes.
@@ -332,24 +342,51 @@ fn write(
     has_service: bool,
     subject: Subject,
     report: Report,
-    request: (DeploymentId, String, Evaluation),
+    evaluated: Evaluated,
 ) -> Result<DeploymentWithDecision, Error> {
-    let (id, requested_by, evaluation) = request;
+    let (new, snapshot) = (&report.new, &subject.snapshot);
     if !has_service {
-        services::ensure(db, actor, &report.new.service, None)?;
+        services::ensure(db, actor, &new.service, None)?;
     }
-    if subject.snapshot.environment.is_none() {
+    if snapshot.environment.is_none() {
         environments::ensure(db, actor, &subject.environment)?;
     }
-    let release = releases::ensure(db, actor, subject.release, subject.snapshot.release.as_ref())?;
+    let release = release_of(new, &subject.version);
+    let release = releases::ensure(db, actor, release, snapshot.release.as_ref())?;
+    let now = row(actor, &subject, release, &report, &evaluated);
+    let starts = now.started_at.is_some();
+    // What has not started, and what starts now in a place where nothing runs, changes nothing for
+    // other deployments.
+    let is_newest =
+        !starts || new.at.is_none() && now.finished_at.is_none() && snapshot.running().is_none();
+    let Evaluated { id, evaluation, .. } = evaluated;
+    let decision = Some(evaluation.document()?);
+    let known = subject.known;
+    let deployment = store_new(db, actor, known, now, decision.clone(), is_newest, new.fixes)?;
+    gate::consume_overrides(db, id, &new.service, &evaluation.facts, actor.now)?;
+    if starts {
+        gate::consume_reviews(db, id, &evaluation.facts)?;
+    }
+    Ok(DeploymentWithDecision { deployment, decision: decision.map(Json) })
+}
+
+/// The row of a deployment, but for what follows from the others of its place.
+fn row(
+    actor: &Actor,
+    subject: &Subject,
+    release: Release,
+    report: &Report,
+    evaluated: &Evaluated,
+) -> Deployment {
     let Report { new, observation, requested_at } = report;
-    let course =
-        observation.unwrap_or_else(|| Observation::of_request(&new, &evaluation, actor.now));
+    let Evaluated { id, requested_by, evaluation } = evaluated;
+    let request = Observation::of_request(new, evaluation, actor.now);
+    let course = observation.as_ref().unwrap_or(&request);
+    let may_wait = matches!(course.state, State::Approved | State::AwaitingApproval);
     let kind = subject.snapshot.kind(new.unplanned || new.fixes.is_some());
     let live = subject.snapshot.live_id();
-    let may_wait = matches!(course.state, State::Approved | State::AwaitingApproval);
-    let now = Deployment {
-        id,
+    Deployment {
+        id: *id,
         service: release.service,
         environment: subject.environment.slug.clone(),
         release_id: release.id,
@@ -359,16 +396,16 @@ fn write(
         state: course.state,
         kind,
         unplanned: new.unplanned,
-        requested_by,
-        source: new.source.map_or_else(|| "api".to_owned(), Into::into),
-        external_id: text(new.external_id),
-        run_url: text(new.run_url),
-        reason: text(new.reason),
+        requested_by: requested_by.clone(),
+        source: new.source.as_deref().unwrap_or("api").to_owned(),
+        external_id: text(new.external_id.clone()),
+        run_url: text(new.run_url.clone()),
+        reason: text(new.reason.clone()),
         previous_id: live,
         rollback_of: live.filter(|_| kind == Kind::Rollback),
         requested_at: match (&subject.known, course.started_at) {
             (Some(known), _) => known.requested_at,
-            (None, start) => start.map_or(requested_at, |start| start.min(requested_at)),
+            (None, start) => start.map_or(*requested_at, |start| start.min(*requested_at)),
         },
         started_at: course.started_at,
         finished_at: course.finished_at,
@@ -378,20 +415,7 @@ fn write(
         recorded_by: Some(actor.name.clone()),
         voided_at: None,
         retired_at: None,
-    };
-    let starts = now.started_at.is_some();
-    // What has not started, and what starts now in a place where nothing runs, changes nothing for
-    // other deployments.
-    let is_newest = !starts
-        || new.at.is_none() && now.finished_at.is_none() && subject.snapshot.running().is_none();
-    let decision = Some(evaluation.document()?);
-    let deployment =
-        store_new(db, actor, subject.known, now, decision.clone(), is_newest, new.fixes)?;
-    gate::consume_overrides(db, id, &new.service, &evaluation.facts, actor.now)?;
-    if starts {
-        gate::consume_reviews(db, id, &evaluation.facts)?;
     }
-    Ok(DeploymentWithDecision { deployment, decision: decision.map(Json) })
 }
 
 /// Inserts the deployment, or updates the one that a webhook had reported, and links it to the
