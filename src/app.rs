@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use utoipa::openapi::OpenApi;
+use utoipa_actix_web::service_config::ServiceConfig;
 use utoipa_actix_web::{AppExt, scope};
 
 use crate::config::{Http, Mode, Settings};
@@ -163,10 +164,7 @@ fn app(state: web::Data<State>) -> App<impl Service> {
         .app_data(state)
         .app_data(extract::path_config())
         .into_utoipa_app()
-        .service(scope::scope("/v1").configure(ledger::routes).wrap(from_fn(authenticate)))
-        .configure(github::receive::receiver)
-        .configure(health::routes)
-        .configure(docs::routes)
+        .configure(api)
         .into_app()
         .configure(docs::swagger_ui)
         .configure(pages::routes)
@@ -175,16 +173,19 @@ fn app(state: web::Data<State>) -> App<impl Service> {
         .wrap(from_fn(observe))
 }
 
-/// Builds the OpenAPI document from the routes.
-pub fn document() -> OpenApi {
-    let (_, document) = App::new()
-        .into_utoipa_app()
-        .openapi(docs::frame())
-        .service(scope::scope("/v1").configure(ledger::routes))
+/// The routes of the API, for the application and for its document.
+fn api(config: &mut ServiceConfig) {
+    config
+        .service(scope::scope("/v1").configure(ledger::routes).wrap(from_fn(authenticate)))
         .configure(github::receive::receiver)
         .configure(health::routes)
-        .configure(docs::routes)
-        .split_for_parts();
+        .configure(docs::routes);
+}
+
+/// Builds the OpenAPI document from the routes.
+pub fn document() -> OpenApi {
+    let (_, document) =
+        App::new().into_utoipa_app().openapi(docs::frame()).configure(api).split_for_parts();
     docs::complete(document)
 }
 
