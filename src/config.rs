@@ -651,12 +651,12 @@ mod tests {
     fn production_listens_everywhere_and_logs_json_unless_told_otherwise() {
         let settings = read(&[("PROP_ENVIRONMENT", "production")]).unwrap();
         assert!(settings.http.host.is_unspecified() && settings.log.json);
-        let told = [
+        let environment = [
             ("PROP_ENVIRONMENT", "production"),
             ("PROP_HTTP__HOST", "::1"),
             ("PROP_LOG__FORMAT", "text"),
         ];
-        let settings = read(&told).unwrap();
+        let settings = read(&environment).unwrap();
         assert!(settings.http.host.is_loopback() && !settings.log.json);
     }
 
@@ -833,7 +833,7 @@ mod tests {
             let line = refused(read(variables));
             assert!(!line.contains("s3cret"), "{line}");
         }
-        // Not even where a file can't be read: only the place is told.
+        // Not even where a file can't be read: only the place is environment.
         for text in [
             "[database]\npassword = \"s3cret-words\n",
             "[database]\npassword = s3cret-words\n",

@@ -1,8 +1,8 @@
-//! Who may say yes, to what, and how often it counts.
+//! Who may approve what, and how often an approval counts.
 
 use crate::gate::{
-    ask, codes, deploy, expect_blocked, go_live, in_minutes, now, person, production, release, say,
-    sql, with,
+    codes, deploy, evaluate, expect_blocked, go_live, in_minutes, now, person, post_review,
+    production, release, sql, with,
 };
 use crate::harness::{TestApp, count, digest, together};
 use serde_json::{Value, json};
@@ -55,7 +55,7 @@ fn of_concurrent_starts_with_one_approval_exactly_one_runs(app: &TestApp) {
     // Half of them wait for the approval, the other half is recorded with it.
     let mut waiting: Vec<_> =
         (0..10).map(|_| deploy(app, pipeline, "1", json!({})).expect(201)).collect();
-    let approval = say(app, alice, "1", "approved").expect(201);
+    let approval = post_review(app, alice, "1", "approved").expect(201);
     waiting.extend((0..10).map(|_| deploy(app, pipeline, "1", json!({})).expect(201)));
     assert_eq!(app.all("/v1/deployments?state=approved").len(), 20);
     expect_one_runs(app, together(20, |i| app.transition(&waiting[i], "running")), &approval);
@@ -65,7 +65,7 @@ fn of_concurrent_new_deployments_with_one_approval_exactly_one_runs(app: &TestAp
     production(app, json!({"required_approvals": 1}));
     let (pipeline, alice) = (&person(app, "pipeline"), &person(app, "alice"));
     release(app, "1");
-    let approval = say(app, alice, "1", "approved").expect(201);
+    let approval = post_review(app, alice, "1", "approved").expect(201);
     expect_one_runs(
         app,
         together(10, |_| deploy(app, pipeline, "1", json!({"start": true}))),
@@ -77,16 +77,16 @@ fn an_approval_is_used_up_by_a_start(app: &TestApp) {
     production(app, json!({"required_approvals": 1}));
     let (pipeline, alice) = (&person(app, "pipeline"), &person(app, "alice"));
     release(app, "1");
-    let approval = say(app, alice, "1", "approved").expect(201);
+    let approval = post_review(app, alice, "1", "approved").expect(201);
     assert_eq!(approval["consumed_by"], Value::Null);
     let running = deploy(app, pipeline, "1", json!({"start": true})).expect(201);
     assert_eq!(app.all("/v1/approvals")[0]["consumed_by"], running["id"]);
     // A rollout that failed has used it up as well.
     app.transition(&running, "failed").expect(200);
     expect_blocked(&deploy(app, pipeline, "1", json!({"start": true})), &["approval_missing"]);
-    say(app, alice, "1", "approved").expect(201);
+    post_review(app, alice, "1", "approved").expect(201);
     go_live(app, pipeline, "1");
-    assert_eq!(codes(&ask(app, pipeline, "1")), ["approval_missing"]);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["approval_missing"]);
     assert_eq!(count(&mut app.db(), "approvals WHERE consumed_by IS NULL"), 0);
 }
 
@@ -100,10 +100,10 @@ fn an_approval_is_bound_to_the_image(app: &TestApp) {
     let (pipeline, alice) = (&person(app, "pipeline"), &person(app, "alice"));
     let nameless = json!({"service": "checkout", "version": "1", "create_missing": true});
     app.post("/v1/releases", nameless.clone()).expect(201);
-    say(app, alice, "1", "approved").expect(201);
+    post_review(app, alice, "1", "approved").expect(201);
     let approved = deploy(app, pipeline, "1", json!({})).expect(201);
     assert_eq!(
-        (&approved["state"], &ask(app, pipeline, "1")["allowed"]),
+        (&approved["state"], &evaluate(app, pipeline, "1")["allowed"]),
         (&json!("approved"), &json!(true))
     );
 
@@ -114,9 +114,9 @@ fn an_approval_is_bound_to_the_image(app: &TestApp) {
         &["approval_missing"],
     );
     app.post("/v1/releases", with(nameless, named)).expect(200);
-    assert_eq!(codes(&ask(app, pipeline, "1")), ["approval_missing"]);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["approval_missing"]);
     expect_blocked(&app.transition(&approved, "running"), &["approval_missing"]);
-    let approval = say(app, alice, "1", "approved").expect(201);
+    let approval = post_review(app, alice, "1", "approved").expect(201);
     assert_eq!(approval["image_digest"], digest(1));
     app.transition(&approved, "running").expect(200);
 }
@@ -133,11 +133,11 @@ fn an_approval_is_bound_to_the_environment(app: &TestApp) {
     release(app, "2");
     let body = json!({"service": "checkout", "environment": "staging", "version": "1", "decision": "approved"});
     app.call("POST", "/v1/approvals", alice, Some(&body), &[]).expect(201);
-    assert_eq!(codes(&ask(app, pipeline, "1")), ["approval_missing"]);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["approval_missing"]);
     deploy(app, pipeline, "1", json!({"environment": "staging", "start": true})).expect(201);
-    say(app, alice, "1", "approved").expect(201);
-    assert_eq!(ask(app, pipeline, "1")["allowed"], true);
-    assert_eq!(codes(&ask(app, pipeline, "2")), ["approval_missing"], "another release");
+    post_review(app, alice, "1", "approved").expect(201);
+    assert_eq!(evaluate(app, pipeline, "1")["allowed"], true);
+    assert_eq!(codes(&evaluate(app, pipeline, "2")), ["approval_missing"], "another release");
 }
 
 fn nobody_approves_their_own_deployment(app: &TestApp) {
@@ -145,15 +145,15 @@ fn nobody_approves_their_own_deployment(app: &TestApp) {
     let (alice, bob) = (&person(app, "alice"), &person(app, "bob"));
     release(app, "1");
     // Given before the request, it is recorded: it counts for others.
-    say(app, alice, "1", "approved").expect(201);
+    post_review(app, alice, "1", "approved").expect(201);
     let waiting = deploy(app, alice, "1", json!({})).expect(201);
     assert_eq!(waiting["state"], "awaiting_approval");
     expect_blocked(&app.transition(&waiting, "running"), &["approval_missing"]);
-    say(app, alice, "1", "approved").expect_problem(403, "own_approval");
+    post_review(app, alice, "1", "approved").expect_problem(403, "own_approval");
     let nobody = app.key("nobody", &["read", "deploy", "mirror"]);
-    say(app, &nobody, "1", "approved").expect_problem(403, "missing_scope");
+    post_review(app, &nobody, "1", "approved").expect_problem(403, "missing_scope");
     assert_eq!(now(app, &waiting)["state"], "awaiting_approval");
-    say(app, bob, "1", "approved").expect(201);
+    post_review(app, bob, "1", "approved").expect(201);
     app.transition(&waiting, "running").expect(200);
     assert_eq!(
         count(&mut app.db(), "approvals WHERE consumed_by IS NOT NULL AND approver = 'alice'"),
@@ -166,7 +166,7 @@ fn an_environment_may_allow_ones_own_approval(app: &TestApp) {
     let alice = &person(app, "alice");
     release(app, "1");
     let waiting = deploy(app, alice, "1", json!({})).expect(201);
-    say(app, alice, "1", "approved").expect(201);
+    post_review(app, alice, "1", "approved").expect(201);
     assert_eq!(now(app, &waiting)["state"], "approved");
     app.transition(&waiting, "running").expect(200);
 }
@@ -178,11 +178,11 @@ fn two_approvals_are_two_people(app: &TestApp) {
     release(app, "1");
     let waiting = deploy(app, pipeline, "1", json!({})).expect(201);
     for _ in 0..2 {
-        say(app, alice, "1", "approved").expect(201);
+        post_review(app, alice, "1", "approved").expect(201);
         assert_eq!(now(app, &waiting)["state"], "awaiting_approval");
-        assert_eq!(ask(app, pipeline, "1")["reasons"][0]["missing"], 1);
+        assert_eq!(evaluate(app, pipeline, "1")["reasons"][0]["missing"], 1);
     }
-    say(app, bob, "1", "approved").expect(201);
+    post_review(app, bob, "1", "approved").expect(201);
     app.transition(&waiting, "running").expect(200);
 }
 
@@ -193,7 +193,7 @@ fn a_rejection_holds_until_a_later_approval(app: &TestApp) {
     release(app, "1");
     let waiting: Vec<_> =
         (0..2).map(|_| deploy(app, pipeline, "1", json!({})).expect(201)).collect();
-    let rejection = say(app, alice, "1", "rejected").expect(201);
+    let rejection = post_review(app, alice, "1", "rejected").expect(201);
     for deployment in &waiting {
         assert_eq!(now(app, deployment)["state"], "rejected");
         app.transition(deployment, "running").expect_problem(409, "invalid_transition");
@@ -201,17 +201,17 @@ fn a_rejection_holds_until_a_later_approval(app: &TestApp) {
     let problem =
         expect_blocked(&deploy(app, pipeline, "1", json!({"start": true})), &["approval_rejected"]);
     assert_eq!(problem["reasons"][0]["id"], rejection["id"]);
-    say(app, bob, "1", "approved").expect(201);
+    post_review(app, bob, "1", "approved").expect(201);
     let running = deploy(app, pipeline, "1", json!({"start": true})).expect(201);
     app.transition(&running, "failed").expect(200);
 
     // A rejection after an approval holds too, and its author may take it back. A deployment that was approved waits
     // again.
     release(app, "2");
-    say(app, bob, "2", "approved").expect(201);
+    post_review(app, bob, "2", "approved").expect(201);
     let approved = deploy(app, pipeline, "2", json!({})).expect(201);
     assert_eq!(approved["state"], "approved");
-    say(app, alice, "2", "rejected").expect(201);
+    post_review(app, alice, "2", "rejected").expect(201);
     let waiting = now(app, &approved);
     assert_eq!(waiting["state"], "awaiting_approval");
     assert!(waiting["expires_at"].is_string(), "{waiting}");
@@ -227,7 +227,7 @@ fn a_rejection_holds_until_a_later_approval(app: &TestApp) {
         )
     );
     expect_blocked(&app.transition(&approved, "running"), &["approval_rejected"]);
-    say(app, alice, "2", "approved").expect(201);
+    post_review(app, alice, "2", "approved").expect(201);
     assert_eq!(now(app, &approved)["state"], "approved");
     app.transition(&approved, "running").expect(200);
 }
@@ -239,17 +239,17 @@ fn a_rejection_takes_back_only_what_needs_approval(app: &TestApp) {
     release(app, "2");
     let free = deploy(app, pipeline, "1", json!({})).expect(201);
     let other = deploy(app, pipeline, "2", json!({})).expect(201);
-    say(app, alice, "1", "rejected").expect(201);
+    post_review(app, alice, "1", "rejected").expect(201);
     for deployment in [&free, &other] {
         assert_eq!(now(app, deployment), *deployment, "the environment requires no approval");
     }
 
     // A second rejection is about a deployment that waits.
     sql(app, "UPDATE environments SET required_approvals = 1");
-    say(app, alice, "2", "approved").expect(201);
-    say(app, alice, "2", "rejected").expect(201);
+    post_review(app, alice, "2", "approved").expect(201);
+    post_review(app, alice, "2", "rejected").expect(201);
     assert_eq!(now(app, &other)["state"], "awaiting_approval");
-    say(app, alice, "2", "rejected").expect(201);
+    post_review(app, alice, "2", "rejected").expect(201);
     assert_eq!(now(app, &other)["state"], "rejected");
 }
 
@@ -257,7 +257,7 @@ fn an_approval_runs_out(app: &TestApp) {
     production(app, json!({"required_approvals": 1, "approval_ttl_hours": 1}));
     let (pipeline, alice) = (&person(app, "pipeline"), &person(app, "alice"));
     release(app, "1");
-    let approval = say(app, alice, "1", "approved").expect(201);
+    let approval = post_review(app, alice, "1", "approved").expect(201);
     let hour = |from: &str, to: &str| {
         let at =
             |field: &str| approval[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
@@ -269,8 +269,8 @@ fn an_approval_runs_out(app: &TestApp) {
     sql(app, &format!("UPDATE approvals SET created_at = '{made}', expires_at = '{past}'"));
     let problem = expect_blocked(&app.transition(&approved, "running"), &["approval_expired"]);
     assert_eq!(problem["reasons"][0]["missing"], 1);
-    assert_eq!(ask(app, pipeline, "1")["reasons"], problem["reasons"]);
-    say(app, alice, "1", "approved").expect(201);
+    assert_eq!(evaluate(app, pipeline, "1")["reasons"], problem["reasons"]);
+    post_review(app, alice, "1", "approved").expect(201);
     app.transition(&approved, "running").expect(200);
 }
 
@@ -283,7 +283,7 @@ fn an_approval_lets_what_waits_for_it_move_on(app: &TestApp) {
     let of_bob = deploy(app, bob, "1", json!({})).expect(201);
     let other = deploy(app, bob, "2", json!({})).expect(201);
     // Hers counts for his alone.
-    say(app, alice, "1", "approved").expect(201);
+    post_review(app, alice, "1", "approved").expect(201);
     let states =
         || [&of_alice, &of_bob, &other].map(|deployment| now(app, deployment)["state"].clone());
     assert_eq!(states(), ["awaiting_approval", "approved", "awaiting_approval"]);
@@ -296,7 +296,7 @@ fn an_approval_lets_what_waits_for_it_move_on(app: &TestApp) {
         now(app, &of_bob)["expires_at"].as_str() > of_bob["expires_at"].as_str(),
         "it may wait anew for its start"
     );
-    say(app, bob, "1", "approved").expect(201);
+    post_review(app, bob, "1", "approved").expect(201);
     assert_eq!(states(), ["approved", "approved", "awaiting_approval"]);
 }
 
@@ -311,14 +311,14 @@ fn a_review_is_mirrored_once(app: &TestApp) {
     });
     let send = |key: &str, body: &Value| app.call("POST", "/v1/approvals", key, Some(body), &[]);
     send(alice, &review).expect_problem(403, "missing_scope");
-    say(app, mirror, "1", "approved").expect_problem(403, "missing_scope");
+    post_review(app, mirror, "1", "approved").expect_problem(403, "missing_scope");
     for missing in ["approver", "run_url"] {
         let mut partial = review.clone();
         partial.as_object_mut().unwrap().remove(missing);
         let problem = send(mirror, &partial).expect_problem(422, "missing_field");
         assert_eq!(problem["errors"][0]["pointer"], format!("/{missing}"));
     }
-    // Under one's own name there is no saying what others said.
+    // A key with a person's own name cannot report the reviews of others.
     send(alice, &with(review.clone(), json!({"source": "api"})))
         .expect_problem(422, "invalid_value");
 
@@ -339,7 +339,7 @@ fn a_review_is_mirrored_once(app: &TestApp) {
     assert_eq!(problem["deployment_id"], running["id"]);
     app.transition(&running, "failed").expect(200);
     expect_blocked(&deploy(app, pipeline, "1", json!({"start": true})), &["approval_missing"]);
-    // The approver of a review counts as the person, not the key that told of it.
+    // The approver of a review counts as the person, not the key that reported it.
     send(mirror, &with(review, json!({"review_id": "18", "approver": "pipeline"}))).expect(201);
     expect_blocked(&deploy(app, pipeline, "1", json!({"start": true})), &["approval_missing"]);
 }
@@ -349,7 +349,7 @@ fn a_list_of_approvals_is_filtered(app: &TestApp) {
     let alice = &person(app, "alice");
     release(app, "1");
     let mut made: Vec<_> = ["approved", "rejected", "approved"]
-        .map(|decision| say(app, alice, "1", decision).expect(201))
+        .map(|decision| post_review(app, alice, "1", decision).expect(201))
         .into();
     made.reverse();
     assert_eq!(app.all("/v1/approvals?service=checkout&environment=production"), made);

@@ -83,9 +83,9 @@ fn a_path_has_the_methods_of_the_document(app: &TestApp) {
                 continue;
             }
             assert_eq!(answer.status, 405, "{method} {path}: {}", answer.text);
-            let told: BTreeSet<String> =
+            let listed: BTreeSet<String> =
                 answer.header("allow").split(", ").map(str::to_owned).collect();
-            assert_eq!(told, allowed, "{method} {path}");
+            assert_eq!(listed, allowed, "{method} {path}");
             if method != "HEAD" {
                 answer.expect_problem(405, "method_not_allowed");
             }
@@ -314,7 +314,7 @@ fn every_list_is_paged(app: &TestApp) {
         let fifty = app
             .get(&format!("{list}{}limit=50", if list.contains('?') { '&' } else { '?' }))
             .expect(200);
-        assert_eq!(app.get(&list).expect(200), fifty, "50 items unless told otherwise: {list}");
+        assert_eq!(app.get(&list).expect(200), fifty, "50 items by default: {list}");
     }
 }
 
@@ -518,8 +518,8 @@ fn the_process_tells_how_it_is(app: &TestApp) {
         (Some(env!("CARGO_PKG_VERSION")), &Value::Null)
     );
     let digest = crate::harness::digest(1);
-    let told = TestApp::start(&app.database_url, &[("PROP_IMAGE_DIGEST", &digest)]);
-    assert_eq!(told.get("/version").expect(200)["image_digest"], json!(digest));
+    let listed = TestApp::start(&app.database_url, &[("PROP_IMAGE_DIGEST", &digest)]);
+    assert_eq!(listed.get("/version").expect(200)["image_digest"], json!(digest));
 
     // A migration of this version that the database lacks: alive, but not ready.
     diesel::sql_query("DELETE FROM __diesel_schema_migrations").execute(&mut app.db()).unwrap();

@@ -251,7 +251,7 @@ fn the_kind_is_derived_again_at_the_start(app: &TestApp) {
 }
 
 fn what_is_missing_is_created_or_named(app: &TestApp) {
-    let ask = |service: &str, environment: &str, version: &str| {
+    let evaluate = |service: &str, environment: &str, version: &str| {
         let before = app.counts();
         let answer = app.post(
             "/v1/deployments",
@@ -260,11 +260,11 @@ fn what_is_missing_is_created_or_named(app: &TestApp) {
         assert_eq!(app.counts(), before);
         answer.expect_problem(404, "not_found")["detail"].as_str().unwrap().to_owned()
     };
-    assert!(ask("checkout", "staging", "1").contains("checkout"));
+    assert!(evaluate("checkout", "staging", "1").contains("checkout"));
     app.post("/v1/services", json!({"slug": "checkout"})).expect(201);
-    assert!(ask("checkout", "staging", "1").contains("staging"));
+    assert!(evaluate("checkout", "staging", "1").contains("staging"));
     app.post("/v1/environments", json!({"slug": "staging", "tier": "staging"})).expect(201);
-    let detail = ask("checkout", "staging", "1.2.3");
+    let detail = evaluate("checkout", "staging", "1.2.3");
     assert!(detail.contains("checkout") && detail.contains("1.2.3"), "{detail}");
 
     let made = app.post("/v1/deployments", new("billing", "production", "7")).expect(201);
@@ -498,14 +498,14 @@ fn a_list_is_filtered(app: &TestApp) {
 }
 
 fn what_the_client_says_is_kept(app: &TestApp) {
-    let said = json!({
+    let sent = json!({
         "requested_by": "Zoë", "source": "script", "external_id": "17 / 3", "run_url": "https://ci.example.org/runs/17", "unplanned": true,
         "reason": "Kasse steht.\n\tBestellungen gehen verloren. 🙈", "git_sha": sha(1), "image_digest": digest(1)
     });
     let made = app
-        .post("/v1/deployments", with(new("checkout", "staging", "1.0+b_1"), said.clone()))
+        .post("/v1/deployments", with(new("checkout", "staging", "1.0+b_1"), sent.clone()))
         .expect(201);
-    for (field, value) in said.as_object().unwrap() {
+    for (field, value) in sent.as_object().unwrap() {
         assert_eq!(made[field], *value, "{field}");
     }
     assert_eq!(app.get(&path(&made)).expect(200), made);

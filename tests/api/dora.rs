@@ -635,16 +635,17 @@ fn plan(db: &mut Db, statement: &str) -> String {
             let statements = [
                 "SET plan_cache_mode = force_custom_plan".to_owned(),
                 format!("PREPARE measuring AS {statement}"),
-                "CREATE TEMPORARY TABLE told (line text)".to_owned(),
+                "CREATE TEMPORARY TABLE plan_lines (line text)".to_owned(),
                 format!(
-                    "DO $do$ DECLARE line text; BEGIN FOR line IN EXPLAIN EXECUTE measuring({given}) LOOP INSERT INTO told VALUES (line); END LOOP; END $do$"
+                    "DO $do$ DECLARE line text; BEGIN FOR line IN EXPLAIN EXECUTE measuring({given}) LOOP INSERT INTO plan_lines VALUES (line); END LOOP; END $do$"
                 ),
             ];
             for statement in statements {
                 diesel::sql_query(statement).execute(c).unwrap();
             }
-            let lines: Vec<ShortText> = diesel::sql_query("SELECT line FROM told").load(c).unwrap();
-            diesel::sql_query("DROP TABLE told").execute(c).unwrap();
+            let lines: Vec<ShortText> =
+                diesel::sql_query("SELECT line FROM plan_lines").load(c).unwrap();
+            diesel::sql_query("DROP TABLE plan_lines").execute(c).unwrap();
             diesel::sql_query("DEALLOCATE measuring").execute(c).unwrap();
             lines.into_iter().map(|line| line.line).collect()
         }

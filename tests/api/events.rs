@@ -98,7 +98,7 @@ fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
 
     let mut events = app.all("/v1/events");
     events.reverse();
-    let told: Vec<_> = events
+    let recorded: Vec<_> = events
         .iter()
         .map(|event| (event["action"].as_str().unwrap(), event["actor"].as_str().unwrap()))
         .collect();
@@ -136,7 +136,7 @@ fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
         ("incident.resolved", "operator"),
         ("incident.updated", "operator"),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(recorded, expected);
     assert_eq!(
         events[6]["payload"],
         json!({"owner": "payments", "description": null}),

@@ -1,6 +1,6 @@
 //! Deployments that waited too long: whoever looks, sees them expired.
 
-use crate::gate::{deploy, in_minutes, now, path, person, production, release, say, sql};
+use crate::gate::{deploy, in_minutes, now, path, person, post_review, production, release, sql};
 use crate::harness::{TestApp, together};
 use serde_json::{Value, json};
 
@@ -109,7 +109,7 @@ fn an_approval_comes_too_late(app: &TestApp) {
     release(app, "1");
     let late = overdue(app, pipeline);
     let in_time = deploy(app, pipeline, "1", json!({})).expect(201);
-    say(app, alice, "1", "approved").expect(201);
+    post_review(app, alice, "1", "approved").expect(201);
     expect_expired(app, &late);
     assert_eq!(now(app, &in_time)["state"], "approved");
 }
@@ -136,7 +136,7 @@ fn what_expired_keeps_nobody_from_approving(app: &TestApp) {
     let (pipeline, alice) = (&person(app, "pipeline"), &person(app, "alice"));
     release(app, "1");
     let late = overdue(app, pipeline);
-    say(app, pipeline, "1", "approved").expect(201);
+    post_review(app, pipeline, "1", "approved").expect(201);
     expect_expired(app, &late);
     assert_eq!(deploy(app, alice, "1", json!({})).expect(201)["state"], "approved");
 }

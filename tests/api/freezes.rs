@@ -1,7 +1,7 @@
 //! When nothing goes where, and what goes all the same.
 
 use crate::gate::{
-    ask, codes, deploy, expect_blocked, go_live, in_minutes, person, production, release, with,
+    codes, deploy, evaluate, expect_blocked, go_live, in_minutes, person, production, release, with,
 };
 use crate::harness::{ADMIN, TestApp, count, digest, together};
 use jiff::tz::TimeZone;
@@ -45,7 +45,7 @@ fn a_freeze_holds_until_it_ends(app: &TestApp) {
     release(app, "1");
     let waiting = deploy(app, pipeline, "1", json!({})).expect(201);
     freeze(app, json!({"starts_at": in_minutes(60)}));
-    assert_eq!(ask(app, pipeline, "1")["allowed"], true, "it does not hold yet");
+    assert_eq!(evaluate(app, pipeline, "1")["allowed"], true, "it does not hold yet");
 
     let end = in_minutes(60);
     let frozen = freeze(app, json!({"environment": "production", "ends_at": end}));
@@ -60,7 +60,7 @@ fn a_freeze_holds_until_it_ends(app: &TestApp) {
             (&problem["reasons"][0]["until"], &problem["reasons"][0]["id"]),
             (&json!(end), &frozen["id"])
         );
-        assert_eq!(ask(app, pipeline, "1")["reasons"], problem["reasons"]);
+        assert_eq!(evaluate(app, pipeline, "1")["reasons"], problem["reasons"]);
     }
     let cell = &app.get("/v1/status").expect(200)["services"][0]["places"][0];
     assert_eq!(
@@ -70,7 +70,7 @@ fn a_freeze_holds_until_it_ends(app: &TestApp) {
 
     // Without an end, there is no telling until when.
     change(app, &frozen, json!({"ends_at": null})).expect(200);
-    assert_eq!(ask(app, pipeline, "1")["reasons"][0].get("until"), None);
+    assert_eq!(evaluate(app, pipeline, "1")["reasons"][0].get("until"), None);
     assert_eq!(change(app, &frozen, json!({"ended": true})).expect(200)["revision"], 3);
     change(app, &frozen, json!({"reason": "Never mind"})).expect_problem(409, "freeze_ended");
     let_through(app, ADMIN, &frozen, "1").expect_problem(409, "freeze_ended");
@@ -146,14 +146,18 @@ fn a_rollback_passes_a_freeze_that_allows_it(app: &TestApp) {
     }
     release(app, "3");
     let frozen = freeze(app, json!({}));
-    assert_eq!(codes(&ask(app, pipeline, "3")), ["frozen"]);
-    assert_eq!(codes(&ask(app, pipeline, "2")), ["frozen"], "what is live again is no rollback");
-    assert_eq!(ask(app, pipeline, "1")["allowed"], true);
+    assert_eq!(codes(&evaluate(app, pipeline, "3")), ["frozen"]);
+    assert_eq!(
+        codes(&evaluate(app, pipeline, "2")),
+        ["frozen"],
+        "what is live again is no rollback"
+    );
+    assert_eq!(evaluate(app, pipeline, "1")["allowed"], true);
     let back = deploy(app, pipeline, "1", json!({"start": true})).expect(201);
     assert_eq!(back["kind"], "rollback");
     app.transition(&back, "failed").expect(200);
     change(app, &frozen, json!({"allow_rollback": false})).expect(200);
-    assert_eq!(codes(&ask(app, pipeline, "1")), ["frozen"]);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["frozen"]);
     expect_blocked(&deploy(app, pipeline, "1", json!({"start": true})), &["frozen"]);
 }
 
@@ -177,7 +181,7 @@ fn a_weekly_freeze_holds_in_its_window(app: &TestApp) {
         .filter(|day| *day != today)
         .collect();
     freeze(app, window(&others));
-    assert_eq!(ask(app, pipeline, "1")["allowed"], true, "on other days");
+    assert_eq!(evaluate(app, pipeline, "1")["allowed"], true, "on other days");
     let frozen = freeze(app, window(&[today]));
     let problem = expect_blocked(&deploy(app, pipeline, "1", json!({})), &["frozen"]);
     let end = to

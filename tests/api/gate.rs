@@ -58,7 +58,7 @@ pub fn go_live(app: &TestApp, key: &str, version: &str) -> Value {
 
 /// Says yes or no to a release in production, as the holder of `key`.
 #[track_caller]
-pub fn say(app: &TestApp, key: &str, version: &str, decision: &str) -> Answer {
+pub fn post_review(app: &TestApp, key: &str, version: &str, decision: &str) -> Answer {
     let body = json!({"service": PLACE.0, "environment": PLACE.1, "version": version, "decision": decision});
     app.call("POST", "/v1/approvals", key, Some(&body), &[])
 }
@@ -94,12 +94,12 @@ pub fn expect_blocked(answer: &Answer, expected: &[&str]) -> Value {
 
 /// What the gate says of a release of checkout in production. It changes nothing.
 #[track_caller]
-pub fn ask(app: &TestApp, key: &str, version: &str) -> Value {
-    ask_in(app, key, PLACE.1, version)
+pub fn evaluate(app: &TestApp, key: &str, version: &str) -> Value {
+    evaluate_in(app, key, PLACE.1, version)
 }
 
 #[track_caller]
-fn ask_in(app: &TestApp, key: &str, environment: &str, version: &str) -> Value {
+fn evaluate_in(app: &TestApp, key: &str, environment: &str, version: &str) -> Value {
     let before = counts(app);
     let decision = app
         .call(
@@ -124,7 +124,7 @@ fn expect_kept_back(
     version: &str,
     expected: &[&str],
 ) -> Value {
-    let decision = ask_in(app, key, environment, version);
+    let decision = evaluate_in(app, key, environment, version);
     assert_eq!(codes(&decision), expected, "{decision}");
     let problem = expect_blocked(
         &deploy(app, key, version, json!({"environment": environment, "start": true})),
@@ -197,7 +197,7 @@ fn a_release_goes_through_staging_its_scan_and_an_approval(app: &TestApp) {
     // Missing approvals keep no deployment from being recorded; the rest does.
     expect_blocked(&deploy(app, pipeline, "1", json!({})), &["scan_missing", "not_in_predecessor"]);
 
-    assert_eq!(ask_in(app, pipeline, "staging", "1")["allowed"], true);
+    assert_eq!(evaluate_in(app, pipeline, "staging", "1")["allowed"], true);
     let staged =
         deploy(app, pipeline, "1", json!({"environment": "staging", "start": true})).expect(201);
     expect_kept_back(
@@ -228,12 +228,12 @@ fn a_release_goes_through_staging_its_scan_and_an_approval(app: &TestApp) {
     let waiting = deploy(app, pipeline, "1", json!({})).expect(201);
     assert_eq!(waiting["state"], "awaiting_approval");
     expect_blocked(&app.transition(&waiting, "running"), &["approval_missing"]);
-    let approval = say(app, alice, "1", "approved").expect(201);
+    let approval = post_review(app, alice, "1", "approved").expect(201);
     let approved = now(app, &waiting);
     assert_eq!(approved["state"], "approved");
-    assert_eq!(ask(app, pipeline, "1")["allowed"], true);
+    assert_eq!(evaluate(app, pipeline, "1")["allowed"], true);
     assert_eq!(
-        codes(&ask(app, alice, "1")),
+        codes(&evaluate(app, alice, "1")),
         ["approval_missing"],
         "her own approval does not count for her"
     );
@@ -255,8 +255,8 @@ fn a_release_goes_through_staging_its_scan_and_an_approval(app: &TestApp) {
 
     // The next one, approved before it is asked for.
     season(app, pipeline, &release(app, "2"));
-    say(app, alice, "2", "approved").expect(201);
-    assert_eq!(ask(app, pipeline, "2")["allowed"], true);
+    post_review(app, alice, "2", "approved").expect(201);
+    assert_eq!(evaluate(app, pipeline, "2")["allowed"], true);
     let second = go_live(app, pipeline, "2");
     assert_eq!(second["previous_id"], running["id"]);
     assert_eq!(now(app, &running)["state"], "superseded");
@@ -356,8 +356,8 @@ fn everybody_gets_the_same_answer_about_a_deployment(app: &TestApp) {
         }
     };
     expect(&["approval_missing"]);
-    say(app, alice, "1", "approved").expect(201);
-    assert_eq!(codes(&ask(app, alice, "1")), ["approval_missing"], "for a request of her own");
+    post_review(app, alice, "1", "approved").expect(201);
+    assert_eq!(codes(&evaluate(app, alice, "1")), ["approval_missing"], "for a request of her own");
     expect(&[]);
     app.post("/v1/freezes", json!({"reason": "Inventory"})).expect(201);
     expect(&["frozen"]);

@@ -1,6 +1,8 @@
 //! What is wrong in a place, and the way back.
 
-use crate::gate::{ask, codes, deploy, expect_blocked, go_live, now, person, production, release};
+use crate::gate::{
+    codes, deploy, evaluate, expect_blocked, go_live, now, person, production, release,
+};
 use crate::harness::{ADMIN, TestApp, count};
 use serde_json::{Value, json};
 
@@ -41,8 +43,8 @@ fn an_open_incident_lets_only_its_fix_and_a_rollback_through(app: &TestApp) {
     let problem = expect_blocked(&deploy(app, pipeline, "3", json!({})), &["open_incident"]);
     assert_eq!(problem["reasons"][0]["id"], incident["id"]);
     expect_blocked(&deploy(app, pipeline, "2", json!({"start": true})), &["open_incident"]);
-    assert_eq!(codes(&ask(app, pipeline, "3")), ["open_incident"]);
-    assert_eq!(ask(app, pipeline, "1")["allowed"], true, "a rollback");
+    assert_eq!(codes(&evaluate(app, pipeline, "3")), ["open_incident"]);
+    assert_eq!(evaluate(app, pipeline, "1")["allowed"], true, "a rollback");
     release(app, "4");
     deploy(app, pipeline, "4", json!({"environment": "staging", "create_missing": true}))
         .expect(201);
@@ -81,7 +83,7 @@ fn a_fix_may_wait_for_its_approval(app: &TestApp) {
     let fix = deploy(app, pipeline, "1", json!({"fixes": incident["id"]})).expect(201);
     assert_eq!((&fix["state"], &fix["kind"]), (&json!("awaiting_approval"), &json!("hotfix")));
     expect_blocked(&app.transition(&fix, "running"), &["approval_missing"]);
-    crate::gate::say(app, alice, "1", "approved").expect(201);
+    crate::gate::post_review(app, alice, "1", "approved").expect(201);
     let running = app.transition(&fix, "running").expect(200);
     assert_eq!(running["kind"], "hotfix");
 }
@@ -122,9 +124,9 @@ fn a_rollback_needs_approval_where_the_environment_says_so(app: &TestApp) {
     }
     let asks = |policy: Value| app.patch("/v1/environments/production", policy, &[]).expect(200);
     asks(json!({"required_approvals": 1}));
-    assert_eq!(ask(app, pipeline, "1")["allowed"], true);
+    assert_eq!(evaluate(app, pipeline, "1")["allowed"], true);
     asks(json!({"rollback_needs_approval": true}));
     expect_blocked(&deploy(app, pipeline, "1", json!({"start": true})), &["approval_missing"]);
-    crate::gate::say(app, ADMIN, "1", "approved").expect(201);
+    crate::gate::post_review(app, ADMIN, "1", "approved").expect(201);
     assert_eq!(deploy(app, pipeline, "1", json!({"start": true})).expect(201)["kind"], "rollback");
 }

@@ -20,7 +20,13 @@ const UNKNOWN: &str = "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42";
 const SCOPES: [&str; 7] = ["read", "deploy", "attest", "approve", "mirror", "operate", "override"];
 
 /// Asks for an operation of the document, with its example as the body and nothing at the end of its path.
-fn ask(app: &TestApp, method: &str, path: &str, key: Option<&str>, body: Option<&Value>) -> Answer {
+fn evaluate(
+    app: &TestApp,
+    method: &str,
+    path: &str,
+    key: Option<&str>,
+    body: Option<&Value>,
+) -> Answer {
     let path = path
         .split('/')
         .map(|part| if part.starts_with('{') { UNKNOWN } else { part })
@@ -48,7 +54,7 @@ fn every_operation_needs_its_scope(app: &TestApp) {
             let any_of: Vec<_> = match operation.get("security") {
                 // A webhook brings a signature; no key stands for it.
                 Some(security) if security[0].get("signature").is_some() => {
-                    ask(app, method, path, Some(ADMIN), Some(&json!({})))
+                    evaluate(app, method, path, Some(ADMIN), Some(&json!({})))
                         .expect_problem(401, "invalid_signature");
                     continue;
                 }
@@ -63,7 +69,7 @@ fn every_operation_needs_its_scope(app: &TestApp) {
                 }
                 None => {
                     assert!(!path.starts_with("/v1"), "{name} has no security");
-                    assert!(ask(app, method, path, None, None).status < 300, "{name}");
+                    assert!(evaluate(app, method, path, None, None).status < 300, "{name}");
                     continue;
                 }
             };
@@ -74,7 +80,7 @@ fn every_operation_needs_its_scope(app: &TestApp) {
                 let schema = document.pointer(schema.strip_prefix('#').unwrap()).unwrap();
                 schema.get("example").unwrap_or(&schema["examples"][0]).clone()
             });
-            ask(app, method, path, None, body.as_ref()).expect_problem(401, "unauthenticated");
+            evaluate(app, method, path, None, body.as_ref()).expect_problem(401, "unauthenticated");
             for (scope, key) in &keys {
                 // The one scope that the body decides on.
                 let body = if *scope == "mirror" && any_of.len() > 1 {
@@ -82,7 +88,7 @@ fn every_operation_needs_its_scope(app: &TestApp) {
                 } else {
                     body.clone()
                 };
-                let answer = ask(app, method, path, Some(key), body.as_ref());
+                let answer = evaluate(app, method, path, Some(key), body.as_ref());
                 if any_of.contains(&json!(scope)) {
                     assert!(
                         answer.status != 401 && answer.status != 403 && answer.status < 500,
@@ -94,7 +100,7 @@ fn every_operation_needs_its_scope(app: &TestApp) {
                     assert_eq!(problem["scopes"], json!(any_of), "{name} with {scope}");
                 }
             }
-            let answer = ask(app, method, path, Some(ADMIN), body.as_ref());
+            let answer = evaluate(app, method, path, Some(ADMIN), body.as_ref());
             assert!(
                 answer.status != 401 && answer.status != 403 && answer.status < 500,
                 "{name} with admin: {}",

@@ -1,7 +1,8 @@
 //! Ways around the gate that were open once.
 
 use crate::gate::{
-    ask, codes, deploy, expect_blocked, go_live, person, production, release, say, with,
+    codes, deploy, evaluate, expect_blocked, go_live, person, post_review, production, release,
+    with,
 };
 use crate::harness::TestApp;
 use serde_json::{Value, json};
@@ -32,7 +33,7 @@ fn what_was_rolled_back_is_no_way_back(app: &TestApp) {
     app.post("/v1/freezes", json!({"reason": "x"})).expect(201);
     app.post("/v1/incidents", json!({"service":"checkout","environment":"production","title":"2 broke it","severity":"critical"}))
         .expect(201);
-    let d = ask(app, pipeline, "2");
+    let d = evaluate(app, pipeline, "2");
     assert_eq!(d["allowed"], false, "{d}");
 }
 
@@ -41,7 +42,7 @@ fn a_person_counts_once_however_often_they_said_yes(app: &TestApp) {
     let (pipeline, alice) = (&person(app, "pipeline"), &person(app, "alice"));
     release(app, "1");
     for _ in 0..2 {
-        say(app, alice, "1", "approved").expect(201);
+        post_review(app, alice, "1", "approved").expect(201);
     }
     go_live(app, pipeline, "1");
     expect_blocked(&deploy(app, pipeline, "1", json!({"start": true})), &["approval_missing"]);
@@ -51,10 +52,10 @@ fn a_rejection_that_was_taken_back_does_not_come_back(app: &TestApp) {
     production(app, json!({"required_approvals": 1}));
     let (pipeline, alice) = (&person(app, "pipeline"), &person(app, "alice"));
     release(app, "1");
-    say(app, alice, "1", "rejected").expect(201);
-    say(app, alice, "1", "approved").expect(201);
+    post_review(app, alice, "1", "rejected").expect(201);
+    post_review(app, alice, "1", "approved").expect(201);
     go_live(app, pipeline, "1");
-    assert_eq!(codes(&ask(app, pipeline, "1")), ["approval_missing"]);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["approval_missing"]);
 }
 
 fn review() -> Value {
@@ -86,6 +87,6 @@ fn who_asks_under_another_name_does_not_approve_it(app: &TestApp) {
     let alice = &person(app, "alice");
     release(app, "1");
     let d = deploy(app, alice, "1", json!({"requested_by": "ci"})).expect(201);
-    say(app, alice, "1", "approved").expect_problem(403, "own_approval");
+    post_review(app, alice, "1", "approved").expect_problem(403, "own_approval");
     assert_eq!(d["state"], "awaiting_approval");
 }

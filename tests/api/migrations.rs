@@ -180,9 +180,9 @@ fn migrate_together(url: &str) {
     for process in processes {
         let output = process.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let told = String::from_utf8(output.stdout).unwrap();
-        assert!(told.starts_with("applied ") || told == "No pending migrations.\n", "{told}");
-        applied += usize::from(told.starts_with("applied "));
+        let output = String::from_utf8(output.stdout).unwrap();
+        assert!(output.starts_with("applied ") || output == "No pending migrations.\n", "{output}");
+        applied += usize::from(output.starts_with("applied "));
     }
     assert_eq!(applied, 1, "one does it, the others find it done");
     let mut db = connect(url);

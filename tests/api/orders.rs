@@ -11,7 +11,7 @@ crate::on_both_databases! {
     clocks_may_be_a_little_ahead_and_ends_follow_starts
 }
 
-/// How many stories are told, and in how many orders each. `ORDER_STORIES=200` tells as many.
+/// How many stories are reported, and in how many orders each. `ORDER_STORIES=200` reports as many.
 fn stories() -> u64 {
     std::env::var("ORDER_STORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(10)
 }

@@ -14,7 +14,7 @@ fn public(app: &TestApp) -> TestApp {
     TestApp::start(&app.database_url, &[("PROP_PUBLIC_READ", "true")])
 }
 
-fn ask(app: &TestApp, method: &str, path: &str, body: Option<&Value>) -> Answer {
+fn evaluate(app: &TestApp, method: &str, path: &str, body: Option<&Value>) -> Answer {
     let request = app.request(method, path).header("Content-Type", "application/json");
     app.send(
         request.body(body.map(|body| body.to_string().into_bytes()).unwrap_or_default()).unwrap(),
@@ -56,7 +56,7 @@ fn operations(deployment: &Value) -> Vec<(String, String, Vec<String>, Option<Va
 fn without_the_setting_nothing_is_read_without_a_key(app: &TestApp) {
     let deployment = app.go_live("checkout", "staging", "1");
     for (method, path, _, body) in operations(&deployment) {
-        ask(app, &method, &path, body.as_ref()).expect_problem(401, "unauthenticated");
+        evaluate(app, &method, &path, body.as_ref()).expect_problem(401, "unauthenticated");
     }
 }
 
@@ -81,12 +81,12 @@ fn what_a_reader_may_read_needs_no_key(app: &TestApp) {
     paths.extend([format!("/v1/deployments/{id}"), format!("/v1/deployments/{id}/events")]);
     paths.push("/v1/gate?service=checkout&environment=staging&version=1".into());
     for path in paths {
-        let (anonymous, keyed) = (ask(&public, "GET", &path, None), public.get(&path));
+        let (anonymous, keyed) = (evaluate(&public, "GET", &path, None), public.get(&path));
         assert_eq!(anonymous.status, 200, "{path}: {}", anonymous.text);
         if !path.contains("gate") {
             assert_eq!(anonymous.json(), keyed.json(), "{path}");
         }
-        assert_eq!(ask(&public, "HEAD", &path, None).status, 200, "{path}");
+        assert_eq!(evaluate(&public, "HEAD", &path, None).status, 200, "{path}");
     }
 }
 
@@ -99,13 +99,13 @@ fn nothing_but_reading_goes_without_a_key(app: &TestApp) {
         if method == "GET" && scopes == ["read"] {
             continue;
         }
-        let answer = ask(&public, &method, &path, body.as_ref());
+        let answer = evaluate(&public, &method, &path, body.as_ref());
         answer.expect_problem(401, "unauthenticated");
         assert_eq!(answer.header("www-authenticate"), "Bearer", "{method} {path}");
         refused += 1;
     }
     assert!(refused > 15, "{refused}");
-    ask(&public, "GET", "/v1/keys", None).expect_problem(401, "unauthenticated");
+    evaluate(&public, "GET", "/v1/keys", None).expect_problem(401, "unauthenticated");
     assert_eq!(app.counts(), before);
 }
 

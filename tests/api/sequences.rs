@@ -36,9 +36,9 @@ impl Dice {
     }
 }
 
-/// What was seen of a sequence: a sequence in which nothing happens proves nothing.
+/// What a sequence has covered: a sequence in which nothing happens proves nothing.
 #[derive(Default)]
-struct Seen {
+struct Coverage {
     consumed: HashMap<String, Value>,
     gated: BTreeSet<String>,
     ungated: BTreeSet<String>,
@@ -49,7 +49,7 @@ fn the_gate_keeps_its_promises_in_every_order(app: &TestApp) {
     app.post("/v1/environments", json!({"slug": "staging", "tier": "staging"})).expect(201);
     production(app, json!({"required_approvals": 1, "rollback_needs_approval": true}));
     let people = ["alice", "bob", "carol"].map(|name| person(app, name));
-    let mut seen = Seen::default();
+    let mut coverage = Coverage::default();
     for seed in SEEDS {
         let mut dice = Dice(seed);
         let mut releases = Vec::new();
@@ -66,18 +66,19 @@ fn the_gate_keeps_its_promises_in_every_order(app: &TestApp) {
                 answer.text
             );
             if answer.status == 409 && answer.json()["code"] == "gate_blocked" {
-                seen.blocked
+                coverage
+                    .blocked
                     .extend(crate::gate::codes(&answer.json()).iter().map(ToString::to_string));
             }
-            check(app, &mut seen, &format!("seed {seed}, step {step}"));
+            check(app, &mut coverage, &format!("seed {seed}, step {step}"));
         }
     }
     assert!(
-        seen.gated.len() >= 20 && seen.ungated.len() >= 5 && seen.consumed.len() >= 8,
+        coverage.gated.len() >= 20 && coverage.ungated.len() >= 5 && coverage.consumed.len() >= 8,
         "{} {} {}",
-        seen.gated.len(),
-        seen.ungated.len(),
-        seen.consumed.len()
+        coverage.gated.len(),
+        coverage.ungated.len(),
+        coverage.consumed.len()
     );
     let usual = [
         "approval_expired",
@@ -88,7 +89,7 @@ fn the_gate_keeps_its_promises_in_every_order(app: &TestApp) {
         "open_incident",
         "scan_missing",
     ];
-    assert!(usual.iter().all(|code| seen.blocked.contains(*code)), "{:?}", seen.blocked);
+    assert!(usual.iter().all(|code| coverage.blocked.contains(*code)), "{:?}", coverage.blocked);
 }
 
 /// Ends what keeps deployments back.
@@ -221,10 +222,10 @@ fn act(app: &TestApp, dice: &mut Dice, people: &[String; 3], releases: &[Value])
 }
 
 /// What holds whatever was done.
-fn check(app: &TestApp, seen: &mut Seen, at: &str) {
+fn check(app: &TestApp, coverage: &mut Coverage, at: &str) {
     let approvals = app.all("/v1/approvals");
     for approval in approvals.iter().filter(|approval| !approval["consumed_by"].is_null()) {
-        let by = seen
+        let by = coverage
             .consumed
             .entry(approval["id"].as_str().unwrap().into())
             .or_insert_with(|| approval["consumed_by"].clone());
@@ -241,10 +242,10 @@ fn check(app: &TestApp, seen: &mut Seen, at: &str) {
         assert_eq!(decision["allowed"], !is_ungated, "{at}: {deployment}");
         assert_eq!(decision["facts"]["step"], "start", "{at}: {deployment}");
         if is_ungated {
-            seen.ungated.insert(id);
+            coverage.ungated.insert(id);
             continue;
         }
-        seen.gated.insert(id);
+        coverage.gated.insert(id);
         let policy = &decision["facts"]["policy"];
         let is_free =
             decision["facts"]["is_rollback"] == true && policy["rollback_needs_approval"] == false;

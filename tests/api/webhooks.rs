@@ -103,13 +103,13 @@ fn example(path: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(examples().join(path)).unwrap()).unwrap()
 }
 
-/// `second` seconds into the time that these tests tell of: all in the past.
+/// `second` seconds into the time of these tests: all in the past.
 fn at(second: u32) -> String {
     format!("2026-02-03T04:{:02}:{:02}Z", second / 60, second % 60)
 }
 
-/// What GitHub tells of a deployment: with a status if `state` is not empty. Built upon its example.
-fn told(id: u64, environment: &str, state: &str, second: u32) -> (&'static str, Value) {
+/// What GitHub reports of a deployment: with a status if `state` is not empty. Built upon its example.
+fn report(id: u64, environment: &str, state: &str, second: u32) -> (&'static str, Value) {
     let mut payload = example("deployment_status/payload.json");
     let deployment = &mut payload["deployment"];
     (deployment["id"], deployment["environment"]) = (json!(id), json!(environment));
@@ -127,16 +127,16 @@ fn told(id: u64, environment: &str, state: &str, second: u32) -> (&'static str, 
 
 /// The same, of a workflow's run.
 fn told_of_run(id: u64, environment: &str, state: &str, second: u32) -> (&'static str, Value) {
-    let (event, mut payload) = told(id, environment, state, second);
+    let (event, mut payload) = report(id, environment, state, second);
     payload["workflow_run"] = json!({"html_url": RUN, "id": 77});
     (event, payload)
 }
 
-/// What GitHub tells of the end of a run.
+/// What GitHub reports of the end of a run.
 fn run_ended(run: &str, conclusion: &str, updated: &str) -> (&'static str, Value) {
     let mut payload = example("workflow_run/completed.payload.json");
-    let told = &mut payload["workflow_run"];
-    (told["html_url"], told["conclusion"], told["updated_at"]) =
+    let reported = &mut payload["workflow_run"];
+    (reported["html_url"], reported["conclusion"], reported["updated_at"]) =
         (json!(run), json!(conclusion), json!(updated));
     ("workflow_run", payload)
 }
@@ -184,7 +184,7 @@ fn every_example_of_github_is_taken(app: &TestApp) {
     assert_eq!(taken.len(), 13);
     assert_eq!(taken.iter().filter(|line| line.ends_with("ignored")).count(), 5, "{taken:?}");
     let pages = "/v1/services/hello-world/environments/github-pages";
-    // The examples share one number, as the same deployment to two places can't: the first told one is the one.
+    // The examples share one number, as the same deployment to two places can't: the first reported one counts.
     assert_eq!(states(app), ["145988746 succeeded"]);
     assert!(
         app.get(pages).status == 200
@@ -235,8 +235,11 @@ fn a_signature_is_checked_before_anything_else(app: &TestApp) {
     for wrong in wrong {
         let problem =
             post(app, body.as_bytes(), &[&named[..], &[("X-Hub-Signature-256", &wrong)]].concat());
-        let told = problem.expect_problem(401, "invalid_signature").to_string();
-        assert!(!told.contains(&right[7..]) && !told.contains(WEBHOOK_SECRET), "{told}");
+        let reported = problem.expect_problem(401, "invalid_signature").to_string();
+        assert!(
+            !reported.contains(&right[7..]) && !reported.contains(WEBHOOK_SECRET),
+            "{reported}"
+        );
     }
     post(
         app,
@@ -301,7 +304,7 @@ fn what_is_no_delivery_is_refused(app: &TestApp) {
 }
 
 fn a_delivery_is_done_once(app: &TestApp) {
-    let (event, payload) = told(1, "production", "success", 5);
+    let (event, payload) = report(1, "production", "success", 5);
     let id = fresh();
     let first = deliver_as(app, &id, event, payload.to_string().as_bytes()).expect(202);
     let counts = app.counts();
@@ -309,7 +312,7 @@ fn a_delivery_is_done_once(app: &TestApp) {
     // The name counts: GitHub sends the same body with it again.
     assert_eq!(deliver_as(app, &id, "ping", b"{}").expect(200), first);
     assert_eq!(app.counts(), counts);
-    // The same told under another name changes nothing either.
+    // The same reported under another name changes nothing either.
     let again = deliver(app, event, &payload);
     assert_eq!(
         (&again["outcome"], &again["deployment_id"]),
@@ -322,7 +325,7 @@ fn a_delivery_is_done_once(app: &TestApp) {
 }
 
 fn a_delivery_that_comes_twice_at_once_is_done_once(app: &TestApp) {
-    let (event, payload) = told(1, "production", "in_progress", 5);
+    let (event, payload) = report(1, "production", "in_progress", 5);
     let (id, body) = (fresh(), payload.to_string());
     let answers = together(6, |_| deliver_as(&app.another(), &id, event, body.as_bytes()).status);
     assert_eq!(answers.iter().filter(|status| **status == 202).count(), 1, "{answers:?}");
@@ -332,9 +335,9 @@ fn a_delivery_that_comes_twice_at_once_is_done_once(app: &TestApp) {
 }
 
 fn deliveries_are_listed_and_read(app: &TestApp) {
-    send(app, told(1, "production", "in_progress", 5));
+    send(app, report(1, "production", "in_progress", 5));
     deliver(app, "ping", &example("ping/payload.json"));
-    let last = send(app, told(2, "staging", "success", 5));
+    let last = send(app, report(2, "staging", "success", 5));
     let listed = app.get("/v1/deliveries?limit=2").expect(200);
     assert_eq!(listed["items"][0], last);
     assert!(listed["items"][0].get("body").is_none() && listed["next"].is_string());
@@ -375,7 +378,7 @@ fn an_unknown_event_is_kept_and_does_nothing(app: &TestApp) {
 }
 
 fn what_is_told_again_is_kept_once(app: &TestApp) {
-    let (event, payload) = told(1, "production", "success", 5);
+    let (event, payload) = report(1, "production", "success", 5);
     let first = deliver(app, event, &payload);
     for _ in 0..3 {
         let again = deliver(app, event, &payload);
@@ -401,7 +404,7 @@ fn what_is_told_again_is_kept_once(app: &TestApp) {
 }
 
 fn what_can_not_be_applied_is_kept_and_says_why(app: &TestApp) {
-    let (event, whole) = told(1, "production", "success", 5);
+    let (event, whole) = report(1, "production", "success", 5);
     let mut lacking = whole.clone();
     lacking["deployment"].as_object_mut().unwrap().remove("created_at");
     let mut nameless = whole.clone();
@@ -423,7 +426,7 @@ fn what_can_not_be_applied_is_kept_and_says_why(app: &TestApp) {
 }
 
 fn a_deployment_goes_where_github_says(app: &TestApp) {
-    let answer = send(app, told(7, "Preview / EU", "", 0));
+    let answer = send(app, report(7, "Preview / EU", "", 0));
     assert_eq!(answer["outcome"], "applied", "{answer}");
     let made = only(app);
     assert_eq!(
@@ -451,7 +454,7 @@ fn a_deployment_goes_where_github_says(app: &TestApp) {
         ("inactive", 21, "superseded", "unchanged"),
     ];
     for (state, second, expected, outcome) in steps {
-        let answer = send(app, told(7, "Preview / EU", state, second));
+        let answer = send(app, report(7, "Preview / EU", state, second));
         let now = only(app);
         assert_eq!(
             (&now["state"], &answer["outcome"]),
@@ -489,7 +492,7 @@ fn shuffle<T>(items: &mut [T], seed: &mut u64) {
     }
 }
 
-/// What any order must leave alike: everything but identifiers and when prop was told.
+/// What any order must leave alike: everything but identifiers and when it was reported.
 fn essence(deployment: &Value) -> Value {
     let fields = [
         "service",
@@ -578,7 +581,7 @@ fn deliveries_that_come_together_are_put_in_order(app: &TestApp) {
     for round in 0..4 {
         let states = ["", "waiting", "queued", "in_progress", "success"];
         let answers = together(states.len(), |n| {
-            let (event, mut payload) = told(500 + round, "production", states[n], n as u32);
+            let (event, mut payload) = report(500 + round, "production", states[n], n as u32);
             payload["repository"]["html_url"] =
                 json!(format!("https://github.com/a/together-{round}"));
             payload["repository"]["name"] = json!(format!("together-{round}"));
@@ -595,28 +598,28 @@ fn deliveries_that_come_together_are_put_in_order(app: &TestApp) {
 }
 
 fn a_late_success_does_not_replace_what_is_live(app: &TestApp) {
-    send(app, told(2, "production", "in_progress", 30));
+    send(app, report(2, "production", "in_progress", 30));
     // GitHub lost this one's deliveries, and somebody sends them again by hand.
-    send(app, told(1, "production", "in_progress", 10));
+    send(app, report(1, "production", "in_progress", 10));
     assert_eq!(states(app), ["1 cancelled", "2 running"]);
-    send(app, told(2, "production", "success", 40));
-    send(app, told(1, "production", "success", 20));
+    send(app, report(2, "production", "success", 40));
+    send(app, report(1, "production", "success", 20));
     assert_eq!(states(app), ["1 superseded", "2 succeeded"]);
     let place = app.get("/v1/services/hello-world/environments/production").expect(200);
     assert_eq!(place["live"]["external_id"], "2");
     // What starts later ends what was taken to run, and what succeeds later takes the place.
-    send(app, told(3, "production", "in_progress", 50));
-    send(app, told(4, "production", "in_progress", 60));
+    send(app, report(3, "production", "in_progress", 50));
+    send(app, report(4, "production", "in_progress", 60));
     assert_eq!(states(app), ["1 superseded", "2 succeeded", "3 cancelled", "4 running"]);
-    send(app, told(4, "production", "success", 70));
+    send(app, report(4, "production", "success", 70));
     assert_eq!(states(app), ["1 superseded", "2 superseded", "3 cancelled", "4 succeeded"]);
 }
 
 fn a_success_that_turns_out_to_be_none_gives_its_place_back(app: &TestApp) {
-    send(app, told(1, "production", "success", 10));
-    send(app, told(2, "production", "success", 20));
+    send(app, report(1, "production", "success", 10));
+    send(app, report(2, "production", "success", 20));
     assert_eq!(states(app), ["1 superseded", "2 succeeded"]);
-    send(app, told(2, "production", "failure", 30));
+    send(app, report(2, "production", "failure", 30));
     assert_eq!(states(app), ["1 succeeded", "2 failed"]);
 }
 
@@ -626,24 +629,24 @@ fn what_skipped_the_gate_is_flagged(app: &TestApp) {
         json!({"slug": "production", "tier": "production", "required_approvals": 1}),
     )
     .expect(201);
-    let waits = send(app, told(1, "production", "", 0));
+    let waits = send(app, report(1, "production", "", 0));
     assert_eq!(waits["outcome"], "unchanged", "without an image the gate refuses it: {waits}");
     assert!(waits["detail"].as_str().unwrap().starts_with("gate_blocked"), "{waits}");
     assert!(app.all("/v1/deployments").is_empty());
     assert_eq!(app.all("/v1/events?action=gate.blocked").len(), 1);
-    send(app, told(1, "production", "queued", 1));
+    send(app, report(1, "production", "queued", 1));
     assert_eq!(app.all("/v1/events?action=gate.blocked").len(), 1, "once is enough");
-    send(app, told(1, "production", "in_progress", 2));
+    send(app, report(1, "production", "in_progress", 2));
     let running =
         app.get(&format!("/v1/deployments/{}", only(app)["id"].as_str().unwrap())).expect(200);
     assert_eq!((&running["state"], &running["ungated"]), (&json!("running"), &json!(true)));
     assert_eq!(running["decision"]["allowed"], false);
-    send(app, told(2, "staging", "success", 3));
+    send(app, report(2, "staging", "success", 3));
     let free = app.all("/v1/deployments?environment=staging");
     assert_eq!((&free[0]["state"], &free[0]["ungated"]), (&json!("succeeded"), &json!(false)));
 }
 
-/// What GitHub tells of a review, after the schema of octokit/webhooks.
+/// What GitHub reports of a review, after the schema of octokit/webhooks.
 fn review(action: &str, approver: &str) -> Value {
     let payload = example("deployment_status/payload.json");
     json!({
@@ -805,7 +808,7 @@ fn a_review_is_for_the_services_of_its_run(app: &TestApp) {
 
 fn who_started_the_run_asked_for_it(app: &TestApp) {
     let by = |id, state, second, triggered: Option<&str>| {
-        let (event, mut payload) = told(id, "staging", state, second);
+        let (event, mut payload) = report(id, "staging", state, second);
         payload["deployment"]["creator"]["login"] = json!("github-actions[bot]");
         if let Some(login) = triggered {
             payload["workflow_run"] = json!({"html_url": RUN, "id": 77, "actor": {"login": "alice"}, "triggering_actor": {"login": login}});
@@ -819,8 +822,8 @@ fn who_started_the_run_asked_for_it(app: &TestApp) {
         (&made["requested_by"], &made["run_url"]),
         (&json!("github-actions[bot]"), &Value::Null)
     );
-    let told = send(app, by(1, "queued", 2, Some("carol")));
-    assert_eq!(told["outcome"], "applied", "{told}");
+    let reported = send(app, by(1, "queued", 2, Some("carol")));
+    assert_eq!(reported["outcome"], "applied", "{reported}");
     let found = only(app);
     assert_eq!((&found["requested_by"], &found["run_url"]), (&json!("carol"), &json!(RUN)));
     assert_eq!(found["revision"].as_i64(), made["revision"].as_i64().map(|revision| revision + 1));
@@ -836,13 +839,13 @@ fn who_started_the_run_asked_for_it(app: &TestApp) {
 }
 
 fn what_a_success_replaced_comes_back(app: &TestApp) {
-    send(app, told(1, "production", "success", 10));
+    send(app, report(1, "production", "success", 10));
     // Two began together; the first of them had gone live when the second did.
-    send(app, told(3, "production", "in_progress", 20));
-    send(app, told(2, "production", "success", 30));
-    send(app, told(3, "production", "success", 40));
+    send(app, report(3, "production", "in_progress", 20));
+    send(app, report(2, "production", "success", 30));
+    send(app, report(3, "production", "success", 40));
     assert_eq!(states(app), ["1 superseded", "2 superseded", "3 succeeded"]);
-    send(app, told(3, "production", "failure", 50));
+    send(app, report(3, "production", "failure", 50));
     assert_eq!(
         states(app),
         ["1 superseded", "2 succeeded", "3 failed"],
@@ -855,7 +858,7 @@ fn a_service_is_found_by_its_repository(app: &TestApp) {
     app.post("/v1/services", json!({"slug": "greeter", "repository_url": home})).expect(201);
     let release = json!({"service": "greeter", "version": "1.4.2", "git_sha": SHA});
     app.post("/v1/releases", release).expect(201);
-    send(app, told(1, "production", "success", 5));
+    send(app, report(1, "production", "success", 5));
     let live = only(app);
     assert_eq!(
         (&live["service"], &live["version"]),
@@ -868,7 +871,7 @@ fn a_service_is_found_by_its_repository(app: &TestApp) {
         json!({"slug": "waver", "repository_url": "https://github.com/Codertocat/Hello-World"}),
     )
     .expect(201);
-    let (event, mut unclear) = told(2, "production", "success", 6);
+    let (event, mut unclear) = report(2, "production", "success", 6);
     let failed = deliver(app, event, &unclear);
     assert_eq!(failed["outcome"], "failed");
     assert!(failed["detail"].as_str().unwrap().contains("greeter, waver"), "{failed}");
@@ -876,7 +879,7 @@ fn a_service_is_found_by_its_repository(app: &TestApp) {
     assert_eq!(deliver(app, event, &unclear)["outcome"], "applied");
     assert_eq!(app.all("/v1/deployments?service=waver").len(), 1);
     // Another repository of the same name is another service; and nobody takes a service that is another's.
-    let (event, mut theirs) = told(3, "production", "success", 7);
+    let (event, mut theirs) = report(3, "production", "success", 7);
     theirs["repository"]["html_url"] = json!("https://github.com/other/greeter");
     (theirs["repository"]["name"], theirs["repository"]["full_name"]) =
         (json!("greeter"), json!("other/greeter"));
@@ -891,7 +894,7 @@ fn a_service_is_found_by_its_repository(app: &TestApp) {
 fn a_service_without_a_repository_is_nobodys(app: &TestApp) {
     // Its pipeline recorded it, or somebody did by hand.
     app.post("/v1/services", json!({"slug": "hello-world"})).expect(201);
-    let (event, payload) = told(1, "production", "success", 5);
+    let (event, payload) = report(1, "production", "success", 5);
     let (id, body) = (fresh(), payload.to_string());
     let refused = deliver_as(app, &id, event, body.as_bytes()).expect(202);
     assert_eq!(refused["outcome"], "failed");
@@ -928,7 +931,7 @@ fn a_failed_delivery_may_be_sent_again(app: &TestApp) {
         json!({"slug": "codertocat-hello-world", "repository_url": "https://github.com/other/two"}),
     )
     .expect(201);
-    let (event, payload) = told(1, "production", "success", 5);
+    let (event, payload) = report(1, "production", "success", 5);
     let (id, body) = (fresh(), payload.to_string());
     let first = deliver_as(app, &id, event, body.as_bytes()).expect(202);
     assert_eq!(first["outcome"], "failed");
@@ -953,7 +956,7 @@ fn a_failed_delivery_may_be_sent_again(app: &TestApp) {
 }
 
 fn what_the_database_fails_for_is_not_kept(app: &TestApp) {
-    let (event, payload) = told(1, "production", "success", 5);
+    let (event, payload) = report(1, "production", "success", 5);
     let (id, body) = (fresh(), payload.to_string());
     execute(app, "ALTER TABLE environments RENAME COLUMN tier TO tier_away");
     deliver_as(app, &id, event, body.as_bytes()).expect_problem(500, "internal");
@@ -963,7 +966,7 @@ fn what_the_database_fails_for_is_not_kept(app: &TestApp) {
 }
 
 fn a_tag_that_was_moved_makes_another_release(app: &TestApp) {
-    let (event, mut payload) = told(1, "production", "success", 5);
+    let (event, mut payload) = report(1, "production", "success", 5);
     payload["deployment"]["ref"] = json!("v1.4.2");
     assert_eq!(deliver(app, event, &payload)["outcome"], "applied");
     let moved = "0123456789abcdef0123456789abcdef01234567";
@@ -983,7 +986,7 @@ fn execute(app: &TestApp, sql: &str) {
     diesel::sql_query(sql).execute(&mut app.db()).unwrap();
 }
 
-/// The service of the repository that these tests tell of.
+/// The service of the repository of these tests.
 fn ours(app: &TestApp) {
     app.post("/v1/services", json!({"slug": "hello-world", "repository_url": "https://github.com/Codertocat/Hello-World"})).expect(201);
 }
@@ -1038,7 +1041,7 @@ fn a_rollout_that_its_script_recorded_is_not_recorded_twice(app: &TestApp) {
     // Without a run, the commit that is on its way there now tells.
     let other = json!({"external_id": "x", "run_url": null});
     let third = app.post("/v1/deployments", with(scripted(&run), other)).expect(201);
-    assert_eq!(send(app, told(3, "staging", "in_progress", 40))["deployment_id"], third["id"]);
+    assert_eq!(send(app, report(3, "staging", "in_progress", 40))["deployment_id"], third["id"]);
     assert_eq!(app.all("/v1/deployments").len(), 3);
 }
 
@@ -1052,11 +1055,11 @@ fn a_script_adopts_what_a_webhook_told_of_its_run(app: &TestApp) {
         "source": "github", "approver": "bob", "run_url": RUN});
     app.post("/v1/approvals", mirrored).expect(201);
     send(app, told_of_run(1, "staging", "in_progress", 2));
-    let told = only(app);
-    assert_eq!((&told["state"], &told["source"]), (&json!("running"), &json!("github")));
+    let reported = only(app);
+    assert_eq!((&reported["state"], &reported["source"]), (&json!("running"), &json!("github")));
 
     let answer = app.post("/v1/deployments", scripted(&format!("{RUN}/job/5"))).expect(200);
-    assert_eq!(answer["id"], told["id"], "one rollout is one deployment");
+    assert_eq!(answer["id"], reported["id"], "one rollout is one deployment");
     let adopted = only(app);
     let said = ["source", "external_id", "version", "requested_by", "state"]
         .map(|field| adopted[field].as_str().unwrap());
@@ -1067,12 +1070,15 @@ fn a_script_adopts_what_a_webhook_told_of_its_run(app: &TestApp) {
     );
     assert_eq!(app.all("/v1/approvals")[0]["consumed_by"], adopted["id"]);
     // Sent again, it is the same.
-    assert_eq!(app.post("/v1/deployments", scripted(RUN)).expect(200)["id"], told["id"]);
-    assert_eq!(send(app, told_of_run(1, "staging", "in_progress", 3))["deployment_id"], told["id"]);
+    assert_eq!(app.post("/v1/deployments", scripted(RUN)).expect(200)["id"], reported["id"]);
+    assert_eq!(
+        send(app, told_of_run(1, "staging", "in_progress", 3))["deployment_id"],
+        reported["id"]
+    );
     app.transition(&adopted, "succeeded").expect(200);
     send(app, told_of_run(1, "staging", "success", 9));
     assert_eq!(only(app)["state"], "succeeded");
-    let events = app.all(&format!("/v1/deployments/{}/events", told["id"].as_str().unwrap()));
+    let events = app.all(&format!("/v1/deployments/{}/events", reported["id"].as_str().unwrap()));
     let actions: Vec<_> =
         events.iter().rev().map(|event| event["action"].as_str().unwrap()).collect();
     assert_eq!(
@@ -1083,7 +1089,7 @@ fn a_script_adopts_what_a_webhook_told_of_its_run(app: &TestApp) {
             "deployment.adopted",
             "deployment.succeeded"
         ],
-        "awaited, then told to run, then its script came"
+        "awaited, then reported to run, then its script came"
     );
 }
 
@@ -1111,9 +1117,9 @@ fn the_gate_lets_a_script_past_what_its_own_run_has_told(app: &TestApp) {
     approved_by_bob(app);
     // GitHub tells of the job as soon as it begins, before its script has said a word.
     send(app, told_of_run(1, "staging", "in_progress", 2));
-    let told = only(app);
-    assert_eq!((&told["state"], &told["ungated"]), (&json!("running"), &json!(false)));
-    assert_eq!(app.all("/v1/approvals")[0]["consumed_by"], told["id"]);
+    let reported = only(app);
+    assert_eq!((&reported["state"], &reported["ungated"]), (&json!("running"), &json!(false)));
+    assert_eq!(app.all("/v1/approvals")[0]["consumed_by"], reported["id"]);
     let codes = |decision: Value| {
         decision["reasons"]
             .as_array()
@@ -1130,7 +1136,7 @@ fn the_gate_lets_a_script_past_what_its_own_run_has_told(app: &TestApp) {
         let decision = gate(app, &format!("&run_url={run}"));
         assert_eq!(decision["allowed"], true, "{run}: {decision}");
     }
-    assert_eq!(app.post("/v1/deployments", scripted(RUN)).expect(200)["id"], told["id"]);
+    assert_eq!(app.post("/v1/deployments", scripted(RUN)).expect(200)["id"], reported["id"]);
     assert_eq!((&only(app)["state"], &only(app)["ungated"]), (&json!("running"), &json!(false)));
     // Adopted, it is a deployment like any other.
     assert_eq!(gate(app, &format!("&run_url={RUN}"))["allowed"], false);
@@ -1170,8 +1176,8 @@ fn what_a_webhook_had_used_up_is_given_back(app: &TestApp) {
     let one = json!({"service": "hello-world", "environment": "staging", "version": "1.4.2", "reason": "The auditors agree."});
     app.post(&path, one).expect(201);
     send(app, told_of_run(1, "staging", "in_progress", 2));
-    let told = only(app);
-    assert_eq!((&told["state"], &told["ungated"]), (&json!("running"), &json!(false)));
+    let reported = only(app);
+    assert_eq!((&reported["state"], &reported["ungated"]), (&json!("running"), &json!(false)));
     let used = || {
         let overrides =
             |of: &str| count(&mut app.db(), &format!("freeze_overrides WHERE consumed_by {of}"));
@@ -1181,7 +1187,7 @@ fn what_a_webhook_had_used_up_is_given_back(app: &TestApp) {
         assert_eq!(is_same, 1, "the override goes with the approval");
         by
     };
-    assert_eq!(used(), told["id"]);
+    assert_eq!(used(), reported["id"]);
     // Something else is in the way of its script.
     let incident = json!({"service": "hello-world", "environment": "staging", "title": "It is down.", "severity": "critical"});
     let incident = app.post("/v1/incidents", incident).expect(201);
