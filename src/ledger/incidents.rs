@@ -143,6 +143,14 @@ pub struct IncidentPatch {
     #[serde(default, deserialize_with = "deserialize_links")]
     #[schema(max_items = 100)]
     fixed_by: Vec<DeploymentId>,
+    /// The identifiers of deployments to remove from those that caused the incident, at most 100.
+    #[serde(default, deserialize_with = "deserialize_links")]
+    #[schema(max_items = 100)]
+    not_caused_by: Vec<DeploymentId>,
+    /// The identifiers of deployments to remove from those that fixed the incident, at most 100.
+    #[serde(default, deserialize_with = "deserialize_links")]
+    #[schema(max_items = 100)]
+    not_fixed_by: Vec<DeploymentId>,
     /// `true` resolves it; `false` reopens one that was resolved by mistake.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
@@ -269,9 +277,13 @@ async fn remove_link(
     let if_match = ctx.if_match()?;
     let (id, deployment) = path.into_inner();
     ctx.write(move |db, actor| {
-        let before = locked(db, id)?;
-        if_match.check(before.revision)?;
-        let found = unlink(db, actor, before, deployment)?;
+        let mut incident = locked(db, id)?;
+        if_match.check(incident.revision)?;
+        unlink(db, actor, &incident, deployment, &[Role::CausedBy, Role::FixedBy])?;
+        incident.revision += 1;
+        diesel::update(incidents::table.find(id)).set(&incident).execute(db)?;
+        let found = with_deployments(db, incident)?;
+        events::record(db, actor, &found.incident.about(), "unlinked", &found)?;
         Ok(Reply::ok(&found)?.at_revision(found.incident.revision))
     })
     .await
@@ -376,6 +388,12 @@ fn update(
     }
     link_all(db, actor, &incident, &patch.caused_by, Role::CausedBy)?;
     link_all(db, actor, &incident, &patch.fixed_by, Role::FixedBy)?;
+    for id in &patch.not_caused_by {
+        unlink(db, actor, &incident, *id, &[Role::CausedBy])?;
+    }
+    for id in &patch.not_fixed_by {
+        unlink(db, actor, &incident, *id, &[Role::FixedBy])?;
+    }
     incident.revision += 1;
     diesel::update(incidents::table.find(incident.id)).set(&incident).execute(db)?;
     let verb = match (was_open, incident.resolved_at) {
@@ -417,24 +435,25 @@ fn locked_deployment(
     Ok(deployments::find(db, id)?.deployment)
 }
 
-/// Removes a deployment's links to an incident, in either role.
+/// Removes a deployment's links to an incident in these roles.
+///
+/// # Errors
+/// `not_found` when there is no such link.
 fn unlink(
     db: &mut Db,
     actor: &Actor,
-    mut incident: Incident,
+    incident: &Incident,
     id: DeploymentId,
-) -> Result<IncidentWithDeployments, Error> {
-    let deployment = locked_deployment(db, &incident, id)?;
+    roles: &[Role],
+) -> Result<(), Error> {
+    let deployment = locked_deployment(db, incident, id)?;
     let links = incident_deployments::table
         .filter(incident_deployments::incident_id.eq(incident.id))
-        .filter(incident_deployments::deployment_id.eq(id));
+        .filter(incident_deployments::deployment_id.eq(id))
+        .filter(incident_deployments::role.eq_any(roles));
     if diesel::delete(links).execute(db)? == 0 {
         return Err(Error::not_found("link of this incident to deployment", id));
     }
     store::refresh(db, actor, deployment)?;
-    incident.revision += 1;
-    diesel::update(incidents::table.find(incident.id)).set(&incident).execute(db)?;
-    let found = with_deployments(db, incident)?;
-    events::record(db, actor, &found.incident.about(), "unlinked", &found)?;
-    Ok(found)
+    Ok(())
 }

@@ -8,6 +8,7 @@ crate::on_both_databases! {
     a_void_deployment_releases_its_approval
     only_operators_declare_void
     a_fix_that_is_linked_later_is_a_hotfix_until_the_link_is_removed
+    one_request_moves_the_cause_of_an_incident
     an_incident_that_was_resolved_by_mistake_is_reopened
 }
 
@@ -125,6 +126,27 @@ fn a_fix_that_is_linked_later_is_a_hotfix_until_the_link_is_removed(app: &TestAp
         actions,
         ["incident.unlinked", "incident.unlinked", "incident.resolved", "incident.opened"]
     );
+}
+
+fn one_request_moves_the_cause_of_an_incident(app: &TestApp) {
+    let good = app.go_live("checkout", "production", "1");
+    let bad = app.go_live("checkout", "production", "2");
+    let incident = json!({"service": "checkout", "environment": "production", "title": "Errors", "severity": "major", "caused_by": [good["id"]]});
+    let incident = app.post("/v1/incidents", incident).expect(201);
+    let path = format!("/v1/incidents/{}", incident["id"].as_str().unwrap());
+    let moved = json!({"caused_by": [bad["id"]], "not_caused_by": [good["id"]]});
+    assert_eq!(app.patch(&path, moved, &[]).expect(200)["caused_by"], json!([bad["id"]]));
+    // Only links in the named role are removed, and what is not linked is an error.
+    let before = app.counts();
+    app.patch(&path, json!({"not_fixed_by": [bad["id"]]}), &[]).expect_problem(404, "not_found");
+    let half = json!({"not_caused_by": [bad["id"], good["id"]]});
+    app.patch(&path, half, &[]).expect_problem(404, "not_found");
+    assert_eq!(app.counts(), before);
+    assert_eq!(app.get(&path).expect(200)["caused_by"], json!([bad["id"]]));
+    let fix = json!({"fixed_by": [bad["id"]]});
+    assert_eq!(app.patch(&path, fix, &[]).expect(200)["fixed_by"], json!([bad["id"]]));
+    let none = app.patch(&path, json!({"not_fixed_by": [bad["id"]]}), &[]).expect(200);
+    assert_eq!((&none["caused_by"], &none["fixed_by"]), (&json!([bad["id"]]), &json!([])));
 }
 
 fn an_incident_that_was_resolved_by_mistake_is_reopened(app: &TestApp) {
