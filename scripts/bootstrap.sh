@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Creates the S3 bucket and the DynamoDB table for Terraform's state.
 set -euo pipefail
-# shellcheck source=scripts/lib.sh
-source "$(dirname "$0")/lib.sh"
+source "$(dirname "$0")/lib/common.sh"
 
 : "${STATE_BUCKET:=prop-terraform-state}"
 : "${LOCK_TABLE:=prop-terraform-locks}"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the image of the checked-out commit and pushes it to ECR, unless ECR already has it.
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/aws.sh"
+source "$(dirname "$0")/lib/common.sh"
+source "$(dirname "$0")/lib/aws.sh"
 
 usage() {
     cat <<'END'

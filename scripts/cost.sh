@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Estimates the monthly cost of an environment.
 set -euo pipefail
-# shellcheck source=scripts/lib.sh
-source "$(dirname "$0")/lib.sh"
+source "$(dirname "$0")/lib/common.sh"
 
 usage() {
     cat <<END

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Stops, starts, snapshots and restores the database of an environment.
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/aws.sh"
-. "$(dirname "$0")/ecs.sh"
-. "$(dirname "$0")/rds.sh"
+source "$(dirname "$0")/lib/common.sh"
+source "$(dirname "$0")/lib/aws.sh"
+source "$(dirname "$0")/lib/ecs.sh"
+source "$(dirname "$0")/lib/rds.sh"
 
 usage() {
     cat <<'END'

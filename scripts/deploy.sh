@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Deploys a version to an environment, verifies that it runs, and rolls back if it does not.
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/aws.sh"
-. "$(dirname "$0")/ecs.sh"
-. "$(dirname "$0")/rds.sh"
+source "$(dirname "$0")/lib/common.sh"
+source "$(dirname "$0")/lib/aws.sh"
+source "$(dirname "$0")/lib/ecs.sh"
+source "$(dirname "$0")/lib/rds.sh"
 readonly EXIT_BLOCKED=4 EXIT_RUNNING=5 EXIT_ROLLED_BACK=6 EXIT_NOT_ROLLED_BACK=7 EXIT_TIMED_OUT=8 EXIT_MIGRATION=9 EXIT_INTERRUPTED=130
-. "$(dirname "$0")/ledger.sh"
+source "$(dirname "$0")/lib/ledger.sh"
 
 usage() {
     cat <<'END'

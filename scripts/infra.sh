@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Runs Terraform for an environment, with its backend and variables, and asks before it changes something.
 set -euo pipefail
-# shellcheck source=scripts/lib.sh
-source "$(dirname "$0")/lib.sh"
+source "$(dirname "$0")/lib/common.sh"
 
 readonly EXIT_DRIFT=4 EXIT_DECLINED=5
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Prints the log of an environment's tasks and follows it.
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/aws.sh"
+source "$(dirname "$0")/lib/common.sh"
+source "$(dirname "$0")/lib/aws.sh"
 
 usage() {
     cat <<'END'

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Posts the outcome of a workflow run to Slack, in one line. deploy.sh posts about each deployment itself.
 set -euo pipefail
-# shellcheck source=scripts/lib.sh
-source "$(dirname "$0")/lib.sh"
+source "$(dirname "$0")/lib/common.sh"
 
 usage() {
     cat <<'END'

@@ -1,10 +1,8 @@
 #!/usr/bin/env bash
 # Posts Terraform's plans as one comment on the pull request. Later runs update that comment.
 set -euo pipefail
-# shellcheck source=scripts/lib.sh
-source "$(dirname "$0")/lib.sh"
-# shellcheck source=scripts/github.sh
-source "$(dirname "$0")/github.sh"
+source "$(dirname "$0")/lib/common.sh"
+source "$(dirname "$0")/lib/github.sh"
 
 usage() {
     cat <<END

@@ -1,12 +1,9 @@
 #!/usr/bin/env bash
 # Copies the approvals and rejections of a GitHub run to prop.
 set -euo pipefail
-# shellcheck source=scripts/lib.sh
-source "$(dirname "$0")/lib.sh"
-# shellcheck source=scripts/github.sh
-source "$(dirname "$0")/github.sh"
-# shellcheck source=scripts/ledger.sh
-source "$(dirname "$0")/ledger.sh"
+source "$(dirname "$0")/lib/common.sh"
+source "$(dirname "$0")/lib/github.sh"
+source "$(dirname "$0")/lib/ledger.sh"
 
 usage() {
     cat <<END

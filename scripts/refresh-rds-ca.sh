@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Updates the RDS CA certificates that the image contains.
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
+source "$(dirname "$0")/lib/common.sh"
 
 usage() {
     cat <<'END'

@@ -2,7 +2,7 @@
 # Makes a release: checks what is to be released, builds and packs the binaries, pushes the image, publishes on GitHub.
 # .github/workflows/release.yml calls it on a tag. `build` also runs on macOS, whose bash is version 3.2.
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
+source "$(dirname "$0")/lib/common.sh"
 
 usage() {
     cat <<'END'

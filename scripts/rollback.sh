@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Rolls an environment back to its previous good release.
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/aws.sh"
-. "$(dirname "$0")/ecs.sh"
-. "$(dirname "$0")/ledger.sh"
+source "$(dirname "$0")/lib/common.sh"
+source "$(dirname "$0")/lib/aws.sh"
+source "$(dirname "$0")/lib/ecs.sh"
+source "$(dirname "$0")/lib/ledger.sh"
 
 usage() {
     cat <<'END'

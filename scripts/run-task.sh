@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs a subcommand of prop as a separate task, with the network and the secrets of the service.
 set -euo pipefail
-. "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/aws.sh"
-. "$(dirname "$0")/ecs.sh"
+source "$(dirname "$0")/lib/common.sh"
+source "$(dirname "$0")/lib/aws.sh"
+source "$(dirname "$0")/lib/ecs.sh"
 
 usage() {
     cat <<'END'

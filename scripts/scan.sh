@@ -1,10 +1,8 @@
 #!/usr/bin/env bash
 # Scans for known vulnerabilities, secrets, disallowed licences and unsafe settings, and reports an image's scan to prop.
 set -euo pipefail
-# shellcheck source=scripts/lib.sh
-source "$(dirname "$0")/lib.sh"
-# shellcheck source=scripts/ledger.sh
-source "$(dirname "$0")/ledger.sh"
+source "$(dirname "$0")/lib/common.sh"
+source "$(dirname "$0")/lib/ledger.sh"
 
 usage() {
     cat <<END

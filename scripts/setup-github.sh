@@ -1,10 +1,8 @@
 #!/usr/bin/env bash
 # Configures a GitHub repository for the workflow: environments, reviewers, variables, secrets. Can be run again.
 set -euo pipefail
-# shellcheck source=scripts/lib.sh
-source "$(dirname "$0")/lib.sh"
-# shellcheck source=scripts/github.sh
-source "$(dirname "$0")/github.sh"
+source "$(dirname "$0")/lib/common.sh"
+source "$(dirname "$0")/lib/github.sh"
 
 # Where each value is stored. NAME=VARIABLE sets NAME on GitHub to the value of VARIABLE here; NAME alone uses the same name.
 readonly REPOSITORY_VARIABLES=(AWS_REGION AWS_PLAN_ROLE_ARN PROP_URL STATE_BUCKET LOCK_TABLE STATE_REGION)
@@ -234,10 +232,10 @@ seal() {
         python=$ROOT/.venv/setup/bin/python
         "$python" -c 'import nacl' 2>/dev/null || {
             python3 -m venv "$ROOT/.venv/setup" &&
-                "$ROOT/.venv/setup/bin/pip" install --quiet --disable-pip-version-check -r "$ROOT/scripts/requirements.txt"
-        } >&2 || die "$EXIT_PREFLIGHT" "Cannot install PyNaCl, which encrypts the secrets. See scripts/requirements.txt."
+                "$ROOT/.venv/setup/bin/pip" install --quiet --disable-pip-version-check -r "$ROOT/scripts/lib/requirements.txt"
+        } >&2 || die "$EXIT_PREFLIGHT" "Cannot install PyNaCl, which encrypts the secrets. See scripts/lib/requirements.txt."
     fi
-    "$python" "$ROOT/scripts/seal.py" "$1"
+    "$python" "$ROOT/scripts/lib/seal.py" "$1"
 }
 
 # check_missing: reports missing settings without which parts of the workflow do not work.

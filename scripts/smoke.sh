@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Checks from outside that a deployed prop is the expected image and responds correctly.
 set -euo pipefail
-# shellcheck source=scripts/lib.sh
-source "$(dirname "$0")/lib.sh"
+source "$(dirname "$0")/lib/common.sh"
 
 usage() {
     cat <<END

@@ -89,7 +89,7 @@ lint() {
     else
         lacking 'gcc, make and perl' 'clippy and the documentation'
     fi
-    local shell_files=(.ci/run scripts/*.sh docs/examples/*.sh)
+    local shell_files=(.ci/run scripts/*.sh scripts/lib/*.sh tests/support/*.sh docs/examples/*.sh)
     if need shellcheck shellcheck; then
         step 'shellcheck' shellcheck -x -P scripts "${shell_files[@]}"
     else
@@ -149,7 +149,7 @@ app() {
     need setpriv util-linux || lacking setpriv 'PostgreSQL and PgBouncer, as root'
     step 'cargo test' cargo test --locked
     if [ "$postgres" = yes ] && [ "$pooler" = yes ]; then
-        step 'the API through PgBouncer' scripts/with-pgbouncer.sh cargo test --locked --test api postgres
+        step 'the API through PgBouncer' tests/support/with-pgbouncer.sh cargo test --locked --test api postgres
     fi
     contract
     examples

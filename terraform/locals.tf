@@ -1,5 +1,5 @@
 # The names of all resources. production has the plain names; those of other environments end in the environment's name.
-# scripts/lib.sh builds the same names.
+# scripts/lib/common.sh builds the same names.
 locals {
   production = var.environment == "production"
   suffix     = local.production ? "" : "-${var.environment}"

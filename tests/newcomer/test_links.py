@@ -66,7 +66,7 @@ def missing_paths(code: str, exist=files_and_folders) -> list[str]:
     """The paths in a code span that name nothing tracked. A code span may be a command: each word is looked at."""
     found = []
     for word in code.split():
-        # `src/db/pool.rs:12` is line 12; `scripts/lib.sh,` ends a clause.
+        # `src/db/pool.rs:12` is line 12; `scripts/test.sh,` ends a clause.
         word = re.sub(r":\d+$", "", word.rstrip(",;"))
         if PATH.fullmatch(word):
             found += [path for path in alternatives(word.removeprefix("./").rstrip("/")) if not matches(path, exist())]

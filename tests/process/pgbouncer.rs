@@ -1,6 +1,6 @@
 //! Behind PgBouncer in transaction mode, where a client gets another server connection with each transaction.
 //!
-//! The whole API suite runs there too: `scripts/with-pgbouncer.sh cargo test --test api postgres`.
+//! The whole API suite runs there too: `tests/support/with-pgbouncer.sh cargo test --test api postgres`.
 
 use crate::load::{Load, expect_nothing_lost};
 use crate::process::{Process, prop, serve};
@@ -17,7 +17,7 @@ impl Pooler {
     /// Starts one; `None` where there is none, which is an error in CI.
     fn start() -> Option<Self> {
         let mut command =
-            Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/with-pgbouncer.sh"));
+            Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/with-pgbouncer.sh"));
         // It cleans up when its command ends, and that ends when we close the pipe.
         command.args(["sh", "-c", "echo \"$TEST_DATABASE_URL\"; cat >/dev/null"]);
         let mut script = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The ECS service, its images, task definitions and rollouts. Source it after lib.sh and aws.sh.
+# The ECS service, its images, task definitions and rollouts. Source it after common.sh and aws.sh.
 # shellcheck disable=SC2034 # the calling script reads the variables that are set here
 
 POLL_SECONDS=${POLL_SECONDS:-5}

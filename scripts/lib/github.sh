@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Calls GitHub's REST API at GITHUB_API_URL, which GitHub sets in a workflow. Source it after lib.sh.
+# Calls GitHub's REST API at GITHUB_API_URL, which GitHub sets in a workflow. Source it after common.sh.
 
 GITHUB_API_URL=${GITHUB_API_URL:-https://api.github.com}
 

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Calls AWS with the AWS CLI, version 1 or 2. Source it after lib.sh.
+# Calls AWS with the AWS CLI, version 1 or 2. Source it after common.sh.
 
 # The CLI waits and retries when AWS throttles a call.
 export AWS_RETRY_MODE=${AWS_RETRY_MODE:-standard} AWS_MAX_ATTEMPTS=${AWS_MAX_ATTEMPTS:-8}

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Reports deployments to prop (the ledger) and asks its gate. Source it after lib.sh. PROP_URL is prop's address; PROP_KEY is a
+# Reports deployments to prop (the ledger) and asks its gate. Source it after common.sh. PROP_URL is prop's address; PROP_KEY is a
 # key with the scopes read and deploy, and override for --force. A deployment does not fail because the ledger is unavailable:
 # its report is saved in PROP_SPOOL, one JSON document per line, and a later run sends it.
 # shellcheck disable=SC2034 # the calling script reads the variables that are set here

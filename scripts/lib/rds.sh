@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Reads and starts the database instance. Source it after lib.sh, aws.sh and ecs.sh.
+# Reads and starts the database instance. Source it after common.sh, aws.sh and ecs.sh.
 # shellcheck disable=SC2034 # the calling script reads the variables that are set here
 
 # database_status NAME: prints the instance's status, as RDS names it.

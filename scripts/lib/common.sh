@@ -4,7 +4,7 @@
 # Exit codes that every script may use. Each script's --help lists its own codes too.
 readonly EXIT_FAILED=1 EXIT_USAGE=2 EXIT_PREFLIGHT=3
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 SCRIPT=$(basename "$0")
 DRY_RUN=no
 # The folder with the Terraform files. Tests set it to a copy.

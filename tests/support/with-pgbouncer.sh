@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'END'
-Usage: scripts/with-pgbouncer.sh COMMAND [ARGUMENT]...
+Usage: tests/support/with-pgbouncer.sh COMMAND [ARGUMENT]...
 Run a command with a temporary PostgreSQL behind a temporary PgBouncer in transaction mode.
 
 The command gets TEST_DATABASE_URL and TEST_PROP_PREPARED_STATEMENTS=false in its environment. Both servers are stopped and
@@ -14,7 +14,7 @@ Options:
   -h, --help  print this help
 
 Examples:
-  scripts/with-pgbouncer.sh cargo test --test api postgres
+  tests/support/with-pgbouncer.sh cargo test --test api postgres
 
 Exit codes:
   127  no command was given, PostgreSQL or PgBouncer is missing, or PgBouncer did not start
