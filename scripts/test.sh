@@ -11,8 +11,8 @@ Usage: scripts/test.sh [PART]...
 
 Runs the tests of the given parts; of every part when none is given.
 
-  lint     formatting and lints: cargo fmt, clippy, cargo doc; the Rust version and the dependencies; typos; shellcheck,
-           shfmt; hadolint; actionlint and zizmor for the workflows
+  lint     formatting and lints: cargo fmt, clippy, cargo doc; the layers of src/; the Rust version and the dependencies;
+           typos; shellcheck, shfmt; hadolint; actionlint and zizmor for the workflows
   app      cargo test; the API suite once more through PgBouncer; the API against its document; docs/examples;
            the README's commands in a clean clone; links
   infra    Terraform and the scripts, against a stand-in for AWS
@@ -107,7 +107,7 @@ lint() {
     fi
     if python_suite lint 'spelling, Rust version, dependencies, Dockerfile, and security of the workflows'; then
         step 'typos' .venv/lint/bin/typos
-        step 'versions, dependencies and justfile' .venv/lint/bin/pytest -q tests/lint
+        step 'versions, dependencies, justfile and layers' .venv/lint/bin/pytest -q tests/lint
         step 'hadolint' .venv/lint/bin/hadolint docker/Dockerfile
         # With a token, it asks GitHub whether the commit of each action is the version that stands beside it.
         local offline=--offline
