@@ -34,7 +34,7 @@ aws_change() {
 check_identity() {
     local caller
     caller=$(aws_json sts get-caller-identity) || die "$EXIT_PREFLIGHT" "$(aws_error)"
-    IDENTITY=$(jq -r .Arn <<<"$caller") ACCOUNT=$(jq -r .Account <<<"$caller")
+    read -r ACCOUNT IDENTITY < <(jq -r '"\(.Account) \(.Arn)"' <<<"$caller")
     [ "${AWS_ACCOUNT_ID:-$ACCOUNT}" = "$ACCOUNT" ] ||
         die "$EXIT_PREFLIGHT" "The credentials belong to account $ACCOUNT, but AWS_ACCOUNT_ID is $AWS_ACCOUNT_ID."
 }

@@ -62,8 +62,7 @@ resolve_image() {
     local id="imageTag=$1" answer repository
     [[ $1 != sha256:* ]] || id="imageDigest=$1"
     answer=$(aws_json ecr describe-images --repository-name "$ECR_REPOSITORY" --image-ids "$id") || return 1
-    DIGEST=$(jq -r '.imageDetails[0].imageDigest' <<<"$answer")
-    TAGS=$(jq -r '.imageDetails[0].imageTags // [] | join(" ")' <<<"$answer")
+    read -r DIGEST TAGS < <(jq -r '.imageDetails[0] | [.imageDigest, (.imageTags // [])[]] | join(" ")' <<<"$answer")
     repository=$(aws_json ecr describe-repositories --repository-names "$ECR_REPOSITORY") || return 1
     IMAGE=$(jq -r '.repositories[0].repositoryUri' <<<"$repository")@$DIGEST
     GIT_SHA=$(revision_label) || GIT_SHA=$(commit_in_tags) || GIT_SHA=''
@@ -173,15 +172,22 @@ update_service() {
 # breaker also ends in a steady state, so the rollout's id decides. ECS may list a new rollout a few seconds late: it counts as
 # replaced only after it was missing several times.
 watch_rollout() {
-    local started=$SECONDS read_failures=0 missing=0 state rollout primary failed reported=0
+    local started=$SECONDS read_failures=0 missing=0 state primary failed tasks reported=0
     while :; do
         if read_service && [ -n "$SERVICE" ]; then
             read_failures=0
             print_events
-            rollout=$(jq -c --arg id "$ROLLOUT" 'first(.deployments[] | select(.id == $id)) // {}' <<<"$SERVICE")
-            primary=$(primary_get .id)
-            state=$(jq -r '.rolloutState // "GONE"' <<<"$rollout") failed=$(jq -r '.failedTasks // 0' <<<"$rollout")
-            WHY=$(jq -r '.rolloutStateReason // ""' <<<"$rollout")
+            {
+                read -r state failed primary
+                read -r tasks
+                read -r WHY
+            } < <(jq -r --arg id "$ROLLOUT" '
+                (first(.deployments[] | select(.status == "PRIMARY").id) // "") as $primary
+                | first(.deployments[] | select(.id == $id)) // {}
+                | "\(.rolloutState // "GONE") \(.failedTasks // 0) \($primary)",
+                    "tasks: \(.runningCount) running, \(.pendingCount) pending, \(.failedTasks // 0) failed, of \(.desiredCount) · \(
+                        .rolloutState // "?" | ascii_downcase | sub("_"; " "))",
+                    .rolloutStateReason // ""' <<<"$SERVICE")
             if [ "$failed" -gt "$reported" ] || [ "$state" = FAILED ]; then
                 [ "$failed" -le "$reported" ] || { clear_progress && print_stop_reasons; }
                 reported=$failed
@@ -202,9 +208,7 @@ watch_rollout() {
                 clear_progress
                 return 0
             fi
-            progress "$(duration $((SECONDS - started)))" "$(jq -r '
-                "tasks: \(.runningCount) running, \(.pendingCount) pending, \(.failedTasks // 0) failed, of \(.desiredCount) · \(
-                .rolloutState // "?" | ascii_downcase | sub("_"; " "))"' <<<"$rollout")"
+            progress "$(duration $((SECONDS - started)))" "$tasks"
         else
             read_failures=$((read_failures + 1))
             if [ "$read_failures" -ge 5 ]; then
@@ -225,13 +229,15 @@ watch_rollout() {
 # print_events: prints the service's events since LAST_EVENT, the oldest first.
 print_events() {
     local event
-    while IFS= read -r event; do
-        clear_progress
-        detail "ECS: $event"
-    done < <(jq -r --arg last "$LAST_EVENT" '
-        .events // [] | (map(.id) | index($last)) as $known | .[:$known] | reverse | .[].message
-        | ltrimstr("(service ") | sub("^[^)]*\\) "; "")' <<<"$SERVICE")
-    LAST_EVENT=$(service_get '.events[0].id // ""')
+    {
+        read -r LAST_EVENT
+        while IFS= read -r event; do
+            clear_progress
+            detail "ECS: $event"
+        done
+    } < <(jq -r --arg last "$LAST_EVENT" '
+        .events // [] | .[0].id // "", ((map(.id) | index($last)) as $known | .[:$known] | reverse | .[].message
+        | ltrimstr("(service ") | sub("^[^)]*\\) "; ""))' <<<"$SERVICE")
 }
 
 # print_stop_reasons: prints why tasks of ROLLOUT stopped, each reason once, and the last log lines of such a task. Sets
@@ -404,18 +410,19 @@ watch_targets() {
 # smoke_test SECONDS: waits until /version returns the deployed image three times in a row, because old tasks may still answer
 # at first. If not, WHY is the reason. The image's digest decides, and its commit if it is known.
 smoke_test() {
-    local started=$SECONDS good=0 answer
+    local started=$SECONDS good=0 answer pause=1
+    [[ $POLL_SECONDS != 0.* ]] || pause=$POLL_SECONDS
     while :; do
         if ! fetch /health >/dev/null; then
             WHY="$URL/health did not return 200 ($(tr -d '\n' <"$WORK/curl-error"))."
-        elif ! answer=$(fetch /version) || ! answer=$(jq -ce . <<<"$answer" 2>/dev/null); then
-            WHY="$URL/version did not return JSON with status 200."
-        elif is_deployed "$answer"; then
+        elif answer=$(fetch /version) && is_deployed "$answer"; then
             good=$((good + 1))
             ANSWERED=$answer
             [ "$good" -lt 3 ] || return 0
-            sleep "$(jq -n "[1, $POLL_SECONDS] | min")"
+            sleep "$pause"
             continue
+        elif ! jq -e . <<<"$answer" >/dev/null 2>&1; then
+            WHY="$URL/version did not return JSON with status 200."
         else
             WHY="$URL/version returned $(jq -r '"\(.version // "?") (commit \(.git_sha // "?" | .[:12]), image \(.image_digest // "unknown" | .[:19]))"' \
                 <<<"$answer"), not the deployed image."
@@ -431,5 +438,5 @@ is_deployed() {
     jq -e --arg digest "$DIGEST" --arg sha "$GIT_SHA" --arg version "$VERSION" '
         if .image_digest then .image_digest == $digest and ($sha == "" or (.git_sha // $sha | . == $sha or . == "unknown"))
         elif $sha != "" and .git_sha then .git_sha == $sha
-        else .version == $version end' <<<"$1" >/dev/null
+        else .version == $version end' <<<"$1" >/dev/null 2>&1
 }

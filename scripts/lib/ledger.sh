@@ -23,7 +23,8 @@ ledger_request() {
         return 1
     }
     LEDGER_ANSWER=$(<"$answer")
-    if [ "$LEDGER_STATUS" -ge 500 ] || [ "$LEDGER_STATUS" = 429 ] || ! jq -e 'type == "object"' <<<"$LEDGER_ANSWER" >/dev/null 2>&1; then
+    # What is not a JSON object comes from something between here and the ledger.
+    if [ "$LEDGER_STATUS" -ge 500 ] || [ "$LEDGER_STATUS" = 429 ] || [[ $LEDGER_ANSWER != '{'*'}' ]]; then
         LEDGER_WHY="$PROP_URL returned $LEDGER_STATUS: $(head -c 200 <<<"$LEDGER_ANSWER" | tr '\n' ' ')"
         return 1
     fi
