@@ -13,8 +13,8 @@ Runs the tests of the given parts; of every part when none is given.
 
   lint     formatting and lints: cargo fmt, clippy, cargo doc; the layers of src/; the Rust version and the dependencies;
            typos; shellcheck, shfmt; hadolint; actionlint and zizmor for the workflows
-  app      cargo test; the API suite once more through PgBouncer; the API against its document; docs/examples;
-           the README's commands in a clean clone; links
+  app      cargo test; what concerns sessions and transactions once more through PgBouncer; the API against its document;
+           docs/examples; the README's commands in a clean clone; links
   infra    Terraform and the scripts, against a stand-in for AWS
   browser  the pages, in Chromium
 
@@ -28,15 +28,42 @@ END
 
 results=() # one line per step, for the summary
 failed=0
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 
 # step NAME COMMAND...: runs the command and notes how it ended; later steps run all the same.
 step() {
     local name=$1 started=$SECONDS outcome=passed
     shift
     printf '\n== %s\n' "$name"
+    times >"$scratch/before"
     "$@" || outcome=FAILED
+    times >"$scratch/after"
     [ "$outcome" = passed ] || failed=1
-    results+=("$(printf '%-7s %s (%d s)' "$outcome" "$name" $((SECONDS - started)))")
+    results+=("$(printf '%-7s %6d %6d   %s' "$outcome" $((SECONDS - started)) "$(busy_seconds)" "$name")")
+}
+
+# busy_seconds: prints how long the processes of a step have kept a processor busy.
+busy_seconds() {
+    awk 'FNR == 2 { gsub(/[ms]/, " "); busy = $1 * 60 + $2 + $3 * 60 + $4 - busy } END { printf "%d", busy }' \
+        "$scratch/before" "$scratch/after"
+}
+
+# start NAME COMMAND...: runs the command in the background. `step` ends it with `finished NAME`, which prints what it printed.
+start() {
+    local name=$1
+    shift
+    "$@" >"$scratch/$name" 2>&1 &
+    started_as[$name]=$!
+}
+declare -A started_as
+
+# shellcheck disable=SC2317 # `step` calls it
+finished() {
+    local status=0
+    wait "${started_as[$1]}" || status=$?
+    cat "$scratch/$1"
+    return "$status"
 }
 
 # lacking WHAT NOT_TESTED: says what is left out, which CI does not put up with.
@@ -149,14 +176,30 @@ app() {
     need setpriv util-linux || lacking setpriv 'PostgreSQL and PgBouncer, as root'
     step 'cargo test' cargo test --locked
     if [ "$postgres" = yes ] && [ "$pooler" = yes ]; then
-        step 'the API through PgBouncer' tests/support/with-pgbouncer.sh cargo test --locked --test api postgres
+        step 'sessions and transactions through PgBouncer' through_pgbouncer
     fi
     contract
     examples
     newcomer
+    [ -z "${started_as[contract]:-}" ] || step 'the API against its document' finished contract
 }
 
-# The API against its document. The binary is the one that `cargo test` has built.
+# A pooler gives its client another session with each transaction. These modules test what depends on that: requests at the same
+# time, locks, what a transaction takes back, migrations; and the demo and random sequences of requests, which send every kind of
+# statement. The other modules send the same statements with other values. The process tests kill prop behind a pooler.
+# shellcheck disable=SC2317 # `step` calls it
+through_pgbouncer() {
+    local module filters=()
+    for module in approvals deployments freezes idempotency keys migrations releases sequences walkthrough; do
+        [ -f "tests/api/$module.rs" ] || return 1
+        filters+=("$module::")
+    done
+    filters+=(webhooks::postgres::a_delivery --skip sqlite)
+    tests/support/with-pgbouncer.sh cargo test --locked --test api -- "${filters[@]}"
+}
+
+# The API against its document. The binary is the one that `cargo test` has built. It keeps one processor busy, so it runs beside
+# what follows.
 contract() {
     python_suite contract 'the API against its document' || return 0
     local selection=()
@@ -164,7 +207,7 @@ contract() {
         selection=(-k 'not typescript')
         lacking 'Node.js 18 or later and the packages of tests/contract/typescript' 'a TypeScript client'
     fi
-    step 'the API against its document' .venv/contract/bin/pytest tests/contract "${selection[@]}"
+    start contract .venv/contract/bin/pytest tests/contract "${selection[@]}"
 }
 
 # What docs/examples/ shows, run against that binary.
@@ -211,23 +254,11 @@ infra() {
         selection+=(--ignore tests/infra/test_wiring.py)
     fi
     step 'prop, which these tests run' cargo build --locked --quiet
-    # To apply the stack is to wait, for the most part: the scripts are tested meanwhile.
-    local stack_says stack
-    stack_says=$(mktemp)
-    .venv/infra/bin/pytest tests/infra -m stack "${selection[@]}" >"$stack_says" 2>&1 &
-    stack=$!
-    step 'the scripts, the image and the workflow' .venv/infra/bin/pytest tests/infra -m 'not stack' "${selection[@]}"
-    step 'the stack, against a stand-in for AWS' ended "$stack" "$stack_says"
-}
-
-# ended PROCESS FILE: waits for a process that was started before, prints what it has said, and ends as it did.
-# shellcheck disable=SC2317 # `step` calls it
-ended() {
-    local status=0
-    wait "$1" || status=$?
-    cat "$2"
-    rm "$2"
-    return "$status"
+    # To apply the stack is to wait, for the most part, and so is to roll out: three processes share two processors.
+    start stack .venv/infra/bin/pytest tests/infra -m stack "${selection[@]}"
+    step 'the scripts, the image and the workflow' .venv/infra/bin/pytest tests/infra -m 'not stack' \
+        -n 2 --dist loadgroup "${selection[@]}"
+    step 'the stack, against a stand-in for AWS' finished stack
 }
 
 browser() {
@@ -237,29 +268,62 @@ browser() {
         return
     fi
     step 'prop, which these tests run' cargo build --locked --quiet
-    step 'the pages, in Chromium' .venv/browser/bin/pytest tests/browser
+    # The pages ask for news every few seconds, which these tests wait for.
+    step 'the pages, in Chromium' .venv/browser/bin/pytest tests/browser -n 2 --dist loadfile
 }
 
 # python_suite NAME NOT_TESTED: .venv/NAME with the packages of tests/NAME/requirements.txt.
 python_suite() {
+    await_downloads
+    { has_ensurepip || packages python3 python3-venv; } && install_python "$1" && return
+    lacking "python3-venv and the packages of tests/$1/requirements.txt" "$2"
+    return 1
+}
+
+has_ensurepip() { python3 -c 'import ensurepip' 2>/dev/null; }
+
+install_python() {
     local wanted=tests/$1/requirements.txt venv=.venv/$1
     cmp -s "$wanted" "$venv/installed.txt" && return
-    if python3 -c 'import ensurepip' 2>/dev/null || packages python3 python3-venv; then
-        python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" &&
-            cp "$wanted" "$venv/installed.txt" && return
-    fi
-    lacking "python3-venv and the packages of $wanted" "$2"
-    return 1
+    python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$wanted" &&
+        cp "$wanted" "$venv/installed.txt"
 }
 
 # node_packages FOLDER: what its package-lock.json says.
 node_packages() {
+    await_downloads
+    need node nodejs && need npm npm && install_node "$1"
+}
+
+install_node() {
     local folder=$1
-    need node nodejs && need npm npm || return 1
     [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 18 ] || return 1
     cmp -s "$folder/package-lock.json" "$folder/node_modules/installed.json" && return
     npm ci --prefix "$folder" --no-audit --no-fund --loglevel=error && cp "$folder/package-lock.json" "$folder/node_modules/installed.json"
 }
+
+# downloads PART...: installs what the parts need from PyPI and npm, while cargo compiles. What fails is tried again where it is
+# needed, and reported there.
+# shellcheck disable=SC2317 # `start` calls it
+downloads() {
+    local part suite
+    for part in "$@"; do
+        for suite in ${suites[$part]}; do
+            case $suite in
+                */*) ! command -v npm >/dev/null || install_node "$suite" || true ;;
+                *) ! has_ensurepip || install_python "$suite" || true ;;
+            esac
+        done
+    done
+}
+declare -A suites=(
+    [lint]='tests/lint lint'
+    [app]='tests/contract/typescript contract examples newcomer'
+    [infra]='infra checkov'
+    [browser]='browser'
+)
+
+await_downloads() { [ -z "${started_as[downloads]:-}" ] || wait "${started_as[downloads]}" || true; }
 
 for argument in "$@"; do
     case $argument in
@@ -276,6 +340,7 @@ for argument in "$@"; do
 done
 [ $# -gt 0 ] || set -- lint app infra browser
 
+start downloads downloads "$@"
 for part in "$@"; do
     case $part in
         lint) lint ;;
@@ -286,7 +351,7 @@ for part in "$@"; do
     printf '\n== %s: done\n' "$part"
 done
 
-printf '\n== Summary\n'
+printf '\n== Summary: seconds, and seconds of processors\n'
 printf '%s\n' "${results[@]}"
 if [ "$failed" = 0 ]; then echo "passed: $*"; else echo "FAILED: $*"; fi
 exit "$failed"

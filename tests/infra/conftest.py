@@ -20,6 +20,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     # `plan` is a plan of either environment, by name.
     if {"staging", "plan"} & set(item.fixturenames):
         item.add_marker("stack")
+    # Where several processes share the tests, a file stays in one: its tests share a stand-in, an image or an archive. Only
+    # what uses a scenario has all of its own.
+    if "scenario" not in item.fixturenames:
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
