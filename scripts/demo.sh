@@ -27,7 +27,7 @@ if [ -z "${PROP_KEY:-}" ]; then
     exit 2
 fi
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 # call KEY METHOD PATH [BODY]: sends a request; sets $answer and $status.
 call() {
@@ -96,26 +96,26 @@ ask() {
     esac
 }
 
-say 'Keys'
+step 'Keys'
 pipeline=$(key pipeline '["read","deploy"]')
 scanner=$(key scanner '["attest"]')
 alice=$(key alice '["read","approve","override","operate"]')
 echo '  pipeline (deploys), scanner (reports scans), alice (approves, manages freezes and incidents)'
 
-say 'Environments: testing, staging and production. Production requires a scan, an hour in staging and an approval'
+step 'Environments: testing, staging and production. Production requires a scan, an hour in staging and an approval'
 ok "$PROP_KEY" POST /v1/environments '{"slug":"testing","name":"Testing","tier":"testing"}'
 ok "$PROP_KEY" POST /v1/environments '{"slug":"staging","name":"Staging","tier":"staging"}'
 ok "$PROP_KEY" POST /v1/environments '{"slug":"production","name":"Production","tier":"production","required_approvals":1,
     "require_scan":true,"predecessor":"staging","soak_minutes":60}'
 
-say 'Three services'
+step 'Three services'
 for service in 'checkout Checkout payments' 'catalog Catalogue search' 'accounts Accounts identity'; do
     read -r slug name owner <<<"$service"
     ok "$PROP_KEY" POST /v1/services "{\"slug\":\"$slug\",\"name\":\"$name\",\"owner\":\"$owner\",\"repository_url\":\"https://github.example.org/shop/$slug\"}"
     echo "  $slug"
 done
 
-say 'A week ago'
+step 'A week ago'
 for service in checkout catalog accounts; do
     release "$service" 1.0.0 170
     happened "$service" 1.0.0 testing 169 3 succeeded
@@ -124,7 +124,7 @@ for service in checkout catalog accounts; do
     happened "$service" 1.0.0 production 166 6 succeeded
 done
 
-say 'The days since'
+step 'The days since'
 release catalog 1.1.0 143
 happened catalog 1.1.0 testing 142 3 failed
 release catalog 1.1.1 140
@@ -137,7 +137,7 @@ happened accounts 1.1.0 staging 118 4 succeeded
 approve accounts 1.1.0
 happened accounts 1.1.0 production 96 7 succeeded
 
-say 'A release that breaks payments, and its rollback'
+step 'A release that breaks payments, and its rollback'
 release checkout 1.1.0 80
 happened checkout 1.1.0 staging 79 4 succeeded
 approve checkout 1.1.0
@@ -156,18 +156,18 @@ happened checkout 1.1.1 staging 50 4 succeeded
 approve checkout 1.1.1
 happened checkout 1.1.1 production 48 6 succeeded
 
-say 'A deployment that bypasses the gate: recorded and flagged'
+step 'A deployment that bypasses the gate: recorded and flagged'
 release accounts 1.1.1 30
 requester=erin happened accounts 1.1.1 production 29 2 succeeded
 
-say 'A release that waits for approval'
+step 'A release that waits for approval'
 release checkout 1.2.0 6
 happened checkout 1.2.0 staging 5 4 succeeded
 ask checkout 1.2.0 production
 ok "$pipeline" POST /v1/deployments '{"service":"checkout","version":"1.2.0","environment":"production","requested_by":"dana"}'
 echo '  checkout 1.2.0 is waiting for approval in production'
 
-say 'Today: a freeze'
+step 'Today: a freeze'
 ok "$alice" POST /v1/freezes "{\"environment\":\"production\",\"reason\":\"Quarter end\",\"ends_at\":\"$(ago -36)\"}"
 freeze=$(first_id)
 release catalog 1.2.0 5
@@ -188,6 +188,6 @@ release accounts 1.2.0 1
 ok "$pipeline" POST /v1/deployments '{"service":"accounts","version":"1.2.0","environment":"staging","requested_by":"dana","start":true}'
 echo '  accounts 1.2.0 is being rolled out to staging'
 
-say "Done. See what is live, from the shell or on the board (sign in with \$PROP_KEY):"
+step "Done. See what is live, from the shell or on the board (sign in with \$PROP_KEY):"
 echo "  curl -sS $url/v1/status -H \"Authorization: Bearer \$PROP_KEY\""
 echo "  $url/"
