@@ -40,7 +40,7 @@ class AutoScaling(ApplicationAutoScalingResponse):
 
 
 class Budgets(BudgetsResponse):
-    """Tags of budgets, and who is told."""
+    """Tags of budgets, and who is notified."""
 
     def create_budget(self) -> str:
         answer = super().create_budget()

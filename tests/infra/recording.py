@@ -33,7 +33,7 @@ COLUMNS, LINES = 120, 36
 APP, LEDGER = "prop-staging.example.org", "prop.example.org"
 LOOKS_EVERY_SECONDS = 1.0  # as long as a person likes to watch
 
-# What fails in the second deployment: a container that does not start, as the log and ECS tell it.
+# What fails in the second deployment: a container that does not start, as the log and ECS report it.
 STOPPED = {
     "taskArn": "arn:aws:ecs:task/prop/t1", "stoppedReason": "Essential container in task exited", "startedAt": "2026-02-03T04:05:06Z",
     "containers": [{"name": "prop", "exitCode": 2}],

@@ -117,7 +117,7 @@ class Scenario:
 
 @contextmanager
 def outside(scenario: Scenario) -> Iterator[str]:
-    """Plays the load balancer: /health, and /version as the live image tells it, or as the scenario lies. And ECR's store of
+    """Plays the load balancer: /health, and /version as the live image reports it, or as the scenario lies. And ECR's store of
     image configurations, which holds the labels."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -197,7 +197,7 @@ def place(ledger: Prop, environment: str = "staging") -> dict:
     return ledger.get(f"/v1/services/prop/environments/{environment}")
 
 
-def told(place_or_list: list[dict]) -> list[tuple[str, str]]:
+def states(place_or_list: list[dict]) -> list[tuple[str, str]]:
     """Version and state of deployments, the oldest first."""
     return [(deployment["version"], deployment["state"]) for deployment in reversed(place_or_list)]
 

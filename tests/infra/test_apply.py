@@ -108,7 +108,7 @@ def test_the_dashboard_shows_metrics_of_what_is_there(stack):
     assert len({(widget["x"], widget["y"]) for widget in body["widgets"]}) == len(body["widgets"])
 
 
-def test_the_alarms_tell_somebody(stack):
+def test_the_alarms_notify_somebody(stack):
     topic = stack.outputs["alarms_topic_arn"]
     alarms = stack.client("cloudwatch").describe_alarms()["MetricAlarms"]
     ours = {alarm["AlarmName"]: alarm for alarm in alarms if alarm["AlarmName"].startswith("prop-")}

@@ -15,7 +15,7 @@ import pytest
 from conftest import WEBHOOK_SECRET
 from prop import Prop
 from serving import serving
-from stub_aws import NEW, NEW_SHA, OLD, OTHER, Run, Scenario, place, press_ctrl_c, run, settings, start, told, wait_for
+from stub_aws import NEW, NEW_SHA, OLD, OTHER, Run, Scenario, place, press_ctrl_c, run, settings, start, states, wait_for
 
 CHANGES = ["ecs register-task-definition", "ecs update-service"]
 CANT_PULL = "CannotPullContainerError: pull image manifest has been retried 7 time(s): failed to resolve ref"
@@ -59,7 +59,7 @@ def test_github_says_who_and_where(scenario: Scenario, app: str, ledger: Prop) -
 
 
 def test_the_webhook_of_its_own_job_comes_first(scenario: Scenario, app: str, ledger: Prop) -> None:
-    """A job with `environment:` makes GitHub tell of a deployment before its script has said a word."""
+    """GitHub reports a deployment for a job with `environment:` before the job's script does."""
     home, run_url = "https://github.com/prop-ledger/prop", "https://github.com/prop-ledger/prop/actions/runs/17"
     assert ledger.request("PATCH", "/v1/services/prop", {"repository_url": home})[0] == 200
     repository = {"name": "prop", "full_name": "prop-ledger/prop", "html_url": home}
@@ -102,7 +102,7 @@ def test_a_circuit_breaker_s_rollback_is_a_failure(scenario: Scenario, app: str,
     assert "Revision 2 is running again." in ended.err
     assert ended.result["outcome"] == "rolled_back"
     now = place(ledger)
-    assert told(now["latest"]) == [("1.4.1", "succeeded"), ("1.4.2", "failed")]
+    assert states(now["latest"]) == [("1.4.1", "succeeded"), ("1.4.2", "failed")]
     assert now["live"]["version"] == "1.4.1"
     assert "exit code 2" in now["latest"][0]["reason"]
 
@@ -139,7 +139,7 @@ def test_a_rollout_that_takes_too_long_is_undone(scenario: Scenario, app: str, l
     assert ended.code == 8, ended
     assert "did not complete within 0:04" in ended.err
     assert scenario.live_digest() == OLD
-    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+    assert states(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
 
 
 def test_a_failed_rollback_has_its_own_exit_code(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -149,7 +149,7 @@ def test_a_failed_rollback_has_its_own_exit_code(scenario: Scenario, app: str, l
     assert "The rollback failed" in ended.err
     # It is on its way back, so nothing is to go forward to that revision again.
     assert scenario.calls(changing=True)[-1] == "ecs deregister-task-definition"
-    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+    assert states(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
 
 
 def test_the_old_version_still_answers(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -199,7 +199,7 @@ def test_a_takeover_while_it_is_proven_is_left_alone(scenario: Scenario, app: st
     assert ended.code == 7, ended
     assert "Another deployment replaced this one, so nothing was rolled back." in ended.err
     assert scenario.calls(changing=True).count("ecs update-service") == 1
-    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+    assert states(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
 
 
 def take_over(scenario: Scenario, definition: str) -> None:
@@ -222,7 +222,7 @@ def test_what_begins_during_the_migration_is_not_rolled_over(scenario: Scenario,
     assert ended.code == 5, ended
     assert "ECS is rolling out revision 99" in ended.err
     assert "ecs update-service" not in scenario.calls()
-    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+    assert states(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
 
 
 def test_a_rollout_that_shows_late_has_not_gone_back(scenario: Scenario, app: str) -> None:
@@ -251,7 +251,7 @@ def test_a_failed_migration_touches_no_service(scenario: Scenario, app: str, led
     assert scenario.calls(changing=True) == ["ecs register-task-definition", "ecs run-task", "ecs deregister-task-definition"]
     assert "prop: migration 0004 failed" in ended.err
     assert "The service was not changed." in ended.err
-    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+    assert states(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
 
 
 def test_a_migration_goes_first_with_the_new_image(scenario: Scenario, app: str) -> None:
@@ -285,7 +285,7 @@ def test_access_denied_is_said_by_name(scenario: Scenario, app: str, ledger: Pro
     service, verb = operation.split()
     assert f"AWS denies {service}:{''.join(word.title() for word in verb.split('-'))}" in ended.err
     assert scenario.live_digest() == OLD
-    # What the ledger was told is that it failed; what never began it was not told.
+    # It is recorded as failed, unless it was never recorded as started.
     assert place(ledger)["running"] is None
 
 
@@ -341,8 +341,8 @@ def test_a_second_deployment_is_refused_by_ecs(scenario: Scenario, app: str, led
     assert ended.code == 5, ended
     assert ended.result["outcome"] == "already_running"
     assert scenario.calls(changing=True) == []
-    assert told(place(ledger)["latest"]) == [("1.4.1", "succeeded")]
-    # Unless it is told to take its place.
+    assert states(place(ledger)["latest"]) == [("1.4.1", "succeeded")]
+    # Unless it is asked to replace it.
     assert deploy(scenario, app, "staging", "1.4.2", "--take-over", ledger=ledger).code == 0
 
 
@@ -381,7 +381,7 @@ def test_the_gate_blocks(scenario: Scenario, app: str, ledger: Prop) -> None:
     assert ended.result["outcome"] == "blocked"
     assert ended.result["reason"] == "Frozen until somebody ends the freeze: Quarter end."
     assert scenario.calls(changing=True) == []
-    assert told(place(ledger)["latest"]) == [("1.4.1", "succeeded")]
+    assert states(place(ledger)["latest"]) == [("1.4.1", "succeeded")]
 
 
 def test_an_override_lets_one_through(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -488,38 +488,38 @@ def test_a_ledger_that_answers_at_the_second_try(scenario: Scenario, app: str, l
     assert len(refused) == 4
 
 
-def test_a_ledger_that_is_away_stops_nothing_and_is_told_later(scenario: Scenario, app: str, ledger: Prop) -> None:
+def test_a_ledger_that_is_away_stops_nothing_and_gets_the_report_later(scenario: Scenario, app: str, ledger: Prop) -> None:
     ended = run(scenario, "deploy.sh", "staging", "1.4.2", APP_URL=app, PROP_URL="http://127.0.0.1:9", PROP_KEY=ledger.key)
     assert ended.code == 0, ended
     assert "CANNOT REACH THE LEDGER" in ended.err
     assert len(scenario.spool.read_text().splitlines()) == 2
     assert ledger.key not in scenario.spool.read_text()
-    assert told(place(ledger)["latest"]) == [("1.4.1", "succeeded")]
+    assert states(place(ledger)["latest"]) == [("1.4.1", "succeeded")]
 
     ended = deploy(scenario, app, "staging", "1.4.1", ledger=ledger)
     assert ended.code == 0, ended
     assert "Reported saved deployments to the ledger: 2 lines" in ended.err
     assert not scenario.spool.exists()
     now = place(ledger)
-    assert told(now["latest"]) == [("1.4.1", "rolled_back"), ("1.4.2", "rolled_back"), ("1.4.1", "succeeded")] or told(now["latest"]) == [
+    assert states(now["latest"]) == [("1.4.1", "rolled_back"), ("1.4.2", "rolled_back"), ("1.4.1", "succeeded")] or states(now["latest"]) == [
         ("1.4.1", "superseded"), ("1.4.2", "rolled_back"), ("1.4.1", "succeeded")
     ]  # fmt: skip
     spooled = now["latest"][1]
     assert spooled["started_at"] < spooled["finished_at"] < now["latest"][0]["started_at"]
 
 
-def test_a_failure_is_told_later_too(scenario: Scenario, app: str, ledger: Prop) -> None:
+def test_a_failure_is_reported_later_too(scenario: Scenario, app: str, ledger: Prop) -> None:
     scenario.set(fates=["breaker"])
     away = {"APP_URL": app, "PROP_URL": "http://127.0.0.1:9", "PROP_KEY": ledger.key}
     assert run(scenario, "deploy.sh", "staging", "1.4.2", **away).code == 6
     assert run(scenario, "deploy.sh", "staging", "1.4.2", **away).code == 0
     assert len(scenario.spool.read_text().splitlines()) == 4
     assert deploy(scenario, app, ledger=ledger).code == 0
-    assert told(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "failed"), ("1.4.2", "superseded"), ("1.4.2", "succeeded")]
+    assert states(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "failed"), ("1.4.2", "superseded"), ("1.4.2", "succeeded")]
 
 
 def test_a_ledger_that_goes_away_in_between(scenario: Scenario, app: str, ledger: Prop) -> None:
-    """The deployment was recorded, its end could not be: told later, it is the same deployment."""
+    """The deployment was recorded, its end could not be. Reported later, it is the same deployment."""
     answers = True
 
     def relay(method: str, path: str, body: bytes) -> tuple[int, bytes]:
@@ -535,7 +535,7 @@ def test_a_ledger_that_goes_away_in_between(scenario: Scenario, app: str, ledger
     assert place(ledger)["running"]["version"] == "1.4.2"
     assert len(scenario.spool.read_text().splitlines()) == 1
     assert deploy(scenario, app, ledger=ledger).code == 0
-    assert told(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "superseded"), ("1.4.2", "succeeded")]
+    assert states(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "superseded"), ("1.4.2", "succeeded")]
 
 
 def test_a_spool_never_cancels_what_runs_now(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -582,7 +582,7 @@ def test_lines_that_a_killed_run_claimed_are_sent(scenario: Scenario, app: str, 
     ended = deploy(scenario, app, ledger=ledger)
     assert ended.code == 0, ended
     assert "Reported saved deployments to the ledger: 2 lines" in ended.err
-    assert told(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "superseded"), ("1.4.2", "succeeded")]
+    assert states(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "superseded"), ("1.4.2", "succeeded")]
     assert [file.name for file in scenario.spool.parent.glob("spool.jsonl*")] == [f"spool.jsonl.{os.getpid()}"]
 
 
@@ -597,8 +597,8 @@ def test_a_spool_that_is_locked_is_left_alone(scenario: Scenario, app: str, ledg
     assert lock.exists()
 
 
-def test_what_is_kept_while_the_ledger_is_told_is_kept(scenario: Scenario, app: str, ledger: Prop) -> None:
-    """And what could not be told comes before it."""
+def test_a_report_saved_during_a_replay_is_kept(scenario: Scenario, app: str, ledger: Prop) -> None:
+    """What could not be reported comes before it."""
     first, second = spooled(scenario, app).splitlines(keepends=True)
 
     def relay(method: str, path: str, body: bytes) -> tuple[int, bytes]:
@@ -676,7 +676,7 @@ def test_an_unexpected_failure_has_its_own_exit_code(scenario: Scenario, app: st
     assert ended.code == 1, ended
     assert (ended.result["outcome"], ended.result["exit_code"]) == ("error", 1)
     assert "deploy.sh: Unexpected error." in ended.err
-    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+    assert states(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
 
 
 # --- Ctrl-C
@@ -705,7 +705,7 @@ def test_ctrl_c_during_the_rollout_and_how_to_go_on(scenario: Scenario, app: str
     ended = deploy(scenario, app, "staging", "1.4.2", "--resume", ledger=ledger)
     assert ended.code == 0, ended
     assert scenario.calls(changing=True) == CHANGES
-    assert told(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "succeeded")]
+    assert states(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "succeeded")]
 
 
 def test_ctrl_c_before_the_service_is_touched(scenario: Scenario, app: str, ledger: Prop) -> None:
@@ -715,7 +715,7 @@ def test_ctrl_c_before_the_service_is_touched(scenario: Scenario, app: str, ledg
     assert "before the service was changed" in ended.err
     # Nor does a revision stay that nobody has proven.
     assert scenario.calls(changing=True) == ["ecs register-task-definition", "ecs deregister-task-definition"]
-    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "cancelled")
+    assert states(place(ledger)["latest"])[-1] == ("1.4.2", "cancelled")
 
 
 def test_ctrl_c_during_the_migration(scenario: Scenario, app: str) -> None:
@@ -753,7 +753,7 @@ def test_resume_goes_back_when_the_rollout_fails(scenario: Scenario, app: str, l
     ended = deploy(scenario, app, "staging", "1.4.2", "--resume", "--timeout", "4", ledger=ledger)
     assert ended.code == 8, ended
     assert scenario.live_digest() == OLD
-    assert told(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
+    assert states(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
 
 
 def test_resume_of_what_is_not_rolling(scenario: Scenario, app: str) -> None:

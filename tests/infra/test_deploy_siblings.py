@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prop import ROOT, Prop
 from serving import serving
-from stub_aws import NEW, OLD, STUB, Run, Scenario, environment, place, press_ctrl_c, run, settings, start, told, wait_for
+from stub_aws import NEW, OLD, STUB, Run, Scenario, environment, place, press_ctrl_c, run, settings, start, states, wait_for
 
 SCRIPTS = ["deploy.sh", "rollback.sh", "status.sh", "logs.sh", "run-task.sh", "db.sh"]
 
@@ -34,7 +34,7 @@ def test_a_rollback_goes_to_what_the_ledger_calls_previous(deployed: Scenario, a
     assert ended.code == 0, ended
     assert deployed.live_digest() == OLD
     now = place(ledger)
-    assert told(now["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "rolled_back"), ("1.4.1", "succeeded")]
+    assert states(now["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "rolled_back"), ("1.4.1", "succeeded")]
     assert (now["live"]["kind"], now["live"]["rollback_of"]) == ("rollback", now["latest"][1]["id"])
     # Nothing goes back to what was left, also when only ECS can be asked.
     assert revisions(deployed) == [(1, "ACTIVE"), (2, "ACTIVE"), (3, "INACTIVE"), (4, "ACTIVE")]
@@ -91,7 +91,7 @@ def test_a_rollback_from_what_is_still_running(deployed: Scenario, app: str, led
     ended = run(deployed, "rollback.sh", "staging", "--take-over", **settings(app, ledger))
     assert ended.code == 0, ended
     assert deployed.live_digest() == NEW
-    assert told(place(ledger)["latest"])[-2:] == [("1.4.1", "cancelled"), ("1.4.2", "succeeded")]
+    assert states(place(ledger)["latest"])[-2:] == [("1.4.1", "cancelled"), ("1.4.2", "succeeded")]
     # What was left is what was rolling out; what is proven stays.
     assert revisions(deployed)[2:] == [(3, "ACTIVE"), (4, "INACTIVE"), (5, "ACTIVE")]
 

@@ -15,7 +15,7 @@ import pytest
 from prop import ROOT, Prop, running_prop
 from serving import serving
 from stack import Stack
-from stub_aws import place, told
+from stub_aws import place, states
 
 HEAD = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip() or "0" * 40
 
@@ -121,7 +121,7 @@ def test_deploy_deploy_again_and_roll_back(stack: Stack, recorder: Prop, images:
     assert ecs.describe_task_definition(taskDefinition=second["task_definition"])["taskDefinition"]["status"] == "INACTIVE"
 
     now = place(recorder)
-    assert told(now["latest"]) == [("1.0.0", "superseded"), ("1.1.0", "rolled_back"), ("1.0.0", "succeeded")]
+    assert states(now["latest"]) == [("1.0.0", "superseded"), ("1.1.0", "rolled_back"), ("1.0.0", "succeeded")]
     assert [deployment["id"] for deployment in reversed(now["latest"])] == [one["ledger_deployment_id"] for one in (first, second, back)]
     events = [event for event in reversed(recorder.get("/v1/events?limit=100")["items"]) if event["action"].startswith("deployment.")]
     assert [event["action"].removeprefix("deployment.") for event in events] == [

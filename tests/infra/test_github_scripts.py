@@ -193,7 +193,7 @@ def test_an_approval_is_recorded_once(github: GitHub, ledger: Prop) -> None:
         ended = record(github, ledger)
         assert ended.returncode == 0 and says in ended.stderr, ended.stderr
     assert approvals(ledger) == [("alice", "approved")]
-    # Used up by the deployment that started with it: still no reason to fail, and nothing to tell.
+    # Used up by the deployment that started with it: still no reason to fail, and nothing to report.
     ledger.request("PUT", f"/v1/releases/{ledger.get('/v1/releases')['items'][0]['id']}/scan", {"tool": "trivy"})
     ledger.post("/v1/deployments", {"service": "prop", "environment": "production", "version": "1.4.2", "start": True})
     ended = record(github, ledger)
@@ -222,7 +222,7 @@ def test_an_unreachable_ledger_is_a_warning(github: GitHub) -> None:
     ended = record(github, None, **away)
     assert ended.returncode == 0 and "Cannot reach prop" in ended.stderr
     assert record(github, None, "production", "1.4.2", "--require-ledger", **away).returncode == 3
-    assert record(github, None).returncode == 0, "no ledger, nothing to tell it"
+    assert record(github, None).returncode == 0, "no ledger, nothing to report"
 
 
 def test_a_review_that_prop_rejects_is_an_error(github: GitHub, ledger: Prop) -> None:

@@ -318,7 +318,7 @@ def test_nothing_else_destroys_production(stub, arguments, typed):
     assert "apply" not in stub.commands()
 
 
-def test_destroying_staging_asks_too_unless_told_not_to(stub):
+def test_destroying_staging_asks_too_unless_yes_is_given(stub):
     result = stub.infra("staging", "destroy", typed="yes\n", STUB_PLAN=CHANGES)
     assert result.returncode == 5
     assert "image repository" in result.stderr, "nothing was said of what production loses"

@@ -233,12 +233,12 @@ def test_main_goes_through_staging_to_production_when_somebody_approves(world: W
         assert (live["requested_by"], live["recorded_by"], live["source"], live["ungated"]) == ("dana", "pipeline", "github-actions", False)
         assert live["run_url"] == run_url
     assert approval["consumed_by"] == world.place("production")["live"]["id"]
-    # The order of it, as the history tells it.
+    # The order in the history.
     events = reversed(world.ledger.get("/v1/events?limit=100")["items"])
     history = [(event["action"], event["environment"]) for event in events if event["seq"] > before]
-    told = [("release.created", None), ("release.scanned", None), ("deployment.succeeded", "staging"), ("approval.approved", "production"),
+    expected = [("release.created", None), ("release.scanned", None), ("deployment.succeeded", "staging"), ("approval.approved", "production"),
             ("deployment.succeeded", "production")]  # fmt: skip
-    assert [entry for entry in history if entry in told] == told, history
+    assert [entry for entry in history if entry in expected] == expected, history
     assert [text.split()[0] for text in world.said] == [":white_check_mark:"] * 3
     assert "is live in *staging*" in world.said[0] and "is live in *production*" in world.said[1] and ":white_check_mark: done: test" in world.said[2]
 

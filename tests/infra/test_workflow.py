@@ -45,7 +45,7 @@ def test_no_other_job_waits_for_a_reviewer_or_gets_an_environment_s_secrets() ->
 
 
 def test_only_what_deploys_is_a_deployment_on_github() -> None:
-    """A job that only needs an environment's secrets must not be told to prop, by webhook, as a deployment into it."""
+    """A job that only needs an environment's secrets must not reach prop, by webhook, as a deployment into it."""
     silent = {name for name in JOBS if isinstance(found := JOBS[name].get("environment"), dict) and found.get("deployment") is False}
     assert silent == {"build", "rejection"}
     assert all("deploy.sh" in runs(name) for name in JOBS if environment(name) and name not in silent)
@@ -105,7 +105,7 @@ def test_secrets_that_deploy_are_an_environment_s() -> None:
     assert {step["env"]["PROP_KEY"] for step in others} == {"${{ secrets.PROP_KEY }}"}
 
 
-def test_every_outcome_is_told() -> None:
+def test_every_outcome_is_reported() -> None:
     assert set(needs(JOBS["notify"])) == set(JOBS) - {"notify", "plan"}
     assert "always()" in JOBS["notify"]["if"]
 

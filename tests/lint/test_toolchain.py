@@ -35,7 +35,7 @@ def test_the_dev_container_has_the_same_version() -> None:
 )
 def test_no_document_or_workflow_names_another_version(path) -> None:
     if path.name == "CHANGELOG.md":
-        pytest.skip("tells what past versions were built with")
+        pytest.skip("names what past versions were built with")
     named = re.findall(r"\bRust (1\.\d+(?:\.\d+)?)|RUSTUP_TOOLCHAIN: *(\S+)", path.read_text())
     assert all(CHANNEL == version or CHANNEL.startswith(f"{version}.") for version, _ in named)
     assert not any(toolchain for _, toolchain in named), "rustup reads rust-toolchain.toml"

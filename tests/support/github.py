@@ -1,6 +1,6 @@
 """Plays GitHub's REST API, as far as the scripts use it: environments with their rules, variables, secrets, reviews, comments.
 
-It holds what it was told, refuses what GitHub refuses, and lets a token do no more than its job's permissions say.
+It holds what it was sent, refuses what GitHub refuses, and lets a token do no more than its job's permissions say.
 """
 
 import json
