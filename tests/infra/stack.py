@@ -146,8 +146,8 @@ class Stack:
         done = subprocess.run(
             command, cwd=ROOT, env={**self.env, **variables}, stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
-        said = f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
-        assert not succeeds or done.returncode == 0, f"{command} ended with {done.returncode}:\n{said}"
+        output = f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+        assert not succeeds or done.returncode == 0, f"{command} ended with {done.returncode}:\n{output}"
         return done
 
     def infra(self, command: str, *arguments: str | Path, succeeds: bool = True, **variables: str) -> subprocess.CompletedProcess:

@@ -158,7 +158,7 @@ def test_a_table_that_is_not_for_locks_is_left_alone(account, names):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "says"),
+    ("arguments", "environment", "message"),
     [
         (["--force"], {}, "unknown option '--force'"),
         ([], {"STATE_BUCKET": "Prop_State"}, "'Prop_State' is not a valid bucket name"),
@@ -167,11 +167,11 @@ def test_a_table_that_is_not_for_locks_is_left_alone(account, names):
         ([], {"LOCK_TABLE": "a table"}, "is not a valid table name"),
     ],
 )
-def test_wrong_names_and_options_are_rejected_before_any_call(arguments, environment, says):
+def test_wrong_names_and_options_are_rejected_before_any_call(arguments, environment, message):
     # No endpoint: nothing may be called.
     result = run("bootstrap.sh", *arguments, **environment)
     assert result.returncode == 2
-    assert says in result.stderr
+    assert message in result.stderr
 
 
 def test_missing_credentials_are_reported(account, tmp_path):
@@ -180,7 +180,7 @@ def test_missing_credentials_are_reported(account, tmp_path):
     assert "Cannot identify the AWS account" in result.stderr
 
 
-def test_it_says_when_a_tool_is_missing(tmp_path):
+def test_a_missing_tool_is_reported(tmp_path):
     for tool in ("bash", "dirname", "basename", "mktemp", "rm"):
         (tmp_path / tool).symlink_to(next(path for path in (Path("/bin") / tool, Path("/usr/bin") / tool) if path.exists()))
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""scripts/build.sh: with the real AWS CLI against a stand-in for ECR, and a docker that says what it was asked."""
+"""scripts/build.sh: with the real AWS CLI against a stand-in for ECR, and a docker that logs its arguments."""
 
 import json
 import os
@@ -165,7 +165,7 @@ def test_the_lambda_target_has_tags_of_its_own(place: Workplace):
     assert "--target lambda" in place.asked()[0]
 
 
-def test_json_says_the_same_and_more(place: Workplace):
+def test_json_has_the_same_and_more(place: Workplace):
     answer = json.loads(place.built("--json"))
     assert answer == {
         "image": f"123456789012.dkr.ecr.ap-south-1.amazonaws.com/{REPOSITORY}",
@@ -224,7 +224,7 @@ def test_buildah_takes_over_where_docker_has_no_daemon(place: Workplace):
     assert several.returncode == 3 and "docker buildx" in several.stderr
 
 
-def test_a_build_that_fails_pushes_nothing_and_says_so(place: Workplace):
+def test_a_build_that_fails_pushes_nothing_and_reports_it(place: Workplace):
     failed = place.build("1.4.2", BUILD_FAILS="yes")
     assert (failed.returncode, failed.stdout) == (1, "")
     assert place.images() == {}
@@ -242,7 +242,7 @@ def test_an_image_that_another_build_has_pushed_is_used(place: Workplace):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "message"),
     [
         (["--frobnicate"], 2, "unknown option '--frobnicate'"),
         (["--target"], 2, "missing value for --target"),
@@ -254,10 +254,10 @@ def test_an_image_that_another_build_has_pushed_is_used(place: Workplace):
         (["--no-push", "1.0"], 2, "VERSION cannot be combined with --no-push"),
     ],
 )
-def test_wrong_arguments_are_named(bare: Workplace, arguments: list[str], code: int, says: str):
+def test_wrong_arguments_are_named(bare: Workplace, arguments: list[str], code: int, message: str):
     done = bare.build(*arguments)
     assert (done.returncode, done.stdout) == (code, "")
-    assert says in done.stderr and "Traceback" not in done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_missing_repository_is_reported(bare: Workplace):

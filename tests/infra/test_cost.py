@@ -1,4 +1,4 @@
-"""scripts/cost.sh: sums checked by hand, for both environments and for what a tfvars may say."""
+"""scripts/cost.sh: sums checked by hand, for both environments and for what a tfvars file may contain."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ def copy(tmp_path):
     return tmp_path
 
 
-def say(copy: Path, text: str, environment: str = "staging") -> None:
+def set_variable(copy: Path, text: str, environment: str = "staging") -> None:
     with (copy / "envs" / f"{environment}.tfvars").open("a") as file:
         file.write(text)
 
@@ -89,7 +89,7 @@ def test_lines_add_up_as_they_are_printed(environment):
     assert f"endpoints cost {abs(difference):.2f} {'more' if difference > 0 else 'less'}" in text
 
 
-def test_a_price_that_stands_in_for_another_says_so():
+def test_a_substituted_price_is_reported():
     text = run("cost.sh", "staging").stdout
     assert re.search(r"^Database: db\.t3\.micro .* x 0\.021 +\* ", text, re.M)
     assert "No figure for ap-south-1 was found" in text
@@ -106,20 +106,20 @@ def test_a_price_that_stands_in_for_another_says_so():
     ],
 )
 def test_hours_come_from_working_hours(copy, hours, task_hours, database_hours):
-    say(copy, f"working_hours = {hours}\n")
+    set_variable(copy, f"working_hours = {hours}\n")
     of = estimate("staging", copy)["auto_stop"]
     assert (of["task_hours"], of["database_hours"]) == (task_hours, database_hours)
 
 
 def test_without_auto_stop_everything_runs_all_month(copy):
-    say(copy, "auto_stop = false\n")
+    set_variable(copy, "auto_stop = false\n")
     before, after = estimate("staging"), estimate("staging", copy)
     assert round(after["total"] - before["total"], 2) == before["auto_stop"]["saves"] == after["auto_stop"]["saves"]
 
 
 def test_what_is_switched_on_is_counted(copy):
-    say(copy, 'waf = true\ncustomer_managed_key = true\nexecute_command = true\ncpu_architecture = "ARM64"\n')
-    say(copy, 'database_class = "db.t4g.micro"\ncontainer_insights = true\nbackup_vault = true\nmin_tasks = 2\nauto_stop = false\n')
+    set_variable(copy, 'waf = true\ncustomer_managed_key = true\nexecute_command = true\ncpu_architecture = "ARM64"\n')
+    set_variable(copy, 'database_class = "db.t4g.micro"\ncontainer_insights = true\nbackup_vault = true\nmin_tasks = 2\nauto_stop = false\n')
     of = estimate("staging", copy)
     lines = amounts(of)
     assert (lines["Key"], lines["Web firewall"], lines["Web firewall: rules"]) == (1.00, 5.00, 3.00)
@@ -130,12 +130,12 @@ def test_what_is_switched_on_is_counted(copy):
 
 
 def test_endpoints_are_in_no_more_zones_than_there_are_subnets(copy):
-    say(copy, "endpoint_zones = 3\n")
+    set_variable(copy, "endpoint_zones = 3\n")
     assert "Endpoints: 4 in 2 zones" in amounts(estimate("staging", copy))
 
 
 @pytest.mark.parametrize(
-    ("text", "code", "says"),
+    ("text", "code", "message"),
     [
         ("min_tasks = var.tasks\n", 1, "expected a literal value at: var"),
         ("min_tasks =\n", 1, "expected a literal value"),
@@ -146,30 +146,30 @@ def test_endpoints_are_in_no_more_zones_than_there_are_subnets(copy):
         ('region = "eu-west-1"\n', 3, "no price table for this region"),
     ],
 )
-def test_invalid_input_is_an_error(copy, text, code, says):
-    say(copy, text)
+def test_invalid_input_is_an_error(copy, text, code, message):
+    set_variable(copy, text)
     result = run("cost.sh", "staging", TERRAFORM_DIR=str(copy))
     assert result.returncode == code, result.stderr
-    assert says in result.stderr
+    assert message in result.stderr
     assert result.stdout == ""
 
 
 def test_comments_strings_and_lists_are_read(copy):
-    say(copy, '# min_tasks = 3\n// min_tasks = 4\n/* min_tasks = 5 */\nalarm_email = "a#b@example.org" # = "c"\nmin_tasks = 2\n')
-    say(copy, 'private_subnet_cidrs = [\n  "10.20.16.0/20",\n  "10.20.32.0/20",\n]\n')
+    set_variable(copy, '# min_tasks = 3\n// min_tasks = 4\n/* min_tasks = 5 */\nalarm_email = "a#b@example.org" # = "c"\nmin_tasks = 2\n')
+    set_variable(copy, 'private_subnet_cidrs = [\n  "10.20.16.0/20",\n  "10.20.32.0/20",\n]\n')
     of = estimate("staging", copy)
     [cpu] = [line for line in of["lines"] if line["what"] == "Tasks: vCPU"]
     assert cpu["count"] == 0.5
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [([], "missing argument: ENVIRONMENT"), (["nowhere"], "unknown environment 'nowhere'"), (["staging", "--csv"], "unknown option"), (["staging", "x"], "unexpected argument")],
 )
-def test_wrong_arguments_are_refused(arguments, says):
+def test_wrong_arguments_are_refused(arguments, message):
     result = run("cost.sh", *arguments)
     assert result.returncode == 2
-    assert says in result.stderr
+    assert message in result.stderr
 
 
 def test_help_names_everything():

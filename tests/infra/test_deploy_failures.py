@@ -46,7 +46,7 @@ def test_a_deployment_is_by_digest_and_recorded(scenario: Scenario, app: str, le
     assert (live["requested_by"], live["source"], live["ungated"]) == ("dana", "script", False)
 
 
-def test_github_says_who_and_where(scenario: Scenario, app: str, ledger: Prop) -> None:
+def test_github_gives_the_person_and_the_run(scenario: Scenario, app: str, ledger: Prop) -> None:
     github = {
         "GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "prop-ledger/prop",
         "GITHUB_RUN_ID": "17", "GITHUB_RUN_ATTEMPT": "2", "GITHUB_ACTOR": "erin", "GITHUB_TRIGGERING_ACTOR": "frank",
@@ -278,7 +278,7 @@ def test_a_migration_that_finds_no_place_to_run(scenario: Scenario, app: str) ->
         ("ecs register-task-definition", 3), ("ecs update-service", 3),
     ],
 )  # fmt: skip
-def test_access_denied_is_said_by_name(scenario: Scenario, app: str, ledger: Prop, operation: str, code: int) -> None:
+def test_the_denied_action_is_named(scenario: Scenario, app: str, ledger: Prop, operation: str, code: int) -> None:
     scenario.set(deny=[operation])
     ended = deploy(scenario, app, ledger=ledger)
     assert ended.code == code, ended
@@ -413,7 +413,7 @@ def test_force_needs_the_scope(scenario: Scenario, app: str, ledger: Prop) -> No
     assert scenario.calls(changing=True) == []
 
 
-def test_a_missing_approval_is_said_and_given(scenario: Scenario, app: str, ledger: Prop) -> None:
+def test_a_missing_approval_is_reported_then_given(scenario: Scenario, app: str, ledger: Prop) -> None:
     ledger.post("/v1/environments", {"slug": "production", "tier": "production", "required_approvals": 1})
     ended = deploy(scenario, app, "production", "1.4.2", ledger=ledger)
     assert ended.code == 4, ended
@@ -795,7 +795,7 @@ def test_a_dry_run_wakes_nothing(scenario: Scenario, app: str) -> None:
         ("staging", "1.4.2", "--timeout", "soon"), ("staging", "1.4.2", "--resume", "--take-over"), ("../staging", "1.4.2"),
     ],
 )  # fmt: skip
-def test_a_wrong_argument_is_said(scenario: Scenario, app: str, arguments: tuple[str, ...]) -> None:
+def test_a_wrong_argument_is_reported(scenario: Scenario, app: str, arguments: tuple[str, ...]) -> None:
     ended = run(scenario, "deploy.sh", *arguments, APP_URL=app)
     assert ended.code == 2, ended
     assert "See deploy.sh --help." in ended.err
@@ -803,11 +803,11 @@ def test_a_wrong_argument_is_said(scenario: Scenario, app: str, arguments: tuple
 
 
 def test_slack_gets_one_line_and_its_failure_is_a_warning(scenario: Scenario, app: str) -> None:
-    heard: list[str] = []
+    received: list[str] = []
 
     class Slack(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
             self.send_response(200)
             self.end_headers()
 
@@ -818,11 +818,11 @@ def test_slack_gets_one_line_and_its_failure_is_a_warning(scenario: Scenario, ap
         assert deploy(scenario, app, SLACK_WEBHOOK_URL=f"{url}/hook/secret").code == 0
         scenario.set(lie=OLD)
         assert deploy(scenario, app, SLACK_WEBHOOK_URL=f"{url}/hook/secret").code == 6
-    assert len(heard) == 2
-    assert ":white_check_mark: *prop 1.4.2* is live in *staging* · dana" in heard[0]
-    assert heard[0].endswith(f" · {app}")
-    assert heard[0].count(" · ") == 3
-    assert "failed and was rolled back in *staging*" in heard[1]
+    assert len(received) == 2
+    assert ":white_check_mark: *prop 1.4.2* is live in *staging* · dana" in received[0]
+    assert received[0].endswith(f" · {app}")
+    assert received[0].count(" · ") == 3
+    assert "failed and was rolled back in *staging*" in received[1]
     scenario.set(lie=None)
     ended = deploy(scenario, app, SLACK_WEBHOOK_URL=f"{url}/hook/secret")
     assert ended.code == 0, ended

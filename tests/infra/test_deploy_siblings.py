@@ -1,4 +1,4 @@
-"""rollback.sh, status.sh, logs.sh, run-task.sh and db.sh where moto can't play along: with a stub `aws`. And what every script says to anybody."""
+"""rollback.sh, status.sh, logs.sh, run-task.sh and db.sh where moto can't play along: with a stub `aws`. And the help and errors of every script."""
 
 import signal
 from http.server import BaseHTTPRequestHandler
@@ -223,7 +223,7 @@ def test_a_restored_instance_is_compared_once_it_is_adjusted(scenario: Scenario)
     assert scenario.options("rds modify-db-instance")[0]["backup-retention-period"] == "7"
 
 
-# --- What every script says
+# --- Help and errors of every script
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -246,7 +246,7 @@ def test_help_has_examples_and_exit_codes(scenario: Scenario, script: str) -> No
         "db.sh staging restore --to 2026-02-03T04:05:06Z --snapshot x", "db.sh nowhere stop",
     ],
 )  # fmt: skip
-def test_a_wrong_argument_is_said(scenario: Scenario, words: str) -> None:
+def test_a_wrong_argument_is_reported(scenario: Scenario, words: str) -> None:
     script, *arguments = words.split()
     ended = run(scenario, script, *arguments)
     assert ended.code == 2, ended
@@ -269,15 +269,15 @@ def test_a_missing_tool_is_named(scenario: Scenario, tmp_path: Path, script: str
 
 def test_throttling_is_asked_again_by_the_real_cli(scenario: Scenario) -> None:
     """Twice throttled, then answered; what comes next is denied, which is not asked again."""
-    heard: list[str] = []
+    received: list[str] = []
 
     class Throttling(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-            heard.append("sts" if "GetCallerIdentity" in body else self.headers.get("X-Amz-Target", "?"))
-            if heard[-1] != "sts":
+            received.append("sts" if "GetCallerIdentity" in body else self.headers.get("X-Amz-Target", "?"))
+            if received[-1] != "sts":
                 return self.answer(400, "application/x-amz-json-1.1", '{"__type": "AccessDeniedException", "message": "no"}')
-            if len(heard) < 3:
+            if len(received) < 3:
                 return self.answer(400, "text/xml", "<ErrorResponse><Error><Code>Throttling</Code><Message>Rate exceeded</Message></Error></ErrorResponse>")
             identity = "<Arn>arn:aws:iam::123456789012:user/u</Arn><UserId>u</UserId><Account>123456789012</Account>"
             return self.answer(
@@ -301,7 +301,7 @@ def test_throttling_is_asked_again_by_the_real_cli(scenario: Scenario) -> None:
             scenario, "deploy.sh", "staging", "1.4.2", PATH=path, AWS_ENDPOINT_URL=url, AWS_ACCESS_KEY_ID="nobody",
             AWS_SECRET_ACCESS_KEY="nothing", AWS_EC2_METADATA_DISABLED="true",
         )  # fmt: skip
-    assert heard[:3] == ["sts"] * 3
-    assert heard[3:] == ["AmazonEC2ContainerServiceV20141113.DescribeServices"]
+    assert received[:3] == ["sts"] * 3
+    assert received[3:] == ["AmazonEC2ContainerServiceV20141113.DescribeServices"]
     assert ended.code == 3, ended
     assert "Cannot read the service prop-backend-service-staging" in ended.err

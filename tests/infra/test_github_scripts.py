@@ -121,7 +121,7 @@ def test_required_reviewers_can_be_left_out(github: GitHub) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "variables", "code", "says"),
+    ("arguments", "variables", "code", "message"),
     [
         ([], {}, 2, "missing reviewers of production"),
         (["--reviewer", "alice", "--no-reviewers"], {}, 2, "cannot be combined"),
@@ -133,9 +133,9 @@ def test_required_reviewers_can_be_left_out(github: GitHub) -> None:
         (["--reviewer", "alice"], {"GITHUB_API_URL": "http://127.0.0.1:9"}, 1, "no response"),
     ],
 )
-def test_it_refuses_before_it_changes_anything(github: GitHub, arguments: list[str], variables: dict, code: int, says: str) -> None:
+def test_it_refuses_before_it_changes_anything(github: GitHub, arguments: list[str], variables: dict, code: int, message: str) -> None:
     ended = setup(github, *arguments, **variables)
-    assert (ended.returncode, says in ended.stderr) == (code, True), ended.stderr
+    assert (ended.returncode, message in ended.stderr) == (code, True), ended.stderr
     assert github.changing_calls() == []
 
 
@@ -189,9 +189,9 @@ def approvals(ledger: Prop) -> list[tuple[str, str]]:
 
 def test_an_approval_is_recorded_once(github: GitHub, ledger: Prop) -> None:
     reviewed(github, ("alice", "approved", "production"), ("carol", "approved", "staging"), ("bob", "pending", "production"))
-    for says in ("recorded for prop 1.4.2", "already recorded"):
+    for message in ("recorded for prop 1.4.2", "already recorded"):
         ended = record(github, ledger)
-        assert ended.returncode == 0 and says in ended.stderr, ended.stderr
+        assert ended.returncode == 0 and message in ended.stderr, ended.stderr
     assert approvals(ledger) == [("alice", "approved")]
     # Used up by the deployment that started with it: still no reason to fail, and nothing to report.
     ledger.request("PUT", f"/v1/releases/{ledger.get('/v1/releases')['items'][0]['id']}/scan", {"tool": "trivy"})
@@ -288,12 +288,12 @@ def test_slack_is_no_reason_to_fail() -> None:
         ("scan.sh", ["everything"]),
     ],
 )
-def test_a_wrong_argument_is_said_and_ends_with_2(script: str, arguments: list[str]) -> None:
+def test_a_wrong_argument_is_reported_and_ends_with_2(script: str, arguments: list[str]) -> None:
     ended = run(script, *arguments)
     assert ended.returncode == 2 and f"See {script} --help." in ended.stderr, ended.stderr
 
 
 @pytest.mark.parametrize("script", ["record-approval.sh", "setup-github.sh", "setup-ledger.sh", "plan-comment.sh", "smoke.sh", "notify.sh", "scan.sh"])
-def test_help_says_how(script: str) -> None:
+def test_help_describes_the_script(script: str) -> None:
     ended = run(script, "--help")
     assert ended.returncode == 0 and "Usage:" in ended.stdout and "Exit codes:" in ended.stdout

@@ -1,4 +1,4 @@
-"""The image: what is in it, what it says of itself, and that it runs as platforms run it."""
+"""The image: its content, its labels, and that it runs as platforms run it."""
 
 import json
 import re
@@ -102,7 +102,7 @@ def targets(kind: str) -> list[dict[str, str]]:
 
 
 @needs_containers
-def test_it_says_what_it_is_and_how_to_run_it(storage: Storage, image: str):
+def test_its_labels_describe_it_and_how_to_run_it(storage: Storage, image: str):
     config = storage.inspect(image)
     sha = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
     version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)[1]

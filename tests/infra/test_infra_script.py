@@ -99,7 +99,7 @@ GIVEN = {"TF_VAR_database_password": PASSWORD, "TF_VAR_bootstrap_key": KEY}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         ([], "missing argument: ENVIRONMENT"),
         (["nowhere", "plan"], "unknown environment 'nowhere'; must be one of: production, staging"),
@@ -114,10 +114,10 @@ GIVEN = {"TF_VAR_database_password": PASSWORD, "TF_VAR_bootstrap_key": KEY}
         (["staging", "output", "a", "b"], "unexpected argument 'b'"),
     ],
 )
-def test_wrong_arguments_are_refused_before_anything_runs(stub, arguments, says):
+def test_wrong_arguments_are_refused_before_anything_runs(stub, arguments, message):
     result = stub.infra(*arguments)
     assert result.returncode == 2
-    assert says in result.stderr
+    assert message in result.stderr
     assert stub.calls() == []
 
 
@@ -132,7 +132,7 @@ def test_help_names_everything(stub):
         assert text in result.stdout
 
 
-def test_it_says_when_terraform_is_missing(tmp_path):
+def test_missing_terraform_is_reported(tmp_path):
     for tool in ("bash", "dirname", "basename", "mktemp", "rm", "jq"):
         (tmp_path / tool).symlink_to(next(path for path in (Path("/bin") / tool, Path("/usr/bin") / tool) if path.exists()))
     result = subprocess.run(
@@ -321,7 +321,7 @@ def test_nothing_else_destroys_production(stub, arguments, typed):
 def test_destroying_staging_asks_too_unless_yes_is_given(stub):
     result = stub.infra("staging", "destroy", typed="yes\n", STUB_PLAN=CHANGES)
     assert result.returncode == 5
-    assert "image repository" in result.stderr, "nothing was said of what production loses"
+    assert "image repository" in result.stderr, "no word of what production loses"
     assert "apply" not in stub.commands()
     assert stub.infra("staging", "destroy", typed="staging\n", STUB_PLAN=CHANGES).returncode == 0
     assert stub.infra("staging", "destroy", "--yes", STUB_PLAN=CHANGES).returncode == 0

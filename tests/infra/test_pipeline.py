@@ -53,7 +53,7 @@ class World:
     github: GitHub
     ledger: Prop
     accounts: dict[str, Account]
-    said: list[str]  # in Slack
+    messages: list[str]  # in Slack
     binaries: Path
 
     def variables(self, environment: str | None) -> dict[str, str]:
@@ -115,8 +115,8 @@ def world(tmp_path: Path) -> Iterator[World]:
         accounts = {name: Account(tmp_path / name, name) for name in ("staging", "production")}
         github = stack.enter_context(running_github(GitHub()))
         ledger = stack.enter_context(running_prop(kept))
-        said: list[str] = []
-        slack = stack.enter_context(serving(slack_handler(said)))
+        messages: list[str] = []
+        slack = stack.enter_context(serving(slack_handler(messages)))
         urls = {name: stack.enter_context(serving(balancer_handler(account, ledger))) for name, account in accounts.items()}
         keys = make_ready_ledger(ledger)
         ready = script(
@@ -126,7 +126,7 @@ def world(tmp_path: Path) -> Iterator[World]:
             STAGING_URL=urls["staging"], PRODUCTION_URL=urls["production"], path=python_path(), **keys,
         )  # fmt: skip
         assert ready.returncode == 0, ready.stderr
-        yield World(tmp_path, github, ledger, accounts, said, binaries)
+        yield World(tmp_path, github, ledger, accounts, messages, binaries)
 
 
 def python_path() -> str:
@@ -172,10 +172,10 @@ def balancer_handler(account: Account, ledger: Prop) -> type[BaseHTTPRequestHand
     return Handler
 
 
-def slack_handler(said: list[str]) -> type[BaseHTTPRequestHandler]:
+def slack_handler(messages: list[str]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            said.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+            messages.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -207,7 +207,7 @@ def test_a_pull_request_is_tested_and_sees_its_plan_and_touches_nothing(world: W
     assert f"/runs/{second.number}" in comment["body"] and f"/runs/{first.number}" not in comment["body"]
     assert world.digests() == [OLD, OLD] and not world.release()
     assert not any(account.calls() for account in world.accounts.values())
-    assert world.said == []
+    assert world.messages == []
 
 
 def test_main_goes_through_staging_to_production_when_somebody_approves(world: World) -> None:
@@ -239,8 +239,8 @@ def test_main_goes_through_staging_to_production_when_somebody_approves(world: W
     expected = [("release.created", None), ("release.scanned", None), ("deployment.succeeded", "staging"), ("approval.approved", "production"),
             ("deployment.succeeded", "production")]  # fmt: skip
     assert [entry for entry in history if entry in expected] == expected, history
-    assert [text.split()[0] for text in world.said] == [":white_check_mark:"] * 3
-    assert "is live in *staging*" in world.said[0] and "is live in *production*" in world.said[1] and ":white_check_mark: done: test" in world.said[2]
+    assert [text.split()[0] for text in world.messages] == [":white_check_mark:"] * 3
+    assert "is live in *staging*" in world.messages[0] and "is live in *production*" in world.messages[1] and ":white_check_mark: done: test" in world.messages[2]
 
 
 def test_a_rejection_keeps_it_out_until_the_run_is_started_again_and_approved(world: World) -> None:
@@ -254,7 +254,7 @@ def test_a_rejection_keeps_it_out_until_the_run_is_started_again_and_approved(wo
     assert (approval["approver"], approval["decision"], approval["comment"]) == ("bob", "rejected", "Not on a Friday.")
     gate = world.ledger.get(f"/v1/gate?service=prop&environment=production&version={VERSION}")
     assert "approval_rejected" in [reason["code"] for reason in gate["reasons"]]
-    assert ":x: failed: deploy-production" in world.said[-1]
+    assert ":x: failed: deploy-production" in world.messages[-1]
 
     again = world.push(Review("alice"), number=run.number, attempt=2)
     assert of(again, "failure") == set(), logs(again)
@@ -270,7 +270,7 @@ def test_a_fork_gets_nothing(world: World) -> None:
     assert of(run, "failure") == set(), logs(run)
     assert not any(account.calls() for account in world.accounts.values())
     assert {action for _, action, _ in run.used} <= {"actions/checkout", "Swatinem/rust-cache", "hashicorp/setup-terraform", "aquasecurity/setup-trivy"}
-    assert world.github.comments == {} and world.said == [] and not world.release()
+    assert world.github.comments == {} and world.messages == [] and not world.release()
 
 
 def test_a_rollback_and_a_version_again_by_hand(world: World) -> None:
@@ -303,7 +303,7 @@ def test_what_fails_builds_nothing(world: World) -> None:
     run = world.push(more={"STAND_IN_FAILS": "test-suite checkov"})
     assert of(run, "failure") == {"test", "check", "scan"} and "build" in of(run, "skipped"), logs(run)
     assert len(world.accounts["staging"].read()["images"]) == 1
-    assert world.said[-1].startswith(":x: failed:")
+    assert world.messages[-1].startswith(":x: failed:")
 
 
 def test_keys_of_the_assignment_do_for_want_of_roles(world: World) -> None:

@@ -192,7 +192,7 @@ def test_check_accepts_a_release_whose_parts_agree(workplace: Workplace):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         (("Cargo.lock", f'name = "prop"\nversion = "{VERSION}"', 'name = "prop"\nversion = "0.0.9"'), "Cargo.lock has version 0.0.9"),
         (("docs/openapi.json", f'"version": "{VERSION}"', '"version": "0.0.9"'), "docs/openapi.json has version 0.0.9"),
@@ -204,11 +204,11 @@ def test_check_accepts_a_release_whose_parts_agree(workplace: Workplace):
         (("Cargo.toml", f'version = "{VERSION}"', 'version = "next"'), "version 'next', which is not X.Y.Z"),
     ],
 )
-def test_check_refuses_what_does_not_agree(workplace: Workplace, change: tuple[str, str, str], says: str):
+def test_check_refuses_what_does_not_agree(workplace: Workplace, change: tuple[str, str, str], message: str):
     workplace.edit(*change)
     workplace.commit()
     workplace.git("tag", TAG)
-    assert says in workplace.run("check", TAG, code=5).stderr
+    assert message in workplace.run("check", TAG, code=5).stderr
 
 
 def test_check_refuses_a_wrong_tag(workplace: Workplace):
@@ -284,8 +284,8 @@ def test_archive_refuses_another_version_and_another_processor(workplace: Workpl
 def test_archive_refuses_a_binary_that_requires_a_later_glibc(workplace: Workplace, tmp_path: Path):
     (tmp_path / "late.c").write_text("#include <stdlib.h>\nint main(void) { return arc4random() == 0; }\n")
     subprocess.run(["cc", "-o", tmp_path / "late", tmp_path / "late.c"], check=True)
-    said = workplace.run("archive", PLATFORM, str(tmp_path / "late"), code=1, GLIBC_MAX="2.34").stderr
-    assert "requires glibc 2.36, but releases must run with 2.34" in said
+    error = workplace.run("archive", PLATFORM, str(tmp_path / "late"), code=1, GLIBC_MAX="2.34").stderr
+    assert "requires glibc 2.36, but releases must run with 2.34" in error
 
 
 def test_a_changed_archive_is_found(workplace: Workplace, archive: Path):
@@ -440,7 +440,7 @@ def test_a_dry_run_changes_nothing(workplace: Workplace):
 
 
 def test_wrong_arguments_are_named(workplace: Workplace):
-    for arguments, says in {
+    for arguments, message in {
         (): "A command is missing.",
         ("deploy",): "Unknown command 'deploy'",
         ("--force", "check"): "Unexpected option '--force'.",
@@ -448,7 +448,7 @@ def test_wrong_arguments_are_named(workplace: Workplace):
         ("build", "windows"): "'windows' is not a platform",
         ("verify", "more"): "Unexpected argument 'more'.",
     }.items():
-        assert says in workplace.run(*arguments, code=2).stderr
+        assert message in workplace.run(*arguments, code=2).stderr
 
 
 def test_workflow_and_documents_name_the_script_s_commands_and_platforms(workplace: Workplace):

@@ -100,7 +100,7 @@ def test_it_is_ready(running):
     assert prop.request("GET", "/readyz") == (200, {"status": "ok"})
 
 
-def test_its_health_check_says_so(running, container, program):
+def test_its_health_check_succeeds(running, container, program):
     _, here, _ = running
     kind, binary, *arguments = container["healthCheck"]["command"]
     assert (kind, binary) == ("CMD", "/prop")
@@ -108,7 +108,7 @@ def test_its_health_check_says_so(running, container, program):
     assert done.returncode == 0, done.stderr
 
 
-def test_its_health_check_says_when_nothing_listens(running, container, program):
+def test_its_health_check_fails_when_nothing_listens(running, container, program):
     _, here, _ = running
     done = subprocess.run([*program, *container["healthCheck"]["command"][2:]], env=here | {"PORT": str(free_port())}, capture_output=True)
     assert done.returncode == 1
@@ -122,7 +122,7 @@ def test_it_refuses_a_database_whose_authority_is_another(running, program, plac
     assert done.returncode == 1 and "certificate verify failed" in done.stderr
 
 
-def test_the_secret_says_where_the_database_is(stack, environment):
+def test_the_secret_has_the_address_of_the_database(stack, environment):
     secret = json.loads(stack.client("secretsmanager").get_secret_value(SecretId=stack.outputs["database_secret_arn"])["SecretString"])
     assert secret == {
         "host": environment["PROP_DATABASE__HOST"], "port": int(environment["PROP_DATABASE__PORT"]),

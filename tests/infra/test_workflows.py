@@ -25,7 +25,7 @@ def test_these_are_all() -> None:
     assert list(WORKFLOWS) == ["ci-cd.yml", "release.yml"]
 
 
-def test_every_action_is_pinned_and_says_its_version() -> None:
+def test_every_action_is_pinned_and_has_its_version_beside_it() -> None:
     lines = re.findall(r"uses: (.*)", TEXT)
     assert len(lines) == len([step for _, step in STEPS if "uses" in step])
     for line in lines:

@@ -243,7 +243,7 @@ class Tree:
     def direction_faults(self) -> list[str]:
         """Imports against the allowed directions."""
         faults = [
-            f"{file.path}: `{file.module[0]}` is new: say in ALLOWED what it may import"
+            f"{file.path}: `{file.module[0]}` is new: add to ALLOWED what it may import"
             for file in self.files.values()
             if file.module[0] not in WIRES | ALLOWED.keys()
         ]

@@ -183,7 +183,7 @@ def test_directions(tree, importer: str, imported: str, allowed: bool) -> None:
     assert len(made.upward_arrows()) == (0 if allowed else 1)
 
 
-def test_a_new_part_must_say_what_it_may_import(tree) -> None:
+def test_a_new_part_needs_a_line_in_allowed(tree) -> None:
     (fault,) = tree({"cache/mod.rs": ""}).direction_faults()
     assert "cache/mod.rs: `cache` is new" in fault
 
