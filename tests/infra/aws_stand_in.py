@@ -1,4 +1,4 @@
-"""A stand-in for AWS: moto's server, with what the provider and the scripts need and moto lacks.
+"""A stand-in for AWS: moto's server, with what the provider and the scripts need and moto does not have.
 
 Run as a program: `python aws_stand_in.py PORT`. It listens on 127.0.0.1 and forgets everything when it ends.
 """

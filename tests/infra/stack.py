@@ -31,7 +31,7 @@ BOOTSTRAP_KEY = generate_key()
 # Not in terraform/: nothing there knows of tests. The endpoint and the credentials come by the environment.
 OVERRIDE = """\
 provider "aws" {
-  # A call that the stand-in lacks is answered 500, and would be tried again for minutes.
+  # A call that the stand-in does not have is answered 500, and would be tried again for minutes.
   max_retries                 = 1
   skip_credentials_validation = true
   skip_metadata_api_check     = true

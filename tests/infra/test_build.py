@@ -90,8 +90,8 @@ class Workplace:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def asked(self) -> list[str]:
-        """What docker was asked to build."""
+    def builds(self) -> list[str]:
+        """The builds that docker was started with."""
         return [line for line in self.log.read_text().splitlines() if line.startswith("buildx build")] if self.log.exists() else []
 
     def aws(self, *arguments: str) -> dict:
@@ -131,38 +131,38 @@ def test_a_commit_is_built_once_and_its_digest_is_all_that_is_printed(place: Wor
     digest = place.images()[tag_of(place)]
     assert first.stdout == f"{digest}\n"
     assert "what docker prints" in first.stderr
-    [asked] = place.asked()
+    [build] = place.builds()
     for part in (f"BUILD_GIT_SHA={sha}", "--platform linux/amd64", "--target prop", "--provenance=false", "--push", f":{tag_of(place)} "):
-        assert part in asked
+        assert part in build
     login = next(line for line in place.log.read_text().splitlines() if line.startswith("login"))
     assert login == "login --username AWS --password-stdin 123456789012.dkr.ecr.ap-south-1.amazonaws.com"
 
     again = place.build()
     assert (again.returncode, again.stdout) == (0, f"{digest}\n")
-    assert len(place.asked()) == 1 and "already" in again.stderr
+    assert len(place.builds()) == 1 and "already" in again.stderr
 
     place.commit()
     assert place.built() != digest
-    assert len(place.asked()) == 2
+    assert len(place.builds()) == 2
 
 
 def test_a_version_is_one_more_name_for_the_same_image(place: Workplace):
     digest = place.built("1.4.2")
     assert place.images() == {tag_of(place): digest, "1.4.2": digest}
     assert place.built("1.4.2") == place.built("1.4.3") == digest
-    assert place.images()["1.4.3"] == digest and len(place.asked()) == 1
+    assert place.images()["1.4.3"] == digest and len(place.builds()) == 1
 
     place.commit()
     refused = place.build("1.4.2")
     assert (refused.returncode, refused.stdout) == (5, "")
     assert "not the image of this commit" in refused.stderr
-    assert len(place.asked()) == 1, "nothing is built for a name that can't be had"
+    assert len(place.builds()) == 1, "nothing is built for a name that can't be had"
 
 
 def test_the_lambda_target_has_tags_of_its_own(place: Workplace):
     function = place.built("1.0.0", "--target", "lambda")
     assert place.images() == {f"{tag_of(place)}-lambda": function, "1.0.0-lambda": function}
-    assert "--target lambda" in place.asked()[0]
+    assert "--target lambda" in place.builds()[0]
 
 
 def test_json_has_the_same_and_more(place: Workplace):
@@ -180,14 +180,14 @@ def test_json_has_the_same_and_more(place: Workplace):
 def test_a_dirty_tree_is_refused_unless_it_is_allowed_and_is_never_the_commits_image(place: Workplace):
     (place.tree / "new").write_text("")
     refused = place.build()
-    assert (refused.returncode, refused.stdout, place.asked()) == (4, "", [])
+    assert (refused.returncode, refused.stdout, place.builds()) == (4, "", [])
     assert "--allow-dirty" in refused.stderr
     assert place.build("--allow-dirty", "1.4.2").returncode == 2
 
     place.built("--allow-dirty")
     [tag] = place.images()
     assert re.fullmatch(re.escape(tag_of(place)) + r"-dirty-\d{14}", tag)
-    assert f"BUILD_GIT_SHA={place.git('rev-parse', 'HEAD')}-dirty" in place.asked()[0]
+    assert f"BUILD_GIT_SHA={place.git('rev-parse', 'HEAD')}-dirty" in place.builds()[0]
 
 
 def test_a_dry_run_changes_nothing(place: Workplace):
@@ -195,7 +195,7 @@ def test_a_dry_run_changes_nothing(place: Workplace):
     assert (done.returncode, done.stdout) == (0, "")
     for command in ("docker login", "docker buildx build", "aws ecr put-image"):
         assert f"would run: {command}" in done.stderr
-    assert place.images() == {} and place.asked() == []
+    assert place.images() == {} and place.builds() == []
     digest = place.built()
     assert place.built("--dry-run", "1.4.2") == digest
     assert "1.4.2" not in place.images()
@@ -204,22 +204,22 @@ def test_a_dry_run_changes_nothing(place: Workplace):
 def test_without_a_push_there_is_no_need_of_aws(bare: Workplace):
     bare.program("aws", "#!/bin/sh\nexit 9\n")
     assert bare.built("--no-push") == f"{REPOSITORY}:{tag_of(bare)}"
-    assert "--load" in bare.asked()[0] and "--push" not in bare.asked()[0]
+    assert "--load" in bare.builds()[0] and "--push" not in bare.builds()[0]
 
 
 def test_options_after_two_dashes_are_the_builders(place: Workplace):
     place.built("--platform", "linux/amd64,linux/arm64", "--", "--cache-from", "type=gha")
-    assert "--platform linux/amd64,linux/arm64" in place.asked()[0]
-    assert "--cache-from type=gha" in place.asked()[0]
+    assert "--platform linux/amd64,linux/arm64" in place.builds()[0]
+    assert "--cache-from type=gha" in place.builds()[0]
 
 
 def test_buildah_takes_over_where_docker_has_no_daemon(place: Workplace):
-    # What is recorded of buildah here is what it was asked; that it builds is tested with the image.
+    # Here only the arguments of buildah are recorded; that it builds is tested with the image.
     place.program("buildah", '#!/bin/sh\necho "$*" >>"$DOCKER_LOG"\n[ "$1" != push ] || exit 1\n')
     failed = place.build(DAEMON="1")
     assert failed.returncode == 1 and "The build or the push failed" in failed.stderr
-    asked = [line.split()[0] for line in place.log.read_text().splitlines() if not line.startswith(("buildx", "info"))]
-    assert asked == ["login", "build", "push"]
+    commands = [line.split()[0] for line in place.log.read_text().splitlines() if not line.startswith(("buildx", "info"))]
+    assert commands == ["login", "build", "push"]
     several = place.build("--platform", "linux/amd64,linux/arm64", DAEMON="1")
     assert several.returncode == 3 and "docker buildx" in several.stderr
 
@@ -231,7 +231,7 @@ def test_a_build_that_fails_pushes_nothing_and_reports_it(place: Workplace):
 
 
 def test_an_image_that_another_build_has_pushed_is_used(place: Workplace):
-    # Another run has pushed the same commit between the look and the push; ECR refuses the second.
+    # Another run has pushed the same commit between the check and the push; ECR refuses the second.
     racing = DOCKER.replace(">/dev/null\n", ">/dev/null\n        [[ $* != *--push* ]] || { echo 'tag is immutable' >&2; exit 1; }\n")
     assert racing != DOCKER
     place.program("docker", racing)

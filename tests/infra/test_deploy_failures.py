@@ -60,9 +60,9 @@ def test_github_gives_the_person_and_the_run(scenario: Scenario, app: str, ledge
 
 def test_the_webhook_of_its_own_job_comes_first(scenario: Scenario, app: str, ledger: Prop) -> None:
     """GitHub reports a deployment for a job with `environment:` before the job's script does."""
-    home, run_url = "https://github.com/prop-ledger/prop", "https://github.com/prop-ledger/prop/actions/runs/17"
-    assert ledger.request("PATCH", "/v1/services/prop", {"repository_url": home})[0] == 200
-    repository = {"name": "prop", "full_name": "prop-ledger/prop", "html_url": home}
+    repository_url, run_url = "https://github.com/prop-ledger/prop", "https://github.com/prop-ledger/prop/actions/runs/17"
+    assert ledger.request("PATCH", "/v1/services/prop", {"repository_url": repository_url})[0] == 200
+    repository = {"name": "prop", "full_name": "prop-ledger/prop", "html_url": repository_url}
     # A second ahead: 1.4.1 went live within this one.
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))
     deployment = {"id": 1, "environment": "staging", "ref": "main", "sha": NEW_SHA, "created_at": at}
@@ -289,12 +289,12 @@ def test_the_denied_action_is_named(scenario: Scenario, app: str, ledger: Prop, 
     assert place(ledger)["running"] is None
 
 
-def test_a_role_that_may_not_look_at_databases_or_logs_can_deploy(scenario: Scenario, app: str) -> None:
+def test_a_role_that_may_not_read_databases_or_logs_can_deploy(scenario: Scenario, app: str) -> None:
     scenario.set(deny=["rds describe-db-instances", "logs get-log-events"])
     assert deploy(scenario, app).code == 0
 
 
-def test_aws_is_asked_again_when_it_throttles(scenario: Scenario, app: str) -> None:
+def test_a_throttled_call_is_retried(scenario: Scenario, app: str) -> None:
     deploy(scenario, app)
     assert scenario.read()["retry"] == ["standard", "8"]
 
@@ -660,7 +660,7 @@ def test_a_stopped_environment_is_refused_or_woken(scenario: Scenario, app: str)
 
 
 def test_a_database_that_is_still_stopping_is_woken(scenario: Scenario, app: str) -> None:
-    """It is waited for, then started; and a look that fails meanwhile ends nothing."""
+    """It is waited for, then started; and a request that fails meanwhile ends nothing."""
     state = scenario.read()
     state["service"] |= {"desiredCount": 0, "runningCount": 0}
     scenario.write(state | {"database": "stopping for long", "blips": {"rds describe-db-instances": [2, 4]}})

@@ -36,7 +36,7 @@ def test_a_rollback_goes_to_what_the_ledger_calls_previous(deployed: Scenario, a
     now = place(ledger)
     assert states(now["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "rolled_back"), ("1.4.1", "succeeded")]
     assert (now["live"]["kind"], now["live"]["rollback_of"]) == ("rollback", now["latest"][1]["id"])
-    # Nothing goes back to what was left, also when only ECS can be asked.
+    # Nothing goes back to what was left, also when only ECS is available.
     assert revisions(deployed) == [(1, "ACTIVE"), (2, "ACTIVE"), (3, "INACTIVE"), (4, "ACTIVE")]
     ended = run(deployed, "rollback.sh", "staging", **settings(app, None))
     assert ended.code == 3, ended
@@ -179,7 +179,7 @@ def test_an_interrupted_task_can_be_stopped(scenario: Scenario) -> None:
 
 
 def test_stopping_waits_for_tasks_that_cannot_be_seen(scenario: Scenario) -> None:
-    """One look that fails is not taken for the last task's end."""
+    """A request that fails is not taken for the last task's end."""
     service = scenario.read()["service"]
     scenario.set(service=service | {"runningCount": 3, "desiredCount": 3}, blips={"ecs describe-services": [3]})
     ended = run(scenario, "db.sh", "staging", "stop")
@@ -267,8 +267,8 @@ def test_a_missing_tool_is_named(scenario: Scenario, tmp_path: Path, script: str
     assert "aws jq" in ended.err
 
 
-def test_throttling_is_asked_again_by_the_real_cli(scenario: Scenario) -> None:
-    """Twice throttled, then answered; what comes next is denied, which is not asked again."""
+def test_the_real_cli_retries_when_throttled(scenario: Scenario) -> None:
+    """Twice throttled, then answered; what comes next is denied, which is not retried."""
     received: list[str] = []
 
     class Throttling(BaseHTTPRequestHandler):

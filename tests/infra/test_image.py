@@ -92,7 +92,7 @@ def test_the_empty_crate_has_every_target():
     assert targets("test")
     for kind in ("test", "bench", "example"):
         for target in targets(kind):
-            assert target["path"] in dockerfile, f"the Dockerfile's empty crate lacks {target['path']}"
+            assert target["path"] in dockerfile, f"the Dockerfile's empty crate has no {target['path']}"
 
 
 def targets(kind: str) -> list[dict[str, str]]:

@@ -322,7 +322,7 @@ def test_a_branch_that_is_not_main_gets_into_no_environment(world: World) -> Non
     assert not any(account.calls() for account in world.accounts.values())
 
 
-def test_a_ledger_that_is_away_keeps_nothing_back(world: World) -> None:
+def test_an_unavailable_ledger_blocks_nothing(world: World) -> None:
     world.github.variables["PROP_URL"] = "http://127.0.0.1:9"
     run = world.push()
     assert of(run, "failure") == set(), logs(run)

@@ -1,4 +1,4 @@
-"""scripts/release.sh: with the real binary, in a repository of its own, and a docker and a gh that note what they were asked."""
+"""scripts/release.sh: with the real binary, in a repository of its own, and a docker and a gh that log their arguments."""
 
 import hashlib
 import os
@@ -128,8 +128,8 @@ class Workplace:
         assert done.returncode == code, f"{arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done
 
-    def asked(self) -> list[str]:
-        """What docker and gh were asked."""
+    def calls(self) -> list[str]:
+        """The calls of docker and gh."""
         return self.log.read_text().splitlines() if self.log.exists() else []
 
 
@@ -231,7 +231,7 @@ def test_check_and_build_refuse_uncommitted_changes(workplace: Workplace):
     (workplace.tree / "README.md").write_text("Something else.\n")
     for command in (["check"], ["build", PLATFORM]):
         assert "uncommitted changes" in workplace.run(*command, code=4).stderr
-    assert workplace.asked() == []
+    assert workplace.calls() == []
 
 
 def test_notes_are_the_section_of_the_version(workplace: Workplace):
@@ -346,7 +346,7 @@ def first_key(process: subprocess.Popen, output: Path) -> str:
 def test_build_compiles_the_commit_in_the_dockerfile_s_build_stage(workplace: Workplace):
     sha = workplace.git("rev-parse", "HEAD")
     workplace.run("build", PLATFORM, BUILT=f"prop {VERSION} ({sha})")
-    assert workplace.asked() == [
+    assert workplace.calls() == [
         f"docker buildx build --file docker/Dockerfile --target binary --platform {PLATFORM.replace('-', '/')}"
         f" --build-arg BUILD_GIT_SHA={sha} --output {workplace.dist}/{PLATFORM} ."
     ]
@@ -374,14 +374,14 @@ def test_an_image_is_made_of_the_binaries_for_both_processors(workplace: Workpla
     done = workplace.run("image", GITHUB_TOKEN="a-token", GITHUB_ACTOR="dana")
     assert done.stdout == f"{DIGEST}\n"
     image = "ghcr.io/prop-ledger/prop"
-    asked = workplace.asked()
-    assert asked[0] == "docker login ghcr.io --username dana --password-stdin"
+    calls = workplace.calls()
+    assert calls[0] == "docker login ghcr.io --username dana --password-stdin"
     assert (workplace.log.parent / "log.password").read_text() == "a-token\n" and "a-token" not in done.stderr
-    builds = [line for line in asked if " buildx build " in line]
+    builds = [line for line in calls if " buildx build " in line]
     assert [re.search(r"--platform (\S+)", line)[1] for line in builds] == ["linux/amd64", "linux/arm64"]
     assert all(re.search(r" --build-context build=\S+/(amd64|arm64) .*--load", line) for line in builds)
-    assert [line for line in asked if " push " in line] == [f"docker push --quiet {image}:{VERSION}-{one}" for one in ("amd64", "arm64")]
-    assert [line for line in asked if " create " in line] == [
+    assert [line for line in calls if " push " in line] == [f"docker push --quiet {image}:{VERSION}-{one}" for one in ("amd64", "arm64")]
+    assert [line for line in calls if " create " in line] == [
         f"docker buildx imagetools create --tag {image}:{VERSION} --tag {image}:{VERSION.rpartition('.')[0]} --tag {image}:latest"
         f" {image}:{VERSION}-amd64 {image}:{VERSION}-arm64"
     ]
@@ -389,7 +389,7 @@ def test_an_image_is_made_of_the_binaries_for_both_processors(workplace: Workpla
     # Run again, it finds the image.
     workplace.log.unlink()
     assert workplace.run("image").stdout == f"{DIGEST}\n"
-    assert all(" inspect " in line for line in workplace.asked())
+    assert all(" inspect " in line for line in workplace.calls())
 
 
 @pytest.mark.usefixtures("binaries")
@@ -400,13 +400,13 @@ def test_latest_is_the_newest_stable_release(workplace: Workplace, version: str,
     workplace.edit("Cargo.toml", f'version = "{VERSION}"', f'version = "{version}"')
     workplace.commit()
     workplace.run("image")
-    [created] = [line for line in workplace.asked() if " create " in line]
+    [created] = [line for line in workplace.calls() if " create " in line]
     assert re.findall(r"--tag \S+:(\S+)", created) == tags
 
 
 def test_an_image_needs_both_binaries(workplace: Workplace):
     assert "release.sh build linux-amd64" in workplace.run("image", code=1).stderr
-    assert workplace.asked() == []
+    assert workplace.calls() == []
 
 
 # --- The release on GitHub
@@ -415,7 +415,7 @@ def test_an_image_needs_both_binaries(workplace: Workplace):
 @pytest.mark.usefixtures("archive")
 def test_publish_creates_a_release_with_notes_and_archives(workplace: Workplace):
     workplace.run("publish", TAG)
-    [created] = workplace.asked()
+    [created] = workplace.calls()
     assert created.startswith(f"release create {TAG} --verify-tag --title prop {VERSION} --notes-file ")
     assert created.endswith(f" --latest {workplace.dist}/prop-{PLATFORM}.tar.gz {workplace.dist}/SHA256SUMS")
     assert (workplace.log.parent / "log.notes").read_text() == "### Added\n\n- Sliced bread.\n"
@@ -427,7 +427,7 @@ def test_publish_refuses_what_is_released_or_changed(workplace: Workplace, archi
     assert f"the tag must be {TAG}" in workplace.run("publish", "v9.9.9", code=5).stderr
     archive.write_bytes(archive.read_bytes()[:-1])
     assert "differs from SHA256SUMS" in workplace.run("publish", TAG, code=1).stderr
-    assert workplace.asked() == []
+    assert workplace.calls() == []
 
 
 @pytest.mark.usefixtures("archive", "binaries")
@@ -435,7 +435,7 @@ def test_a_dry_run_changes_nothing(workplace: Workplace):
     before = sorted(workplace.dist.rglob("*"))
     for command in (["build", PLATFORM], ["build", "macos-arm64"], ["image"], ["publish", TAG]):
         assert "would run: " in workplace.run("--dry-run", *command).stderr
-    assert [line for line in workplace.asked() if " inspect " not in line] == []
+    assert [line for line in workplace.calls() if " inspect " not in line] == []
     assert sorted(workplace.dist.rglob("*")) == before
 
 

@@ -32,12 +32,12 @@ def container(task_definition: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def environment(stack: Stack, container: dict[str, Any]) -> dict[str, str]:
-    """What ECS would start the container with: its variables, and its secrets looked up."""
+    """What ECS would start the container with: its variables, and the values of its secrets."""
     values = {variable["name"]: variable["value"] for variable in container["environment"]}
-    return values | {secret["name"]: looked_up(stack, secret["valueFrom"]) for secret in container["secrets"]}
+    return values | {secret["name"]: resolved(stack, secret["valueFrom"]) for secret in container["secrets"]}
 
 
-def looked_up(stack: Stack, value_from: str) -> str:
+def resolved(stack: Stack, value_from: str) -> str:
     """A secret's value, or the one under a key of it: `arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME[:KEY:STAGE:VERSION]`."""
     parts = value_from.split(":")
     value = stack.client("secretsmanager").get_secret_value(SecretId=":".join(parts[:7]))["SecretString"]

@@ -138,7 +138,7 @@ def test_the_files_beside_it_are_yaml(file: str) -> None:
     assert yaml.safe_load((ROOT / file).read_text())
 
 
-def test_dependabot_looks_where_something_is() -> None:
+def test_dependabot_reads_folders_that_exist() -> None:
     for update in yaml.safe_load((ROOT / ".github/dependabot.yml").read_text())["updates"]:
         for directory in [update["directory"]] if "directory" in update else update["directories"]:
             manifests = {"cargo": "Cargo.toml", "terraform": "versions.tf", "docker": "Dockerfile", "pip": "requirements.txt", "npm": "package.json", "github-actions": "README.md"}

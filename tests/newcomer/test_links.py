@@ -63,7 +63,7 @@ def alternatives(path: str) -> list[str]:
 
 
 def missing_paths(code: str, exist=files_and_folders) -> list[str]:
-    """The paths in a code span that name nothing tracked. A code span may be a command: each word is looked at."""
+    """The paths in a code span that name nothing tracked. A code span may be a command: each word is checked."""
     found = []
     for word in code.split():
         # `src/db/pool.rs:12` is line 12; `scripts/test.sh,` ends a clause.
@@ -145,6 +145,6 @@ def test_a_path_that_names_nothing_is_found(code: str, missing: list[str]) -> No
     assert missing_paths(code, lambda: existing) == missing
 
 
-def test_every_folder_of_ours_is_looked_for() -> None:
+def test_every_top_level_folder_is_checked() -> None:
     folders = {Path(file).parts[0] for file in tracked_files() if "/" in file}
     assert {folder for folder in folders if not PATH.fullmatch(f"{folder}/x")} == set()

@@ -38,9 +38,9 @@ def running_postgres(certificate: bytes | None = None, key: bytes | None = None,
     data = directory / "data"
     method, arguments = "trust", []
     if password:
-        asked = directory / "password"
-        asked.write_text(password)
-        method, arguments = "scram-sha-256", [f"--pwfile={asked}"]
+        password_file = directory / "password"
+        password_file.write_text(password)
+        method, arguments = "scram-sha-256", [f"--pwfile={password_file}"]
     run("initdb", "-D", str(data), "-U", "prop", "--auth-local=trust", f"--auth-host={method}", *arguments,
         "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
     port = free_port()
