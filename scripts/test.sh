@@ -118,7 +118,7 @@ lint() {
     fi
     local shell_files=(.ci/run scripts/*.sh scripts/lib/*.sh tests/support/*.sh docs/examples/*.sh)
     if need shellcheck shellcheck; then
-        step 'shellcheck' shellcheck -x -P scripts "${shell_files[@]}"
+        step 'shellcheck' xargs -P 2 -n 4 shellcheck -x -P scripts <<<"${shell_files[*]}"
     else
         missing shellcheck 'the lints of shell scripts'
     fi
