@@ -49,7 +49,8 @@ NOT_CODE = re.compile(
     """,
     re.S | re.X,
 )
-TEST_ONLY = re.compile(r"#\[cfg\((?:test|all\(test\b[^\]]*)\)\]")
+TEST_ONLY = re.compile(r"#\[cfg\((?:test|all\(test\b[^\]]*)\)\](?:\s*#\[[^\]]*\])*")
+TEST_FILE = re.compile(TEST_ONLY.pattern + r"\s*mod\s+(\w+)\s*;")
 NESTED = re.compile(r"\bmod\s+(\w+)\s*(?=\{)|\btable!\s*(?=\{)")  # a diesel table is a module too
 USE = re.compile(r"\b(pub(?:\([^)]*\))?\s+)?use\s+([^;]+);")
 INLINE = re.compile(r"(?<![\w:])(\$?\w+)((?:::\w+)+)")
@@ -94,10 +95,8 @@ def body(text: str, start: int) -> tuple[int, int] | None:
 
 def without_tests(text: str) -> str:
     while found := TEST_ONLY.search(text):
-        # Other attributes may stand between this one and the item.
-        start = re.compile(r"(?:\s*#\[[^\]]*\])*").match(text, found.end()).end()
-        braces = body(text, start)
-        end = braces[1] if braces else text.find(";", start) + 1 or len(text)
+        braces = body(text, found.end())
+        end = braces[1] if braces else text.find(";", found.end()) + 1 or len(text)
         text = text[: found.start()] + blank(text[found.start() : end]) + text[end:]
     return text
 
@@ -117,6 +116,7 @@ class File:
     module: Module
     path: Path
     code: str
+    test_files: list[Module] = field(default_factory=list)  # declared with `#[cfg(test)] mod name;`
     nested: list[tuple[int, int, str]] = field(default_factory=list)  # inline modules: start, end, name
 
     def line(self, position: int) -> int:
@@ -155,7 +155,13 @@ class Tree:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.files = {file.module: file for file in map(self.read, sorted(folder.rglob("*.rs")))}
+        files = [self.read(path) for path in sorted(folder.rglob("*.rs"))]
+        tests = [module for file in files for module in file.test_files]
+        self.files = {
+            file.module: file
+            for file in files
+            if not any(file.module[: len(test)] == test for test in tests)
+        }
         self.macros = {
             name: file.module for file in self.files.values() for name in MACRO.findall(file.code)
         }
@@ -173,9 +179,12 @@ class Tree:
     def read(self, path: Path) -> File:
         names = path.relative_to(self.folder).with_suffix("").parts
         module = names[:-1] if names[-1] == "mod" else names
-        code = without_tests(without_comments(path.read_text()))
+        text = without_comments(path.read_text())
+        parent = () if module in (("lib",), ("main",)) else module
+        test_files = [(*parent, name) for name in TEST_FILE.findall(text)]
+        code = without_tests(text)
         nested = [(*body(code, found.start()), found[1] or "table") for found in NESTED.finditer(code)]
-        return File(module, path, code, nested)
+        return File(module, path, code, test_files, nested)
 
     def absolute(self, path: Module, file: File, position: int) -> Module | None:
         """A path from the root of the crate; None if it leads to another crate, or to a local name."""

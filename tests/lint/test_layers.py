@@ -106,6 +106,15 @@ def test_relative_paths_are_found(tree, code: str, imported: set[str]) -> None:
     assert arrows(made) == {f"db::types -> {name}" for name in imported}
 
 
+def test_a_file_of_tests_is_left_out(tree) -> None:
+    made = tree({
+        "rules/dora.rs": "pub struct Window;\n#[cfg(test)]\nmod tests;",
+        "rules/dora/tests.rs": "use super::Window;\nuse crate::db::Db;",
+        "db/mod.rs": "pub struct Db;",
+    })  # fmt: skip
+    assert ("rules", "dora", "tests") not in made.files and arrows(made) == set()
+
+
 def test_a_macro_belongs_to_the_file_that_defines_it(tree) -> None:
     made = tree({
         "db/types.rs": "#[macro_export]\nmacro_rules! identifier { () => { $crate::db::types::A } }",
