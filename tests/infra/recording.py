@@ -31,7 +31,7 @@ from stub_aws import OTHER, Scenario, environment, image, outside, record_old_re
 RECORDING = ROOT / "docs" / "recordings" / "deploy.cast"
 COLUMNS, LINES = 120, 36
 APP, LEDGER = "prop-staging.example.org", "prop.example.org"
-LOOKS_EVERY_SECONDS = 1.0  # as long as a person likes to watch
+POLL_SECONDS = 1.0  # as long as a person likes to watch
 
 # What fails in the second deployment: a container that does not start, as the log and ECS report it.
 STOPPED = {
@@ -108,14 +108,14 @@ def staging(directory: Path) -> Iterator[dict[str, str]]:
         yield environment(scenario, **settings)
 
 
-def record(seconds_between_looks: float, seconds_per_key: float) -> list[Event]:
+def record(seconds_between_polls: float, seconds_per_key: float) -> list[Event]:
     """Runs the session; what appeared, and when."""
     with tempfile.TemporaryDirectory() as directory, staging(Path(directory)) as variables:
         screen = Screen()
         for comment, command, expected in SESSION:
             screen.type(f"# {comment}", seconds_per_key)
             screen.type(command, seconds_per_key)
-            code = screen.run(command, variables | {"POLL_SECONDS": str(seconds_between_looks)})
+            code = screen.run(command, variables | {"POLL_SECONDS": str(seconds_between_polls)})
             shown = "".join(text for _, text in screen.events)
             assert code == expected, f"{command} ended with {code}:\n{shown}"
             time.sleep(25 * seconds_per_key)
@@ -132,5 +132,5 @@ def write(events: list[Event], file: Path) -> None:
 
 
 if __name__ == "__main__":
-    write(record(LOOKS_EVERY_SECONDS, 0.06), RECORDING)
+    write(record(POLL_SECONDS, 0.06), RECORDING)
     print(RECORDING)

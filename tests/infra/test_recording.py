@@ -60,7 +60,7 @@ def comparable(events: list[Event]) -> list[str]:
 
 
 def test_the_recording_shows_what_the_scripts_print() -> None:
-    expected, got = comparable(recorded()), comparable(record(seconds_between_looks=0.05, seconds_per_key=0))
+    expected, got = comparable(recorded()), comparable(record(seconds_between_polls=0.05, seconds_per_key=0))
     assert expected == got, ANEW
 
 
