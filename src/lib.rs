@@ -16,5 +16,5 @@ pub mod ledger; // one file per resource: rows, queries, request and response ty
 pub mod logging; // log lines as text or JSON, written by their own thread
 pub mod rules; // pure decisions: no I/O, no clock
 pub mod suggest; // "did you mean ...?", for settings, fields, parameters and names
-pub mod types; // identifiers that all other parts use
+pub mod types; // values that all other parts use; imports nothing of ours
 pub mod web; // the pages: HTML, CSS and ES modules

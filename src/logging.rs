@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use crate::config::Log;
-use crate::db::types::Timestamp;
+use crate::types::time::Timestamp;
 
 /// How many lines may wait for the writer.
 const WAITING: usize = 8192;

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use prop::app::{self, Application};
 use prop::config::Settings;
-use prop::http::auth::{KeyId, Scope, Token};
+use prop::http::auth::{Scope, Token};
 use prop::http::context::Actor;
 use prop::ledger::keys;
 use prop::logging;
+use prop::types::ids::KeyId;
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_GIT_SHA"), ")");
 

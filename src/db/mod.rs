@@ -8,11 +8,11 @@
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::{Connection, PgConnection, QueryResult, SqliteConnection};
 
+pub mod columns;
 pub mod connection;
 pub mod migrations;
 pub mod pool;
 pub mod schema;
-pub mod types;
 
 /// A connection to PostgreSQL or SQLite. Queries take `&mut Db` and return [`QueryResult`].
 #[derive(diesel::MultiConnection)]

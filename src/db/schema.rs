@@ -1,6 +1,6 @@
 //! The tables for diesel: one schema for both databases. The migrations are the source.
 
-use super::types::sql::{Document, Identifier, Instant};
+use super::columns::{Document, Identifier, Instant};
 
 macro_rules! tables {
     ($($name:ident ($key:ident $(, $more:ident)*) { $($column:ident -> $type:ty,)+ })+) => {

@@ -16,15 +16,11 @@ use subtle::ConstantTimeEq;
 
 use crate::db::Db;
 use crate::db::schema::keys;
-use crate::db::types::Timestamp;
 use crate::error::{Code, Error};
 use crate::http::context::State;
-use crate::{identifier, text_enum};
-
-identifier! {
-    /// The identifier of a key (UUIDv7). It is not secret.
-    KeyId
-}
+use crate::text_enum;
+use crate::types::ids::KeyId;
+use crate::types::time::Timestamp;
 
 text_enum! {
     /// A scope of a key: a set of operations that the key may use.

@@ -11,7 +11,6 @@ use std::sync::atomic::AtomicBool;
 use crate::config::Secret;
 use crate::db::Db;
 use crate::db::pool::Database;
-use crate::db::types::Timestamp;
 use crate::error::{Code, Error};
 use crate::http::auth::{self, Caller, Keys, Scope};
 use crate::http::docs::Published;
@@ -19,6 +18,7 @@ use crate::http::etag::IfMatch;
 use crate::http::idempotency::Claim;
 use crate::http::metrics::Metrics;
 use crate::http::response::Reply;
+use crate::types::time::Timestamp;
 
 /// What the requests of a process share. Everything that must survive a restart is in the database.
 pub struct State {

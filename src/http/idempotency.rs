@@ -13,10 +13,11 @@ use sha2::{Digest, Sha256};
 
 use crate::db::Db;
 use crate::db::schema::idempotency_keys;
-use crate::db::types::Timestamp;
 use crate::error::{Code, Error};
-use crate::http::auth::{KeyId, hex};
+use crate::http::auth::hex;
 use crate::http::response::Reply;
+use crate::types::ids::KeyId;
+use crate::types::time::Timestamp;
 
 const HEADER: &str = "Idempotency-Key";
 const KEPT: SignedDuration = SignedDuration::from_hours(24);

@@ -9,7 +9,6 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::approvals;
-use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::auth::Scope;
@@ -25,6 +24,7 @@ use crate::ledger::services;
 use crate::ledger::values::{LongText, ShortText, Slug, Url, Version, text};
 use crate::rules::lifecycle::State;
 use crate::types::ids::{ApprovalId, DeploymentId, ReleaseId};
+use crate::types::time::Timestamp;
 use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.

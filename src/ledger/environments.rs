@@ -9,7 +9,6 @@ use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::environments;
-use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Operate, Read};
@@ -20,6 +19,7 @@ use crate::ledger::events::{self, About, Entity};
 use crate::ledger::values::{BoundedInt, ShortText, Slug, given, nullable, text};
 use crate::ledger::{COMPARED, or_conflict};
 use crate::rules::gate::Policy;
+use crate::types::time::Timestamp;
 use crate::{each_backend, filtered, text_enum};
 
 /// The routes of this file.

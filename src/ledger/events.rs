@@ -8,8 +8,8 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
+use crate::db::columns::Json;
 use crate::db::schema::events;
-use crate::db::types::{Json, Timestamp};
 use crate::db::{Db, MultiBackend};
 use crate::error::Error;
 use crate::http::context::{Actor, Ctx, Read};
@@ -17,6 +17,7 @@ use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::values::{ShortText, Slug};
 use crate::types::ids::DeploymentId;
+use crate::types::time::Timestamp;
 use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.

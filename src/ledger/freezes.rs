@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
+use crate::db::columns::Json;
 use crate::db::schema::{freeze_overrides, freezes};
-use crate::db::types::{Json, Timestamp};
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Operate, Override, Read};
@@ -19,6 +19,7 @@ use crate::ledger::values::{ClockTime, ShortText, Slug, Version, Zone, given, nu
 use crate::ledger::{environments, services};
 use crate::rules::schedule::{Day, Schedule, Until, Weekly};
 use crate::types::ids::{DeploymentId, FreezeId, OverrideId};
+use crate::types::time::Timestamp;
 use crate::{filtered, newest_first};
 
 /// The routes of this file.

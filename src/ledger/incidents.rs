@@ -8,7 +8,6 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::{incident_deployments, incidents};
-use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Operate, Read};
@@ -20,6 +19,7 @@ use crate::ledger::events::{self, About, Entity};
 use crate::ledger::values::{ShortText, Slug, given};
 use crate::ledger::{environments, services};
 use crate::types::ids::{DeploymentId, IncidentId};
+use crate::types::time::Timestamp;
 use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.

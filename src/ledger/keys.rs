@@ -8,17 +8,18 @@ use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::keys;
-use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::filtered;
-use crate::http::auth::{KeyId, Scope, Token, parse_scopes};
+use crate::http::auth::{Scope, Token, parse_scopes};
 use crate::http::context::{Actor, Admin, Ctx};
 use crate::http::extract::{Body, malformed};
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::values::ShortText;
+use crate::types::ids::KeyId;
+use crate::types::time::Timestamp;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

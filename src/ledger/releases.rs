@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
+use crate::db::columns::Json;
 use crate::db::schema::{deployments, releases};
-use crate::db::types::{Json, Timestamp};
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Attest, Ctx, Deploy, Read};
@@ -20,6 +20,7 @@ use crate::ledger::services;
 use crate::ledger::values::{Digest, GitSha, ShortText, Slug, Url, Version, text};
 use crate::rules::scan::{self, Severities, Severity};
 use crate::types::ids::ReleaseId;
+use crate::types::time::Timestamp;
 use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.

@@ -7,7 +7,6 @@ use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::services;
-use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
 use crate::each_backend;
 use crate::error::{Code, Error};
@@ -19,6 +18,7 @@ use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::values::{LongText, ShortText, Slug, Url, given, nullable, text};
 use crate::ledger::{COMPARED, or_conflict};
+use crate::types::time::Timestamp;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

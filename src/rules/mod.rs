@@ -1,5 +1,5 @@
 //! Pure decisions. The rules do no I/O, do not read the clock, and import nothing of prop except
-//! the macro for enums.
+//! the types on the ground floor.
 
 pub mod dora; // what the five DORA measures count, and their figures
 pub mod gate; // whether a release may be deployed now, and the reasons against it

@@ -1,4 +1,6 @@
-//! The ground floor: the types that every other part names. Imports nothing of ours but the column
-//! types they are stored as.
+//! The ground floor: the values that all other parts use. Imports nothing of ours; diesel is named
+//! only for types that are stored as text. How the others are stored is in `db::columns`.
 
-pub mod ids;
+pub mod enums; // `text_enum!`: enums that are one of a few words
+pub mod ids; // identifiers of rows
+pub mod time; // instants

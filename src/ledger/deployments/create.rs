@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::Db;
-use crate::db::types::{Json, Timestamp};
+use crate::db::columns::Json;
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
@@ -27,6 +27,7 @@ use crate::ledger::values::{Digest, GitSha, LongText, ShortText, Slug, Url, Vers
 use crate::rules::gate::Step;
 use crate::rules::lifecycle::{Kind, Report as ReportedState, State};
 use crate::types::ids::{DeploymentId, IncidentId};
+use crate::types::time::Timestamp;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

@@ -11,9 +11,8 @@ use utoipa::IntoParams;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::Db;
+use crate::db::columns::{Document, Identifier, Instant, Json};
 use crate::db::schema::{approvals, environments, freeze_overrides, releases, services};
-use crate::db::types::sql::{Document, Identifier, Instant};
-use crate::db::types::{Json, Timestamp};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Read};
 use crate::http::extract::Query;
@@ -28,6 +27,7 @@ use crate::rules::gate::{self, Decision, Facts, Freeze, Incident, Review, Step};
 use crate::rules::lifecycle::{self, Kind, State};
 use crate::rules::schedule::{Schedule, Weekly};
 use crate::types::ids::{ApprovalId, DeploymentId, FreezeId, IncidentId, OverrideId, ReleaseId};
+use crate::types::time::Timestamp;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

@@ -10,8 +10,8 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
+use crate::db::columns::{Json, ToWord};
 use crate::db::schema::{deployments, incident_deployments};
-use crate::db::types::{Json, Timestamp};
 use crate::db::{Db, MultiBackend};
 use crate::error::Error;
 use crate::http::context::{Actor, Ctx, Read, Requires};
@@ -26,6 +26,7 @@ use crate::rules::github;
 use crate::rules::lifecycle::{Kind, State};
 use crate::rules::timeline::{Derived, Entry, Outcome};
 use crate::types::ids::{DeploymentId, IncidentId, ReleaseId};
+use crate::types::time::Timestamp;
 use crate::{each_backend, filtered, newest_first, text_enum};
 
 pub mod create;

@@ -7,15 +7,16 @@ use diesel::sql_types::{Bool, Text};
 use serde_json::{Value, json};
 
 use crate::db::Db;
+use crate::db::columns::Json;
+use crate::db::columns::{Identifier, Instant};
 use crate::db::schema::deployments;
-use crate::db::types::sql::{Identifier, Instant};
-use crate::db::types::{Json, Timestamp};
 use crate::error::{Code, Error};
 use crate::http::context::Actor;
 use crate::ledger::deployments::{Deployment, DeploymentWithDecision};
 use crate::ledger::{events, or_conflict};
 use crate::rules::lifecycle::State;
 use crate::rules::timeline::{self, Entry, Head, Outcome};
+use crate::types::time::Timestamp;
 
 /// A deployment whose facts have changed.
 pub struct Change<'a> {

@@ -10,7 +10,6 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::Db;
 use crate::db::schema::deployments;
-use crate::db::types::Timestamp;
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
@@ -24,6 +23,7 @@ use crate::ledger::services;
 use crate::ledger::values::{LongText, text};
 use crate::rules::lifecycle::{self, By, Move, Report, State};
 use crate::types::ids::DeploymentId;
+use crate::types::time::Timestamp;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

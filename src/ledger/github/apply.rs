@@ -4,8 +4,8 @@
 use diesel::prelude::*;
 
 use crate::db::Db;
+use crate::db::columns::ToWord;
 use crate::db::schema::{deliveries, deployments};
-use crate::db::types::Timestamp;
 use crate::error::{Code, Error};
 use crate::http::context::Actor;
 use crate::ledger::approvals::{self, NewApproval, Source, Verdict};
@@ -21,6 +21,7 @@ use crate::rules::github::{self, DeploymentStatus, Fact, Repository, Review, Run
 use crate::rules::lifecycle::{self, By, Move, State};
 use crate::rules::timeline::Outcome;
 use crate::types::ids::DeploymentId;
+use crate::types::time::Timestamp;
 
 /// The result of applying a fact.
 pub struct Applied {

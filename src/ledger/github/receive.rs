@@ -10,7 +10,6 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::deliveries;
-use crate::db::types::Timestamp;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::auth::hex;
@@ -23,6 +22,7 @@ use crate::ledger::github::signature::Signed;
 use crate::ledger::values::ShortText;
 use crate::rules::github::{Fact, heading, is_of_use, read};
 use crate::types::ids::DeploymentId;
+use crate::types::time::Timestamp;
 use crate::{each_backend, filtered, newest_first, text_enum};
 
 /// The routes of this file below `/v1`.

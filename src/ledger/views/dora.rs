@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
+use crate::db::columns::{Json, ToWord};
 use crate::db::schema::{deployments, environments, incident_deployments, incidents, releases};
-use crate::db::types::{Json, Timestamp};
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::context::{Ctx, Read};
@@ -25,6 +25,7 @@ use crate::rules::dora::{
 };
 use crate::rules::lifecycle::{Kind, State};
 use crate::types::ids::{DeploymentId, IncidentId, ReleaseId};
+use crate::types::time::Timestamp;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

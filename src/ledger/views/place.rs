@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::Db;
+use crate::db::columns::ToWord;
 use crate::db::schema::deployments;
 use crate::error::Error;
 use crate::http::context::{Ctx, Read};

@@ -10,9 +10,9 @@ use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::Db;
+use crate::db::columns::Instant;
+use crate::db::columns::{Json, ToWord};
 use crate::db::schema::{deployments, environments, releases, services};
-use crate::db::types::sql::Instant;
-use crate::db::types::{Json, Timestamp};
 use crate::error::Error;
 use crate::http::context::{Ctx, Read};
 use crate::http::response::Reply;
@@ -26,6 +26,7 @@ use crate::rules::gate::{Code, Step};
 use crate::rules::lifecycle::{Kind, State};
 use crate::rules::schedule::Until;
 use crate::types::ids::{DeploymentId, FreezeId, IncidentId, ReleaseId};
+use crate::types::time::Timestamp;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

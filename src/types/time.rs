@@ -1,0 +1,119 @@
+//! Instants.
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+/// An instant in UTC with microsecond precision, the finest that both databases store.
+///
+/// Written as RFC 3339 with six decimals (`2026-02-03T04:05:06.000000Z`), so that the texts sort by
+/// time. Years 0 to 9999, as in RFC 3339.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(jiff::Timestamp);
+
+impl Timestamp {
+    /// The beginning of year 0, the earliest instant of RFC 3339.
+    const EARLIEST: jiff::Timestamp = jiff::Timestamp::constant(-62_167_219_200, 0);
+
+    /// The current time, cut to microseconds.
+    pub fn now() -> Self {
+        Self::truncated(jiff::Timestamp::now())
+    }
+
+    fn truncated(instant: jiff::Timestamp) -> Self {
+        Self(jiff::Timestamp::from_microsecond(instant.as_microsecond()).unwrap_or(instant))
+    }
+
+    /// `self` plus `span`. Beyond the last instant of the calendar it is that last instant.
+    pub fn plus(self, span: SignedDuration) -> Self {
+        Self(self.0.saturating_add(span).unwrap_or(jiff::Timestamp::MAX))
+    }
+
+    /// The time from `earlier` to `self`; negative when `earlier` is later.
+    pub fn since(self, earlier: Self) -> SignedDuration {
+        self.0.duration_since(earlier.0)
+    }
+}
+
+impl From<Timestamp> for jiff::Timestamp {
+    fn from(at: Timestamp) -> Self {
+        at.0
+    }
+}
+
+impl From<jiff::Timestamp> for Timestamp {
+    fn from(at: jiff::Timestamp) -> Self {
+        Self::truncated(at)
+    }
+}
+
+/// The text is not an RFC 3339 date and time with an offset.
+#[derive(Debug)]
+pub struct NotATimestamp;
+
+impl FromStr for Timestamp {
+    type Err = NotATimestamp;
+
+    fn from_str(text: &str) -> Result<Self, NotATimestamp> {
+        // jiff also accepts spaces, named zones, and shortened times and offsets. RFC 3339, section
+        // 5.6, does not.
+        let at = |index: usize| text.as_bytes().get(index).copied();
+        let time_is_whole = at(10) == Some(b'T') && at(13) == Some(b':') && at(16) == Some(b':');
+        let from_end =
+            |back: usize| text.len().checked_sub(back).filter(|index| *index >= 19).and_then(at);
+        let offset_is_whole = text.ends_with('Z')
+            || (from_end(3) == Some(b':') && matches!(from_end(6), Some(b'+' | b'-')));
+        if !time_is_whole || !offset_is_whole || text.contains([' ', '[', ',']) {
+            return Err(NotATimestamp);
+        }
+        let instant: jiff::Timestamp = text.parse().map_err(|_| NotATimestamp)?;
+        if instant < Self::EARLIEST {
+            return Err(NotATimestamp);
+        }
+        Ok(Self::truncated(instant))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.6}", self.0)
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(|NotATimestamp| {
+            // The word before the colon becomes the code of the error.
+            let detail =
+                "is not an RFC 3339 date and time with an offset, such as 2026-02-03T04:05:06Z";
+            serde::de::Error::custom(format_args!("invalid_time: {text:?} {detail}"))
+        })
+    }
+}
+
+impl PartialSchema for Timestamp {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .description(Some(
+                "A date and time as in RFC 3339. Answers are in UTC with microseconds; requests may use any offset.",
+            ))
+            .examples(["2026-02-03T04:05:06.000000Z"])
+            .build()
+            .into()
+    }
+}
+impl ToSchema for Timestamp {}
