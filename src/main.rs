@@ -14,6 +14,8 @@ use prop::http::context::Actor;
 use prop::ledger::keys;
 use prop::logging;
 use prop::types::ids::KeyId;
+use prop::types::malformed::Malformed;
+use prop::types::values::ShortText;
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_GIT_SHA"), ")");
 
@@ -218,8 +220,9 @@ fn key(settings: &Settings, command: KeyCommand) -> Outcome {
     let actor = Actor::new("prop");
     match command {
         KeyCommand::Create { name, scopes } => {
-            let name: prop::ledger::values::ShortText =
-                name.parse().map_err(|is| format!("the name is malformed: {is}"))?;
+            let name: ShortText = name
+                .parse()
+                .map_err(|is: Malformed| format!("the name is malformed: {}", is.detail))?;
             let token = Token::generate()?;
             db.write(|db| keys::insert(db, &actor, &name, &scopes, &token))?;
             print(token.reveal())?;

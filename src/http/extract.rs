@@ -16,11 +16,11 @@ use crate::error::{Code, Error};
 use crate::http::context::State;
 use crate::http::idempotency;
 use crate::suggest::UnknownField;
+use crate::types::malformed::Malformed;
 
-/// The serde error for a malformed value. It carries the code in front of the message, because
-/// serde passes on only text.
-pub fn malformed<E: serde::de::Error>(code: Code, detail: impl std::fmt::Display) -> E {
-    E::custom(format_args!("{}: {detail}", code.as_str()))
+/// The serde error for a malformed value; see [`Malformed`].
+pub fn malformed<E: serde::de::Error>(code: Code, detail: impl fmt::Display) -> E {
+    E::custom(Malformed::new(code.as_str(), detail))
 }
 
 /// A JSON request body.
@@ -153,8 +153,9 @@ fn escape(field: &str) -> String {
 /// Turns a message of serde into an error. `at` is the pointer to the field, or to the object in
 /// which the field is missing, and `others` are allowed fields that serde does not know.
 fn explain(message: &str, at: &str, others: &[&str]) -> Error {
+    let malformed = Malformed::split(message);
     if let Some((code, detail)) =
-        message.split_once(": ").and_then(|(word, rest)| Some((Code::from_word(word)?, rest)))
+        malformed.and_then(|(word, detail)| Some((Code::from_word(word)?, detail)))
     {
         return Error::field(code, at, detail);
     }

@@ -21,10 +21,11 @@ use crate::ledger::environments::{self, Environment};
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::releases::{self, Release};
 use crate::ledger::services;
-use crate::ledger::values::{LongText, ShortText, Slug, Url, Version, text};
+use crate::ledger::values::text;
 use crate::rules::lifecycle::State;
 use crate::types::ids::{ApprovalId, DeploymentId, ReleaseId};
 use crate::types::time::Timestamp;
+use crate::types::values::{LongText, ShortText, Slug, Url, Version};
 use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.

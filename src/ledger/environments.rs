@@ -16,10 +16,11 @@ use crate::http::extract::Body;
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::{BoundedInt, ShortText, Slug, given, nullable, text};
+use crate::ledger::values::{given, nullable, text};
 use crate::ledger::{COMPARED, or_conflict};
 use crate::rules::gate::Policy;
 use crate::types::time::Timestamp;
+use crate::types::values::{BoundedInt, ShortText, Slug};
 use crate::{each_backend, filtered, text_enum};
 
 /// The routes of this file.

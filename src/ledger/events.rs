@@ -15,9 +15,9 @@ use crate::error::Error;
 use crate::http::context::{Actor, Ctx, Read};
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
-use crate::ledger::values::{ShortText, Slug};
 use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
+use crate::types::values::{ShortText, Slug};
 use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.

@@ -15,11 +15,12 @@ use crate::http::extract::{Body, malformed};
 use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::{ClockTime, ShortText, Slug, Version, Zone, given, nullable, text};
+use crate::ledger::values::{given, nullable, text};
 use crate::ledger::{environments, services};
 use crate::rules::schedule::{Day, Schedule, Until, Weekly};
 use crate::types::ids::{DeploymentId, FreezeId, OverrideId};
 use crate::types::time::Timestamp;
+use crate::types::values::{ClockTime, ShortText, Slug, Version, Zone};
 use crate::{filtered, newest_first};
 
 /// The routes of this file.

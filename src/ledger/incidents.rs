@@ -16,10 +16,11 @@ use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::deployments::{self, Deployment, Role, link, store};
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::{ShortText, Slug, given};
+use crate::ledger::values::given;
 use crate::ledger::{environments, services};
 use crate::types::ids::{DeploymentId, IncidentId};
 use crate::types::time::Timestamp;
+use crate::types::values::{ShortText, Slug};
 use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.

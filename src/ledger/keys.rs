@@ -17,9 +17,9 @@ use crate::http::extract::{Body, malformed};
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::ShortText;
 use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
+use crate::types::values::ShortText;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

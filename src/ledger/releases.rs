@@ -17,10 +17,11 @@ use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::services;
-use crate::ledger::values::{Digest, GitSha, ShortText, Slug, Url, Version, text};
+use crate::ledger::values::text;
 use crate::rules::scan::{self, Severities, Severity};
 use crate::types::ids::ReleaseId;
 use crate::types::time::Timestamp;
+use crate::types::values::{Digest, GitSha, ShortText, Slug, Url, Version};
 use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.

@@ -16,9 +16,10 @@ use crate::http::extract::Body;
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::{LongText, ShortText, Slug, Url, given, nullable, text};
+use crate::ledger::values::{given, nullable, text};
 use crate::ledger::{COMPARED, or_conflict};
 use crate::types::time::Timestamp;
+use crate::types::values::{LongText, ShortText, Slug, Url};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

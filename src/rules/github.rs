@@ -429,21 +429,6 @@ pub fn run_of(url: &str) -> Option<&str> {
     (digits > 0).then(|| &url[..repository.len() + "/actions/runs/".len() + digits])
 }
 
-/// Turns a name on GitHub into a slug: `Hello-World` becomes `hello-world`, `pr 12/preview` becomes
-/// `pr-12-preview`.
-pub fn slug(name: &str) -> String {
-    let mut slug = String::new();
-    for letter in name.chars().map(|letter| letter.to_ascii_lowercase()) {
-        match letter {
-            'a'..='z' | '0'..='9' => slug.push(letter),
-            _ if slug.ends_with('-') || slug.is_empty() => {}
-            _ => slug.push('-'),
-        }
-    }
-    slug.truncate(63);
-    slug.trim_end_matches('-').to_owned()
-}
-
 /// The version of a commit: the tag if the reference is one or looks like one, else the first
 /// twelve digits of the commit id.
 pub fn version(reference: &str, sha: &str) -> String {
@@ -553,17 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn names_become_slugs_and_references_versions() {
-        for (name, expected) in [
-            ("Hello-World", "hello-world"),
-            ("pr 12 / preview", "pr-12-preview"),
-            ("-_.é", ""),
-            ("a--b-", "a-b"),
-            ("github-pages", "github-pages"),
-        ] {
-            assert_eq!(slug(name), expected);
-        }
-        assert_eq!(slug(&"ab-".repeat(40)).len(), 62);
+    fn references_become_versions_and_urls_runs() {
         let sha = "f95f852bd8fca8fcc58a9a2d6c842781e32a215e";
         for (reference, expected) in [
             ("master", "f95f852bd8fc"),

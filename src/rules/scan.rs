@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::text_enum;
+use crate::types::malformed::Malformed;
 
 text_enum! {
     /// The severity of a finding, in ascending order. The scores are those of CVSS 3.1.
@@ -58,7 +59,8 @@ fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
         .as_f64()
         .filter(|float| float.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(float));
     whole.map(|float| float as u32).ok_or_else(|| {
-        D::Error::custom("invalid_value: a count is a whole number from 0 to 4294967295")
+        let detail = "a count is a whole number from 0 to 4294967295";
+        D::Error::custom(Malformed::new("invalid_value", detail))
     })
 }
 

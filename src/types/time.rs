@@ -1,6 +1,7 @@
 //! Instants.
 
 use jiff::SignedDuration;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
@@ -8,6 +9,8 @@ use std::str::FromStr;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, Schema, SchemaFormat, Type};
 use utoipa::{PartialSchema, ToSchema};
+
+use super::malformed::Malformed;
 
 /// An instant in UTC with microsecond precision, the finest that both databases store.
 ///
@@ -52,14 +55,14 @@ impl From<jiff::Timestamp> for Timestamp {
     }
 }
 
-/// The text is not an RFC 3339 date and time with an offset.
-#[derive(Debug)]
-pub struct NotATimestamp;
-
 impl FromStr for Timestamp {
-    type Err = NotATimestamp;
+    type Err = Malformed;
 
-    fn from_str(text: &str) -> Result<Self, NotATimestamp> {
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let malformed = || {
+            let form = "an RFC 3339 date and time with an offset, such as 2026-02-03T04:05:06Z";
+            Malformed::new("invalid_time", format_args!("{text:?} is not {form}"))
+        };
         // jiff also accepts spaces, named zones, and shortened times and offsets. RFC 3339, section
         // 5.6, does not.
         let at = |index: usize| text.as_bytes().get(index).copied();
@@ -69,11 +72,11 @@ impl FromStr for Timestamp {
         let offset_is_whole = text.ends_with('Z')
             || (from_end(3) == Some(b':') && matches!(from_end(6), Some(b'+' | b'-')));
         if !time_is_whole || !offset_is_whole || text.contains([' ', '[', ',']) {
-            return Err(NotATimestamp);
+            return Err(malformed());
         }
-        let instant: jiff::Timestamp = text.parse().map_err(|_| NotATimestamp)?;
+        let instant: jiff::Timestamp = text.parse().map_err(|_| malformed())?;
         if instant < Self::EARLIEST {
-            return Err(NotATimestamp);
+            return Err(malformed());
         }
         Ok(Self::truncated(instant))
     }
@@ -94,12 +97,7 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(|NotATimestamp| {
-            // The word before the colon becomes the code of the error.
-            let detail =
-                "is not an RFC 3339 date and time with an offset, such as 2026-02-03T04:05:06Z";
-            serde::de::Error::custom(format_args!("invalid_time: {text:?} {detail}"))
-        })
+        text.parse().map_err(D::Error::custom)
     }
 }
 

@@ -23,11 +23,12 @@ use crate::ledger::deployments::{
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::releases::{self, NewRelease, Release};
 use crate::ledger::services;
-use crate::ledger::values::{Digest, GitSha, LongText, ShortText, Slug, Url, Version, text};
+use crate::ledger::values::text;
 use crate::rules::gate::Step;
 use crate::rules::lifecycle::{Kind, Report as ReportedState, State};
 use crate::types::ids::{DeploymentId, IncidentId};
 use crate::types::time::Timestamp;
+use crate::types::values::{Digest, GitSha, LongText, ShortText, Slug, Url, Version};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

@@ -22,12 +22,12 @@ use crate::ledger::deployments::{find, find_reported_by_webhook};
 use crate::ledger::environments::Environment;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::releases::{Release, ScanStatus};
-use crate::ledger::values::{ShortText, Slug, Url, Version};
 use crate::rules::gate::{self, Decision, Facts, Freeze, Incident, Review, Step};
 use crate::rules::lifecycle::{self, Kind, State};
 use crate::rules::schedule::{Schedule, Weekly};
 use crate::types::ids::{ApprovalId, DeploymentId, FreezeId, IncidentId, OverrideId, ReleaseId};
 use crate::types::time::Timestamp;
+use crate::types::values::{ShortText, Slug, Url, Version};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

@@ -20,13 +20,13 @@ use crate::http::response::Reply;
 use crate::ledger::deployments::gate::GateRequest;
 use crate::ledger::events::{self, About, Entity, Event};
 use crate::ledger::services;
-use crate::ledger::values::Slug;
 use crate::rules::gate::Step;
 use crate::rules::github;
 use crate::rules::lifecycle::{Kind, State};
 use crate::rules::timeline::{Derived, Entry, Outcome};
 use crate::types::ids::{DeploymentId, IncidentId, ReleaseId};
 use crate::types::time::Timestamp;
+use crate::types::values::Slug;
 use crate::{each_backend, filtered, newest_first, text_enum};
 
 pub mod create;

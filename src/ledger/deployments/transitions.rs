@@ -20,10 +20,11 @@ use crate::ledger::deployments::{Deployment, DeploymentWithDecision, expire, fin
 use crate::ledger::environments::Environment;
 use crate::ledger::releases::Release;
 use crate::ledger::services;
-use crate::ledger::values::{LongText, text};
+use crate::ledger::values::text;
 use crate::rules::lifecycle::{self, By, Move, Report, State};
 use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
+use crate::types::values::LongText;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

@@ -16,9 +16,9 @@ use crate::ledger::deployments::gate;
 use crate::ledger::deployments::store::{self, Change, Fact};
 use crate::ledger::deployments::{Deployment, DeploymentWithDecision, find};
 use crate::ledger::services;
-use crate::ledger::values::LongText;
 use crate::rules::lifecycle::State;
 use crate::types::ids::DeploymentId;
+use crate::types::values::LongText;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

@@ -16,12 +16,13 @@ use crate::ledger::deployments::{Deployment, GITHUB, find, find_external, of_run
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::releases::{self, NewRelease, Release};
 use crate::ledger::services;
-use crate::ledger::values::{GitSha, LongText, ShortText, Slug, Url, Version};
 use crate::rules::github::{self, DeploymentStatus, Fact, Repository, Review, RunEnded};
 use crate::rules::lifecycle::{self, By, Move, State};
 use crate::rules::timeline::Outcome;
 use crate::types::ids::DeploymentId;
+use crate::types::malformed::Malformed;
 use crate::types::time::Timestamp;
+use crate::types::values::{GitSha, LongText, ShortText, Slug, Url, Version};
 
 /// The result of applying a fact.
 pub struct Applied {
@@ -452,15 +453,15 @@ fn service_of(
     let (of_it, of_others): (Vec<_>, Vec<_>) =
         services::repositories(db)?.into_iter().partition(|(_, url)| normalized_url(url) == ours);
     let of_it: Vec<_> = of_it.into_iter().map(|(slug, _)| slug).collect();
-    let is_taken = |slug: &str| of_others.iter().any(|(other, _)| other == slug);
-    let (short, long) = (github::slug(&repository.name), github::slug(&repository.full_name));
-    let slug = match (named, &of_it[..]) {
-        (Some(named), _) => named,
-        (None, [one]) => one,
-        (None, []) if is_taken(&short) => &long,
-        (None, []) => &short,
-        (None, several) if several.contains(&short) => &short,
-        (None, several) => {
+    let is_taken = |slug: &Slug| of_others.iter().any(|(other, _)| **other == **slug);
+    let (short, long) = (Slug::from_name(&repository.name), Slug::from_name(&repository.full_name));
+    let slug = match (named, &of_it[..], short) {
+        (Some(named), ..) => named.parse(),
+        (None, [one], _) => one.parse(),
+        (None, [], Ok(short)) if is_taken(&short) => long,
+        (None, [], short) => short,
+        (None, several, Ok(short)) if several.iter().any(|one| **one == *short) => Ok(short),
+        (None, several, _) => {
             let detail = format!(
                 "{} is the repository of the services {}; the payload of the deployment must name one of them.",
                 ours,
@@ -469,8 +470,10 @@ fn service_of(
             return Err(Error::new(Code::InvalidValue, detail));
         }
     };
-    let slug: Slug = slug.parse().map_err(|is| {
-        Error::new(Code::InvalidSlug, format!("{slug:?} is not a valid service name: {is}."))
+    let slug = slug.map_err(|is: Malformed| {
+        let name = named.unwrap_or_default();
+        let detail = format!("{name:?} is not a valid service name: {}.", is.detail);
+        Error::new(Code::InvalidSlug, detail)
     })?;
     if services::ensure(db, actor, &slug, repository.html_url.parse::<Url>().ok())? {
         return Ok(slug);
@@ -498,12 +501,10 @@ fn normalized_url(url: &str) -> String {
 }
 
 fn environment_of(name: &str) -> Result<Slug, Error> {
-    let slug = github::slug(name);
-    slug.parse().map_err(|is| {
-        Error::new(
-            Code::InvalidSlug,
-            format!("The environment {name:?} cannot be turned into a slug: {is}."),
-        )
+    Slug::from_name(name).map_err(|is| {
+        let detail =
+            format!("The environment {name:?} cannot be turned into a slug: {}.", is.detail);
+        Error::new(Code::InvalidSlug, detail)
     })
 }
 
@@ -523,8 +524,9 @@ fn release_of(
         // The tag was moved to another commit. A version never changes its commit.
         version = github::version("", sha);
     }
-    let version = version.parse().map_err(|is| {
-        Error::new(Code::InvalidVersion, format!("{version:?} is not a valid version: {is}."))
+    let version = version.parse().map_err(|is: Malformed| {
+        let detail = format!("{version:?} is not a valid version: {}.", is.detail);
+        Error::new(Code::InvalidVersion, detail)
     })?;
     Ok((version, git_sha))
 }
@@ -628,10 +630,10 @@ fn record_for_place(
         review.approver,
         review_number(db, review, environment, run)?
     );
-    let line = |text: &str| {
-        text.parse::<ShortText>()
-            .map_err(|is| Error::new(Code::InvalidText, format!("{text:?}: {is}.")))
-    };
+    let malformed =
+        |code, text: &str, is: Malformed| Error::new(code, format!("{text:?}: {}.", is.detail));
+    let line =
+        |text: &str| text.parse::<ShortText>().map_err(|is| malformed(Code::InvalidText, text, is));
     let new = NewApproval {
         service,
         version,
@@ -640,10 +642,7 @@ fn record_for_place(
         comment: review.comment.as_deref().and_then(|comment| comment.parse::<LongText>().ok()),
         source: Some(Source::GitHub),
         approver: Some(line(&review.approver)?),
-        run_url: Some(
-            run.parse::<Url>()
-                .map_err(|is| Error::new(Code::InvalidUrl, format!("{run:?}: {is}.")))?,
-        ),
+        run_url: Some(run.parse::<Url>().map_err(|is| malformed(Code::InvalidUrl, run, is))?),
         review_id: Some(line(&review_id)?),
     };
     match approvals::record(db, actor, new) {
@@ -670,7 +669,10 @@ fn review_number(
         if *report == *review {
             break;
         }
-        let is_here = report.environments.iter().any(|name| github::slug(name) == **environment);
+        let is_here = report
+            .environments
+            .iter()
+            .any(|name| Slug::from_name(name).is_ok_and(|slug| slug == *environment));
         if is_here
             && report.approver == review.approver
             && report.is_approved == review.is_approved

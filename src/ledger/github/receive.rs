@@ -19,10 +19,10 @@ use crate::http::response::Reply;
 use crate::ledger::deployments::GITHUB;
 use crate::ledger::github::apply::{self, Applied};
 use crate::ledger::github::signature::Signed;
-use crate::ledger::values::ShortText;
 use crate::rules::github::{Fact, heading, is_of_use, read};
 use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
+use crate::types::values::ShortText;
 use crate::{each_backend, filtered, newest_first, text_enum};
 
 /// The routes of this file below `/v1`.

@@ -18,7 +18,6 @@ use crate::http::pagination::Limit;
 use crate::http::response::Reply;
 use crate::ledger::deployments::Role;
 use crate::ledger::environments::Tier;
-use crate::ledger::values::Slug;
 use crate::ledger::{self, services};
 use crate::rules::dora::{
     self, Commit, Counted, Fix, Incident, Measures, Release, Replaced, Step, Window,
@@ -26,6 +25,7 @@ use crate::rules::dora::{
 use crate::rules::lifecycle::{Kind, State};
 use crate::types::ids::{DeploymentId, IncidentId, ReleaseId};
 use crate::types::time::Timestamp;
+use crate::types::values::Slug;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

@@ -14,9 +14,9 @@ use crate::error::Error;
 use crate::http::context::{Ctx, Read};
 use crate::http::response::Reply;
 use crate::ledger::deployments::{Deployment, previous_good, settled};
-use crate::ledger::values::Slug;
 use crate::ledger::{environments, services};
 use crate::rules::lifecycle::State;
+use crate::types::values::Slug;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
