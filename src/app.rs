@@ -20,13 +20,14 @@ use crate::config::{Http, Mode, Settings};
 use crate::db::pool::Database;
 use crate::db::{Db, migrations};
 use crate::error::Error;
-use crate::http::auth::{Keys, Token, authenticate};
+use crate::http::auth::{Keys, authenticate};
 use crate::http::context::State;
 use crate::http::docs::{self, Published};
 use crate::http::metrics::Metrics;
 use crate::http::telemetry::observe;
 use crate::http::{extract, health, idempotency};
 use crate::ledger::{self, github, keys};
+use crate::types::token::Token;
 use crate::web as pages;
 
 /// Why prop did not start, as a message for the person who started it.

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use crate::db::connection::{Options, Target};
 use crate::db::pool::Limits;
-use crate::http::auth::Token;
 use crate::suggest::{self, UnknownField};
+use crate::types::token::Token;
 
 /// The defaults, and their documentation.
 pub const DEFAULTS: &str = include_str!("../prop.toml.example");

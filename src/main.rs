@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use prop::app::{self, Application};
 use prop::config::Settings;
-use prop::http::auth::{Scope, Token};
+use prop::http::auth::Scope;
 use prop::http::context::Actor;
 use prop::ledger::keys;
 use prop::logging;
 use prop::types::ids::KeyId;
 use prop::types::malformed::Malformed;
+use prop::types::token::Token;
 use prop::types::values::ShortText;
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_GIT_SHA"), ")");

@@ -14,10 +14,10 @@ use sha2::{Digest, Sha256};
 use crate::db::Db;
 use crate::db::schema::idempotency_keys;
 use crate::error::{Code, Error};
-use crate::http::auth::hex;
 use crate::http::response::Reply;
 use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
+use crate::types::token::hex;
 
 const HEADER: &str = "Idempotency-Key";
 const KEPT: SignedDuration = SignedDuration::from_hours(24);

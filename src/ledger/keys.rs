@@ -11,7 +11,7 @@ use crate::db::schema::keys;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::filtered;
-use crate::http::auth::{Scope, Token, parse_scopes};
+use crate::http::auth::{Scope, parse_scopes};
 use crate::http::context::{Actor, Admin, Ctx};
 use crate::http::extract::{Body, malformed};
 use crate::http::pagination::{Everything, List, Page, Paging};
@@ -19,6 +19,7 @@ use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
+use crate::types::token::Token;
 use crate::types::values::ShortText;
 
 /// The routes of this file.

@@ -899,7 +899,7 @@ fn a_bad_or_missing_key_is_refused(app: &TestApp) {
     let id = app.get("/v1/keys?limit=1").expect(200)["items"][0]["id"].as_str().unwrap().to_owned();
     app.delete(&format!("/v1/keys/{id}")).expect(200);
     let reader = app.key("reader", &["read"]);
-    let unknown = prop::http::auth::Token::generate().unwrap();
+    let unknown = prop::types::token::Token::generate().unwrap();
     let unknown = unknown.reveal();
     let typo = format!("{}x", &ADMIN[..40]);
     let send = |authorization: Option<&str>| {

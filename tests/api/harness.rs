@@ -6,7 +6,7 @@ use prop::app::Application;
 use prop::config::Settings;
 use prop::db::Db;
 use prop::db::connection::{Options, Target};
-use prop::http::auth::hex;
+use prop::types::token::hex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;

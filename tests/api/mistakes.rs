@@ -1,7 +1,7 @@
 //! What a newcomer gets wrong, and the sentence that helps.
 
 use crate::harness::{ADMIN, Answer, TestApp, digest, new_deployment, with};
-use prop::http::auth::Token;
+use prop::types::token::Token;
 use serde_json::{Value, json};
 
 crate::on_both_databases! {

@@ -5,7 +5,7 @@ use crate::harness::{
 };
 use diesel::RunQueryDsl;
 use hmac::{Hmac, Mac};
-use prop::http::auth::hex;
+use prop::types::token::hex;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use std::path::{Path, PathBuf};

@@ -12,7 +12,6 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::db::schema::deliveries;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
-use crate::http::auth::hex;
 use crate::http::context::{Actor, Admin, Ctx, Operate};
 use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
@@ -22,6 +21,7 @@ use crate::ledger::github::signature::Signed;
 use crate::rules::github::{Fact, heading, is_of_use, read};
 use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
+use crate::types::token::hex;
 use crate::types::values::ShortText;
 use crate::{each_backend, filtered, newest_first, text_enum};
 
