@@ -5,7 +5,7 @@ use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::future::{Ready, ready};
 use utoipa::openapi::RefOr;
@@ -13,7 +13,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use crate::error::{Code, Error};
-use crate::http::extract::parse_query;
+use crate::http::extract::{malformed, parse_query};
 
 /// The query parameters of a list: those of its filter `F`, and those of [`Paging`]. `K` is the sort
 /// key of the list.
@@ -154,11 +154,8 @@ impl<'de> Deserialize<'de> for Limit {
         // Plain digits only: `parse` would also accept `+5`, which the document does not allow.
         let limit = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten();
         limit.filter(|n| (1..=Self::LARGEST).contains(n)).map(Self).ok_or_else(|| {
-            D::Error::custom(format!(
-                "{}: {text:?} is not a whole number from 1 to {}",
-                Code::InvalidLimit.as_str(),
-                Self::LARGEST
-            ))
+            let detail = format!("{text:?} is not a whole number from 1 to {}", Self::LARGEST);
+            malformed(Code::InvalidLimit, detail)
         })
     }
 }
