@@ -21,11 +21,10 @@ use crate::ledger::environments::{self, Environment};
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::releases::{self, Release};
 use crate::ledger::services;
-use crate::ledger::values::text;
 use crate::rules::lifecycle::State;
 use crate::types::ids::{ApprovalId, DeploymentId, ReleaseId};
 use crate::types::time::Timestamp;
-use crate::types::values::{LongText, ShortText, Slug, Url, Version};
+use crate::types::values::{Digest, LongText, ShortText, Slug, Url, Version};
 use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.
@@ -69,22 +68,22 @@ pub struct Approval {
     /// The identifier of the release.
     release_id: ReleaseId,
     /// The slug of the service.
-    service: String,
+    service: Slug,
     /// The slug of the environment for which the decision was made.
-    environment: String,
+    environment: Slug,
     /// The image digest of the release at that time. The approval counts only for this image.
     /// `null` when the release had none.
-    image_digest: Option<String>,
+    image_digest: Option<Digest>,
     /// Whether the release was approved or rejected.
     decision: Verdict,
     /// The name of the person who decided: the name of the key, or the GitHub login.
     approver: String,
     /// The comment of the approver. `null` when there is none.
-    comment: Option<String>,
+    comment: Option<LongText>,
     /// Where the decision was made.
     source: Source,
     /// The URL of the pipeline run that was reviewed. `null` for a decision that was made in prop.
-    run_url: Option<String>,
+    run_url: Option<Url>,
     /// The identifier of the review in its source. `null` for a decision that was made in prop.
     review_id: Option<String>,
     /// The name of the key that recorded the approval, or `github:` and a login for a webhook.
@@ -196,8 +195,8 @@ async fn create(ctx: Ctx<ApproveOrMirror>, body: Body<NewApproval>) -> Result<Re
 fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Approval>, Error> {
     let all = approvals::table.select(Approval::as_select()).into_boxed::<MultiBackend>();
     let query = filtered!(all;
-        &params.filter.service => |it| approvals::service.eq(it.to_string()),
-        &params.filter.environment => |it| approvals::environment.eq(it.to_string()),
+        &params.filter.service => |it| approvals::service.eq(it),
+        &params.filter.environment => |it| approvals::environment.eq(it),
         params.filter.release_id => |it| approvals::release_id.eq(it));
     newest_first!(db, params, query, approvals::{created_at, id})
 }
@@ -251,9 +250,7 @@ fn approval(
                 "approver, run_url and review_id are only allowed with the source `github`";
             return Err(Error::field(Code::InvalidValue, "/source", detail));
         }
-        (Source::GitHub, Some(approver), Some(run_url)) => {
-            (approver.to_string(), Some(run_url.to_string()))
-        }
+        (Source::GitHub, Some(approver), Some(run_url)) => (approver.into(), Some(run_url)),
         (Source::GitHub, None, _) => {
             return Err(Error::field(
                 Code::MissingField,
@@ -269,7 +266,9 @@ fn approval(
             ));
         }
     };
-    let review_id = text(new.review_id)
+    let review_id = new
+        .review_id
+        .map(String::from)
         .or_else(|| run_url.as_ref().map(|run| format!("{run} {approver} {} 1", new.decision)));
     Ok(Approval {
         id: ApprovalId::new(),
@@ -279,7 +278,7 @@ fn approval(
         image_digest: release.image_digest.clone(),
         decision: new.decision,
         approver,
-        comment: text(new.comment),
+        comment: new.comment,
         source,
         run_url,
         review_id,

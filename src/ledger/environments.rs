@@ -65,9 +65,9 @@ impl Tier {
 }))]
 pub struct Environment {
     /// The name of the environment in URLs. It is unique and never changes.
-    pub slug: String,
+    pub slug: Slug,
     /// The name of the environment for people.
-    pub name: String,
+    pub name: ShortText,
     /// The purpose of the environment.
     pub tier: Tier,
     /// How many people must approve a release before its deployment may start here, 0 to 10.
@@ -81,7 +81,7 @@ pub struct Environment {
     pub require_scan: bool,
     /// The slug of the environment where a release must have succeeded first. `null` when there is
     /// no such condition.
-    pub predecessor: Option<String>,
+    pub predecessor: Option<Slug>,
     /// How many minutes must have passed since the release succeeded in `predecessor`.
     pub soak_minutes: i32,
     /// Whether rollbacks need approvals too.
@@ -123,14 +123,14 @@ impl Environment {
 
     fn new(new: NewEnvironment, now: Timestamp) -> Self {
         Self {
-            name: new.name.map_or_else(|| new.slug.to_string(), Into::into),
-            slug: new.slug.into(),
+            name: new.name.unwrap_or_else(|| new.slug.clone().into()),
+            slug: new.slug,
             tier: new.tier,
             required_approvals: new.required_approvals.map_or(0, |n| n.0),
             allow_self_approval: new.allow_self_approval,
             approval_ttl_hours: new.approval_ttl_hours.map_or(DEFAULT_TTL_HOURS, |n| n.0),
             require_scan: new.require_scan,
-            predecessor: text(new.predecessor),
+            predecessor: new.predecessor,
             soak_minutes: new.soak_minutes.map_or(0, |n| n.0),
             rollback_needs_approval: new.rollback_needs_approval,
             created_at: now,
@@ -334,7 +334,7 @@ async fn change(
 
 fn find_all(db: &mut Db, params: &List<Everything, Slug>) -> Result<Page<Environment>, Error> {
     let all = environments::table.select(Environment::as_select()).into_boxed::<MultiBackend>();
-    let query = filtered!(all; &params.after => |slug| environments::slug.gt(slug.to_string()));
+    let query = filtered!(all; &params.after => |slug| environments::slug.gt(slug));
     let rows = query.order(environments::slug).limit(params.limit.and_one()).load(db)?;
     Ok(Page::of(rows, params.limit, |row: &Environment| row.slug.clone()))
 }

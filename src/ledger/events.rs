@@ -72,9 +72,9 @@ pub struct Event {
     /// The identifier or slug of that resource.
     entity_id: String,
     /// The slug of the service that the resource belongs to. `null` when it belongs to none.
-    service: Option<String>,
+    service: Option<Slug>,
     /// The slug of the environment that the resource belongs to. `null` when it belongs to none.
-    environment: Option<String>,
+    environment: Option<Slug>,
     /// What has changed, as an object that depends on `action`.
     #[schema(value_type = Object)]
     payload: Json<Value>,
@@ -154,11 +154,11 @@ fn find_all(db: &mut Db, params: &List<Filter, i64>) -> Result<Page<Event>, Erro
     let all = events::table.select(Event::as_select()).into_boxed::<MultiBackend>();
     let query = filtered!(all;
         params.filter.entity => |it| events::entity.eq(it),
-        &params.filter.entity_id => |it| events::entity_id.eq(it.to_string()),
-        &params.filter.service => |it| events::service.eq(it.to_string()),
-        &params.filter.environment => |it| events::environment.eq(it.to_string()),
-        &params.filter.actor => |it| events::actor.eq(it.to_string()),
-        &params.filter.action => |it| events::action.eq(it.to_string()),
+        &params.filter.entity_id => |it| events::entity_id.eq(it),
+        &params.filter.service => |it| events::service.eq(it),
+        &params.filter.environment => |it| events::environment.eq(it),
+        &params.filter.actor => |it| events::actor.eq(it),
+        &params.filter.action => |it| events::action.eq(it),
         params.filter.since => |it| events::at.ge(it),
         params.filter.until => |it| events::at.lt(it));
     newest_first!(db, params, query, events::seq)

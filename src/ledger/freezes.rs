@@ -15,7 +15,7 @@ use crate::http::extract::{Body, malformed};
 use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::{given, nullable, text};
+use crate::ledger::values::{given, nullable};
 use crate::ledger::{environments, services};
 use crate::rules::schedule::{Day, Schedule, Until, Weekly};
 use crate::types::ids::{DeploymentId, FreezeId, OverrideId};
@@ -41,11 +41,11 @@ pub struct Freeze {
     /// The identifier of the freeze.
     pub id: FreezeId,
     /// The slug of the environment that is frozen. `null` when the freeze covers all environments.
-    environment: Option<String>,
+    environment: Option<Slug>,
     /// The slug of the service that is frozen. `null` when the freeze covers all services.
-    service: Option<String>,
+    service: Option<Slug>,
     /// Why deployments are blocked, for the people who are affected.
-    pub reason: String,
+    pub reason: ShortText,
     /// When the freeze begins to apply.
     starts_at: Timestamp,
     /// When the freeze ends by itself. `null` when it lasts until somebody ends it.
@@ -199,15 +199,15 @@ pub struct FreezeOverride {
     /// The identifier of the freeze that may be passed.
     freeze_id: FreezeId,
     /// The slug of the service that may be deployed.
-    service: String,
+    service: Slug,
     /// The slug of the environment that it may be deployed to.
-    environment: String,
+    environment: Slug,
     /// The version that may be deployed.
-    version: String,
+    version: Version,
     /// The name of the key that created the override.
     actor: String,
     /// Why the deployment may pass the freeze.
-    reason: String,
+    reason: ShortText,
     /// When the override was recorded in prop.
     created_at: Timestamp,
     /// The deployment that used the override; no other one can. `null` while it is unused.
@@ -370,9 +370,9 @@ fn insert(db: &mut Db, actor: &Actor, new: NewFreeze) -> Result<Freeze, Error> {
     }
     let freeze = Freeze {
         id: FreezeId::new(),
-        environment: text(new.environment),
-        service: text(new.service),
-        reason: new.reason.into(),
+        environment: new.environment,
+        service: new.service,
+        reason: new.reason,
         starts_at: new.starts_at.unwrap_or(actor.now),
         ends_at: new.ends_at,
         weekly: new.weekly.map(|window| window.try_into().map(Json)).transpose()?,
@@ -412,7 +412,7 @@ fn update(
         ));
     }
     if let Some(reason) = patch.reason {
-        freeze.reason = reason.into();
+        freeze.reason = reason;
     }
     if let Some(ends_at) = patch.ends_at {
         freeze.ends_at = ends_at;
@@ -465,11 +465,11 @@ fn insert_override(
     let given = FreezeOverride {
         id: OverrideId::new(),
         freeze_id: id,
-        service: new.service.into(),
-        environment: new.environment.into(),
-        version: new.version.into(),
+        service: new.service,
+        environment: new.environment,
+        version: new.version,
         actor: actor.name.clone(),
-        reason: new.reason.into(),
+        reason: new.reason,
         created_at: actor.now,
         consumed_by: None,
     };

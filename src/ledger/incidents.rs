@@ -52,11 +52,11 @@ pub struct Incident {
     /// The identifier of the incident.
     pub id: IncidentId,
     /// The slug of the service that has the problem.
-    pub service: String,
+    pub service: Slug,
     /// The slug of the environment where it has the problem.
-    pub environment: String,
+    pub environment: Slug,
     /// What is wrong, in one line.
-    pub title: String,
+    pub title: ShortText,
     /// The impact of the incident on users.
     pub severity: ImpactLevel,
     /// When the incident was detected.
@@ -307,8 +307,8 @@ fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Incident>,
     let all = incidents::table.select(Incident::as_select()).into_boxed::<MultiBackend>();
     let open = params.filter.open;
     let query = filtered!(all;
-        &params.filter.service => |it| incidents::service.eq(it.to_string()),
-        &params.filter.environment => |it| incidents::environment.eq(it.to_string()),
+        &params.filter.service => |it| incidents::service.eq(it),
+        &params.filter.environment => |it| incidents::environment.eq(it),
         open.filter(|open| *open) => |_it| incidents::resolved_at.is_null(),
         open.filter(|open| !open) => |_it| incidents::resolved_at.is_not_null());
     newest_first!(db, params, query, incidents::{detected_at, id})
@@ -340,9 +340,9 @@ fn insert(db: &mut Db, actor: &Actor, new: NewIncident) -> Result<IncidentWithDe
     environments::find(db, &new.environment)?;
     let incident = Incident {
         id: IncidentId::new(),
-        service: new.service.into(),
-        environment: new.environment.into(),
-        title: new.title.into(),
+        service: new.service,
+        environment: new.environment,
+        title: new.title,
         severity: new.severity,
         detected_at: new.detected_at.unwrap_or(actor.now),
         resolved_at: None,
@@ -365,7 +365,7 @@ fn update(
 ) -> Result<IncidentWithDeployments, Error> {
     let was_open = incident.resolved_at.is_none();
     if let Some(title) = patch.title {
-        incident.title = title.into();
+        incident.title = title;
     }
     if let Some(severity) = patch.severity {
         incident.severity = severity;

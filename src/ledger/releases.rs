@@ -17,7 +17,6 @@ use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::services;
-use crate::ledger::values::text;
 use crate::rules::scan::{self, Severities, Severity};
 use crate::types::ids::ReleaseId;
 use crate::types::time::Timestamp;
@@ -45,17 +44,17 @@ pub struct Release {
     /// The identifier of the release.
     pub id: ReleaseId,
     /// The slug of the service.
-    pub service: String,
+    pub service: Slug,
     /// The version, which is unique for the service.
-    pub version: String,
+    pub version: Version,
     /// The git commit that the release was built from. `null` while it is unknown.
-    pub git_sha: Option<String>,
+    pub git_sha: Option<GitSha>,
     /// The digest of the container image. `null` while it is unknown. Once known, it cannot change.
-    pub image_digest: Option<String>,
+    pub image_digest: Option<Digest>,
     /// When the commit was made. `null` while it is unknown.
     pub committed_at: Option<Timestamp>,
     /// The URL of the source code of this version. `null` while it is unknown.
-    pub source_url: Option<String>,
+    pub source_url: Option<Url>,
     /// The result of the latest scan.
     #[schema(value_type = Scan)]
     pub scan: Json<Scan>,
@@ -399,9 +398,9 @@ async fn record_scan(
 fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Release>, Error> {
     let all = releases::table.select(Release::as_select()).into_boxed::<MultiBackend>();
     let query = filtered!(all;
-        &params.filter.service => |it| releases::service.eq(it.to_string()),
-        &params.filter.version => |it| releases::version.eq(it.to_string()),
-        &params.filter.git_sha => |it| releases::git_sha.eq(it.to_string()));
+        &params.filter.service => |it| releases::service.eq(it),
+        &params.filter.version => |it| releases::version.eq(it),
+        &params.filter.git_sha => |it| releases::git_sha.eq(it));
     newest_first!(db, params, query, releases::{created_at, id})
 }
 
@@ -457,8 +456,8 @@ fn adds(known: &Release, new: &NewRelease) -> bool {
 /// # Errors
 /// `release_conflict` when one of them differs.
 pub fn check_same(known: &Release, new: &NewRelease) -> Result<(), Error> {
-    addition(known, "git_sha", &known.git_sha, text(new.git_sha.clone()))?;
-    addition(known, "image_digest", &known.image_digest, text(new.image_digest.clone()))?;
+    addition(known, "git_sha", &known.git_sha, new.git_sha.clone())?;
+    addition(known, "image_digest", &known.image_digest, new.image_digest.clone())?;
     Ok(())
 }
 
@@ -482,12 +481,12 @@ fn insert(db: &mut Db, actor: &Actor, new: NewRelease) -> Result<ReleaseWithComm
     let recorded = ReleaseWithCommits {
         release: Release {
             id: ReleaseId::new(),
-            service: new.service.into(),
-            version: new.version.into(),
-            git_sha: text(new.git_sha),
-            image_digest: text(new.image_digest),
+            service: new.service,
+            version: new.version,
+            git_sha: new.git_sha,
+            image_digest: new.image_digest,
             committed_at: new.committed_at,
-            source_url: text(new.source_url),
+            source_url: new.source_url,
             scan: Json(Scan::MISSING),
             created_by: actor.name.clone(),
             created_at: actor.now,
@@ -507,13 +506,13 @@ fn insert(db: &mut Db, actor: &Actor, new: NewRelease) -> Result<ReleaseWithComm
 #[diesel(table_name = releases)]
 struct Additions {
     #[serde(skip_serializing_if = "Option::is_none")]
-    git_sha: Option<String>,
+    git_sha: Option<GitSha>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    image_digest: Option<String>,
+    image_digest: Option<Digest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     committed_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    source_url: Option<String>,
+    source_url: Option<Url>,
     #[serde(skip)]
     commits: Option<Json<Vec<Commit>>>,
 }
@@ -527,15 +526,10 @@ fn complete(
 ) -> Result<ReleaseWithCommits, Error> {
     let release = &known.release;
     let additions = Additions {
-        git_sha: addition(release, "git_sha", &release.git_sha, text(new.git_sha))?,
-        image_digest: addition(
-            release,
-            "image_digest",
-            &release.image_digest,
-            text(new.image_digest),
-        )?,
+        git_sha: addition(release, "git_sha", &release.git_sha, new.git_sha)?,
+        image_digest: addition(release, "image_digest", &release.image_digest, new.image_digest)?,
         committed_at: addition(release, "committed_at", &release.committed_at, new.committed_at)?,
-        source_url: addition(release, "source_url", &release.source_url, text(new.source_url))?,
+        source_url: addition(release, "source_url", &release.source_url, new.source_url)?,
         commits: addition(
             release,
             "commits",
@@ -600,14 +594,9 @@ fn scan(
     sent: SentScan,
 ) -> Result<ReleaseWithCommits, Error> {
     let (verdict, tool, summary, max_severity, report_url, at) = match sent {
-        SentScan::Counted(new) => (
-            new.status,
-            new.tool.into(),
-            new.summary,
-            new.max_severity,
-            text(new.report_url),
-            new.at,
-        ),
+        SentScan::Counted(new) => {
+            (new.status, new.tool.into(), new.summary, new.max_severity, new.report_url, new.at)
+        }
         SentScan::Report(report) => (None, report.tool, report.findings, None, None, None),
     };
     let max_severity = max_severity.or(policy.max_severity).unwrap_or(Severity::Medium);
@@ -618,7 +607,7 @@ fn scan(
         tool: Some(tool),
         summary: Some(summary),
         max_severity: Some(max_severity),
-        report_url: report_url.or(text(policy.report_url)),
+        report_url: report_url.or(policy.report_url).map(Into::into),
         at: Some(at.unwrap_or(actor.now)),
     };
     let scanned =

@@ -36,16 +36,16 @@ pub fn routes(config: &mut ServiceConfig) {
 }))]
 pub struct Service {
     /// The name of the service in URLs. It is unique and never changes.
-    pub slug: String,
+    pub slug: Slug,
     /// The name of the service for people.
-    pub name: String,
+    pub name: ShortText,
     /// What the service does. `null` when nobody has described it.
-    pub description: Option<String>,
+    pub description: Option<LongText>,
     /// The team or person that is responsible for the service. `null` when it is unknown.
-    pub owner: Option<String>,
+    pub owner: Option<ShortText>,
     /// The URL of the source repository. Webhooks of this repository are about this service. `null`
     /// when it is unknown.
-    pub repository_url: Option<String>,
+    pub repository_url: Option<Url>,
     /// When the service was recorded in prop.
     pub created_at: Timestamp,
     /// When the service was last changed in prop.
@@ -57,11 +57,11 @@ pub struct Service {
 impl Service {
     fn new(new: NewService, now: Timestamp) -> Self {
         Self {
-            name: new.name.map_or_else(|| new.slug.to_string(), Into::into),
-            slug: new.slug.into(),
-            description: text(new.description),
-            owner: text(new.owner),
-            repository_url: text(new.repository_url),
+            name: new.name.unwrap_or_else(|| new.slug.clone().into()),
+            slug: new.slug,
+            description: new.description,
+            owner: new.owner,
+            repository_url: new.repository_url,
             created_at: now,
             updated_at: now,
             revision: 1,
@@ -197,7 +197,7 @@ async fn change(
 
 fn find_all(db: &mut Db, params: &List<Everything, Slug>) -> Result<Page<Service>, Error> {
     let all = services::table.select(Service::as_select()).into_boxed::<MultiBackend>();
-    let query = filtered!(all; &params.after => |slug| services::slug.gt(slug.to_string()));
+    let query = filtered!(all; &params.after => |slug| services::slug.gt(slug));
     let rows = query.order(services::slug).limit(params.limit.and_one()).load(db)?;
     Ok(Page::of(rows, params.limit, |row: &Service| row.slug.clone()))
 }
@@ -238,7 +238,7 @@ pub fn lock(db: &mut Db, slug: &str) -> QueryResult<bool> {
 }
 
 /// The slug and the repository URL of every service that has one.
-pub fn repositories(db: &mut Db) -> QueryResult<Vec<(String, String)>> {
+pub fn repositories(db: &mut Db) -> QueryResult<Vec<(Slug, Url)>> {
     services::table
         .filter(services::repository_url.is_not_null())
         .select((services::slug, services::repository_url.assume_not_null()))

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::rules::schedule::{Schedule, Until};
 use crate::text_enum;
+use crate::types::values::{Slug, Version};
 
 text_enum! {
     /// Why the gate blocks a deployment.
@@ -54,7 +55,7 @@ pub enum Step {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Policy {
     /// The slug of the environment.
-    pub environment: String,
+    pub environment: Slug,
     /// Whether the environment has the tier `production`.
     pub is_production: bool,
     /// How many people must approve.
@@ -64,7 +65,7 @@ pub struct Policy {
     /// Whether a release must have passed a scan.
     pub require_scan: bool,
     /// The slug of the environment where a release must have succeeded first, if any.
-    pub predecessor: Option<String>,
+    pub predecessor: Option<Slug>,
     /// How many minutes must have passed since the release succeeded in the predecessor.
     pub soak_minutes: i32,
     /// Whether rollbacks need approvals too.
@@ -75,7 +76,7 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Candidate {
     /// The version of the release.
-    pub version: String,
+    pub version: Version,
     /// Whether its image digest is known.
     pub has_digest: bool,
     /// Whether it passed its scan. `None` when it was not scanned.
@@ -437,17 +438,17 @@ mod tests {
             recorded_by: Some("pipeline".into()),
             is_rollback: false,
             policy: Policy {
-                environment: "production".into(),
+                environment: "production".parse().unwrap(),
                 is_production: true,
                 required_approvals: 1,
                 allow_self_approval: false,
                 require_scan: true,
-                predecessor: Some("staging".into()),
+                predecessor: "staging".parse().ok(),
                 soak_minutes: 60,
                 rollback_needs_approval: false,
             },
             release: Candidate {
-                version: "1.4.2".into(),
+                version: "1.4.2".parse().unwrap(),
                 has_digest: true,
                 scan_passed: Some(true),
                 succeeded_before_at: Some(at("2026-03-02T10:00:00Z")),

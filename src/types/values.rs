@@ -1,6 +1,11 @@
 //! The values that clients send. They are checked when they are parsed, so a value of one of these
-//! types is always well formed.
+//! types is well formed, or was when it was recorded.
 
+use diesel::backend::Backend;
+use diesel::deserialize::{self, FromSql, FromSqlRow};
+use diesel::expression::AsExpression;
+use diesel::serialize::{self, Output, ToSql};
+use diesel::sql_types::Text;
 use regex_lite::Regex;
 use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -17,7 +22,8 @@ use super::malformed::Malformed;
 macro_rules! value {
     ($(#[doc = $doc:literal])+ $name:ident { code: $code:literal, pattern: $pattern:literal, most: $most:literal, example: $example:expr, is: $is:literal }) => {
         $(#[doc = $doc])+
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, AsExpression, FromSqlRow)]
+        #[diesel(sql_type = Text)]
         #[serde(transparent)]
         pub struct $name(String);
 
@@ -49,6 +55,26 @@ macro_rules! value {
         impl From<$name> for String {
             fn from(value: $name) -> String {
                 value.0
+            }
+        }
+
+        impl<DB: Backend> ToSql<Text, DB> for $name
+        where
+            str: ToSql<Text, DB>,
+        {
+            fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, DB>) -> serialize::Result {
+                self.0.as_str().to_sql(out)
+            }
+        }
+
+        // A stored text was checked when it was recorded. It is not checked again: a ledger must stay
+        // readable when a pattern becomes stricter.
+        impl<DB: Backend> FromSql<Text, DB> for $name
+        where
+            String: FromSql<Text, DB>,
+        {
+            fn from_sql(raw: DB::RawValue<'_>) -> deserialize::Result<Self> {
+                String::from_sql(raw).map(Self)
             }
         }
 
@@ -100,6 +126,13 @@ impl Slug {
         }
         slug.truncate(63);
         slug.trim_end_matches('-').parse()
+    }
+}
+
+/// Every slug is also a line of text.
+impl From<Slug> for ShortText {
+    fn from(slug: Slug) -> Self {
+        Self(slug.0)
     }
 }
 

@@ -23,7 +23,6 @@ use crate::ledger::deployments::{
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::releases::{self, NewRelease, Release};
 use crate::ledger::services;
-use crate::ledger::values::text;
 use crate::rules::gate::Step;
 use crate::rules::lifecycle::{Kind, Report as ReportedState, State};
 use crate::types::ids::{DeploymentId, IncidentId};
@@ -296,10 +295,10 @@ fn subject(
     let candidate = match &snapshot.release {
         Some(known) => {
             releases::check_same(known, &release_of(new, &version))?;
-            gate::Candidate::of(known).with_digest(new.image_digest.as_deref())
+            gate::Candidate::of(known).with_digest(new.image_digest.as_ref())
         }
         None if new.create_missing => {
-            gate::Candidate::unrecorded(&version, new.image_digest.as_deref())
+            gate::Candidate::unrecorded(&version, new.image_digest.as_ref())
         }
         None => {
             let what = format!("release of {} with version", new.service);
@@ -400,9 +399,9 @@ fn row(
         unplanned: new.unplanned,
         requested_by: requested_by.clone(),
         source: new.source.as_deref().unwrap_or("api").to_owned(),
-        external_id: text(new.external_id.clone()),
-        run_url: text(new.run_url.clone()),
-        reason: text(new.reason.clone()),
+        external_id: new.external_id.clone(),
+        run_url: new.run_url.clone(),
+        reason: new.reason.clone().map(Into::into),
         previous_id: live,
         rollback_of: live.filter(|_| kind == Kind::Rollback),
         requested_at: match (&subject.known, course.started_at) {
@@ -483,9 +482,9 @@ fn the_same(
     new: &NewDeployment,
 ) -> Result<DeploymentWithDecision, Error> {
     let Deployment { id, service, environment, version, .. } = &known.deployment;
-    let is_same = *service == *new.service
-        && *environment == *new.environment
-        && new.version.as_ref().is_none_or(|new| **new == **version);
+    let is_same = *service == new.service
+        && *environment == new.environment
+        && new.version.as_ref().is_none_or(|new| new == version);
     if is_same {
         return Ok(known);
     }
@@ -506,7 +505,7 @@ fn report_again(
     let deployment = known.deployment;
     let id = deployment.id;
     if deployment.reported_state() == State::Running && deployment.started_at <= Some(end) {
-        advance(db, actor, deployment, state, end, text(report.new.reason.clone()))?;
+        advance(db, actor, deployment, state, end, report.new.reason.clone().map(Into::into))?;
     }
     find(db, id)
 }
@@ -522,5 +521,5 @@ fn rollback_target(db: &mut Db, service: &str, environment: &str) -> Result<Vers
         let detail = format!("No other release of {service} was live in {environment} before.");
         Error::new(Code::NothingToRollBackTo, detail)
     })?;
-    previous.version.parse().map_err(Error::internal)
+    Ok(previous.version)
 }

@@ -27,7 +27,7 @@ use crate::rules::lifecycle::{self, Kind, State};
 use crate::rules::schedule::{Schedule, Weekly};
 use crate::types::ids::{ApprovalId, DeploymentId, FreezeId, IncidentId, OverrideId, ReleaseId};
 use crate::types::time::Timestamp;
-use crate::types::values::{ShortText, Slug, Url, Version};
+use crate::types::values::{Digest, ShortText, Slug, Url, Version};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -221,8 +221,8 @@ impl PlaceSnapshot {
 /// The release in question, which may not be recorded yet.
 pub struct Candidate {
     id: Option<ReleaseId>,
-    version: String,
-    image_digest: Option<String>,
+    version: Version,
+    image_digest: Option<Digest>,
     scan: ScanStatus,
 }
 
@@ -239,18 +239,18 @@ impl Candidate {
     }
 
     /// A release that is not recorded yet.
-    pub fn unrecorded(version: &str, image_digest: Option<&str>) -> Self {
+    pub fn unrecorded(version: &Version, image_digest: Option<&Digest>) -> Self {
         Self {
             id: None,
-            version: version.to_owned(),
-            image_digest: image_digest.map(str::to_owned),
+            version: version.clone(),
+            image_digest: image_digest.cloned(),
             scan: ScanStatus::Missing,
         }
     }
 
     /// The same release with the image digest that the request adds, if none is recorded.
-    pub fn with_digest(self, digest: Option<&str>) -> Self {
-        Self { image_digest: self.image_digest.or(digest.map(str::to_owned)), ..self }
+    pub fn with_digest(self, digest: Option<&Digest>) -> Self {
+        Self { image_digest: self.image_digest.or(digest.cloned()), ..self }
     }
 }
 

@@ -26,7 +26,7 @@ use crate::rules::lifecycle::{Kind, State};
 use crate::rules::timeline::{Derived, Entry, Outcome};
 use crate::types::ids::{DeploymentId, IncidentId, ReleaseId};
 use crate::types::time::Timestamp;
-use crate::types::values::Slug;
+use crate::types::values::{Digest, GitSha, ShortText, Slug, Url, Version};
 use crate::{each_backend, filtered, newest_first, text_enum};
 
 pub mod create;
@@ -73,17 +73,17 @@ pub struct Deployment {
     /// The identifier of the deployment.
     pub id: DeploymentId,
     /// The slug of the service that is deployed.
-    pub service: String,
+    pub service: Slug,
     /// The slug of the environment that it is deployed to.
-    pub environment: String,
+    pub environment: Slug,
     /// The identifier of the release that is deployed.
     pub release_id: ReleaseId,
     /// The version of the release.
-    pub version: String,
+    pub version: Version,
     /// The git commit of the release. `null` while it is unknown.
-    pub git_sha: Option<String>,
+    pub git_sha: Option<GitSha>,
     /// The image digest of the release. `null` while it is unknown.
-    pub image_digest: Option<String>,
+    pub image_digest: Option<Digest>,
     /// The current state of the deployment.
     pub state: State,
     /// How the release compares with what was live in the place before.
@@ -95,9 +95,9 @@ pub struct Deployment {
     /// The kind of client that reported the deployment, such as `api`, `script` or `github`.
     pub source: String,
     /// The identifier of the deployment in that source. `null` when the source gave none.
-    pub external_id: Option<String>,
+    pub external_id: Option<ShortText>,
     /// The URL of the pipeline run that performs the deployment. `null` when it is unknown.
-    pub run_url: Option<String>,
+    pub run_url: Option<Url>,
     /// The reason of the latest state change. `null` when none was given.
     pub reason: Option<String>,
     /// The deployment that was live in the place before this one: at the request, then at the
@@ -334,8 +334,8 @@ async fn list_events(
 fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Deployment>, Error> {
     let all = deployments::table.select(Deployment::as_select()).into_boxed::<MultiBackend>();
     let query = filtered!(all;
-        &params.filter.service => |it| deployments::service.eq(it.to_string()),
-        &params.filter.environment => |it| deployments::environment.eq(it.to_string()),
+        &params.filter.service => |it| deployments::service.eq(it),
+        &params.filter.environment => |it| deployments::environment.eq(it),
         params.filter.state => |it| deployments::state.eq(it),
         params.filter.since => |it| deployments::requested_at.ge(it),
         params.filter.until => |it| deployments::requested_at.lt(it));
@@ -376,7 +376,7 @@ fn expire_overdue(db: &mut Db, now: Timestamp) -> Result<(), Error> {
     let is_waiting = deployments::state
         .eq(State::AwaitingApproval.word())
         .or(deployments::state.eq(State::Approved.word()));
-    let overdue: Vec<(String, DeploymentId)> = deployments::table
+    let overdue: Vec<(Slug, DeploymentId)> = deployments::table
         .filter(is_waiting)
         .filter(deployments::expires_at.le(now))
         .select((deployments::service, deployments::id))

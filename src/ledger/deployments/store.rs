@@ -271,9 +271,9 @@ fn log_outcome(deployment: &Deployment) {
     log::info!(
         target: "deployment",
         id:serde = deployment.id,
-        service = deployment.service.as_str(),
-        environment = deployment.environment.as_str(),
-        version = deployment.version.as_str(),
+        service = &*deployment.service,
+        environment = &*deployment.environment,
+        version = &*deployment.version,
         kind = deployment.kind.as_str(),
         state = deployment.state.as_str(),
         ungated = deployment.ungated;

@@ -20,11 +20,10 @@ use crate::ledger::deployments::{Deployment, DeploymentWithDecision, expire, fin
 use crate::ledger::environments::Environment;
 use crate::ledger::releases::Release;
 use crate::ledger::services;
-use crate::ledger::values::text;
 use crate::rules::lifecycle::{self, By, Move, Report, State};
 use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
-use crate::types::values::LongText;
+use crate::types::values::{LongText, Slug};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -113,7 +112,7 @@ pub fn transition(
     request: Transition,
 ) -> Result<DeploymentWithDecision, Error> {
     // The service of a deployment never changes. Everything else is read under the lock.
-    let service: Option<String> =
+    let service: Option<Slug> =
         deployments::table.find(id).select(deployments::service).first(db).optional()?;
     services::lock(db, &service.ok_or_else(|| Error::not_found("deployment", id))?)?;
     let actor = &actor.afresh();
@@ -140,7 +139,7 @@ pub fn transition(
             ));
         }
         Move::To(to) => {
-            advance(db, actor, deployment, to, at, text(request.reason))?;
+            advance(db, actor, deployment, to, at, request.reason.map(Into::into))?;
         }
         Move::Refused(moves) => {
             let refusal =
@@ -221,7 +220,7 @@ fn start(
         state: State::Running,
         started_at: Some(at),
         expires_at: None,
-        reason: text(request.reason.clone()),
+        reason: request.reason.clone().map(Into::into),
         ungated: !evaluation.decision.allowed,
         ..before.clone()
     };

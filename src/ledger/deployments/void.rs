@@ -18,7 +18,7 @@ use crate::ledger::deployments::{Deployment, DeploymentWithDecision, find};
 use crate::ledger::services;
 use crate::rules::lifecycle::State;
 use crate::types::ids::DeploymentId;
-use crate::types::values::LongText;
+use crate::types::values::{LongText, Slug};
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {
@@ -63,7 +63,7 @@ fn void(
     id: DeploymentId,
     reason: LongText,
 ) -> Result<DeploymentWithDecision, Error> {
-    let service: Option<String> =
+    let service: Option<Slug> =
         deployments::table.find(id).select(deployments::service).first(db).optional()?;
     services::lock(db, &service.ok_or_else(|| Error::not_found("deployment", id))?)?;
     let actor = &actor.afresh();

@@ -79,7 +79,7 @@ fn deployment(db: &mut Db, actor: &Actor, report: &github::Deployment) -> Result
     let all = all_reports(db, &report.id.to_string())?;
     let status = with_its_run(db, github::deployment_status(&all))?;
     let mut known = find_known(db, &service, &environment, report, &status)?;
-    if let Some(other) = known.as_mut().filter(|known| known.service != *service) {
+    if let Some(other) = known.as_mut().filter(|known| known.service != service) {
         services::lock(db, &other.service)?;
         *other = find(db, other.id)?.deployment;
     }
@@ -255,7 +255,8 @@ fn add_missing_details(
     known: Deployment,
     status: &DeploymentStatus,
 ) -> Result<(Deployment, bool), Error> {
-    let run_url = status.run_url.clone().filter(|_| known.run_url.is_none());
+    let run_url = status.run_url.as_deref().filter(|_| known.run_url.is_none());
+    let run_url = run_url.and_then(|url| url.parse::<Url>().ok());
     let person = status
         .requested_by
         .clone()
@@ -453,19 +454,20 @@ fn service_of(
     let (of_it, of_others): (Vec<_>, Vec<_>) =
         services::repositories(db)?.into_iter().partition(|(_, url)| normalized_url(url) == ours);
     let of_it: Vec<_> = of_it.into_iter().map(|(slug, _)| slug).collect();
-    let is_taken = |slug: &Slug| of_others.iter().any(|(other, _)| **other == **slug);
+    let is_taken = |slug: &Slug| of_others.iter().any(|(other, _)| other == slug);
     let (short, long) = (Slug::from_name(&repository.name), Slug::from_name(&repository.full_name));
     let slug = match (named, &of_it[..], short) {
         (Some(named), ..) => named.parse(),
-        (None, [one], _) => one.parse(),
+        (None, [one], _) => Ok(one.clone()),
         (None, [], Ok(short)) if is_taken(&short) => long,
         (None, [], short) => short,
-        (None, several, Ok(short)) if several.iter().any(|one| **one == *short) => Ok(short),
+        (None, several, Ok(short)) if several.contains(&short) => Ok(short),
         (None, several, _) => {
+            let names: Vec<&str> = several.iter().map(|slug| &**slug).collect();
             let detail = format!(
                 "{} is the repository of the services {}; the payload of the deployment must name one of them.",
                 ours,
-                several.join(", ")
+                names.join(", ")
             );
             return Err(Error::new(Code::InvalidValue, detail));
         }
@@ -518,16 +520,21 @@ fn release_of(
 ) -> Result<(Version, Option<GitSha>), Error> {
     let git_sha = sha.parse::<GitSha>().ok();
     let known = releases::find_commit(db, service, sha)?.map(|release| release.version);
-    let mut version = known.unwrap_or_else(|| github::version(reference, sha));
-    let is_another = |known: Release| known.git_sha.is_some_and(|known| known != sha);
+    let of_name = |name: String| {
+        name.parse().map_err(|is: Malformed| {
+            let detail = format!("{name:?} is not a valid version: {}.", is.detail);
+            Error::new(Code::InvalidVersion, detail)
+        })
+    };
+    let version = match known {
+        Some(version) => version,
+        None => of_name(github::version(reference, sha))?,
+    };
+    let is_another = |known: Release| known.git_sha.is_some_and(|known| *known != *sha);
     if releases::find_version(db, service, &version).is_ok_and(is_another) {
         // The tag was moved to another commit. A version never changes its commit.
-        version = github::version("", sha);
+        return Ok((of_name(github::version("", sha))?, git_sha));
     }
-    let version = version.parse().map_err(|is: Malformed| {
-        let detail = format!("{version:?} is not a valid version: {}.", is.detail);
-        Error::new(Code::InvalidVersion, detail)
-    })?;
     Ok((version, git_sha))
 }
 
@@ -591,7 +598,7 @@ fn services_of_run(
     let mut found = Vec::new();
     for (service, url) in services::repositories(db)? {
         if normalized_url(&url) == ours && !of_run(db, &service, environment, run)?.is_empty() {
-            found.push(service.parse().map_err(Error::internal)?);
+            found.push(service);
         }
     }
     Ok(if found.is_empty() { vec![service_of(db, actor, repository, None)?] } else { found })
@@ -611,7 +618,7 @@ fn record_for_place(
     let known = of_run(db, &service, environment, run)?.into_iter().next();
     let about = known.as_ref().map(|known| known.id);
     let version = match known {
-        Some(known) => known.version.parse().map_err(Error::internal)?,
+        Some(known) => known.version,
         None => {
             let (version, git_sha) = release_of(db, &service, &review.reference, &review.sha)?;
             environments::ensure(db, actor, &Environment::named(environment, actor.now))?;

@@ -326,7 +326,7 @@ fn grid(db: &mut Db) -> Result<Grid, Error> {
     let freezes = freezes::open(db, now)?;
     let mut incidents: HashMap<String, Vec<_>> = HashMap::new();
     for incident in incidents::open(db)? {
-        incidents.entry(incident.service.clone()).or_default().push(incident);
+        incidents.entry(incident.service.to_string()).or_default().push(incident);
     }
     let lags: Vec<Lag> = diesel::sql_query(LAGS).load(db)?;
     let mut lags: HashMap<_, _> =
@@ -353,7 +353,7 @@ fn grid(db: &mut Db) -> Result<Grid, Error> {
             let cell = row.at(&incident.environment);
             cell.incident.get_or_insert(OpenIncident {
                 id: incident.id,
-                title: incident.title,
+                title: incident.title.into(),
                 severity: incident.severity,
                 since: incident.detected_at,
             });
@@ -369,7 +369,7 @@ fn grid(db: &mut Db) -> Result<Grid, Error> {
             cell.frozen = freezes.iter().find_map(|freeze| {
                 let until = freeze.holds(&row.slug, &cell.environment, now)?;
                 let until = if let Until::At(end) = until { Some(end.into()) } else { None };
-                Some(Frozen { freeze_id: freeze.id, reason: freeze.reason.clone(), until })
+                Some(Frozen { freeze_id: freeze.id, reason: freeze.reason.to_string(), until })
             });
         }
     }
