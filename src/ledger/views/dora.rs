@@ -292,14 +292,7 @@ impl Scope {
                 let Finished { id, service, environment, version, state, kind, finished_at } =
                     finished;
                 let finished_at = finished_at?.into();
-                let counted = Counted {
-                    id: id.to_string(),
-                    service,
-                    environment,
-                    version,
-                    kind,
-                    finished_at,
-                };
+                let counted = Counted { id, service, environment, version, kind, finished_at };
                 Some(dora::Deployment {
                     counted,
                     state,
@@ -398,18 +391,16 @@ impl Scope {
         let mut found = BTreeMap::new();
         for (id, resolved_at, role, deployment, state, finished_at) in linked {
             let new = || Incident {
-                id: id.to_string(),
+                id,
                 resolved_at: resolved_at.map(Into::into),
                 caused_by: vec![],
                 fixed_by: vec![],
             };
             let incident = found.entry(id).or_insert_with(new);
             match (role, finished_at) {
-                (Role::CausedBy, _) => incident.caused_by.push(deployment.to_string()),
+                (Role::CausedBy, _) => incident.caused_by.push(deployment),
                 (Role::FixedBy, Some(at)) if state.went_live() => {
-                    incident
-                        .fixed_by
-                        .push(Fix { id: deployment.to_string(), finished_at: at.into() });
+                    incident.fixed_by.push(Fix { finished_at: at.into(), id: deployment });
                 }
                 (Role::FixedBy, _) => {}
             }

@@ -1,0 +1,299 @@
+//! Change fail rate: the share of changes that failed, and what shows that a deployment failed.
+
+use serde::Serialize;
+use std::collections::{HashMap, HashSet};
+use utoipa::ToSchema;
+
+use super::Finished;
+use super::counting::{LeftOut, Omission, newest, omissions, ratio};
+use super::input::{Counted, Deployment, Fix, Incident};
+use crate::rules::lifecycle::{Kind, State};
+use crate::text_enum;
+use crate::types::ids::{DeploymentId, IncidentId};
+
+text_enum! {
+    /// Why a deployment counts as failed.
+    Evidence {
+        /// The deployment caused an incident.
+        Incident = "incident",
+        /// A later rollback undid the deployment.
+        RolledBack = "rolled_back",
+        /// The next deployment was a hotfix.
+        Hotfixed = "hotfixed",
+    }
+}
+
+/// A deployment that counts as failed.
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+pub struct FailedDeployment {
+    /// The fields of the deployment itself.
+    #[serde(flatten)]
+    pub deployment: Counted,
+    /// All reasons why it counts as failed.
+    pub because: Vec<Evidence>,
+    /// The identifiers of the incidents that it caused.
+    #[schema(value_type = Vec<String>)]
+    pub incidents: Vec<IncidentId>,
+}
+
+/// Change fail rate: the share of changes that failed.
+#[derive(Debug, PartialEq, Serialize, ToSchema)]
+pub struct ChangeFailRate {
+    /// `failed` divided by `n`, from 0 to 1. `null` when `n` is 0.
+    pub rate: Option<f64>,
+    /// The number of deployments that failed.
+    pub failed: usize,
+    /// The number of changes that went live, plus other deployments that caused an incident.
+    pub n: usize,
+    /// The other deployments that finished in the window, counted by reason.
+    pub left_out: Vec<Omission>,
+    /// The deployments that failed, the newest first, at most `limit` of them.
+    pub deployments: Vec<FailedDeployment>,
+}
+
+pub(super) fn change_fail_rate(finished: &[Finished], named: usize) -> ChangeFailRate {
+    let (judged, others): (Vec<_>, Vec<_>) = finished.iter().partition(|it| it.can_fail());
+    let failed: Vec<_> = judged.iter().filter(|it| it.has_failed()).collect();
+    ChangeFailRate {
+        rate: ratio(failed.len(), judged.len()),
+        failed: failed.len(),
+        n: judged.len(),
+        left_out: omissions(others.iter().map(|it| LeftOut::no_change(it.deployment))),
+        deployments: newest(failed.iter().map(|it| failed_deployment(it)), named),
+    }
+}
+
+fn failed_deployment(failed: &Finished) -> FailedDeployment {
+    FailedDeployment {
+        deployment: failed.deployment.counted.clone(),
+        because: failed.evidence().collect(),
+        incidents: failed.signs.incidents.iter().map(|incident| incident.id).collect(),
+    }
+}
+
+impl Finished<'_> {
+    /// Whether it is a change, or anything else that caused an incident.
+    fn can_fail(&self) -> bool {
+        self.deployment.is_change() || !self.signs.incidents.is_empty()
+    }
+
+    /// Whether it counts as failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.can_fail() && self.evidence().next().is_some()
+    }
+
+    fn evidence(&self) -> impl Iterator<Item = Evidence> {
+        let Signs { incidents, rolled_back_by, hotfixed_by } = &self.signs;
+        // Which rollback it was is unknown when it came too long after the window.
+        let is_rolled_back = rolled_back_by.is_some() || self.deployment.state == State::RolledBack;
+        let shown = [
+            (Evidence::Incident, !incidents.is_empty()),
+            (Evidence::RolledBack, is_rolled_back),
+            (Evidence::Hotfixed, hotfixed_by.is_some()),
+        ];
+        shown.into_iter().filter(|(_, is_shown)| *is_shown).map(|(evidence, _)| evidence)
+    }
+}
+
+/// What later deployments and incidents show about a deployment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Signs<'a> {
+    /// The incidents that it caused.
+    pub(super) incidents: Vec<&'a Incident>,
+    /// The later rollback to an earlier release.
+    pub(super) rolled_back_by: Option<Fix>,
+    /// The hotfix that came next.
+    pub(super) hotfixed_by: Option<Fix>,
+}
+
+/// Finds the signs of failure of each of the deployments, which are in the order of their end.
+///
+/// A rollback undoes all deployments since its release was last live: after V1, V2, V3, V1, both V2
+/// and V3 have failed. A hotfix fixes what was live before it, unless it is linked to an incident
+/// with a known cause: then it fixes that cause.
+pub(super) fn signs<'a>(deployments: &[Deployment], incidents: &'a [Incident]) -> Vec<Signs<'a>> {
+    let mut signs = incidents_of(deployments, incidents);
+    let fix_their_causes = fixes_of_known_causes(incidents);
+    let mut histories: HashMap<(&str, &str), PlaceHistory> = HashMap::new();
+    let live = deployments.iter().enumerate().filter(|(_, deployment)| deployment.went_live());
+    for (i, deployment) in live {
+        let Counted { id, service, environment, version, kind, finished_at } = &deployment.counted;
+        let fix = Fix { id: *id, finished_at: *finished_at };
+        let place = histories.entry((service, environment)).or_default();
+        match kind {
+            Kind::Rollback => {
+                while let Some(undone) = place.undo(version) {
+                    signs[undone].rolled_back_by = Some(fix);
+                }
+            }
+            Kind::Hotfix if !fix_their_causes.contains(id) => {
+                if let Some(fixed) = place.latest.filter(|latest| deployments[*latest].is_change())
+                {
+                    signs[fixed].hotfixed_by = Some(fix);
+                }
+            }
+            _ => {}
+        }
+        place.add(i, deployment);
+    }
+    signs
+}
+
+/// The incidents that each of the deployments caused.
+fn incidents_of<'a>(deployments: &[Deployment], incidents: &'a [Incident]) -> Vec<Signs<'a>> {
+    let mut signs = vec![Signs::default(); deployments.len()];
+    let ids = deployments.iter().enumerate();
+    let index: HashMap<DeploymentId, usize> = ids.map(|(i, it)| (it.counted.id, i)).collect();
+    for incident in incidents {
+        for cause in incident.caused_by.iter().filter_map(|id| index.get(id)) {
+            signs[*cause].incidents.push(incident);
+        }
+    }
+    signs
+}
+
+fn fixes_of_known_causes(incidents: &[Incident]) -> HashSet<DeploymentId> {
+    let known = incidents.iter().filter(|incident| !incident.caused_by.is_empty());
+    known.flat_map(|incident| &incident.fixed_by).map(|fix| fix.id).collect()
+}
+
+/// The sequence of deployments that were live in a place, by index.
+#[derive(Default)]
+struct PlaceHistory<'a> {
+    /// The latest deployment that is not a redeploy, which the next hotfix fixes.
+    latest: Option<usize>,
+    /// The deployments that no rollback has undone.
+    not_undone: Vec<usize>,
+    /// The latest deployment of each version.
+    last: HashMap<&'a str, usize>,
+}
+
+impl<'a> PlaceHistory<'a> {
+    fn add(&mut self, index: usize, deployment: &'a Deployment) {
+        if deployment.counted.kind != Kind::Redeploy {
+            self.latest = Some(index);
+        }
+        self.not_undone.push(index);
+        self.last.insert(&deployment.counted.version, index);
+    }
+
+    /// Removes the latest deployment since `version` was last live, or since the beginning if that
+    /// is not known. `None` when no more is left.
+    fn undo(&mut self, version: &str) -> Option<usize> {
+        let target = self.last.get(version);
+        self.not_undone.pop_if(|top| target.is_none_or(|target| *top > *target))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stories::{ends, failed, incident, march, measure, omitted, place};
+    use super::Evidence::{Hotfixed, RolledBack};
+    use super::*;
+
+    #[test]
+    fn what_failed_follows_from_what_came_after() {
+        // What happened; how many changes; which failed, and why; hotfixes, rollbacks, and how many
+        // went live.
+        type Case<'a> = (&'a str, usize, &'a [(usize, &'a [Evidence])], (usize, usize, usize));
+        let cases: &[Case] = &[
+            ("1", 1, &[], (0, 0, 1)),
+            ("1 2", 2, &[], (0, 0, 2)),
+            ("1 1", 1, &[], (0, 0, 2)),
+            ("1 1h", 1, &[], (0, 0, 2)),
+            ("1 2 1", 2, &[(1, &[RolledBack])], (0, 1, 3)),
+            ("1 2 3 1", 3, &[(1, &[RolledBack]), (2, &[RolledBack])], (0, 1, 4)),
+            ("1 2 3 2", 3, &[(2, &[RolledBack])], (0, 1, 4)),
+            ("1 2 3 2 1", 3, &[(1, &[RolledBack]), (2, &[RolledBack])], (0, 2, 5)),
+            ("1 2 3 2 4", 4, &[(2, &[RolledBack])], (0, 1, 5)),
+            // A redeploy is not a change. It neither hides the change before it nor fails in its
+            // place.
+            ("1 2 2 1", 2, &[(1, &[RolledBack])], (0, 1, 4)),
+            ("1 2 2 3h", 3, &[(1, &[Hotfixed])], (1, 0, 4)),
+            ("1 1 2 1", 2, &[(2, &[RolledBack])], (0, 1, 4)),
+            // Deploying the rolled-back release again counts as a rollback, and fails no change.
+            ("1 2 1 2", 2, &[(1, &[RolledBack])], (0, 2, 4)),
+            // An unplanned deployment of an earlier release is a rollback.
+            ("1 2 1h", 2, &[(1, &[RolledBack])], (0, 1, 3)),
+            ("1 2h", 2, &[(0, &[Hotfixed])], (1, 0, 2)),
+            ("1 2 3h", 3, &[(1, &[Hotfixed])], (1, 0, 3)),
+            ("1 2 3 4h", 4, &[(2, &[Hotfixed])], (1, 0, 4)),
+            ("1 2h 3h", 3, &[(0, &[Hotfixed]), (1, &[Hotfixed])], (2, 0, 3)),
+            ("1 2 3h 1", 3, &[(1, &[RolledBack, Hotfixed]), (2, &[RolledBack])], (1, 1, 4)),
+            // A hotfix after a rollback does not fix the release that the rollback went back to.
+            ("1 2 1 3h", 3, &[(1, &[RolledBack])], (1, 1, 4)),
+            ("1h", 1, &[], (1, 0, 1)),
+            // A failed rollout was never live.
+            ("1 2f", 1, &[], (0, 0, 1)),
+            ("1 2f 3h", 2, &[(0, &[Hotfixed])], (1, 0, 2)),
+            ("1 2 1f 3", 3, &[], (0, 0, 3)),
+        ];
+        for (story, changes, expected, (hotfixes, rollbacks, live)) in cases {
+            let measures = measure(&place(story), &[], march());
+            assert_eq!(failed(&measures), *expected, "{story}");
+            assert_eq!(
+                (measures.change_fail_rate.failed, measures.change_fail_rate.n),
+                (expected.len(), *changes),
+                "{story}"
+            );
+            assert_eq!(measures.deployment_frequency.n, *changes, "{story}");
+            let rework = &measures.deployment_rework_rate;
+            assert_eq!(
+                (rework.hotfixes, rework.rollbacks, rework.n),
+                (*hotfixes, *rollbacks, *live),
+                "{story}"
+            );
+            assert_eq!(rework.rate, Some((hotfixes + rollbacks) as f64 / *live as f64), "{story}");
+            assert_eq!(
+                measures.change_fail_rate.rate,
+                Some(expected.len() as f64 / *changes as f64),
+                "{story}"
+            );
+        }
+    }
+
+    #[test]
+    fn places_do_not_mix() {
+        let mut deployments = place("1 2 1");
+        for (i, deployment) in deployments.iter_mut().enumerate() {
+            deployment.counted.environment = ["eu", "us"][i % 2].into();
+        }
+        // The rollback in eu undoes nothing. The state of the change in us decides whether it
+        // failed.
+        deployments[1].state = State::Superseded;
+        assert_eq!(failed(&measure(&deployments, &[], march())), []);
+        deployments[1].state = State::RolledBack;
+        let measures = measure(&deployments, &[], march());
+        assert_eq!(failed(&measures), [(1, &[RolledBack][..])]);
+        // The rollback is too late to be searched for, so the end of the failure is unknown.
+        assert!(ends(&measures).is_empty());
+        assert_eq!(
+            omitted(&measures.failed_deployment_recovery_time.left_out),
+            [(LeftOut::FixUnknown, 1)]
+        );
+    }
+
+    #[test]
+    fn an_incident_counts_once_and_whatever_caused_it() {
+        let twice = [incident(&[1], &[], Some(4)), incident(&[1], &[], Some(5))];
+        let measures = measure(&place("1 2"), &twice, march());
+        assert_eq!((measures.change_fail_rate.failed, measures.change_fail_rate.n), (1, 2));
+        assert_eq!(measures.change_fail_rate.deployments[0].incidents.len(), 2);
+        // A failed rollout, a redeploy and a rollback are not changes, but each of them caused an
+        // incident.
+        for (story, cause) in [("1 2f", 1), ("1 1", 1), ("1 2 1", 2)] {
+            let deployments = place(story);
+            let before = measure(&deployments, &[], march());
+            let after = measure(&deployments, &[incident(&[cause], &[], Some(4))], march());
+            assert_eq!(
+                after.change_fail_rate.failed,
+                before.change_fail_rate.failed + 1,
+                "{story}"
+            );
+            assert_eq!(after.change_fail_rate.n, before.change_fail_rate.n + 1, "{story}");
+            assert_eq!(after.change_fail_rate.left_out, [], "{story}");
+            assert_eq!(after.deployment_frequency, before.deployment_frequency, "{story}");
+            assert_eq!(after.deployment_rework_rate, before.deployment_rework_rate, "{story}");
+        }
+    }
+}
