@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
-use crate::db::columns::{Json, ToWord};
+use crate::db::columns::{Json, ToWord, Word};
 use crate::db::schema::{deployments, environments, incident_deployments, incidents, releases};
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
@@ -67,31 +67,48 @@ pub struct Question {
 /// The DORA measures of a time window.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
-    "service": "checkout", "environments": ["production"], "since": "2026-02-02T00:00:00.000000Z", "until": "2026-02-04T00:00:00.000000Z",
-    "deployment_frequency": {"per_day": 1.0, "n": 2, "left_out": [{"reason": "rollback", "n": 1}], "deployments": [
-        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production", "version": "1.4.2",
+    "service": "checkout", "environments": ["production"], "since": "2026-02-02T00:00:00.000000Z",
+    "until": "2026-02-04T00:00:00.000000Z",
+    "deployment_frequency": {"per_day": 1.0, "n": 2, "left_out": [{"reason": "rollback", "n": 1}],
+        "deployments": [
+        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout",
+            "environment": "production", "version": "1.4.2",
             "kind": "normal", "finished_at": "2026-02-03T04:07:00.000000Z"},
-        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e40", "service": "checkout", "environment": "production", "version": "1.4.1",
+        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e40", "service": "checkout",
+            "environment": "production", "version": "1.4.1",
             "kind": "normal", "finished_at": "2026-02-02T10:00:00.000000Z"}]},
-    "change_lead_time": {"p50_seconds": 4020, "p90_seconds": 4020, "n": 1, "basis": {"commits": 0, "release": 1},
+    "change_lead_time": {"p50_seconds": 4020, "p90_seconds": 4020, "n": 1,
+        "basis": {"commits": 0, "release": 1},
         "left_out": [{"reason": "no_commit_time", "n": 1}], "deployments": [
-        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production", "version": "1.4.2",
-            "kind": "normal", "finished_at": "2026-02-03T04:07:00.000000Z", "basis": "release", "n": 1, "p50_seconds": 4020}]},
-    "change_fail_rate": {"rate": 0.5, "failed": 1, "n": 2, "left_out": [{"reason": "rollback", "n": 1}], "deployments": [
-        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production", "version": "1.4.2",
-            "kind": "normal", "finished_at": "2026-02-03T04:07:00.000000Z", "because": ["incident", "rolled_back"],
+        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout",
+            "environment": "production", "version": "1.4.2",
+            "kind": "normal", "finished_at": "2026-02-03T04:07:00.000000Z", "basis": "release",
+            "n": 1, "p50_seconds": 4020}]},
+    "change_fail_rate": {"rate": 0.5, "failed": 1, "n": 2,
+        "left_out": [{"reason": "rollback", "n": 1}], "deployments": [
+        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout",
+            "environment": "production", "version": "1.4.2",
+            "kind": "normal", "finished_at": "2026-02-03T04:07:00.000000Z",
+            "because": ["incident", "rolled_back"],
             "incidents": ["019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e46"]}]},
-    "failed_deployment_recovery_time": {"p50_seconds": 3600, "p90_seconds": 3600, "n": 1, "open": 0, "left_out": [], "deployments": [
-        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production", "version": "1.4.2",
-            "kind": "normal", "finished_at": "2026-02-03T04:07:00.000000Z", "seconds": 3600, "recovered_at": "2026-02-03T05:07:00.000000Z",
+    "failed_deployment_recovery_time": {"p50_seconds": 3600, "p90_seconds": 3600, "n": 1, "open": 0,
+        "left_out": [], "deployments": [
+        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout",
+            "environment": "production", "version": "1.4.2",
+            "kind": "normal", "finished_at": "2026-02-03T04:07:00.000000Z", "seconds": 3600,
+            "recovered_at": "2026-02-03T05:07:00.000000Z",
             "basis": "fix", "fixed_by": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e47"}]},
-    "deployment_rework_rate": {"rate": 0.333, "hotfixes": 0, "rollbacks": 1, "n": 3, "left_out": [], "deployments": [
-        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e47", "service": "checkout", "environment": "production", "version": "1.4.1",
+    "deployment_rework_rate": {"rate": 0.333, "hotfixes": 0, "rollbacks": 1, "n": 3, "left_out": [],
+        "deployments": [
+        {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e47", "service": "checkout",
+            "environment": "production", "version": "1.4.1",
             "kind": "rollback", "finished_at": "2026-02-03T05:07:00.000000Z"}]},
     "series": {"bucket": "day", "buckets": [
-        {"from": "2026-02-02T00:00:00.000000Z", "until": "2026-02-03T00:00:00.000000Z", "deployments": 1, "failed": 0, "went_live": 1,
+        {"from": "2026-02-02T00:00:00.000000Z", "until": "2026-02-03T00:00:00.000000Z",
+            "deployments": 1, "failed": 0, "went_live": 1,
             "rework": 0, "lead_time_p50_seconds": null, "recovery_p50_seconds": null},
-        {"from": "2026-02-03T00:00:00.000000Z", "until": "2026-02-04T00:00:00.000000Z", "deployments": 1, "failed": 1, "went_live": 2,
+        {"from": "2026-02-03T00:00:00.000000Z", "until": "2026-02-04T00:00:00.000000Z",
+            "deployments": 1, "failed": 1, "went_live": 2,
             "rework": 1, "lead_time_p50_seconds": 4020, "recovery_p50_seconds": 3600}]}
 }))]
 pub struct DoraMeasures {
@@ -114,8 +131,11 @@ pub struct DoraMeasures {
 /// deployments behind it, at most `limit` of them. To see more, ask for one service or a shorter
 /// window. `docs/dora.md` defines every figure. Fails with 400 (`invalid_window`) when the window
 /// is empty or longer than 366 days.
-#[utoipa::path(tag = "metrics", operation_id = "get_dora_metrics", security(("key" = ["read"])), params(Question),
-    responses((status = 200, description = "The measures of the window.", body = DoraMeasures, headers(("ETag" = String))),
+#[utoipa::path(tag = "metrics", operation_id = "get_dora_metrics", security(("key" = ["read"])),
+    params(Question),
+    responses(
+        (status = 200, description = "The measures of the window.", body = DoraMeasures,
+            headers(("ETag" = String))),
         (status = 404, description = "The service or the environment does not exist.")))]
 #[get("/metrics/dora")]
 async fn show(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
@@ -139,7 +159,8 @@ impl Question {
         if since >= until {
             return invalid(
                 "since",
-                "must be before the end of the window, which is `until` or now, whichever is earlier",
+                "must be before the end of the window, which is `until` or now, whichever is \
+                    earlier",
             );
         }
         if until.since(since) > dora::LONGEST {
@@ -202,6 +223,125 @@ struct Scope {
     window: Window,
 }
 
+impl Scope {
+    fn since(&self) -> Timestamp {
+        Timestamp::from(self.window.since).plus(-dora::AROUND)
+    }
+
+    fn until(&self) -> Timestamp {
+        Timestamp::from(self.window.until).plus(dora::AROUND)
+    }
+
+    /// The deployments that finished, in the order of time. The release and the one that was live
+    /// before are loaded only for normal deployments and hotfixes: only these can be the first to
+    /// deliver a commit.
+    fn deployments(&self, db: &mut Db) -> Result<Vec<dora::Deployment>, Error> {
+        let previous = diesel::alias!(deployments as previous);
+        let replaced = diesel::alias!(releases as replaced);
+        let is_its_release = releases::id.eq(deployments::release_id);
+        let is_its_previous =
+            previous.field(deployments::id).nullable().eq(deployments::previous_id);
+        let was_live_before =
+            replaced.field(releases::id).eq(previous.field(deployments::release_id));
+        let mut query = deployments::table
+            .left_join(releases::table.on(is_its_release.and(may_deliver())))
+            .left_join(previous.on(is_its_previous.and(may_deliver())))
+            .left_join(replaced.on(was_live_before))
+            .filter(deployments::environment.eq_any(&self.environments))
+            .filter(deployments::voided_at.is_null())
+            .filter(deployments::finished_at.ge(self.since()))
+            .filter(deployments::finished_at.lt(self.until()))
+            .select((
+                Finished::as_select(),
+                Option::<Delivers>::as_select(),
+                replaced.fields((releases::id, releases::last_commit_at)).nullable(),
+            ))
+            .order((deployments::finished_at, deployments::started_at, deployments::id))
+            .into_boxed::<MultiBackend>();
+        if let Some(service) = &self.service {
+            query = query.filter(deployments::service.eq(service));
+        }
+        let rows: Vec<(Finished, Option<Delivers>, Option<Ordered>)> = query.load(db)?;
+        Ok(rows.into_iter().filter_map(deployment).collect())
+    }
+
+    /// The releases that the deployments until the end of the window skipped, by service and in the
+    /// order of their commit times. Each is loaded once, whatever the number of deployments.
+    fn skipped_releases(&self, db: &mut Db) -> Result<HashMap<String, Vec<Release>>, Error> {
+        let previous = diesel::alias!(deployments as previous);
+        let (replaced, deployed) = diesel::alias!(releases as replaced, releases as deployed);
+        let is_its_previous =
+            previous.field(deployments::id).nullable().eq(deployments::previous_id);
+        let was_live_before =
+            replaced.field(releases::id).eq(previous.field(deployments::release_id));
+        let is_its_release = deployed.field(releases::id).eq(deployments::release_id);
+        let is_skipped = releases::service
+            .eq(deployments::service)
+            .and(releases::last_commit_at.gt(replaced.field(releases::last_commit_at)))
+            .and(releases::last_commit_at.le(deployed.field(releases::last_commit_at)))
+            .and(releases::id.ne(deployments::release_id));
+        let mut query = deployments::table
+            .inner_join(previous.on(is_its_previous))
+            .inner_join(replaced.on(was_live_before))
+            .inner_join(deployed.on(is_its_release))
+            .inner_join(releases::table.on(is_skipped))
+            .filter(deployments::environment.eq_any(&self.environments))
+            .filter(deployments::voided_at.is_null())
+            .filter(deployments::finished_at.ge(self.since()))
+            .filter(deployments::finished_at.lt(Timestamp::from(self.window.until)))
+            .filter(may_deliver())
+            .select((releases::service, Delivers::as_select()))
+            .distinct()
+            .order((releases::service, releases::last_commit_at))
+            .into_boxed::<MultiBackend>();
+        if let Some(service) = &self.service {
+            query = query.filter(deployments::service.eq(service));
+        }
+        let rows: Vec<(String, Delivers)> = query.load(db)?;
+        let mut by_service: HashMap<String, Vec<Release>> = HashMap::new();
+        for (service, release) in rows {
+            by_service.entry(service).or_default().push(release.into());
+        }
+        Ok(by_service)
+    }
+
+    /// The incidents that any of the deployments caused or fixed, each with all deployments that
+    /// caused or fixed it.
+    fn incidents(&self, db: &mut Db) -> Result<Vec<Incident>, Error> {
+        let finished = diesel::alias!(deployments as finished);
+        let links = diesel::alias!(incident_deployments as links);
+        let links_it =
+            links.field(incident_deployments::deployment_id).eq(finished.field(deployments::id));
+        let is_linked = incidents::id.eq(links.field(incident_deployments::incident_id));
+        let mut query = finished
+            .inner_join(links.on(links_it))
+            .inner_join(incidents::table.on(is_linked))
+            .inner_join(
+                incident_deployments::table.on(incident_deployments::incident_id.eq(incidents::id)),
+            )
+            .inner_join(
+                deployments::table.on(deployments::id.eq(incident_deployments::deployment_id)),
+            )
+            .filter(finished.field(deployments::environment).eq_any(&self.environments))
+            .filter(finished.field(deployments::finished_at).ge(self.since()))
+            .filter(finished.field(deployments::finished_at).lt(self.until()))
+            .select(Link::as_select())
+            .distinct()
+            .into_boxed::<MultiBackend>();
+        if let Some(service) = &self.service {
+            query = query.filter(finished.field(deployments::service).eq(service));
+        }
+        Ok(incidents_of(query.load(db)?))
+    }
+}
+
+/// Whether a deployment can be the first to deliver a commit, if it went live.
+#[diesel::dsl::auto_type]
+fn may_deliver() -> _ {
+    let (normal, hotfix): (Word, Word) = (Kind::Normal.word(), Kind::Hotfix.word());
+    deployments::kind.eq(normal).or(deployments::kind.eq(hotfix))
+}
+
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = deployments)]
 struct Finished {
@@ -225,6 +365,28 @@ struct Delivers {
     last_commit_at: Option<Timestamp>,
 }
 
+/// A release, and the time that orders it.
+type Ordered = (ReleaseId, Option<Timestamp>);
+
+/// The deployment with its release and the one that was live before. `None` if it has not finished.
+fn deployment(
+    (finished, delivers, replaced): (Finished, Option<Delivers>, Option<Ordered>),
+) -> Option<dora::Deployment> {
+    Some(dora::Deployment {
+        counted: Counted {
+            id: finished.id,
+            service: finished.service,
+            environment: finished.environment,
+            version: finished.version,
+            kind: finished.kind,
+            finished_at: finished.finished_at?.into(),
+        },
+        state: finished.state,
+        release: delivers.map(Into::into).unwrap_or_default(),
+        replaced: replaced.map(|(_, at)| Replaced { last_commit_at: at.map(Into::into) }),
+    })
+}
+
 impl From<Delivers> for Release {
     fn from(row: Delivers) -> Self {
         Self {
@@ -236,175 +398,38 @@ impl From<Delivers> for Release {
     }
 }
 
-/// A release, and the time that orders it.
-type Ordered = (ReleaseId, Option<Timestamp>);
-
 /// The link of a deployment to an incident that it caused or fixed.
-type Linked = (IncidentId, Option<Timestamp>, Role, DeploymentId, State, Option<Timestamp>);
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = incident_deployments)]
+struct Link {
+    incident_id: IncidentId,
+    #[diesel(select_expression = incidents::resolved_at)]
+    resolved_at: Option<Timestamp>,
+    role: Role,
+    deployment_id: DeploymentId,
+    #[diesel(select_expression = deployments::state)]
+    state: State,
+    #[diesel(select_expression = deployments::finished_at)]
+    finished_at: Option<Timestamp>,
+}
 
-impl Scope {
-    fn since(&self) -> Timestamp {
-        Timestamp::from(self.window.since).plus(-dora::AROUND)
-    }
-
-    fn until(&self) -> Timestamp {
-        Timestamp::from(self.window.until).plus(dora::AROUND)
-    }
-
-    /// The deployments that finished, in the order of time. The release and the one that was live
-    /// before are loaded only for normal deployments and hotfixes: only these can be the first to
-    /// deliver a commit.
-    fn deployments(&self, db: &mut Db) -> Result<Vec<dora::Deployment>, Error> {
-        let is_change =
-            deployments::kind.eq(Kind::Normal.word()).or(deployments::kind.eq(Kind::Hotfix.word()));
-        let previous = diesel::alias!(deployments as previous);
-        let replaced = diesel::alias!(releases as replaced);
-        let mut query = deployments::table
-            .left_join(releases::table.on(releases::id.eq(deployments::release_id).and(is_change)))
-            .left_join(
-                previous.on(previous
-                    .field(deployments::id)
-                    .nullable()
-                    .eq(deployments::previous_id)
-                    .and(is_change)),
-            )
-            .left_join(
-                replaced
-                    .on(replaced.field(releases::id).eq(previous.field(deployments::release_id))),
-            )
-            .filter(deployments::environment.eq_any(&self.environments))
-            .filter(deployments::voided_at.is_null())
-            .filter(deployments::finished_at.ge(self.since()))
-            .filter(deployments::finished_at.lt(self.until()))
-            .select((
-                Finished::as_select(),
-                Option::<Delivers>::as_select(),
-                replaced.fields((releases::id, releases::last_commit_at)).nullable(),
-            ))
-            .order((deployments::finished_at, deployments::started_at, deployments::id))
-            .into_boxed::<MultiBackend>();
-        if let Some(service) = &self.service {
-            query = query.filter(deployments::service.eq(service));
-        }
-        let rows: Vec<(Finished, Option<Delivers>, Option<Ordered>)> = query.load(db)?;
-        let deployment =
-            |(finished, delivers, replaced): (_, Option<Delivers>, Option<Ordered>)| {
-                let Finished { id, service, environment, version, state, kind, finished_at } =
-                    finished;
-                let finished_at = finished_at?.into();
-                let counted = Counted { id, service, environment, version, kind, finished_at };
-                Some(dora::Deployment {
-                    counted,
-                    state,
-                    release: delivers.map(Into::into).unwrap_or_default(),
-                    replaced: replaced
-                        .map(|(_, at)| Replaced { last_commit_at: at.map(Into::into) }),
-                })
-            };
-        Ok(rows.into_iter().filter_map(deployment).collect())
-    }
-
-    /// The releases that the deployments until the end of the window skipped, by service and in the
-    /// order of their commit times. Each is loaded once, whatever the number of deployments.
-    fn skipped_releases(&self, db: &mut Db) -> Result<HashMap<String, Vec<Release>>, Error> {
-        let previous = diesel::alias!(deployments as previous);
-        let (replaced, deployed) = diesel::alias!(releases as replaced, releases as deployed);
-        let after = replaced.field(releases::last_commit_at);
-        let until = deployed.field(releases::last_commit_at);
-        let is_change =
-            deployments::kind.eq(Kind::Normal.word()).or(deployments::kind.eq(Kind::Hotfix.word()));
-        let mut query = deployments::table
-            .inner_join(
-                previous
-                    .on(previous.field(deployments::id).nullable().eq(deployments::previous_id)),
-            )
-            .inner_join(
-                replaced
-                    .on(replaced.field(releases::id).eq(previous.field(deployments::release_id))),
-            )
-            .inner_join(deployed.on(deployed.field(releases::id).eq(deployments::release_id)))
-            .inner_join(
-                releases::table.on(releases::service
-                    .eq(deployments::service)
-                    .and(releases::last_commit_at.gt(after))
-                    .and(releases::last_commit_at.le(until))
-                    .and(releases::id.ne(deployments::release_id))),
-            )
-            .filter(deployments::environment.eq_any(&self.environments))
-            .filter(deployments::voided_at.is_null())
-            .filter(deployments::finished_at.ge(self.since()))
-            .filter(deployments::finished_at.lt(Timestamp::from(self.window.until)))
-            .filter(is_change)
-            .select((releases::service, Delivers::as_select()))
-            .distinct()
-            .order((releases::service, releases::last_commit_at))
-            .into_boxed::<MultiBackend>();
-        if let Some(service) = &self.service {
-            query = query.filter(deployments::service.eq(service));
-        }
-        let rows: Vec<(String, Delivers)> = query.load(db)?;
-        let mut found: HashMap<String, Vec<Release>> = HashMap::new();
-        for (service, release) in rows {
-            found.entry(service).or_default().push(release.into());
-        }
-        Ok(found)
-    }
-
-    /// The incidents that any of the deployments caused or fixed, each with all deployments that
-    /// caused or fixed it.
-    fn incidents(&self, db: &mut Db) -> Result<Vec<Incident>, Error> {
-        let finished = diesel::alias!(deployments as finished);
-        let links = diesel::alias!(incident_deployments as links);
-        let mut query = finished
-            .inner_join(
-                links.on(links
-                    .field(incident_deployments::deployment_id)
-                    .eq(finished.field(deployments::id))),
-            )
-            .inner_join(
-                incidents::table
-                    .on(incidents::id.eq(links.field(incident_deployments::incident_id))),
-            )
-            .inner_join(
-                incident_deployments::table.on(incident_deployments::incident_id.eq(incidents::id)),
-            )
-            .inner_join(
-                deployments::table.on(deployments::id.eq(incident_deployments::deployment_id)),
-            )
-            .filter(finished.field(deployments::environment).eq_any(&self.environments))
-            .filter(finished.field(deployments::finished_at).ge(self.since()))
-            .filter(finished.field(deployments::finished_at).lt(self.until()))
-            .select((
-                incidents::id,
-                incidents::resolved_at,
-                incident_deployments::role,
-                deployments::id,
-                deployments::state,
-                deployments::finished_at,
-            ))
-            .distinct()
-            .into_boxed::<MultiBackend>();
-        if let Some(service) = &self.service {
-            query = query.filter(finished.field(deployments::service).eq(service));
-        }
-        let linked: Vec<Linked> = query.load(db)?;
-        let mut found = BTreeMap::new();
-        for (id, resolved_at, role, deployment, state, finished_at) in linked {
-            let new = || Incident {
-                id,
-                resolved_at: resolved_at.map(Into::into),
-                caused_by: vec![],
-                fixed_by: vec![],
-            };
-            let incident = found.entry(id).or_insert_with(new);
-            match (role, finished_at) {
-                (Role::CausedBy, _) => incident.caused_by.push(deployment),
-                (Role::FixedBy, Some(at)) if state.went_live() => {
-                    incident.fixed_by.push(Fix { finished_at: at.into(), id: deployment });
-                }
-                (Role::FixedBy, _) => {}
+/// The incidents with what caused and fixed them. A fix counts if it went live.
+fn incidents_of(links: Vec<Link>) -> Vec<Incident> {
+    let mut incidents = BTreeMap::new();
+    for link in links {
+        let incident = incidents.entry(link.incident_id).or_insert_with(|| Incident {
+            id: link.incident_id,
+            resolved_at: link.resolved_at.map(Into::into),
+            caused_by: vec![],
+            fixed_by: vec![],
+        });
+        match (link.role, link.finished_at) {
+            (Role::CausedBy, _) => incident.caused_by.push(link.deployment_id),
+            (Role::FixedBy, Some(at)) if link.state.went_live() => {
+                incident.fixed_by.push(Fix { finished_at: at.into(), id: link.deployment_id });
             }
+            (Role::FixedBy, _) => {}
         }
-        Ok(found.into_values().collect())
     }
+    incidents.into_values().collect()
 }
