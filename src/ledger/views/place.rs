@@ -31,12 +31,19 @@ const LATEST: i64 = 10;
 #[schema(example = json!({
     "service": "checkout", "environment": "production",
     "live": {
-        "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production",
-        "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2", "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
-        "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "state": "succeeded", "kind": "normal",
-        "unplanned": false, "requested_by": "pipeline", "source": "api", "external_id": null, "run_url": "https://ci.example.org/runs/17",
-        "reason": null, "previous_id": null, "rollback_of": null, "requested_at": "2026-02-03T04:05:06.000000Z",
-        "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": "2026-02-03T04:07:00.000000Z", "revision": 2, "ungated": false, "expires_at": null, "recorded_by": "pipeline", "voided_at": null, "retired_at": null
+        "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout",
+        "environment": "production",
+        "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2",
+        "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
+        "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "state": "succeeded", "kind": "normal",
+        "unplanned": false, "requested_by": "pipeline", "source": "api", "external_id": null,
+        "run_url": "https://ci.example.org/runs/17",
+        "reason": null, "previous_id": null, "rollback_of": null,
+        "requested_at": "2026-02-03T04:05:06.000000Z",
+        "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": "2026-02-03T04:07:00.000000Z",
+        "revision": 2, "ungated": false, "expires_at": null, "recorded_by": "pipeline",
+        "voided_at": null, "retired_at": null
     }, "previous": null, "running": null, "latest": []
 }))]
 pub struct PlaceView {
@@ -61,8 +68,11 @@ pub struct PlaceView {
 /// would go back to, the one that is being rolled out, and the ten latest. Fails with 404 when the
 /// service or the environment does not exist.
 #[utoipa::path(tag = "status", operation_id = "get_place", security(("key" = ["read"])),
-    params(("service" = Slug, Path, description = "The slug of the service."), ("environment" = Slug, Path, description = "The slug of the environment.")),
-    responses((status = 200, description = "The place with its deployments.", body = PlaceView, headers(("ETag" = String)))))]
+    params(
+        ("service" = Slug, Path, description = "The slug of the service."),
+        ("environment" = Slug, Path, description = "The slug of the environment.")),
+    responses((status = 200, description = "The place with its deployments.", body = PlaceView,
+        headers(("ETag" = String)))))]
 #[get("/services/{service}/environments/{environment}")]
 async fn show(ctx: Ctx<Read>, path: web::Path<(Slug, Slug)>) -> Result<Reply, Error> {
     let (service, environment) = path.into_inner();

@@ -36,16 +36,20 @@ pub fn routes(config: &mut ServiceConfig) {
 /// The status of all places: services as rows, environments as columns.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
-    "environments": [{"slug": "production", "name": "Production", "tier": "production", "require_scan": true}],
+    "environments": [{"slug": "production", "name": "Production", "tier": "production",
+        "require_scan": true}],
     "services": [{"slug": "checkout", "name": "Checkout", "owner": "payments", "places": [{
         "environment": "production",
-        "live": {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2",
+        "live": {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42",
+            "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2",
             "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
             "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-            "state": "succeeded", "kind": "normal", "requested_by": "pipeline", "since": "2026-02-03T04:07:00.000000Z", "expires_at": null,
+            "state": "succeeded", "kind": "normal", "requested_by": "pipeline",
+            "since": "2026-02-03T04:07:00.000000Z", "expires_at": null,
             "blocked": null, "scan": "passed", "ungated": false},
         "running": null, "waiting": [], "last_failed": null, "frozen": null, "incident": null,
-        "behind": {"environment": "staging", "version": "1.5.0", "releases": 2, "since": "2026-02-03T06:00:00.000000Z"}}]}]
+        "behind": {"environment": "staging", "version": "1.5.0", "releases": 2,
+            "since": "2026-02-03T06:00:00.000000Z"}}]}]
 }))]
 struct Grid {
     /// The environments, from development to production.
@@ -184,7 +188,8 @@ struct Current {
 /// Answers the grid of all services and environments: what is live in each place, what is being
 /// rolled out or waits there, and what blocks it.
 #[utoipa::path(tag = "status", operation_id = "get_status", security(("key" = ["read"])),
-    responses((status = 200, description = "The status of all places.", body = Grid, headers(("ETag" = String)))))]
+    responses((status = 200, description = "The status of all places.", body = Grid,
+        headers(("ETag" = String)))))]
 #[get("/status")]
 async fn show(ctx: Ctx<Read>) -> Result<Reply, Error> {
     let grid = settled(&ctx, grid, Grid::has_overdue).await?;
@@ -243,6 +248,11 @@ impl From<DeploymentRow> for Current {
 }
 
 impl Grid {
+    /// The rows by the slugs of their services.
+    fn rows(&mut self) -> HashMap<String, &mut Row> {
+        self.services.iter_mut().map(|row| (row.slug.clone(), row)).collect()
+    }
+
     fn has_overdue(&self) -> bool {
         let now = Timestamp::now();
         let waiting =
@@ -271,15 +281,19 @@ struct Lag {
 /// Selects the places that are behind. The cost depends on the number of releases in between.
 /// Production without a predecessor follows staging.
 const LAGS: &str = "
-    SELECT here.service AS service, here.environment AS environment, there.environment AS before, there.version AS version,
-        count(*) AS releases, min(coalesce(missing.committed_at, missing.created_at)) AS since
+    SELECT here.service AS service, here.environment AS environment, there.environment AS before,
+        there.version AS version, count(*) AS releases,
+        min(coalesce(missing.committed_at, missing.created_at)) AS since
     FROM environments e
     JOIN deployments here ON here.environment = e.slug AND here.state = 'succeeded'
-    JOIN deployments there ON there.service = here.service AND there.state = 'succeeded' AND there.environment = coalesce(
-        e.predecessor, (SELECT min(s.slug) FROM environments s WHERE s.tier = 'staging' AND e.tier = 'production'))
+    JOIN deployments there ON there.service = here.service AND there.state = 'succeeded'
+        AND there.environment = coalesce(e.predecessor, (
+            SELECT min(s.slug) FROM environments s
+            WHERE s.tier = 'staging' AND e.tier = 'production'))
     JOIN releases live ON live.id = here.release_id
     JOIN releases next ON next.id = there.release_id
-    JOIN releases missing ON missing.service = here.service AND missing.created_at > live.created_at AND missing.created_at <= next.created_at
+    JOIN releases missing ON missing.service = here.service
+        AND missing.created_at > live.created_at AND missing.created_at <= next.created_at
     GROUP BY here.service, here.environment, there.environment, there.version";
 
 /// The last failure of each place since its live deployment succeeded. The cost depends on the
@@ -288,26 +302,43 @@ const LAST_FAILURES: &str = "
     deployments.id IN (SELECT (
         SELECT f.id FROM deployments f
         WHERE f.service = s.slug AND f.environment = e.slug AND f.state = 'failed'
-            AND f.finished_at > coalesce((SELECT l.finished_at FROM deployments l WHERE l.service = s.slug
-                AND l.environment = e.slug AND l.state = 'succeeded'), '0001-01-01T00:00:00Z')
+            AND f.finished_at > coalesce((
+                SELECT l.finished_at FROM deployments l
+                WHERE l.service = s.slug AND l.environment = e.slug AND l.state = 'succeeded'),
+                '0001-01-01T00:00:00Z')
         ORDER BY f.finished_at DESC, f.id DESC LIMIT 1)
     FROM services s CROSS JOIN environments e)";
 
 /// Loads the grid with six queries, whatever the length of the history: the environments, the
-/// services with their current deployments, the last failures, the freezes, the incidents, and the
-/// places that are behind. The gate takes two more for each of at most [`EVALUATED`] waiting
+/// services with their current deployments, the last failures, the incidents, the places that are
+/// behind, and the freezes. The gate takes two more for each of at most [`EVALUATED`] waiting
 /// deployments.
 fn grid(db: &mut Db) -> Result<Grid, Error> {
+    let environments = environments(db)?;
+    let mut grid = Grid { environments, services: services_with_deployments(db)? };
+    add_last_failures(db, &mut grid)?;
+    add_incidents(db, &mut grid)?;
+    add_lags(db, &mut grid)?;
+    add_freezes(db, &mut grid)?;
+    evaluate_waiting(db, &mut grid)?;
+    Ok(grid)
+}
+
+fn environments(db: &mut Db) -> QueryResult<Vec<Column>> {
     let mut columns: Vec<Column> =
         environments::table.select(Column::as_select()).order(environments::slug).load(db)?;
     columns.sort_by_key(|column| column.tier as u8);
+    Ok(columns)
+}
 
+/// Loads the services, each with what is live, running or waiting in its places.
+fn services_with_deployments(db: &mut Db) -> QueryResult<Vec<Row>> {
     let is_current = deployments::state
         .eq(State::Succeeded.word())
         .or(deployments::state.eq(State::Running.word()))
         .or(deployments::state.eq(State::AwaitingApproval.word()))
         .or(deployments::state.eq(State::Approved.word()));
-    let rows: Vec<(Service, Option<DeploymentRow>)> = services::table
+    let found: Vec<(Service, Option<DeploymentRow>)> = services::table
         .left_join(
             deployments::table
                 .inner_join(releases::table.on(releases::id.eq(deployments::release_id)))
@@ -316,65 +347,83 @@ fn grid(db: &mut Db) -> Result<Grid, Error> {
         .select((Service::as_select(), Option::<DeploymentRow>::as_select()))
         .order((services::slug, deployments::environment, deployments::requested_at))
         .load(db)?;
-
-    let mut failures: HashMap<String, Vec<_>> = HashMap::new();
-    for (service, found) in last_failures(db)? {
-        failures.entry(service).or_default().push(found);
+    let mut rows: Vec<Row> = Vec::new();
+    for (Service { slug, name, owner }, deployment) in found {
+        if rows.last().is_none_or(|row| row.slug != slug) {
+            rows.push(Row { slug, name, owner, places: Vec::new() });
+        }
+        if let (Some(row), Some(deployment)) = (rows.last_mut(), deployment) {
+            row.add(deployment);
+        }
     }
+    Ok(rows)
+}
 
-    let now = Timestamp::now();
-    let freezes = freezes::open(db, now)?;
-    let mut incidents: HashMap<String, Vec<_>> = HashMap::new();
+fn add_last_failures(db: &mut Db, grid: &mut Grid) -> QueryResult<()> {
+    let failures: Vec<(String, DeploymentRow)> = deployments::table
+        .inner_join(releases::table.on(releases::id.eq(deployments::release_id)))
+        .filter(sql::<Bool>(LAST_FAILURES))
+        .select((deployments::service, DeploymentRow::as_select()))
+        .load(db)?;
+    let mut rows = grid.rows();
+    for (service, failure) in failures {
+        if let Some(row) = rows.get_mut(&service) {
+            row.add(failure);
+        }
+    }
+    Ok(())
+}
+
+/// Adds to each place the first of its open incidents.
+fn add_incidents(db: &mut Db, grid: &mut Grid) -> QueryResult<()> {
+    let mut rows = grid.rows();
     for incident in incidents::open(db)? {
-        incidents.entry(incident.service.to_string()).or_default().push(incident);
-    }
-    let lags: Vec<Lag> = diesel::sql_query(LAGS).load(db)?;
-    let mut lags: HashMap<_, _> =
-        lags.into_iter().map(|lag| ((lag.service.clone(), lag.environment.clone()), lag)).collect();
-    let mut grid = Grid { environments: columns, services: Vec::new() };
-    for (service, found) in rows {
-        if grid.services.last().is_none_or(|row| row.slug != service.slug) {
-            grid.services.push(Row {
-                slug: service.slug,
-                name: service.name,
-                owner: service.owner,
-                places: Vec::new(),
-            });
-        }
-        if let (Some(row), Some(found)) = (grid.services.last_mut(), found) {
-            row.add(found);
-        }
-    }
-    for row in &mut grid.services {
-        for failed in failures.remove(&row.slug).unwrap_or_default() {
-            row.add(failed);
-        }
-        for incident in incidents.remove(&row.slug).unwrap_or_default() {
-            let cell = row.at(&incident.environment);
-            cell.incident.get_or_insert(OpenIncident {
+        if let Some(row) = rows.get_mut(&*incident.service) {
+            row.at(&incident.environment).incident.get_or_insert(OpenIncident {
                 id: incident.id,
                 title: incident.title.into(),
                 severity: incident.severity,
                 since: incident.detected_at,
             });
         }
-        for cell in &mut row.places {
-            cell.behind =
-                lags.remove(&(row.slug.clone(), cell.environment.clone())).map(|lag| Behind {
-                    environment: lag.before,
-                    version: lag.version,
-                    releases: lag.releases,
-                    since: lag.since,
-                });
-            cell.frozen = freezes.iter().find_map(|freeze| {
-                let until = freeze.holds(&row.slug, &cell.environment, now)?;
-                let until = if let Until::At(end) = until { Some(end.into()) } else { None };
-                Some(Frozen { freeze_id: freeze.id, reason: freeze.reason.to_string(), until })
+    }
+    Ok(())
+}
+
+fn add_lags(db: &mut Db, grid: &mut Grid) -> QueryResult<()> {
+    let lags: Vec<Lag> = diesel::sql_query(LAGS).load(db)?;
+    let mut rows = grid.rows();
+    for lag in lags {
+        let places = rows.get_mut(&lag.service).map(|row| row.places.iter_mut());
+        let cell = places.and_then(|mut it| it.find(|cell| cell.environment == lag.environment));
+        if let Some(cell) = cell {
+            cell.behind = Some(Behind {
+                environment: lag.before,
+                version: lag.version,
+                releases: lag.releases,
+                since: lag.since,
             });
         }
     }
-    evaluate_waiting(db, &mut grid)?;
-    Ok(grid)
+    Ok(())
+}
+
+/// Adds the freezes that apply now. A freeze of a place without a cell is not shown.
+fn add_freezes(db: &mut Db, grid: &mut Grid) -> QueryResult<()> {
+    let now = Timestamp::now();
+    let freezes = freezes::open(db, now)?;
+    for Row { slug, places, .. } in &mut grid.services {
+        for cell in places {
+            cell.frozen = freezes.iter().find_map(|freeze| {
+                let until = match freeze.holds(slug, &cell.environment, now)? {
+                    Until::At(end) => Some(end.into()),
+                    Until::Ended => None,
+                };
+                Some(Frozen { freeze_id: freeze.id, reason: freeze.reason.clone().into(), until })
+            });
+        }
+    }
+    Ok(())
 }
 
 /// For how many waiting deployments the status evaluates the gate.
@@ -402,15 +451,6 @@ fn evaluate_waiting(db: &mut Db, grid: &mut Grid) -> Result<(), Error> {
         current.blocked = Some(codes);
     }
     Ok(())
-}
-
-/// Loads the last failures with their services.
-fn last_failures(db: &mut Db) -> QueryResult<Vec<(String, DeploymentRow)>> {
-    deployments::table
-        .inner_join(releases::table.on(releases::id.eq(deployments::release_id)))
-        .filter(sql::<Bool>(LAST_FAILURES))
-        .select((deployments::service, DeploymentRow::as_select()))
-        .load(db)
 }
 
 impl Cell {
