@@ -3,13 +3,13 @@
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::Method;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, Method};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage, web};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -36,63 +36,90 @@ pub async fn observe(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let started = Instant::now();
-    let request_id = request_id(request.headers());
-    let trace_id = trace_id(request.headers()).map(str::to_owned);
-    let method = request.method().clone();
-    if method == Method::HEAD {
+    let received = Received::now(&request);
+    if received.method == Method::HEAD {
         // HEAD is GET without the body (RFC 9110, section 9.3.2). actix omits the body by itself.
         request.head_mut().method = Method::GET;
     }
-
     let response = next.call(request).await?;
+    let mut response = render_error(response, &received.request_id);
+    complete_headers(response.headers_mut(), &received.request_id);
+
+    let took = received.started.elapsed();
+    let route = response.request().match_pattern();
+    let route = route.as_deref().unwrap_or("unmatched");
+    if let Some(state) = response.request().app_data::<web::Data<State>>().cloned() {
+        let (method, status) = (received.method.as_str(), response.status());
+        state.metrics.count(method, route, status.as_str(), took);
+        if state.draining.load(Ordering::Relaxed) {
+            // Open connections would delay the shutdown.
+            response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+        }
+    }
+    received.log(&response, route, took);
+    Ok(response)
+}
+
+/// What a request was before it ran.
+struct Received {
+    started: Instant,
+    method: Method,
+    request_id: String,
+    trace_id: Option<String>,
+}
+
+impl Received {
+    fn now(request: &ServiceRequest) -> Self {
+        Self {
+            started: Instant::now(),
+            method: request.method().clone(),
+            request_id: request_id(request.headers()),
+            trace_id: trace_id(request.headers()).map(str::to_owned),
+        }
+    }
+
+    /// Writes the access log.
+    fn log(&self, response: &ServiceResponse<BoxBody>, route: &str, took: Duration) {
+        let caller = response.request().extensions().get::<Arc<Caller>>().cloned();
+        log::info!(
+            target: "access",
+            method = self.method.as_str(),
+            route,
+            status = response.status().as_u16(),
+            ms = (took.as_micros() as f64) / 1000.0,
+            key_id:serde = caller.as_ref().and_then(|caller| caller.id),
+            request_id = self.request_id.as_str(),
+            trace_id:serde = self.trace_id;
+            "request"
+        );
+    }
+}
+
+/// Turns an error into problem details.
+fn render_error(
+    response: ServiceResponse<impl MessageBody + 'static>,
+    request_id: &str,
+) -> ServiceResponse<BoxBody> {
     let failed = response.response().error().map(|error| match error.as_error::<Error>() {
         Some(error) => error.clone(),
         None => problem::foreign(error),
     });
-    let mut response = match failed {
-        Some(error) => response.into_response(problem::render(&error, &request_id)),
+    match failed {
+        Some(error) => response.into_response(problem::render(&error, request_id)),
         None => response.map_into_boxed_body(),
-    };
+    }
+}
 
-    let state = response.request().app_data::<web::Data<State>>().cloned();
-    let headers = response.headers_mut();
+/// Adds the request id, and the security headers that the handler did not set itself.
+fn complete_headers(headers: &mut HeaderMap, request_id: &str) {
     for (name, value) in SECURITY {
         if !headers.contains_key(&name) {
             headers.insert(name, value);
         }
     }
-    if let Ok(value) = HeaderValue::from_str(&request_id) {
+    if let Ok(value) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, value);
     }
-
-    let took = started.elapsed();
-    let status = response.status();
-    let route = response.request().match_pattern();
-    let route = route.as_deref().unwrap_or("unmatched");
-    if let Some(state) = state {
-        state.metrics.count(method.as_str(), route, status.as_str(), took);
-        if state.draining.load(Ordering::Relaxed) {
-            // Open connections would delay the shutdown.
-            response
-                .response_mut()
-                .head_mut()
-                .set_connection_type(actix_web::http::ConnectionType::Close);
-        }
-    }
-    let caller = response.request().extensions().get::<Arc<Caller>>().cloned();
-    log::info!(
-        target: "access",
-        method = method.as_str(),
-        route,
-        status = status.as_u16(),
-        ms = (took.as_micros() as f64) / 1000.0,
-        key_id:serde = caller.as_ref().and_then(|caller| caller.id),
-        request_id = request_id.as_str(),
-        trace_id:serde = trace_id;
-        "request"
-    );
-    Ok(response)
 }
 
 /// The request id that the client sent, if it is well formed, so that both logs have the same id;
