@@ -53,9 +53,11 @@ text_enum! {
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = deliveries, treat_none_as_default_value = false)]
 #[schema(example = json!({
-    "id": "72d3162e-cc78-11e3-81ab-4c9367dc0958", "event": "deployment_status", "action": "created", "repository": "shop/checkout",
+    "id": "72d3162e-cc78-11e3-81ab-4c9367dc0958", "event": "deployment_status", "action": "created",
+    "repository": "shop/checkout",
     "subject": "145988746", "outcome": "applied", "detail": "Changed from running to succeeded.",
-    "deployment_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "received_at": "2026-02-03T04:05:06.000000Z"
+    "deployment_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42",
+    "received_at": "2026-02-03T04:05:06.000000Z"
 }))]
 pub struct Delivery {
     /// The identifier of the delivery on GitHub (`X-GitHub-Delivery`).
@@ -84,9 +86,11 @@ pub struct Delivery {
 #[derive(Debug, Serialize, ToSchema, Queryable, Selectable)]
 #[diesel(table_name = deliveries)]
 #[schema(example = json!({
-    "id": "72d3162e-cc78-11e3-81ab-4c9367dc0958", "event": "ping", "action": null, "repository": "shop/checkout",
+    "id": "72d3162e-cc78-11e3-81ab-4c9367dc0958", "event": "ping", "action": null,
+    "repository": "shop/checkout",
     "subject": null, "outcome": "ignored", "detail": "GitHub checked that the webhook works.",
-    "deployment_id": null, "received_at": "2026-02-03T04:05:06.000000Z", "body": "{\"zen\": \"Keep it logically awesome.\"}"
+    "deployment_id": null, "received_at": "2026-02-03T04:05:06.000000Z",
+    "body": "{\"zen\": \"Keep it logically awesome.\"}"
 }))]
 pub struct DeliveryWithBody {
     #[diesel(embed)]
@@ -119,7 +123,8 @@ struct Filter {
 ///
 /// Answers a page of the deliveries that match all parameters, the newest first, without their
 /// bodies.
-#[utoipa::path(tag = "webhooks", operation_id = "list_deliveries", security(("key" = ["operate"])), params(Filter, Paging),
+#[utoipa::path(tag = "webhooks", operation_id = "list_deliveries", security(("key" = ["operate"])),
+    params(Filter, Paging),
     responses((status = 200, description = "One page of the deliveries.", body = Page<Delivery>)))]
 #[get("/deliveries")]
 async fn list(ctx: Ctx<Operate>, params: List<Filter, After>) -> Result<Reply, Error> {
@@ -131,7 +136,9 @@ async fn list(ctx: Ctx<Operate>, params: List<Filter, After>) -> Result<Reply, E
 ///
 /// Answers the delivery with its body as it was received.
 #[utoipa::path(tag = "webhooks", operation_id = "get_delivery", security(("key" = ["admin"])),
-    params(("id" = ShortText, Path, description = "The identifier of the delivery on GitHub.")), responses((status = 200, description = "The delivery with its body.", body = DeliveryWithBody)))]
+    params(("id" = ShortText, Path, description = "The identifier of the delivery on GitHub.")),
+    responses((status = 200, description = "The delivery with its body.",
+        body = DeliveryWithBody)))]
 #[get("/deliveries/{id}")]
 async fn show(ctx: Ctx<Admin>, id: web::Path<ShortText>) -> Result<Reply, Error> {
     let found = ctx.read(move |db| find(db, &id)).await?;
@@ -146,11 +153,22 @@ async fn show(ctx: Ctx<Admin>, id: web::Path<ShortText>) -> Result<Reply, Error>
 /// A repeat of a delivery is applied again only if it had failed. The order of the deliveries does
 /// not matter. Fails with 401 (`invalid_signature`) when the signature does not match, and with 403
 /// (`webhooks_off`) without a secret.
-#[utoipa::path(tag = "webhooks", operation_id = "receive_github_webhook", security(("signature" = [])),
-    request_body(content = Object, description = "The payload of the event, as GitHub sends it.", example = json!({"zen": "Keep it logically awesome.", "hook_id": 109948940})),
-    params(("X-GitHub-Delivery" = ShortText, Header, description = "The identifier of the delivery, which GitHub chooses."), ("X-GitHub-Event" = ShortText, Header, description = "The kind of event, such as `deployment_status`.")),
-    responses((status = 202, description = "The delivery was stored; `outcome` is what prop did with it.", body = Delivery),
-        (status = 200, description = "The delivery had been received before without a failure; it was not applied again.", body = Delivery)))]
+#[utoipa::path(tag = "webhooks", operation_id = "receive_github_webhook",
+    security(("signature" = [])),
+    request_body(content = Object, description = "The payload of the event, as GitHub sends it.",
+        example = json!({"zen": "Keep it logically awesome.", "hook_id": 109948940})),
+    params(
+        ("X-GitHub-Delivery" = ShortText, Header,
+            description = "The identifier of the delivery, which GitHub chooses."),
+        ("X-GitHub-Event" = ShortText, Header,
+            description = "The kind of event, such as `deployment_status`.")),
+    responses(
+        (status = 202, description = "The delivery was stored; `outcome` is what prop did with it.",
+            body = Delivery),
+        (status = 200,
+            description = "The delivery had been received before without a failure; it was not \
+                applied again.",
+            body = Delivery)))]
 #[post("/webhooks/github")]
 async fn receive(signed: Signed) -> Result<Reply, Error> {
     let (delivery, is_new) = signed.write(take).await?;
@@ -186,11 +204,9 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
     let payload: Value = serde_json::from_str(body)
         .map_err(|cause| Error::new(Code::MalformedJson, format!("{cause}.")))?;
     let fact = read(event, &payload);
+    let actor = sender(&payload);
+    let digest = hex(&Sha256::digest(body));
     let (action, repository) = heading(&payload);
-    let sender = payload["sender"]["login"]
-        .as_str()
-        .map_or_else(|| GITHUB.to_owned(), |login| format!("{GITHUB}:{login}"));
-    let actor = Actor::new(sender);
     let mut delivery = Delivery {
         id: id.to_owned(),
         event: event.to_owned(),
@@ -202,70 +218,58 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
         deployment_id: None,
         received_at: actor.now,
     };
-    let digest = hex(&Sha256::digest(body));
-    let row = (
-        &delivery,
-        deliveries::digest.eq(&digest),
-        deliveries::body.eq(is_of_use(event).then_some(body)),
-    );
-    let is_new = each_backend!(db, |c| diesel::insert_into(deliveries::table)
-        .values(row)
-        .on_conflict_do_nothing()
-        .execute(c))?
-        == 1;
-    if !is_new {
+    if !insert(db, &delivery, &digest, body)? {
         let known = find(db, id)?;
-        let is_due = known.delivery.outcome == Outcome::Failed
-            && known.delivery.event == event
-            && known.body.as_deref() == Some(body);
-        if !is_due {
+        if !known.is_due(event, body) {
             return Ok((known.delivery, false));
         }
         delivery.received_at = known.delivery.received_at;
     }
-    if let Some((same, deployment)) = find_duplicate(db, &delivery, &digest)? {
-        // However often the same body is sent, it is stored and parsed only once.
-        (delivery.outcome, delivery.detail, delivery.deployment_id) =
-            (Outcome::Unchanged, format!("Delivery {same} had the same body."), deployment);
-        delivery.subject = None;
-        diesel::update(deliveries::table.find(id))
-            .set((&delivery, deliveries::body.eq(None::<String>)))
-            .execute(db)?;
-        return Ok((delivery, true));
-    }
-    let applied = match fact {
-        Ok(fact) => {
-            delivery.outcome = if matches!(fact, Fact::Nothing(_)) {
-                Outcome::Ignored
-            } else {
-                Outcome::Unchanged
-            };
-            attempt(db, |db| apply::apply(db, &actor, &fact))?
-        }
-        Err(missing) => Err(Error::new(Code::InvalidValue, missing)),
+    let delivery = match find_duplicate(db, &delivery, &digest)? {
+        Some(duplicate) => update_as_duplicate(db, delivery, duplicate)?,
+        None => update_as_applied(db, &actor, delivery, fact)?,
     };
-    match applied {
-        Ok(Applied { is_change, detail, deployment }) => {
-            if is_change {
-                delivery.outcome = Outcome::Applied;
-            }
-            (delivery.detail, delivery.deployment_id) = (detail, deployment);
-        }
-        Err(failure) => {
-            (delivery.outcome, delivery.detail) = (Outcome::Failed, failure.to_string());
-        }
-    }
-    diesel::update(deliveries::table.find(id)).set(&delivery).execute(db)?;
     Ok((delivery, true))
 }
 
-/// An earlier delivery with the same body that was understood, with the deployment that it is
-/// about.
+/// Whoever caused the event on GitHub.
+fn sender(payload: &Value) -> Actor {
+    let login = payload["sender"]["login"].as_str();
+    Actor::new(login.map_or_else(|| GITHUB.to_owned(), |login| format!("{GITHUB}:{login}")))
+}
+
+/// Stores a delivery as it was received. Returns whether it is new.
+fn insert(db: &mut Db, delivery: &Delivery, digest: &str, body: &str) -> QueryResult<bool> {
+    let row = (
+        delivery,
+        deliveries::digest.eq(digest),
+        deliveries::body.eq(is_of_use(&delivery.event).then_some(body)),
+    );
+    let inserted = each_backend!(db, |c| diesel::insert_into(deliveries::table)
+        .values(row)
+        .on_conflict_do_nothing()
+        .execute(c))?;
+    Ok(inserted == 1)
+}
+
+impl DeliveryWithBody {
+    /// Whether a repeat of the delivery is to be applied again: it had failed, and is the same.
+    fn is_due(&self, event: &str, body: &str) -> bool {
+        self.delivery.outcome == Outcome::Failed
+            && self.delivery.event == event
+            && self.body.as_deref() == Some(body)
+    }
+}
+
+/// The id of a delivery that was understood, and the deployment that it is about.
+type Understood = (String, Option<DeploymentId>);
+
+/// Finds an earlier delivery with the same body that was understood.
 fn find_duplicate(
     db: &mut Db,
     delivery: &Delivery,
     digest: &str,
-) -> QueryResult<Option<(String, Option<DeploymentId>)>> {
+) -> QueryResult<Option<Understood>> {
     let is_understood = deliveries::outcome
         .eq(Outcome::Applied.as_str())
         .or(deliveries::outcome.eq(Outcome::Unchanged.as_str()));
@@ -277,6 +281,51 @@ fn find_duplicate(
         .filter(is_understood)
         .filter(deliveries::body.is_not_null());
     understood.select((deliveries::id, deliveries::deployment_id)).first(db).optional()
+}
+
+/// Stores that another delivery had the same body: however often it is sent, it is stored and
+/// parsed only once.
+fn update_as_duplicate(
+    db: &mut Db,
+    mut delivery: Delivery,
+    (same, deployment): Understood,
+) -> QueryResult<Delivery> {
+    delivery.outcome = Outcome::Unchanged;
+    delivery.detail = format!("Delivery {same} had the same body.");
+    delivery.deployment_id = deployment;
+    delivery.subject = None;
+    diesel::update(deliveries::table.find(&delivery.id))
+        .set((&delivery, deliveries::body.eq(None::<String>)))
+        .execute(db)?;
+    Ok(delivery)
+}
+
+/// Applies what the delivery reports, and stores the outcome.
+fn update_as_applied(
+    db: &mut Db,
+    actor: &Actor,
+    mut delivery: Delivery,
+    fact: Result<Fact, String>,
+) -> Result<Delivery, Error> {
+    let applied = match &fact {
+        Ok(fact) => attempt(db, |db| apply::apply(db, actor, fact))?,
+        Err(missing) => Err(Error::new(Code::InvalidValue, missing)),
+    };
+    match applied {
+        Ok(Applied { is_change, detail, deployment }) => {
+            delivery.outcome = match fact {
+                _ if is_change => Outcome::Applied,
+                Ok(Fact::Nothing(_)) => Outcome::Ignored,
+                _ => Outcome::Unchanged,
+            };
+            (delivery.detail, delivery.deployment_id) = (detail, deployment);
+        }
+        Err(failure) => {
+            (delivery.outcome, delivery.detail) = (Outcome::Failed, failure.to_string());
+        }
+    }
+    diesel::update(deliveries::table.find(&delivery.id)).set(&delivery).execute(db)?;
+    Ok(delivery)
 }
 
 /// Runs the work in a savepoint. When it fails, its writes are undone, except for the events that
