@@ -437,7 +437,8 @@ impl RawHttp {
             return Err(SettingError::new(
                 "http.cors_origins",
                 format!(
-                    "has {wrong:?}; allowed are origins such as https://status.example.org, separated by commas"
+                    "has {wrong:?}; allowed are origins such as https://status.example.org, \
+                        separated by commas"
                 ),
             ));
         }

@@ -28,7 +28,8 @@ Examples:
                                               create a key for a pipeline
   prop openapi > openapi.json                 the API's document, to generate clients from
 
-Settings come from prop.toml and the environment (PROP_HTTP__PORT=9000); prop.toml.example explains each one.
+Settings come from prop.toml and the environment (PROP_HTTP__PORT=9000); \
+prop.toml.example explains each one.
 Exit codes: 0 done, 1 failed, 2 a setting or an argument is wrong.";
 
 const KEY_SCOPES: &str = "\
@@ -185,6 +186,8 @@ fn greeting(application: &Application) -> String {
     let sha = env!("BUILD_GIT_SHA");
     let commit = if sha.len() == 40 { format!(r#""git_sha":"{sha}","#) } else { String::new() };
     let (key, version) = (key.reveal(), env!("CARGO_PKG_VERSION"));
+    let sends_json = "-H 'Content-Type: application/json'";
+    let place = r#""service":"prop","environment":"development""#;
     format!(
         r#"prop is running: {here}/
 
@@ -194,8 +197,8 @@ This is a new ledger. Here is its first key, shown only once; keep it:
 
 1. Record a deployment that has succeeded (this also creates its service and environment):
 
-  curl -sS {here}/v1/deployments -H "Authorization: Bearer {key}" -H 'Content-Type: application/json' \
-    -d '{{"service":"prop","environment":"development","version":"{version}",{commit}"state":"succeeded","create_missing":true}}'
+  curl -sS {here}/v1/deployments -H "Authorization: Bearer {key}" {sends_json} \
+    -d '{{{place},"version":"{version}",{commit}"state":"succeeded","create_missing":true}}'
 
 2. See what is live, here or on the board (sign in with the key):
 
