@@ -65,6 +65,7 @@ tables! {
         created_at -> Instant,
         revision -> Integer,
         last_commit_at -> Nullable<Instant>,
+        at -> Nullable<Instant>,
     }
 
     deployments (id) {
@@ -113,6 +114,7 @@ tables! {
         created_at -> Instant,
         expires_at -> Instant,
         consumed_by -> Nullable<Identifier>,
+        at -> Nullable<Instant>,
     }
 
     freezes (id) {

@@ -21,6 +21,7 @@ use crate::ledger::environments::{self, Environment};
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::releases::{self, Release};
 use crate::ledger::services;
+use crate::ledger::values::reported_time;
 use crate::rules::lifecycle::State;
 use crate::types::ids::{ApprovalId, DeploymentId, ReleaseId};
 use crate::types::time::Timestamp;
@@ -60,7 +61,7 @@ text_enum! {
     "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e43", "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "service": "checkout",
     "environment": "production", "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "decision": "approved", "approver": "alice", "comment": "Go.", "source": "api", "run_url": null, "review_id": null, "recorded_by": "alice",
-    "created_at": "2026-02-03T04:05:06.000000Z", "expires_at": "2026-02-06T04:05:06.000000Z", "consumed_by": null
+    "at": null, "created_at": "2026-02-03T04:05:06.000000Z", "expires_at": "2026-02-06T04:05:06.000000Z", "consumed_by": null
 }))]
 pub struct Approval {
     /// The identifier of the approval.
@@ -88,13 +89,26 @@ pub struct Approval {
     review_id: Option<String>,
     /// The name of the key that recorded the approval, or `github:` and a login for a webhook.
     recorded_by: String,
+    /// When the approver decided. `null` when it was not reported; `created_at` then counts.
+    at: Option<Timestamp>,
     /// When the approval was recorded in prop.
     created_at: Timestamp,
-    /// When the approval expires. From then on it does not count.
+    /// When the approval expires, counted from the decision. From then on it does not count.
     expires_at: Timestamp,
     /// The deployment that started with this approval, which counts for no other one. `null` while
     /// it is unused.
     consumed_by: Option<DeploymentId>,
+}
+
+impl Approval {
+    fn about(&self) -> About<'_> {
+        About {
+            entity: Entity::Approval,
+            id: &self.id,
+            service: Some(&self.service),
+            environment: Some(&self.environment),
+        }
+    }
 }
 
 /// An approval or a rejection to record.
@@ -126,6 +140,9 @@ pub struct NewApproval {
     /// recorded approval. If absent or `null`, prop makes one from run, approver, decision and the
     /// number 1. Must be absent or `null` with the source `api`.
     pub review_id: Option<ShortText>,
+    /// When the approver decided. The last decision of each approver counts, whatever the order of
+    /// the reports. Now, if absent or `null`. Up to a minute in the future counts as now.
+    pub at: Option<Timestamp>,
 }
 
 /// Reads a decision; accepts the verb (`approve`) as well as the participle.
@@ -171,9 +188,10 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
 ///
 /// Records the decision for one environment and answers it. Deployments that wait for it become
 /// `approved` or `rejected`. A rejection takes an approved deployment that needs the withdrawn
-/// approval back to `awaiting_approval`. With the source `github`, a repeat of a review answers 200 and the
-/// recorded approval. With `api`, each request records another approval. Fails with 403
-/// (`own_approval`) when the approver has requested the deployment and the environment does not
+/// approval back to `awaiting_approval`. The last decision of each approver by `at` counts, so a late
+/// report of an earlier one changes nothing. With the source `github`, a repeat of a review answers
+/// 200 and the recorded approval, with the `at` that it adds. With `api`, each request records
+/// another approval. Fails with 403 (`own_approval`) when the approver has requested the deployment and the environment does not
 /// allow self-approval.
 #[utoipa::path(tag = "approvals", operation_id = "create_approval", security(("key" = ["approve"]), ("key" = ["mirror"])), request_body = NewApproval,
     responses((status = 201, description = "The approval or rejection that was recorded.", body = Approval), (status = 200, description = "The review had been recorded before; this is the recorded approval.", body = Approval),
@@ -186,7 +204,7 @@ async fn create(ctx: Ctx<ApproveOrMirror>, body: Body<NewApproval>) -> Result<Re
         Scope::Approve
     }])?;
     ctx.post(move |db, actor| {
-        let (approval, is_new) = record(db, actor, body.0)?;
+        let Recorded { approval, is_new, .. } = record(db, actor, body.0)?;
         if is_new { Reply::made(&approval) } else { Reply::ok(&approval) }
     })
     .await
@@ -201,39 +219,45 @@ fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Approval>,
     newest_first!(db, params, query, approvals::{created_at, id})
 }
 
-/// Records an approval or rejection, and applies it to the deployments that wait for it. Returns
-/// it, and whether it is new.
+/// A review that was recorded, or had been.
+pub struct Recorded {
+    /// The approval or rejection.
+    pub approval: Approval,
+    /// Whether it had not been recorded before.
+    pub is_new: bool,
+    /// Whether something about it was recorded now.
+    pub is_change: bool,
+}
+
+/// Records an approval or rejection, and applies it to the deployments that wait for it.
 ///
 /// # Errors
 /// `not_found`, `own_approval`, `approval_used`, or that the fields contradict each other.
-pub fn record(db: &mut Db, actor: &Actor, new: NewApproval) -> Result<(Approval, bool), Error> {
+pub fn record(db: &mut Db, actor: &Actor, new: NewApproval) -> Result<Recorded, Error> {
     if !services::lock(db, &new.service)? {
         return Err(services::unknown(db, &new.service)?);
     }
     let actor = &actor.afresh();
     let environment = environments::find(db, &new.environment)?;
     let release = releases::find_version(db, &new.service, &new.version)?;
-    let approval = approval(actor, new, &release, &environment)?;
+    let mut approval = approval(actor, new, &release, &environment)?;
+    approval.consumed_by = started_since(db, &approval, &environment)?;
+    let is_rejection = approval.decision == Verdict::Rejected;
     if let Some(known) = find_review(db, &approval)? {
-        return the_same(known, &approval).map(|known| (known, false));
+        let known = the_same(known, &approval)?;
+        let is_change = known.at.is_none() && approval.at.is_some();
+        if !is_change {
+            return Ok(Recorded { approval: known, is_new: false, is_change });
+        }
+        let approval = add_time(db, actor, known, approval)?;
+        transitions::apply_review(db, actor, &release, &environment, is_rejection)?;
+        return Ok(Recorded { approval, is_new: false, is_change });
     }
     refuse_own(db, &approval, &release, &environment)?;
     diesel::insert_into(approvals::table).values(&approval).execute(db)?;
-    let about = About {
-        entity: Entity::Approval,
-        id: &approval.id,
-        service: Some(&release.service),
-        environment: Some(&environment.slug),
-    };
-    events::record(db, actor, &about, approval.decision.as_str(), &approval)?;
-    transitions::apply_review(
-        db,
-        actor,
-        &release,
-        &environment,
-        approval.decision == Verdict::Approved,
-    )?;
-    Ok((approval, true))
+    events::record(db, actor, &approval.about(), approval.decision.as_str(), &approval)?;
+    transitions::apply_review(db, actor, &release, &environment, is_rejection)?;
+    Ok(Recorded { approval, is_new: true, is_change: true })
 }
 
 fn approval(
@@ -266,6 +290,7 @@ fn approval(
             ));
         }
     };
+    let at = new.at.map(|at| reported_time(at, "/at", actor.now)).transpose()?;
     let review_id = new
         .review_id
         .map(String::from)
@@ -283,8 +308,9 @@ fn approval(
         run_url,
         review_id,
         recorded_by: actor.name.clone(),
+        at,
         created_at: actor.now,
-        expires_at: actor.now.plus(environment.approval_ttl()),
+        expires_at: at.unwrap_or(actor.now).plus(environment.approval_ttl()),
         consumed_by: None,
     })
 }
@@ -311,6 +337,42 @@ fn the_same(known: Approval, sent: &Approval) -> Result<Approval, Error> {
         return Err(Error::new(Code::AlreadyExists, detail).with("approval_id", known.id));
     }
     Ok(known)
+}
+
+/// Adds the time of the decision, and what follows from it, to a recorded approval.
+fn add_time(
+    db: &mut Db,
+    actor: &Actor,
+    known: Approval,
+    sent: Approval,
+) -> Result<Approval, Error> {
+    let Approval { at, expires_at, consumed_by, .. } = sent;
+    let times = (
+        approvals::at.eq(at),
+        approvals::expires_at.eq(expires_at),
+        approvals::consumed_by.eq(consumed_by),
+    );
+    diesel::update(approvals::table.find(known.id)).set(times).execute(db)?;
+    let approval = Approval { at, expires_at, consumed_by, ..known };
+    events::record(db, actor, &approval.about(), "corrected", &approval)?;
+    Ok(approval)
+}
+
+/// The deployment that has started with this image since an approval was given, if the environment
+/// requires approvals. A start consumes every approval given before it, however late prop learns of
+/// it; the start stays what it was then. A rejection that arrives late counts for the next start.
+fn started_since(
+    db: &mut Db,
+    approval: &Approval,
+    environment: &Environment,
+) -> QueryResult<Option<DeploymentId>> {
+    let Some(at) = approval.at.filter(|_| approval.decision == Verdict::Approved) else {
+        return Ok(None);
+    };
+    if environment.required_approvals == 0 {
+        return Ok(None);
+    }
+    deployments::first_start_since(db, approval.release_id, &environment.slug, at)
 }
 
 /// Rejects an approval that could only count for the approver's own request (four-eyes principle).

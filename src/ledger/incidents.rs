@@ -16,7 +16,7 @@ use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::deployments::{self, Deployment, Role, link, store};
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::given;
+use crate::ledger::values::{given, reported_time};
 use crate::ledger::{environments, services};
 use crate::types::ids::{DeploymentId, IncidentId};
 use crate::types::time::Timestamp;
@@ -115,7 +115,8 @@ pub struct NewIncident {
     title: ShortText,
     /// The impact of the incident on users.
     severity: ImpactLevel,
-    /// When the incident was detected. Now, if absent or `null`.
+    /// When the incident was detected. Now, if absent or `null`. Up to a minute in the future counts
+    /// as now.
     detected_at: Option<Timestamp>,
     /// The identifiers of the deployments that caused the incident, at most 100. None, if absent.
     #[serde(default, deserialize_with = "deserialize_links")]
@@ -344,7 +345,10 @@ fn insert(db: &mut Db, actor: &Actor, new: NewIncident) -> Result<IncidentWithDe
         environment: new.environment,
         title: new.title,
         severity: new.severity,
-        detected_at: new.detected_at.unwrap_or(actor.now),
+        detected_at: match new.detected_at {
+            Some(at) => reported_time(at, "/detected_at", actor.now)?,
+            None => actor.now,
+        },
         resolved_at: None,
         created_by: actor.name.clone(),
         created_at: actor.now,
@@ -376,7 +380,7 @@ fn update(
             return Err(Error::field(Code::InvalidValue, "/resolved", detail));
         }
         (Some(false), None) => None,
-        (_, Some(at)) => Some(at),
+        (_, Some(at)) => Some(reported_time(at, "/resolved_at", actor.now)?),
         (Some(true), None) => incident.resolved_at.or(Some(actor.now)),
         (None, None) => incident.resolved_at,
     };

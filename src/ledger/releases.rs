@@ -17,6 +17,7 @@ use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::services;
+use crate::ledger::values::reported_time;
 use crate::rules::scan::{self, Severities, Severity};
 use crate::types::ids::ReleaseId;
 use crate::types::time::Timestamp;
@@ -37,8 +38,9 @@ pub fn routes(config: &mut ServiceConfig) {
     "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "committed_at": "2026-02-03T03:00:00.000000Z", "source_url": "https://git.example.org/shop/checkout/tree/1.4.2",
     "scan": {"status": "passed", "tool": "trivy 0.66", "summary": {"critical": 0, "high": 0, "medium": 2, "low": 7, "unknown": 0},
-             "max_severity": "medium", "report_url": null, "at": "2026-02-03T04:05:06.000000Z"},
-    "created_by": "pipeline", "created_at": "2026-02-03T04:05:06.000000Z", "revision": 2
+             "max_severity": "medium", "report_url": null, "at": "2026-02-03T04:05:06.000000Z",
+             "recorded_at": "2026-02-03T04:05:06.000000Z"},
+    "created_by": "pipeline", "at": null, "created_at": "2026-02-03T04:05:06.000000Z", "revision": 2
 }))]
 pub struct Release {
     /// The identifier of the release.
@@ -60,11 +62,16 @@ pub struct Release {
     pub scan: Json<Scan>,
     /// The name of the key that recorded the release.
     pub created_by: String,
+    /// When the release was made. `null` when it was not reported; `created_at` then counts.
+    pub at: Option<Timestamp>,
     /// When the release was recorded in prop.
     pub created_at: Timestamp,
     /// The number of the current version of this record, which each change increases. It is also
     /// the `ETag`.
     pub revision: i32,
+    /// The time of its newest known commit.
+    #[serde(skip)]
+    pub last_commit_at: Option<Timestamp>,
 }
 
 /// A release with the commits that it delivers.
@@ -76,8 +83,9 @@ pub struct Release {
     "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "committed_at": "2026-02-03T03:00:00.000000Z", "source_url": "https://git.example.org/shop/checkout/tree/1.4.2",
     "scan": {"status": "passed", "tool": "trivy 0.66", "summary": {"critical": 0, "high": 0, "medium": 2, "low": 7, "unknown": 0},
-             "max_severity": "medium", "report_url": null, "at": "2026-02-03T04:05:06.000000Z"},
-    "created_by": "pipeline", "created_at": "2026-02-03T04:05:06.000000Z", "revision": 2,
+             "max_severity": "medium", "report_url": null, "at": "2026-02-03T04:05:06.000000Z",
+             "recorded_at": "2026-02-03T04:05:06.000000Z"},
+    "created_by": "pipeline", "at": null, "created_at": "2026-02-03T04:05:06.000000Z", "revision": 2,
     "commits": [{"sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d", "committed_at": "2026-02-03T03:00:00.000000Z", "is_merge": false}]
 }))]
 pub struct ReleaseWithCommits {
@@ -157,6 +165,10 @@ pub struct Scan {
     pub report_url: Option<String>,
     /// When the release was scanned. `null` when there was no scan.
     pub at: Option<Timestamp>,
+    /// When the scan was recorded in prop. `null` when there was no scan, or it was recorded before
+    /// prop stored this.
+    #[serde(default)]
+    pub recorded_at: Option<Timestamp>,
 }
 
 impl Scan {
@@ -167,6 +179,7 @@ impl Scan {
         max_severity: None,
         report_url: None,
         at: None,
+        recorded_at: None,
     };
 }
 
@@ -193,6 +206,9 @@ pub struct NewRelease {
     /// The commits since the previous release, at most 1,000. May be absent or `null` and added
     /// later.
     pub commits: Option<Commits>,
+    /// When the release was made. May be absent or `null` and added later. Up to a minute in the
+    /// future counts as now.
+    pub at: Option<Timestamp>,
     /// Whether to create the service if it does not exist. It is not created, if absent.
     #[serde(default)]
     pub create_missing: bool,
@@ -214,6 +230,7 @@ impl NewRelease {
             committed_at: None,
             source_url: None,
             commits: None,
+            at: None,
             create_missing: false,
         }
     }
@@ -256,7 +273,8 @@ pub struct NewScan {
     /// The URL of the scanner's report. If absent or `null`, the query parameter with the same name
     /// applies.
     report_url: Option<Url>,
-    /// When the release was scanned. Now, if absent or `null`.
+    /// When the release was scanned. If absent or `null`, the query parameter with the same name
+    /// applies.
     at: Option<Timestamp>,
 }
 
@@ -301,6 +319,9 @@ struct ScanPolicy {
     /// The URL of the scanner's report, for a body that does not have it.
     #[param(inline)]
     report_url: Option<Url>,
+    /// When the release was scanned, for a body that does not have it. Now, if absent. Up to a minute
+    /// in the future counts as now.
+    at: Option<Timestamp>,
 }
 
 /// The sort key of the list of releases.
@@ -375,8 +396,9 @@ async fn show(ctx: Ctx<Read>, id: web::Path<ReleaseId>) -> Result<Reply, Error> 
 /// Record a scan of a release
 ///
 /// The body has the findings counted by severity, or is a SARIF 2.1.0 or Trivy JSON report. The
-/// scan passes when no finding is worse than `max_severity`. Answers the release with the result. A
-/// repeat replaces the result: only the latest scan counts.
+/// scan passes when no finding is worse than `max_severity`. Answers the release with the scan that
+/// counts: the last one by `at`. A late report of an earlier scan is kept in the history only; one of
+/// the same time replaces the result.
 #[utoipa::path(tag = "releases", operation_id = "record_scan", security(("key" = ["attest"])), request_body = NewScan,
     params(("id" = ReleaseId, Path, description = "The identifier of the release."), ScanPolicy),
     responses((status = 200, description = "The release with the result of the scan.", body = ReleaseWithCommits, headers(("ETag" = String)))))]
@@ -478,6 +500,7 @@ fn record(
 }
 
 fn insert(db: &mut Db, actor: &Actor, new: NewRelease) -> Result<ReleaseWithCommits, Error> {
+    let commits = new.commits.map(|commits| Json(commits.0));
     let recorded = ReleaseWithCommits {
         release: Release {
             id: ReleaseId::new(),
@@ -489,15 +512,14 @@ fn insert(db: &mut Db, actor: &Actor, new: NewRelease) -> Result<ReleaseWithComm
             source_url: new.source_url,
             scan: Json(Scan::MISSING),
             created_by: actor.name.clone(),
+            at: new.at.map(|at| reported_time(at, "/at", actor.now)).transpose()?,
             created_at: actor.now,
             revision: 1,
+            last_commit_at: last_commit_at(new.committed_at, commits.as_ref()),
         },
-        commits: new.commits.map(|commits| Json(commits.0)),
+        commits,
     };
-    let last_commit_at = last_commit_at(recorded.release.committed_at, recorded.commits.as_ref());
-    diesel::insert_into(releases::table)
-        .values((&recorded, releases::last_commit_at.eq(last_commit_at)))
-        .execute(db)?;
+    diesel::insert_into(releases::table).values(&recorded).execute(db)?;
     events::record(db, actor, &recorded.release.about(), "created", &recorded.release)?;
     Ok(recorded)
 }
@@ -513,6 +535,8 @@ struct Additions {
     committed_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     source_url: Option<Url>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<Timestamp>,
     #[serde(skip)]
     commits: Option<Json<Vec<Commit>>>,
 }
@@ -530,6 +554,12 @@ fn complete(
         image_digest: addition(release, "image_digest", &release.image_digest, new.image_digest)?,
         committed_at: addition(release, "committed_at", &release.committed_at, new.committed_at)?,
         source_url: addition(release, "source_url", &release.source_url, new.source_url)?,
+        at: addition(
+            release,
+            "at",
+            &release.at,
+            new.at.map(|at| reported_time(at, "/at", actor.now)).transpose()?,
+        )?,
         commits: addition(
             release,
             "commits",
@@ -593,29 +623,45 @@ fn scan(
     policy: ScanPolicy,
     sent: SentScan,
 ) -> Result<ReleaseWithCommits, Error> {
+    let service = releases::table.find(id).select(releases::service);
+    let service: Option<String> = service.first(db).optional()?;
+    services::lock(db, &service.ok_or_else(|| Error::not_found("release", id))?)?;
+    let actor = &actor.afresh();
+    let known = find(db, id)?;
+    let scan = scan_result(policy, sent, actor.now)?;
+    if known.release.scan.0.at > scan.at {
+        events::record(db, actor, &known.release.about(), "scan_superseded", &scan)?;
+        return Ok(known);
+    }
+    let scanned =
+        (releases::scan.eq(Json(scan.clone())), releases::revision.eq(releases::revision + 1));
+    diesel::update(releases::table.find(id)).set(scanned).execute(db)?;
+    events::record(db, actor, &known.release.about(), "scanned", &scan)?;
+    find(db, id)
+}
+
+/// The result of a scan as it was sent.
+fn scan_result(policy: ScanPolicy, sent: SentScan, now: Timestamp) -> Result<Scan, Error> {
     let (verdict, tool, summary, max_severity, report_url, at) = match sent {
         SentScan::Counted(new) => {
             (new.status, new.tool.into(), new.summary, new.max_severity, new.report_url, new.at)
         }
         SentScan::Report(report) => (None, report.tool, report.findings, None, None, None),
     };
+    let at = match at.or(policy.at) {
+        Some(at) => reported_time(at, "/at", now)?,
+        None => now,
+    };
     let max_severity = max_severity.or(policy.max_severity).unwrap_or(Severity::Medium);
     let has_passed = verdict
         .map_or_else(|| summary.pass(max_severity), |verdict| verdict == ScanVerdict::Passed);
-    let scan = Scan {
+    Ok(Scan {
         status: if has_passed { ScanStatus::Passed } else { ScanStatus::Failed },
         tool: Some(tool),
         summary: Some(summary),
         max_severity: Some(max_severity),
         report_url: report_url.or(policy.report_url).map(Into::into),
-        at: Some(at.unwrap_or(actor.now)),
-    };
-    let scanned =
-        (releases::scan.eq(Json(scan.clone())), releases::revision.eq(releases::revision + 1));
-    if diesel::update(releases::table.find(id)).set(scanned).execute(db)? == 0 {
-        return Err(Error::not_found("release", id));
-    }
-    let found = find(db, id)?;
-    events::record(db, actor, &found.release.about(), "scanned", &scan)?;
-    Ok(found)
+        at: Some(at),
+        recorded_at: Some(now),
+    })
 }

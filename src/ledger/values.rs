@@ -1,6 +1,10 @@
-//! The fields of a PATCH.
+//! The fields of a PATCH, and the times that clients report.
 
+use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer};
+
+use crate::error::{Code, Error};
+use crate::types::time::Timestamp;
 
 /// Deserializes a field of a PATCH that can be cleared. An absent field (`None`) stays as it is;
 /// `null` (`Some(None)`) clears it.
@@ -20,4 +24,18 @@ pub fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 /// The text of an optional value.
 pub fn text<T: Into<String>>(value: Option<T>) -> Option<String> {
     value.map(Into::into)
+}
+
+/// How far a reporting clock may be ahead of prop's. A report from there counts as now.
+const CLOCK_AHEAD: SignedDuration = SignedDuration::from_secs(60);
+
+/// The time at which something is reported to have happened: one up to a minute ahead counts as now.
+///
+/// # Errors
+/// `invalid_value` for the field at `pointer` when the time is further in the future.
+pub fn reported_time(at: Timestamp, pointer: &str, now: Timestamp) -> Result<Timestamp, Error> {
+    if at > now.plus(CLOCK_AHEAD) {
+        return Err(Error::field(Code::InvalidValue, pointer, "is in the future"));
+    }
+    Ok(at.min(now))
 }

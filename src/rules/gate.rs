@@ -109,7 +109,7 @@ pub struct Review {
     pub approver: String,
     /// Whether it is an approval; else it is a rejection.
     pub approved: bool,
-    /// When it was recorded.
+    /// When it was given or, if that is unknown, recorded.
     pub at: Timestamp,
     /// When it expires.
     pub expires_at: Timestamp,
@@ -374,11 +374,26 @@ fn needed(facts: &Facts) -> i32 {
     }
 }
 
-/// Whether no approval is missing for a start.
-pub fn is_approved(facts: &Facts, now: Timestamp) -> bool {
+/// What the reviews of a release come to for a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reviewed {
+    /// No approval is missing.
+    Approved,
+    /// Approvals are missing or have expired.
+    Missing,
+    /// Somebody rejected it after the last approval.
+    Rejected,
+}
+
+/// Decides what the reviews of a release come to for a start at `now`.
+pub fn reviewed(facts: &Facts, now: Timestamp) -> Reviewed {
     let mut reasons = Vec::new();
     approved(facts, now, &mut reasons);
-    reasons.is_empty()
+    match reasons.first().map(|reason| reason.code) {
+        None => Reviewed::Approved,
+        Some(Code::ApprovalRejected) => Reviewed::Rejected,
+        Some(_) => Reviewed::Missing,
+    }
 }
 
 fn approved(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
@@ -733,6 +748,30 @@ mod tests {
             [Code::ApprovalRejected],
             "at the same moment, no is the stronger word"
         );
+    }
+
+    #[test]
+    fn reviews_come_to_the_same_in_any_order() {
+        let early = review("bob", true, "2026-03-02T10:30:00Z");
+        let no = review("bob", false, "2026-03-02T11:00:00Z");
+        let late = review("bob", true, "2026-03-02T11:30:00Z");
+        let stale = Review { expires_at: at(NOW), ..early.clone() };
+        let cases = [
+            (vec![], Reviewed::Missing),
+            (vec![&early], Reviewed::Approved),
+            (vec![&stale], Reviewed::Missing),
+            (vec![&early, &no], Reviewed::Rejected),
+            (vec![&no, &late], Reviewed::Approved),
+            (vec![&early, &no, &late], Reviewed::Approved),
+        ];
+        for (story, expected) in cases {
+            let forward: Vec<Review> = story.into_iter().cloned().collect();
+            let backward = forward.iter().rev().cloned().collect();
+            for reviews in [forward, backward] {
+                let facts = Facts { reviews, ..free() };
+                assert_eq!(reviewed(&facts, at(NOW)), expected, "{:?}", facts.reviews);
+            }
+        }
     }
 
     #[test]

@@ -99,6 +99,8 @@ pub struct Review {
     pub attempt: u32,
     /// When the review was requested, as GitHub writes it.
     pub since: Option<String>,
+    /// When it was given: the last change of the run, which a review changes.
+    pub at: Timestamp,
 }
 
 /// A workflow run that has ended.
@@ -295,6 +297,8 @@ fn review(report: ReviewPayload, is_approved: bool) -> Review {
         .collect();
     environments.sort();
     environments.dedup();
+    let since = report.since.as_deref().and_then(|since| since.parse().ok());
+    let since = since.unwrap_or(report.workflow_run.updated_at);
     Review {
         repository: report.repository,
         is_approved,
@@ -306,6 +310,7 @@ fn review(report: ReviewPayload, is_approved: bool) -> Review {
         run_url: report.workflow_run.html_url,
         attempt: report.workflow_run.run_attempt,
         since: report.since,
+        at: report.workflow_run.updated_at.max(since),
     }
 }
 

@@ -32,6 +32,7 @@ mod public_read;
 mod releases;
 mod reported;
 mod sequences;
+mod times;
 mod void;
 mod walkthrough;
 mod webhooks;

@@ -9,6 +9,7 @@ use prop::types::token::hex;
 use serde_json::{Value, json};
 use sha2::Sha256;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 crate::on_both_databases! {
@@ -648,6 +649,8 @@ fn what_skipped_the_gate_is_flagged(app: &TestApp) {
 
 /// What GitHub reports of a review, after the schema of octokit/webhooks.
 fn review(action: &str, approver: &str) -> Value {
+    // It is given now, and its time is the same wherever it is told again.
+    static NOW: LazyLock<String> = LazyLock::new(|| crate::gate::in_minutes(0));
     let payload = example("deployment_status/payload.json");
     json!({
         "action": action, "since": at(5), "comment": "Looks good.", "approver": {"login": approver}, "sender": {"login": approver},
@@ -655,7 +658,7 @@ fn review(action: &str, approver: &str) -> Value {
         "workflow_job_runs": [{"id": 1, "name": "deploy", "status": "waiting", "conclusion": null, "html_url": format!("{RUN}/job/1"),
             "created_at": at(1), "updated_at": at(1), "environment": "staging"}],
         "workflow_run": {"id": 77, "html_url": RUN, "head_branch": "master", "head_sha": SHA, "status": "waiting", "conclusion": null,
-            "created_at": at(0), "updated_at": at(1)}
+            "created_at": at(0), "updated_at": *NOW}
     })
 }
 

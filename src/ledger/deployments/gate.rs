@@ -22,7 +22,7 @@ use crate::ledger::deployments::{find, find_reported_by_webhook};
 use crate::ledger::environments::Environment;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::releases::{Release, ScanStatus};
-use crate::rules::gate::{self, Decision, Facts, Freeze, Incident, Review, Step};
+use crate::rules::gate::{self, Decision, Facts, Freeze, Incident, Review, Reviewed, Step};
 use crate::rules::lifecycle::{self, Kind, State};
 use crate::rules::schedule::{Schedule, Weekly};
 use crate::types::ids::{ApprovalId, DeploymentId, FreezeId, IncidentId, OverrideId, ReleaseId};
@@ -423,7 +423,7 @@ const HOLDS: &str = "
     FROM incidents i
     WHERE i.resolved_at IS NULL AND i.service = $1 AND i.environment = $2
     UNION ALL
-    SELECT 'review', CAST(a.id AS text), a.decision, a.approver, false, a.decision = 'approved', a.created_at, a.expires_at, CAST(NULL AS jsonb)
+    SELECT 'review', CAST(a.id AS text), a.decision, a.approver, false, a.decision = 'approved', coalesce(a.at, a.created_at), a.expires_at, CAST(NULL AS jsonb)
     FROM approvals a
     WHERE a.release_id = $7 AND a.environment = $2 AND (a.consumed_by IS NULL OR a.consumed_by = $5) AND a.image_digest IS NOT DISTINCT FROM $8
     ORDER BY 7, 2";
@@ -509,7 +509,12 @@ impl Evaluation {
 
     /// Whether no approval is missing.
     pub fn is_approved(&self) -> bool {
-        gate::is_approved(&self.facts, self.decision.evaluated_at)
+        self.reviewed() == Reviewed::Approved
+    }
+
+    /// What the reviews of the release come to.
+    pub fn reviewed(&self) -> Reviewed {
+        gate::reviewed(&self.facts, self.decision.evaluated_at)
     }
 
     /// The JSON document that is stored.

@@ -510,6 +510,24 @@ pub fn in_state(
         .load(db)
 }
 
+/// The first deployment of a release in an environment that has started at this time or later.
+pub fn first_start_since(
+    db: &mut Db,
+    release: ReleaseId,
+    environment: &str,
+    at: Timestamp,
+) -> QueryResult<Option<DeploymentId>> {
+    deployments::table
+        .filter(deployments::release_id.eq(release))
+        .filter(deployments::environment.eq(environment))
+        .filter(deployments::voided_at.is_null())
+        .filter(deployments::started_at.ge(at))
+        .select(deployments::id)
+        .order((deployments::started_at, deployments::id))
+        .first(db)
+        .optional()
+}
+
 text_enum! {
     /// The role of a deployment in an incident.
     Role {

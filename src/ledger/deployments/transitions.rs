@@ -2,7 +2,6 @@
 
 use actix_web::{post, web};
 use diesel::prelude::*;
-use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 use utoipa::ToSchema;
@@ -20,6 +19,8 @@ use crate::ledger::deployments::{Deployment, DeploymentWithDecision, expire, fin
 use crate::ledger::environments::Environment;
 use crate::ledger::releases::Release;
 use crate::ledger::services;
+use crate::ledger::values::reported_time;
+use crate::rules::gate::Reviewed;
 use crate::rules::lifecycle::{self, By, Move, Report, State};
 use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
@@ -78,9 +79,6 @@ async fn make_transition(
     .await
 }
 
-/// How far a reporting clock may be ahead of prop's. A report from there counts as now.
-const CLOCK_AHEAD: SignedDuration = SignedDuration::from_secs(60);
-
 /// When a change happened. Only an observed change may name an earlier time; all others happen now.
 ///
 /// # Errors
@@ -95,8 +93,7 @@ pub fn observed_at(
     match at {
         None => Ok(now),
         Some(_) if !observed => invalid("is for what was observed; all else happens now"),
-        Some(at) if at > now.plus(CLOCK_AHEAD) => invalid("is in the future"),
-        Some(at) => Ok(at.min(now)),
+        Some(at) => reported_time(at, pointer, now),
     }
 }
 
@@ -270,37 +267,38 @@ pub fn evaluate_start(
     Ok(evaluation)
 }
 
-/// Applies a new approval or rejection to the deployments that have not started. The service must be
-/// locked.
+/// Applies a review that was recorded or completed to the deployments that have not started. A
+/// rejection that came before the last approval rejects nothing. The service must be locked.
 pub fn apply_review(
     db: &mut Db,
     actor: &Actor,
     release: &Release,
     environment: &Environment,
-    approved: bool,
+    is_rejection: bool,
 ) -> Result<(), Error> {
     // Both lists are read first: what is taken back must not be rejected as well.
     let waiting = in_state(db, release.id, &environment.slug, State::AwaitingApproval)?;
-    let cleared = match approved {
-        true => Vec::new(),
-        false => in_state(db, release.id, &environment.slug, State::Approved)?,
-    };
+    let cleared = in_state(db, release.id, &environment.slug, State::Approved)?;
     for deployment in waiting {
         let mut deployment = expire(db, deployment, actor.now)?;
         if deployment.state != State::AwaitingApproval {
             continue;
         }
-        if !approved {
-            advance(db, actor, deployment, State::Rejected, actor.now, None)?;
-        } else if has_approvals(db, actor, release, environment, &deployment)? {
-            deployment.expires_at = Some(actor.now.plus(environment.approval_ttl()));
-            advance(db, actor, deployment, State::Approved, actor.now, None)?;
+        match reviewed(db, actor, release, environment, &deployment)? {
+            Reviewed::Rejected if is_rejection => {
+                advance(db, actor, deployment, State::Rejected, actor.now, None)?;
+            }
+            Reviewed::Approved => {
+                deployment.expires_at = Some(actor.now.plus(environment.approval_ttl()));
+                advance(db, actor, deployment, State::Approved, actor.now, None)?;
+            }
+            Reviewed::Rejected | Reviewed::Missing => {}
         }
     }
     for deployment in cleared {
         let mut deployment = expire(db, deployment, actor.now)?;
         if deployment.state == State::Approved
-            && !has_approvals(db, actor, release, environment, &deployment)?
+            && reviewed(db, actor, release, environment, &deployment)? != Reviewed::Approved
         {
             deployment.expires_at = Some(actor.now.plus(environment.approval_ttl()));
             let reason = deployment.reason.clone();
@@ -310,18 +308,18 @@ pub fn apply_review(
     Ok(())
 }
 
-/// Whether a deployment that has not started has all approvals that it needs.
-fn has_approvals(
+/// What the reviews come to for a deployment that has not started.
+fn reviewed(
     db: &mut Db,
     actor: &Actor,
     release: &Release,
     environment: &Environment,
     deployment: &Deployment,
-) -> Result<bool, Error> {
+) -> Result<Reviewed, Error> {
     let snapshot =
         gate::load_snapshot(db, &deployment.service, &deployment.environment, &deployment.version)?;
     let candidate = gate::Candidate::of(release);
     let request = deployment.start_request();
     let facts = gate::facts(db, &snapshot, environment, &candidate, &request, actor.now)?;
-    Ok(Evaluation::of(facts, actor.now).is_approved())
+    Ok(Evaluation::of(facts, actor.now).reviewed())
 }

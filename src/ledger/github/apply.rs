@@ -651,11 +651,12 @@ fn record_for_place(
         approver: Some(line(&review.approver)?),
         run_url: Some(run.parse::<Url>().map_err(|is| malformed(Code::InvalidUrl, run, is))?),
         review_id: Some(line(&review_id)?),
+        at: Some(Timestamp::from(review.at).min(actor.now)),
     };
     match approvals::record(db, actor, new) {
         // The pipeline has already recorded the review, and a deployment has started with it.
         Err(refusal) if refusal.code == Code::ApprovalUsed => Ok((about, false)),
-        recorded => Ok((about, recorded?.1)),
+        recorded => Ok((about, recorded?.is_change)),
     }
 }
 

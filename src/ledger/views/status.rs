@@ -140,10 +140,11 @@ struct Behind {
     environment: String,
     /// The version that is live there.
     version: String,
-    /// The number of releases that were recorded after the one that is live here, up to the one
-    /// that is live there.
+    /// The number of releases after the one that is live here, up to the one that is live there, in
+    /// the order of their newest commits. The time at which a release was made, or was recorded,
+    /// counts where the commits are unknown.
     releases: i64,
-    /// When the earliest of these releases was committed, or, if that is unknown, recorded.
+    /// The time of the earliest of these releases.
     since: Timestamp,
 }
 
@@ -278,12 +279,13 @@ struct Lag {
     since: Timestamp,
 }
 
-/// Selects the places that are behind. The cost depends on the number of releases in between.
+/// Selects the places that are behind. The cost depends on the number of releases in between, by the
+/// index of a service's releases in their order.
 /// Production without a predecessor follows staging.
 const LAGS: &str = "
     SELECT here.service AS service, here.environment AS environment, there.environment AS before,
         there.version AS version, count(*) AS releases,
-        min(coalesce(missing.committed_at, missing.created_at)) AS since
+        min(coalesce(missing.last_commit_at, missing.at, missing.created_at)) AS since
     FROM environments e
     JOIN deployments here ON here.environment = e.slug AND here.state = 'succeeded'
     JOIN deployments there ON there.service = here.service AND there.state = 'succeeded'
@@ -293,7 +295,10 @@ const LAGS: &str = "
     JOIN releases live ON live.id = here.release_id
     JOIN releases next ON next.id = there.release_id
     JOIN releases missing ON missing.service = here.service
-        AND missing.created_at > live.created_at AND missing.created_at <= next.created_at
+        AND coalesce(missing.last_commit_at, missing.at, missing.created_at)
+            > coalesce(live.last_commit_at, live.at, live.created_at)
+        AND coalesce(missing.last_commit_at, missing.at, missing.created_at)
+            <= coalesce(next.last_commit_at, next.at, next.created_at)
     GROUP BY here.service, here.environment, there.environment, there.version";
 
 /// The last failure of each place since its live deployment succeeded. The cost depends on the
