@@ -77,7 +77,7 @@ happened() {
     started=$(ago "$4") finished=$(date -u -d "$started + $5 minutes" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || ago "$4")
     ok "$pipeline" POST /v1/deployments "{\"service\":\"$1\",\"version\":\"$2\",\"environment\":\"$3\",\"state\":\"$6\",\"at\":\"$started\",
         \"finished_at\":\"$finished\",\"source\":\"demo\",\"requested_by\":\"${requester:-dana}\",
-        \"run_url\":\"https://ci.example.org/shop/$1/runs/$RANDOM\"}"
+        \"rollback\":${rollback:-false},\"run_url\":\"https://ci.example.org/shop/$1/runs/$RANDOM\"}"
     deployment=$(first_id)
     echo "  $1 $2 in $3: $6, $4 h ago"
 }
@@ -149,7 +149,7 @@ incident=$(first_id)
 echo '  an incident: card payments fail'
 release checkout 1.1.1 71
 ask checkout 1.1.1 production
-happened checkout 1.0.0 production 71 4 succeeded
+rollback=true happened checkout 1.0.0 production 71 4 succeeded
 ok "$alice" PATCH "/v1/incidents/$incident" "{\"resolved_at\":\"$(ago 70)\",\"fixed_by\":[\"$deployment\"]}"
 echo '  rolled back to 1.0.0; the incident is resolved'
 happened checkout 1.1.1 staging 50 4 succeeded

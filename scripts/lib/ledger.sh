@@ -84,13 +84,17 @@ describe_run() {
     fi
 }
 
-# deployment_body [OBSERVED_AT]: prints the request body for this deployment. With a time, as an observed deployment.
+# deployment_body [OBSERVED_AT]: prints the request body for this deployment. With a time, as an observed deployment. prop
+# refuses to start a rollback to a release that was not live in the environment before; IS_ROLLBACK is the gate's word on that.
 deployment_body() {
+    local rollback=${IS_ROLLBACK:-false}
+    [ -z "${1:-}" ] || [ "${ROLLBACK:-no}" = no ] || rollback=true
     jq -nc --arg service "$LEDGER_SERVICE" --arg environment "$ENVIRONMENT" --arg version "$VERSION" --arg sha "$GIT_SHA" --arg digest "$DIGEST" \
-        --arg by "$REQUESTED_BY" --arg source "$SOURCE" --arg id "$EXTERNAL_ID" --arg url "$RUN_URL" --arg reason "$REASON" --arg at "${1:-}" '
+        --arg by "$REQUESTED_BY" --arg source "$SOURCE" --arg id "$EXTERNAL_ID" --arg url "$RUN_URL" --arg reason "$REASON" --arg at "${1:-}" \
+        --argjson rollback "$rollback" '
         {service: $service, environment: $environment, version: $version, git_sha: $sha, image_digest: $digest, requested_by: $by,
             source: $source, external_id: $id, run_url: $url, reason: $reason} | with_entries(select(.value != ""))
-        | . + {create_missing: true} + if $at == "" then {start: true} else {observed: true, at: $at} end'
+        | . + {create_missing: true} + (if $rollback then {rollback: true} else {} end) + if $at == "" then {start: true} else {observed: true, at: $at} end'
 }
 
 # check_gate: records the release and asks the gate whether it may be deployed. With FORCE, overrides active freezes. Ends the
@@ -103,6 +107,7 @@ check_gate() {
     question+="&requested_by=$(jq -rn --arg v "$REQUESTED_BY" '$v | @uri')"
     # GitHub's webhook has already reported this run as a running deployment. The run must not block itself.
     [ -z "$RUN_URL" ] || question+="&run_url=$(jq -rn --arg v "$RUN_URL" '$v | @uri')"
+    [ "${ROLLBACK:-no}" = no ] || question+="&rollback=true"
     if [ "$DRY_RUN" = yes ]; then
         would_send POST /v1/releases "$release"
     else
@@ -127,6 +132,7 @@ check_gate() {
             ;;
         *) die_ledger_error "the gate check" ;;
     esac
+    IS_ROLLBACK=$(ledger_get '.is_rollback // false')
     if [ "$(ledger_get .allowed)" = true ]; then
         success "The gate allows $LEDGER_SERVICE $VERSION in $ENVIRONMENT."
         return

@@ -96,6 +96,7 @@ tables! {
         recorded_by -> Nullable<Text>,
         voided_at -> Nullable<Instant>,
         retired_at -> Nullable<Instant>,
+        rollback -> Bool,
     }
 
     approvals (id) {

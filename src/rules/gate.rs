@@ -136,7 +136,8 @@ pub struct Facts {
     /// The name of the key that records the deployment. Its holder's approval does not count
     /// either, so nobody can approve their own deployment by naming another requester.
     pub recorded_by: Option<String>,
-    /// Whether the release was live in the place before and is not live now.
+    /// Whether the caller asked for a rollback, and the release was live in the place before and is
+    /// not live now.
     pub is_rollback: bool,
     /// The rules of the environment.
     pub policy: Policy,
@@ -155,7 +156,7 @@ pub struct Facts {
 /// The decision of the gate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Decision, example = json!({
-    "allowed": false, "evaluated_at": "2026-02-03T04:05:06.000000Z", "reasons": [
+    "allowed": false, "is_rollback": false, "evaluated_at": "2026-02-03T04:05:06.000000Z", "reasons": [
         {"code": "frozen", "detail": "Frozen until 5 Feb 00:00 UTC: Quarter end.", "until": "2026-02-05T00:00:00.000000Z",
             "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e44"},
         {"code": "approval_missing", "detail": "Needs 1 approval (0 of 1).", "missing": 1}
@@ -166,6 +167,10 @@ pub struct Decision {
     pub allowed: bool,
     /// All reasons that block the deployment. Empty when it is allowed.
     pub reasons: Vec<Reason>,
+    /// Whether the gate exempts it as a rollback: it was asked for as one, and goes back to a release
+    /// that was live in the place and was not rolled back itself.
+    #[serde(default)]
+    pub is_rollback: bool,
     /// The time for which the decision was made.
     #[serde(serialize_with = "micros")]
     #[schema(value_type = String, format = DateTime)]
@@ -241,7 +246,8 @@ pub fn decide(facts: &Facts, now: Timestamp) -> Decision {
     if facts.step == Step::Start {
         approved(facts, now, &mut reasons);
     }
-    Decision { allowed: reasons.is_empty(), reasons, evaluated_at: now }
+    let is_rollback = facts.is_rollback;
+    Decision { allowed: reasons.is_empty(), reasons, is_rollback, evaluated_at: now }
 }
 
 impl Reason {

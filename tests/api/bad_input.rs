@@ -611,6 +611,7 @@ fn a_bad_query_is_refused(app: &TestApp) {
         ("/v1/gate?service=Checkout&environment=staging&version=1", "service"),
         ("/v1/gate?service=checkout&environment=staging&version=-1", "version"),
         ("/v1/gate?service=checkout&environment=staging&version=1&requested_by=", "requested_by"),
+        ("/v1/gate?service=checkout&environment=staging&version=1&rollback=yes", "rollback"),
         ("/v1/gate?service=checkout&environment=staging&version=1&limit=5", "limit"),
         ("/v1/gate?service=checkout&environment=staging&version=1&version=2", "version"),
     ];

@@ -1,7 +1,8 @@
 //! When nothing goes where, and what goes all the same.
 
 use crate::gate::{
-    codes, deploy, evaluate, expect_blocked, go_live, in_minutes, person, production, release, with,
+    codes, deploy, evaluate, evaluate_rollback, expect_blocked, go_live, in_minutes, path, person,
+    production, release, with,
 };
 use crate::harness::{ADMIN, TestApp, count, digest, together};
 use jiff::tz::TimeZone;
@@ -152,13 +153,36 @@ fn a_rollback_passes_a_freeze_that_allows_it(app: &TestApp) {
         ["frozen"],
         "what is live again is no rollback"
     );
-    assert_eq!(evaluate(app, pipeline, "1")["allowed"], true);
-    let back = deploy(app, pipeline, "1", json!({"start": true})).expect(201);
-    assert_eq!(back["kind"], "rollback");
-    app.transition(&back, "failed").expect(200);
-    change(app, &frozen, json!({"allow_rollback": false})).expect(200);
+    // An older version is a rollback only when the caller says so.
     assert_eq!(codes(&evaluate(app, pipeline, "1")), ["frozen"]);
     expect_blocked(&deploy(app, pipeline, "1", json!({"start": true})), &["frozen"]);
+    let decision = evaluate_rollback(app, pipeline, "1");
+    assert_eq!((&decision["allowed"], &decision["is_rollback"]), (&json!(true), &json!(true)));
+    let decision = evaluate_rollback(app, pipeline, "3");
+    assert_eq!(
+        (codes(&decision), &decision["is_rollback"]),
+        (vec!["frozen".into()], &json!(false))
+    );
+    let asked = json!({"rollback": true, "start": true});
+    deploy(app, pipeline, "3", asked.clone()).expect_problem(422, "invalid_value");
+    let back = deploy(app, pipeline, "1", asked.clone()).expect(201);
+    assert_eq!((&back["kind"], &back["rollback"]), (&json!("rollback"), &json!(true)));
+    app.transition(&back, "failed").expect(200);
+    // One that starts later is remembered as a rollback; what was only observed is flagged.
+    let later = deploy(app, pipeline, "1", json!({"rollback": true})).expect(201);
+    let path = path(&later);
+    let asked_about = app.get(&format!("/v1/gate?deployment={}", later["id"].as_str().unwrap()));
+    assert_eq!(asked_about.expect(200)["is_rollback"], true);
+    let started = app.transition(&later, "running").expect(200);
+    assert_eq!((&started["ungated"], &started["state"]), (&json!(false), &json!("running")));
+    app.transition(&later, "cancelled").expect(200);
+    assert_eq!(app.get(&path).expect(200)["decision"]["facts"]["is_rollback"], true);
+    let seen = |more: Value| deploy(app, pipeline, "1", with(json!({"state": "failed"}), more));
+    assert_eq!(seen(json!({})).expect(201)["ungated"], true);
+    assert_eq!(seen(json!({"rollback": true})).expect(201)["ungated"], false);
+    change(app, &frozen, json!({"allow_rollback": false})).expect(200);
+    assert_eq!(codes(&evaluate_rollback(app, pipeline, "1")), ["frozen"]);
+    expect_blocked(&deploy(app, pipeline, "1", asked), &["frozen"]);
 }
 
 fn a_weekly_freeze_holds_in_its_window(app: &TestApp) {

@@ -98,6 +98,15 @@ pub fn evaluate(app: &TestApp, key: &str, version: &str) -> Value {
     evaluate_in(app, key, PLACE.1, version)
 }
 
+/// What the gate answers to the question for a rollback to a version.
+#[track_caller]
+pub fn evaluate_rollback(app: &TestApp, key: &str, version: &str) -> Value {
+    let (service, environment) = PLACE;
+    let question = format!("service={service}&environment={environment}&version={version}");
+    let path = format!("/v1/gate?{question}&rollback=true");
+    app.call("GET", &path, key, None, &[]).expect(200)
+}
+
 #[track_caller]
 fn evaluate_in(app: &TestApp, key: &str, environment: &str, version: &str) -> Value {
     let before = counts(app);

@@ -1,7 +1,8 @@
 //! What is wrong in a place, and the way back.
 
 use crate::gate::{
-    codes, deploy, evaluate, expect_blocked, go_live, now, person, production, release,
+    codes, deploy, evaluate, evaluate_rollback, expect_blocked, go_live, now, person, production,
+    release,
 };
 use crate::harness::{ADMIN, TestApp, count};
 use serde_json::{Value, json};
@@ -44,12 +45,17 @@ fn an_open_incident_lets_only_its_fix_and_a_rollback_through(app: &TestApp) {
     assert_eq!(problem["reasons"][0]["id"], incident["id"]);
     expect_blocked(&deploy(app, pipeline, "2", json!({"start": true})), &["open_incident"]);
     assert_eq!(codes(&evaluate(app, pipeline, "3")), ["open_incident"]);
-    assert_eq!(evaluate(app, pipeline, "1")["allowed"], true, "a rollback");
+    assert_eq!(
+        codes(&evaluate(app, pipeline, "1")),
+        ["open_incident"],
+        "not asked for as a rollback"
+    );
+    assert_eq!(evaluate_rollback(app, pipeline, "1")["allowed"], true, "a rollback");
     release(app, "4");
     deploy(app, pipeline, "4", json!({"environment": "staging", "create_missing": true}))
         .expect(201);
 
-    let back = deploy(app, pipeline, "1", json!({"start": true})).expect(201);
+    let back = deploy(app, pipeline, "1", json!({"rollback": true, "start": true})).expect(201);
     assert_eq!(back["kind"], "rollback");
     app.transition(&back, "failed").expect(200);
     for nothing in [&other["id"], &culprit["id"]] {
@@ -124,9 +130,16 @@ fn a_rollback_needs_approval_where_the_environment_says_so(app: &TestApp) {
     }
     let asks = |policy: Value| app.patch("/v1/environments/production", policy, &[]).expect(200);
     asks(json!({"required_approvals": 1}));
-    assert_eq!(evaluate(app, pipeline, "1")["allowed"], true);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["approval_missing"], "not asked for as one");
+    let waiting = deploy(app, pipeline, "1", json!({})).expect(201);
+    assert_eq!(
+        (&waiting["state"], &waiting["kind"]),
+        (&json!("awaiting_approval"), &json!("rollback"))
+    );
+    assert_eq!(evaluate_rollback(app, pipeline, "1")["allowed"], true);
     asks(json!({"rollback_needs_approval": true}));
-    expect_blocked(&deploy(app, pipeline, "1", json!({"start": true})), &["approval_missing"]);
+    let back = json!({"rollback": true, "start": true});
+    expect_blocked(&deploy(app, pipeline, "1", back.clone()), &["approval_missing"]);
     crate::gate::post_review(app, ADMIN, "1", "approved").expect(201);
-    assert_eq!(deploy(app, pipeline, "1", json!({"start": true})).expect(201)["kind"], "rollback");
+    assert_eq!(deploy(app, pipeline, "1", back).expect(201)["kind"], "rollback");
 }

@@ -49,8 +49,9 @@ pub struct NewDeployment {
     /// The version to deploy. May be absent or `null` only with `rollback`: it is then the previous
     /// good release of the place.
     pub version: Option<Version>,
-    /// Whether this goes back to a release that was live in the place before. It does not, if
-    /// absent.
+    /// Whether this is a rollback: it goes back to a release that was live in the place before. The
+    /// gate then needs no approvals, unless the environment says so, and freezes and incidents that
+    /// allow rollbacks do not block it. It is not, if absent.
     #[serde(default)]
     pub rollback: bool,
     /// The git commit of the release. It must agree with the recorded release, or is added to it.
@@ -239,6 +240,7 @@ pub fn record(
         requested_by: &requested_by,
         recorded_by: Some(&actor.name),
         unplanned: new.unplanned || new.fixes.is_some(),
+        rollback: new.rollback,
         deployment: Some(id),
         fixes: new.fixes,
     };
@@ -305,7 +307,9 @@ fn subject(
             return Err(Error::not_found(&what, &version).or_create_missing());
         }
     };
-    if new.rollback && !snapshot.is_way_back() {
+    // What happened is recorded anyway. It is only exempt if it was a way back.
+    let is_observed = new.observed || new.state.is_some();
+    if new.rollback && !is_observed && !snapshot.is_way_back() {
         return Err(Error::field(
             Code::InvalidValue,
             "/version",
@@ -397,6 +401,7 @@ fn row(
         state: course.state,
         kind,
         unplanned: new.unplanned,
+        rollback: new.rollback,
         requested_by: requested_by.clone(),
         source: new.source.as_deref().unwrap_or("api").to_owned(),
         external_id: new.external_id.clone(),

@@ -60,6 +60,9 @@ struct Question {
     /// has already reported for this run does not block it. No such run, if absent.
     #[param(inline)]
     run_url: Option<Url>,
+    /// Whether the deployment would be a rollback. `is_rollback` in the answer says whether the gate
+    /// exempts it as one. It would not, if absent.
+    rollback: Option<bool>,
 }
 
 /// Ask whether a release may be deployed now
@@ -85,13 +88,14 @@ async fn evaluate_gate(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, 
 impl Question {
     /// The names of the parameters that cannot be combined with `deployment`, and whether the
     /// question has them.
-    fn others(&self) -> [(&'static str, bool); 5] {
+    fn others(&self) -> [(&'static str, bool); 6] {
         [
             ("service", self.service.is_some()),
             ("environment", self.environment.is_some()),
             ("version", self.version.is_some()),
             ("requested_by", self.requested_by.is_some()),
             ("run_url", self.run_url.is_some()),
+            ("rollback", self.rollback.is_some()),
         ]
     }
 }
@@ -132,6 +136,7 @@ fn answer(db: &mut Db, question: &Question, caller: &str) -> Result<Decision, Er
         requested_by: question.requested_by.as_deref().unwrap_or(caller),
         recorded_by: Some(caller),
         unplanned: false,
+        rollback: question.rollback.unwrap_or(false),
         deployment: find_reported_by_webhook(db, service, environment, run)?
             .map(|reported| reported.id),
         fixes: None,
@@ -342,6 +347,8 @@ pub struct GateRequest<'a> {
     pub recorded_by: Option<&'a str>,
     /// Whether the deployment is unplanned.
     pub unplanned: bool,
+    /// Whether it was asked for as a rollback.
+    pub rollback: bool,
     /// The deployment. `None` while it is not recorded.
     pub deployment: Option<DeploymentId>,
     /// The incident that the deployment fixes, if it is not linked to it yet.
@@ -464,7 +471,7 @@ pub fn facts(
         step: request.step,
         requested_by: request.requested_by.to_owned(),
         recorded_by: request.recorded_by.map(str::to_owned),
-        is_rollback: snapshot.is_way_back(),
+        is_rollback: request.rollback && snapshot.is_way_back(),
         policy: environment.policy(),
         release: gate::Candidate {
             version: release.version.clone(),

@@ -65,7 +65,7 @@ const LATEST: i64 = 20;
     "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production",
     "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2", "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
     "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "state": "running", "kind": "normal",
-    "unplanned": false, "requested_by": "pipeline", "source": "api", "external_id": null, "run_url": "https://ci.example.org/runs/17",
+    "unplanned": false, "rollback": false, "requested_by": "pipeline", "source": "api", "external_id": null, "run_url": "https://ci.example.org/runs/17",
     "reason": null, "previous_id": null, "rollback_of": null, "requested_at": "2026-02-03T04:05:06.000000Z",
     "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1, "ungated": false, "expires_at": null, "recorded_by": "pipeline", "voided_at": null, "retired_at": null
 }))]
@@ -90,6 +90,8 @@ pub struct Deployment {
     pub kind: Kind,
     /// Whether the caller reported the deployment as unplanned.
     pub unplanned: bool,
+    /// Whether the caller asked for a rollback. Only then does the gate exempt it as one.
+    pub rollback: bool,
     /// The name of the person or pipeline that requested the deployment.
     pub requested_by: String,
     /// The kind of client that reported the deployment, such as `api`, `script` or `github`.
@@ -136,7 +138,7 @@ pub struct Deployment {
     "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production",
     "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2", "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
     "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "state": "running", "kind": "normal",
-    "unplanned": false, "requested_by": "pipeline", "source": "api", "external_id": null, "run_url": "https://ci.example.org/runs/17",
+    "unplanned": false, "rollback": false, "requested_by": "pipeline", "source": "api", "external_id": null, "run_url": "https://ci.example.org/runs/17",
     "reason": null, "previous_id": null, "rollback_of": null, "requested_at": "2026-02-03T04:05:06.000000Z",
     "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1, "ungated": false, "expires_at": null,
     "recorded_by": "pipeline", "voided_at": null, "retired_at": null,
@@ -178,6 +180,7 @@ impl Deployment {
             requested_by: &self.requested_by,
             recorded_by: self.recorded_by.as_deref(),
             unplanned: self.unplanned,
+            rollback: self.rollback,
             deployment: Some(self.id),
             fixes: None,
         }

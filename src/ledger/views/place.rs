@@ -37,7 +37,7 @@ const LATEST: i64 = 10;
         "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
         "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "state": "succeeded", "kind": "normal",
-        "unplanned": false, "requested_by": "pipeline", "source": "api", "external_id": null,
+        "unplanned": false, "rollback": false, "requested_by": "pipeline", "source": "api", "external_id": null,
         "run_url": "https://ci.example.org/runs/17",
         "reason": null, "previous_id": null, "rollback_of": null,
         "requested_at": "2026-02-03T04:05:06.000000Z",

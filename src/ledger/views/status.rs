@@ -182,6 +182,9 @@ struct Current {
     /// The name of the key that recorded it.
     #[serde(skip)]
     recorded_by: Option<String>,
+    /// Whether it was asked for as a rollback.
+    #[serde(skip)]
+    rollback: bool,
 }
 
 /// Read the status of all places
@@ -223,6 +226,7 @@ struct DeploymentRow {
     expires_at: Option<Timestamp>,
     ungated: bool,
     recorded_by: Option<String>,
+    rollback: bool,
     #[diesel(select_expression = releases::scan)]
     scan: Json<Scan>,
 }
@@ -244,6 +248,7 @@ impl From<DeploymentRow> for Current {
             scan: found.scan.0.status,
             ungated: found.ungated,
             recorded_by: found.recorded_by,
+            rollback: found.rollback,
         }
     }
 }
@@ -449,6 +454,7 @@ fn evaluate_waiting(db: &mut Db, grid: &mut Grid) -> Result<(), Error> {
             requested_by: &current.requested_by,
             recorded_by: current.recorded_by.as_deref(),
             unplanned: false,
+            rollback: current.rollback,
             deployment: Some(current.id),
             fixes: None,
         };
