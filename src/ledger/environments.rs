@@ -61,7 +61,7 @@ impl Tier {
 #[schema(example = json!({
     "slug": "production", "name": "Production", "tier": "production", "required_approvals": 1, "allow_self_approval": false,
     "approval_ttl_hours": 72, "require_scan": true, "predecessor": "staging", "soak_minutes": 60, "rollback_needs_approval": false,
-    "created_at": "2026-02-03T04:05:06.000000Z", "updated_at": "2026-02-03T04:05:06.000000Z", "revision": 1
+    "ignore_github_deployments": false, "created_at": "2026-02-03T04:05:06.000000Z", "updated_at": "2026-02-03T04:05:06.000000Z", "revision": 1
 }))]
 pub struct Environment {
     /// The name of the environment in URLs. It is unique and never changes.
@@ -86,6 +86,9 @@ pub struct Environment {
     pub soak_minutes: i32,
     /// Whether rollbacks need approvals too.
     pub rollback_needs_approval: bool,
+    /// Whether deployments to it that GitHub webhooks report are ignored, because the jobs there use
+    /// its secrets and deploy nothing.
+    pub ignore_github_deployments: bool,
     /// When the environment was recorded in prop.
     pub created_at: Timestamp,
     /// When the environment was last changed in prop.
@@ -117,6 +120,7 @@ impl Environment {
             predecessor: None,
             soak_minutes: None,
             rollback_needs_approval: false,
+            ignore_github_deployments: false,
         };
         Self::new(new, now)
     }
@@ -133,6 +137,7 @@ impl Environment {
             predecessor: new.predecessor,
             soak_minutes: new.soak_minutes.map_or(0, |n| n.0),
             rollback_needs_approval: new.rollback_needs_approval,
+            ignore_github_deployments: new.ignore_github_deployments,
             created_at: now,
             updated_at: now,
             revision: 1,
@@ -202,6 +207,10 @@ pub struct NewEnvironment {
     /// Whether rollbacks need approvals too. They do not, if absent.
     #[serde(default)]
     rollback_needs_approval: bool,
+    /// Whether to ignore deployments to it that GitHub webhooks report, because the jobs there use
+    /// its secrets and deploy nothing. They are not ignored, if absent.
+    #[serde(default)]
+    ignore_github_deployments: bool,
 }
 
 /// A change of an environment. Fields that are absent stay as they are.
@@ -247,6 +256,10 @@ pub struct EnvironmentPatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     rollback_needs_approval: Option<bool>,
+    /// Whether to ignore deployments to it that GitHub webhooks report.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    ignore_github_deployments: Option<bool>,
 }
 
 #[derive(AsChangeset, Serialize)]
@@ -270,6 +283,8 @@ struct Changes {
     soak_minutes: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rollback_needs_approval: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignore_github_deployments: Option<bool>,
 }
 
 /// List environments
@@ -351,6 +366,13 @@ fn or_unknown(db: &mut Db, found: Option<Environment>, slug: &str) -> Result<Env
         Some(environment) => Ok(environment),
         None => Err(unknown(db, slug)?),
     }
+}
+
+/// Whether deployments to the environment that GitHub webhooks report are ignored. They are not if it
+/// does not exist.
+pub fn ignores_github(db: &mut Db, slug: &str) -> QueryResult<bool> {
+    let setting = environments::table.find(slug).select(environments::ignore_github_deployments);
+    Ok(setting.first(db).optional()?.unwrap_or(false))
 }
 
 /// The error for an environment that does not exist. It names some that do.
@@ -460,6 +482,7 @@ fn update(
         predecessor: patch.predecessor.map(text),
         soak_minutes: patch.soak_minutes.map(|n| n.0),
         rollback_needs_approval: patch.rollback_needs_approval,
+        ignore_github_deployments: patch.ignore_github_deployments,
     };
     let environment: Environment = diesel::update(environments::table.find(&before.slug))
         .set((

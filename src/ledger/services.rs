@@ -32,7 +32,7 @@ pub fn routes(config: &mut ServiceConfig) {
 #[schema(example = json!({
     "slug": "checkout", "name": "Checkout", "description": "Takes the money.", "owner": "payments",
     "repository_url": "https://git.example.org/shop/checkout",
-    "created_at": "2026-02-03T04:05:06.000000Z", "updated_at": "2026-02-03T04:05:06.000000Z", "revision": 1
+    "ignore_github_deployments": false, "created_at": "2026-02-03T04:05:06.000000Z", "updated_at": "2026-02-03T04:05:06.000000Z", "revision": 1
 }))]
 pub struct Service {
     /// The name of the service in URLs. It is unique and never changes.
@@ -46,6 +46,9 @@ pub struct Service {
     /// The URL of the source repository. Webhooks of this repository are about this service. `null`
     /// when it is unknown.
     pub repository_url: Option<Url>,
+    /// Whether its deployments that GitHub webhooks report are ignored, because its jobs deploy
+    /// nothing, or its scripts report everything themselves.
+    pub ignore_github_deployments: bool,
     /// When the service was recorded in prop.
     pub created_at: Timestamp,
     /// When the service was last changed in prop.
@@ -62,6 +65,7 @@ impl Service {
             description: new.description,
             owner: new.owner,
             repository_url: new.repository_url,
+            ignore_github_deployments: new.ignore_github_deployments,
             created_at: now,
             updated_at: now,
             revision: 1,
@@ -98,6 +102,10 @@ pub struct NewService {
     /// The URL of the source repository, which connects GitHub webhooks with the service. May be
     /// absent or `null`.
     repository_url: Option<Url>,
+    /// Whether to ignore its deployments that GitHub webhooks report, because its jobs deploy
+    /// nothing, or its scripts report everything themselves. They are not ignored, if absent.
+    #[serde(default)]
+    ignore_github_deployments: bool,
 }
 
 /// A change of a service. Fields that are absent stay as they are.
@@ -121,6 +129,10 @@ pub struct ServicePatch {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Url>)]
     repository_url: Option<Option<Url>>,
+    /// Whether to ignore its deployments that GitHub webhooks report.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    ignore_github_deployments: Option<bool>,
 }
 
 #[derive(AsChangeset, Serialize)]
@@ -134,6 +146,8 @@ struct Changes {
     owner: Option<Option<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     repository_url: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignore_github_deployments: Option<bool>,
 }
 
 /// List services
@@ -261,6 +275,7 @@ pub fn ensure(
             description: None,
             owner: None,
             repository_url,
+            ignore_github_deployments: false,
         },
         actor.now,
     );
@@ -297,6 +312,7 @@ fn update(
         description: patch.description.map(text),
         owner: patch.owner.map(text),
         repository_url: patch.repository_url.map(text),
+        ignore_github_deployments: patch.ignore_github_deployments,
     };
     let service: Service = diesel::update(services::table.find(&before.slug))
         .set((

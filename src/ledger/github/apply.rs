@@ -28,6 +28,8 @@ use crate::types::values::{GitSha, LongText, ShortText, Slug, Url, Version};
 pub struct Applied {
     /// Whether the ledger was changed.
     pub is_change: bool,
+    /// Whether the ledger is set to ignore such facts.
+    pub is_ignored: bool,
     /// The result in a sentence for people.
     pub detail: String,
     /// The deployment that the fact is about, if any.
@@ -36,11 +38,15 @@ pub struct Applied {
 
 impl Applied {
     fn changed(detail: impl Into<String>, deployment: Option<DeploymentId>) -> Self {
-        Self { is_change: true, detail: detail.into(), deployment }
+        Self { is_change: true, is_ignored: false, detail: detail.into(), deployment }
+    }
+
+    fn ignored(detail: impl Into<String>) -> Self {
+        Self { is_change: false, is_ignored: true, detail: detail.into(), deployment: None }
     }
 
     fn unchanged(detail: impl Into<String>, deployment: Option<DeploymentId>) -> Self {
-        Self { is_change: false, detail: detail.into(), deployment }
+        Self { is_change: false, is_ignored: false, detail: detail.into(), deployment }
     }
 }
 
@@ -73,15 +79,26 @@ pub fn subject(fact: &Fact) -> Option<String> {
 /// Applies a fact about a deployment. The service is locked first, so that simultaneous deliveries
 /// about one deployment are applied one after another.
 fn deployment(db: &mut Db, actor: &Actor, report: &github::Deployment) -> Result<Applied, Error> {
+    let environment = environment_of(&report.environment)?;
+    let subject = report.id.to_string();
+    if environments::ignores_github(db, &environment)? && find_linked(db, &subject)?.is_none() {
+        return Ok(Applied::ignored(format!(
+            "{environment} has ignore_github_deployments set. Nothing was recorded."
+        )));
+    }
     let service = service_of(db, actor, &report.repository, report.service.as_deref())?;
     let actor = &actor.afresh();
-    let environment = environment_of(&report.environment)?;
-    let all = all_reports(db, &report.id.to_string())?;
+    let all = all_reports(db, &subject)?;
     let status = with_its_run(db, github::deployment_status(&all))?;
     let mut known = find_known(db, &service, &environment, report, &status)?;
     if let Some(other) = known.as_mut().filter(|known| known.service != service) {
         services::lock(db, &other.service)?;
         *other = find(db, other.id)?.deployment;
+    }
+    if known.is_none() && services::find(db, &service)?.ignore_github_deployments {
+        return Ok(Applied::ignored(format!(
+            "{service} has ignore_github_deployments set. Nothing was recorded."
+        )));
     }
     if let Some(known) = known.as_ref().filter(|known| known.source != GITHUB) {
         return apply_to_self_reported(db, actor, known, status);
@@ -369,16 +386,8 @@ fn find_known(
     status: &DeploymentStatus,
 ) -> Result<Option<Deployment>, Error> {
     let subject = report.id.to_string();
-    if let Some(known) = find_external(db, GITHUB, Some(&subject))? {
-        return Ok(Some(known.deployment));
-    }
-    let linked = deliveries::table
-        .filter(deliveries::subject.eq(&subject))
-        .filter(deliveries::deployment_id.is_not_null());
-    let linked: Option<DeploymentId> =
-        linked.select(deliveries::deployment_id.assume_not_null()).first(db).optional()?;
-    if let Some(id) = linked {
-        return Ok(Some(find(db, id)?.deployment));
+    if let Some(known) = find_linked(db, &subject)? {
+        return Ok(Some(known));
     }
     let candidates = match status.run_url.as_deref().and_then(github::run_of) {
         Some(run) => of_run(db, service, environment, run)?,
@@ -405,6 +414,19 @@ fn find_known(
     Ok(candidates
         .into_iter()
         .find(|candidate| candidate.source != GITHUB && !taken.contains(&candidate.id)))
+}
+
+/// The deployment that GitHub has reported before, or that an earlier delivery was linked to.
+fn find_linked(db: &mut Db, subject: &str) -> Result<Option<Deployment>, Error> {
+    if let Some(known) = find_external(db, GITHUB, Some(subject))? {
+        return Ok(Some(known.deployment));
+    }
+    let linked = deliveries::table
+        .filter(deliveries::subject.eq(subject))
+        .filter(deliveries::deployment_id.is_not_null());
+    let linked: Option<DeploymentId> =
+        linked.select(deliveries::deployment_id.assume_not_null()).first(db).optional()?;
+    Ok(linked.map(|id| find(db, id)).transpose()?.map(|found| found.deployment))
 }
 
 fn new_deployment(

@@ -42,7 +42,7 @@ text_enum! {
         Applied = "applied",
         /// The delivery was understood and contained nothing new.
         Unchanged = "unchanged",
-        /// The delivery is of a kind that prop does not use.
+        /// The delivery is of a kind that prop does not use, or a setting says to ignore it.
         Ignored = "ignored",
         /// The delivery could not be applied; `detail` has the reason. GitHub may send it again.
         Failed = "failed",
@@ -312,9 +312,10 @@ fn update_as_applied(
         Err(missing) => Err(Error::new(Code::InvalidValue, missing)),
     };
     match applied {
-        Ok(Applied { is_change, detail, deployment }) => {
+        Ok(Applied { is_change, is_ignored, detail, deployment }) => {
             delivery.outcome = match fact {
                 _ if is_change => Outcome::Applied,
+                _ if is_ignored => Outcome::Ignored,
                 Ok(Fact::Nothing(_)) => Outcome::Ignored,
                 _ => Outcome::Unchanged,
             };

@@ -1,0 +1,3 @@
+-- Where jobs on GitHub use an environment for its secrets and deploy nothing.
+ALTER TABLE services ADD COLUMN ignore_github_deployments boolean NOT NULL DEFAULT false;
+ALTER TABLE environments ADD COLUMN ignore_github_deployments boolean NOT NULL DEFAULT false;
