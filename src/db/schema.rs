@@ -99,6 +99,7 @@ tables! {
         voided_at -> Nullable<Instant>,
         retired_at -> Nullable<Instant>,
         rollback -> Bool,
+        before_commit -> Bool,
     }
 
     approvals (id) {

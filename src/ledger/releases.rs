@@ -19,6 +19,7 @@ use crate::ledger::events::{self, About, Entity};
 use crate::ledger::services;
 use crate::ledger::values::reported_time;
 use crate::rules::scan::{self, Severities, Severity};
+use crate::rules::timeline;
 use crate::types::ids::ReleaseId;
 use crate::types::time::Timestamp;
 use crate::types::values::{Digest, GitSha, ShortText, Slug, Url, Version};
@@ -581,6 +582,7 @@ fn complete(
             releases::revision.eq(release.revision + 1),
         ))
         .execute(db)?;
+    flag_starts(db, release.id, last_commit_at)?;
     // Deployments have copies of the commit and the image of their release.
     let deployed = deployments::table.filter(deployments::release_id.eq(release.id));
     if let Some(sha) = &additions.git_sha {
@@ -591,6 +593,26 @@ fn complete(
     }
     events::record(db, actor, &release.about(), "completed", &additions)?;
     find(db, release.id)
+}
+
+/// Compares the starts of a release's deployments with its newest commit, which has become known.
+fn flag_starts(
+    db: &mut Db,
+    release: ReleaseId,
+    last_commit_at: Option<Timestamp>,
+) -> QueryResult<usize> {
+    let Some(last_commit_at) = last_commit_at else { return Ok(0) };
+    let earliest = last_commit_at.plus(-timeline::COMMIT_SKEW);
+    let is_before = || deployments::started_at.assume_not_null().lt(earliest);
+    let others = deployments::table
+        .filter(deployments::release_id.eq(release))
+        .filter(deployments::started_at.is_not_null())
+        .filter(deployments::before_commit.ne(is_before()));
+    let flagged = (
+        deployments::before_commit.eq(is_before()),
+        deployments::revision.eq(deployments::revision + 1),
+    );
+    diesel::update(others).set(flagged).execute(db)
 }
 
 fn addition<T: PartialEq + Serialize>(

@@ -19,7 +19,7 @@
 //! started after it; the others were overtaken and count as `cancelled` until their own end is
 //! reported.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::HashSet;
 
 use crate::rules::lifecycle::{self, Kind, State};
@@ -72,6 +72,20 @@ impl Derived {
     pub fn rollback_of(&self) -> Option<DeploymentId> {
         self.previous.filter(|_| self.kind == Kind::Rollback)
     }
+}
+
+/// How much earlier than its newest commit a deployment may start. Clocks of developers and of
+/// pipelines differ, and a commit can be amended after its build.
+pub const COMMIT_SKEW: SignedDuration = SignedDuration::from_hours(24);
+
+/// Whether a deployment started before its release can have existed: one of the two times is wrong.
+pub fn starts_before_commit(
+    started_at: Option<Timestamp>,
+    last_commit_at: Option<Timestamp>,
+) -> bool {
+    let is_before =
+        |start: Timestamp, commit: Timestamp| commit.duration_since(start) > COMMIT_SKEW;
+    started_at.zip(last_commit_at).is_some_and(|(start, commit)| is_before(start, commit))
 }
 
 /// The place before the moment from which it is derived again.
@@ -220,6 +234,22 @@ mod tests {
     fn derive_all(entries: &[Entry]) -> Vec<(State, Kind, Option<DeploymentId>)> {
         let derived = derive(&Head::default(), entries).into_iter();
         derived.map(|it| (it.state, it.kind, it.previous)).collect()
+    }
+
+    #[test]
+    fn a_start_more_than_a_day_before_the_commit_is_noticed() {
+        let day = 24 * 60;
+        let cases = [
+            (Some(0), Some(day), false),
+            (Some(0), Some(day + 1), true),
+            (Some(day), Some(0), false),
+            (None, Some(5 * day), false),
+            (Some(0), None, false),
+        ];
+        for (start, commit, expected) in cases {
+            let is_before = starts_before_commit(start.map(minute), commit.map(minute));
+            assert_eq!(is_before, expected, "{start:?} {commit:?}");
+        }
     }
 
     #[test]

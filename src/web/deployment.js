@@ -142,6 +142,7 @@ const releaseFacts = ({ release, about, deployment, previous }) => facts([
   ['Version', h('code', {}, release.version)],
   release.git_sha && ['Commit', copyable(release.git_sha, 'commit', commit(about.repository_url, release.git_sha))],
   release.committed_at && ['Committed', since(release.committed_at, true)],
+  deployment.before_commit && ['Clocks', 'It started more than a day before its newest commit: one of the two times is wrong.'],
   ['Image', release.image_digest ? copyable(release.image_digest, 'image digest') : 'unknown'],
   release.source_url && ['Source', outside(release.source_url, 'code of this version')],
   deployment.run_url && ['Run', outside(deployment.run_url, deployment.external_id ?? 'pipeline run')],

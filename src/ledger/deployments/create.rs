@@ -25,6 +25,7 @@ use crate::ledger::releases::{self, NewRelease, Release};
 use crate::ledger::services;
 use crate::rules::gate::Step;
 use crate::rules::lifecycle::{Kind, Report as ReportedState, State};
+use crate::rules::timeline;
 use crate::types::ids::{DeploymentId, IncidentId};
 use crate::types::time::Timestamp;
 use crate::types::values::{Digest, GitSha, LongText, ShortText, Slug, Url, Version};
@@ -421,6 +422,10 @@ fn row(
         recorded_by: Some(actor.name.clone()),
         voided_at: None,
         retired_at: None,
+        before_commit: timeline::starts_before_commit(
+            course.started_at.map(Into::into),
+            release.last_commit_at.map(Into::into),
+        ),
     }
 }
 

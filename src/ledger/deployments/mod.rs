@@ -23,7 +23,7 @@ use crate::ledger::services;
 use crate::rules::gate::Step;
 use crate::rules::github;
 use crate::rules::lifecycle::{Kind, State};
-use crate::rules::timeline::{Derived, Entry, Outcome};
+use crate::rules::timeline::{self, Derived, Entry, Outcome};
 use crate::types::ids::{DeploymentId, IncidentId, ReleaseId};
 use crate::types::time::Timestamp;
 use crate::types::values::{Digest, GitSha, ShortText, Slug, Url, Version};
@@ -67,7 +67,7 @@ const LATEST: i64 = 20;
     "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "state": "running", "kind": "normal",
     "unplanned": false, "rollback": false, "requested_by": "pipeline", "source": "api", "external_id": null, "run_url": "https://ci.example.org/runs/17",
     "reason": null, "previous_id": null, "rollback_of": null, "requested_at": "2026-02-03T04:05:06.000000Z",
-    "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1, "ungated": false, "expires_at": null, "recorded_by": "pipeline", "voided_at": null, "retired_at": null
+    "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1, "ungated": false, "expires_at": null, "recorded_by": "pipeline", "voided_at": null, "retired_at": null, "before_commit": false
 }))]
 pub struct Deployment {
     /// The identifier of the deployment.
@@ -129,6 +129,9 @@ pub struct Deployment {
     /// When its source reported that it is no longer live, without a later deployment (GitHub's
     /// `inactive`). `null` when it was not reported.
     pub retired_at: Option<Timestamp>,
+    /// Whether it started more than a day before the newest known commit of its release, so that one
+    /// of the two times is wrong.
+    pub before_commit: bool,
 }
 
 /// A deployment with the decision of the gate.
@@ -141,7 +144,7 @@ pub struct Deployment {
     "unplanned": false, "rollback": false, "requested_by": "pipeline", "source": "api", "external_id": null, "run_url": "https://ci.example.org/runs/17",
     "reason": null, "previous_id": null, "rollback_of": null, "requested_at": "2026-02-03T04:05:06.000000Z",
     "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1, "ungated": false, "expires_at": null,
-    "recorded_by": "pipeline", "voided_at": null, "retired_at": null,
+    "recorded_by": "pipeline", "voided_at": null, "retired_at": null, "before_commit": false,
     "decision": {"allowed": true, "reasons": [], "evaluated_at": "2026-02-03T04:05:06.000000Z", "facts": {"step": "start", "requested_by": "pipeline"}}
 }))]
 pub struct DeploymentWithDecision {
@@ -236,7 +239,12 @@ impl Deployment {
         Derived { state: self.state, kind: self.kind, previous: self.previous_id }
     }
 
-    fn set_derived(&mut self, derived: Derived) {
+    /// Takes in what follows from its place, and from the commits of its release.
+    fn set_derived(&mut self, derived: Derived, last_commit_at: Option<Timestamp>) {
+        self.before_commit = timeline::starts_before_commit(
+            self.started_at.map(Into::into),
+            last_commit_at.map(Into::into),
+        );
         (self.state, self.kind, self.previous_id) = (derived.state, derived.kind, derived.previous);
         self.rollback_of = derived.rollback_of();
     }

@@ -3,19 +3,20 @@
 //! when a rollout has ended.
 
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Text};
+use diesel::sql_types::{Bool, Nullable, Text};
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 use crate::db::Db;
-use crate::db::columns::Json;
-use crate::db::columns::{Identifier, Instant};
-use crate::db::schema::deployments;
+use crate::db::columns::{Identifier, Instant, Json};
+use crate::db::schema::{deployments, incident_deployments, releases};
 use crate::error::{Code, Error};
 use crate::http::context::Actor;
-use crate::ledger::deployments::{Deployment, DeploymentWithDecision};
+use crate::ledger::deployments::{Deployment, DeploymentWithDecision, Role};
 use crate::ledger::{events, or_conflict};
 use crate::rules::lifecycle::State;
 use crate::rules::timeline::{self, Entry, Head, Outcome};
+use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
 
 /// A deployment whose facts have changed.
@@ -82,10 +83,7 @@ pub fn save(db: &mut Db, actor: &Actor, change: Change<'_>) -> Result<Deployment
     let (mut now, others) = if is_plain_end { (now, Vec::new()) } else { derive(db, before, now)? };
     let is_changed = *before != now;
     now.revision = before.revision + i32::from(is_changed);
-    // What gives up being live or running goes first, to make room in the unique indexes.
-    let (first, last): (Vec<_>, Vec<_>) = others
-        .into_iter()
-        .partition(|other| !matches!(other.now.state, State::Running | State::Succeeded));
+    let (first, last) = make_room(others);
     for other in &first {
         update(db, &other.now)?;
     }
@@ -100,12 +98,83 @@ pub fn save(db: &mut Db, actor: &Actor, change: Change<'_>) -> Result<Deployment
     let from = if before.state == State::Requested { State::Approved } else { before.state };
     record(db, actor, from, &now, facts)?;
     if is_changed && facts.is_empty() {
-        record_derived(db, actor, before.state, &now, &now)?;
+        record_derived(db, actor, before.state, &now, Some(&now))?;
     }
     for other in first.iter().chain(&last) {
-        record_derived(db, actor, other.before, &other.now, &now)?;
+        record_derived(db, actor, other.before, &other.now, Some(&now))?;
     }
     Ok(now)
+}
+
+/// What gives up being live or running, and the rest. The former is written first, to make room in
+/// the unique indexes.
+fn make_room(others: Vec<Other>) -> (Vec<Other>, Vec<Other>) {
+    others
+        .into_iter()
+        .partition(|other| !matches!(other.now.state, State::Running | State::Succeeded))
+}
+
+/// Derives a whole place again, once `correct` has corrected the facts in the rows of its
+/// deployments that have started. Returns how many of them changed. In the service's lock.
+pub fn derive_place(
+    db: &mut Db,
+    actor: &Actor,
+    service: &str,
+    environment: &str,
+    correct: impl FnOnce(&mut Db, &mut [Deployment]) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    let rows = started_in(db, service, environment)?;
+    let fixes = fixes_in(db, service, environment)?;
+    let mut deployments: Vec<Deployment> = rows.iter().map(|(row, _)| row.clone()).collect();
+    correct(db, &mut deployments)?;
+    let entries: Vec<Entry> =
+        deployments.iter().filter_map(|row| row.entry(fixes.contains(&row.id))).collect();
+    let derived = timeline::derive(&Head::default(), &entries);
+    let mut others = Vec::new();
+    for ((mut now, (before, last_commit_at)), derived) in
+        deployments.into_iter().zip(rows).zip(derived)
+    {
+        now.set_derived(derived, last_commit_at);
+        if now != before {
+            now.revision += 1;
+            others.push(Other { before: before.state, now });
+        }
+    }
+    let (first, last) = make_room(others);
+    for other in first.iter().chain(&last) {
+        update(db, &other.now)?;
+        record_derived(db, actor, other.before, &other.now, None)?;
+    }
+    Ok(first.len() + last.len())
+}
+
+/// The deployments of a place that have started and are not void, each with the time of its
+/// release's newest commit.
+fn started_in(
+    db: &mut Db,
+    service: &str,
+    environment: &str,
+) -> QueryResult<Vec<(Deployment, Option<Timestamp>)>> {
+    deployments::table
+        .inner_join(releases::table.on(releases::id.eq(deployments::release_id)))
+        .filter(deployments::service.eq(service))
+        .filter(deployments::environment.eq(environment))
+        .filter(deployments::started_at.is_not_null())
+        .filter(deployments::voided_at.is_null())
+        .select((Deployment::as_select(), releases::last_commit_at))
+        .load(db)
+}
+
+/// The deployments of a place that are linked to an incident as its fix.
+fn fixes_in(db: &mut Db, service: &str, environment: &str) -> QueryResult<HashSet<DeploymentId>> {
+    let linked: Vec<DeploymentId> = incident_deployments::table
+        .inner_join(deployments::table.on(deployments::id.eq(incident_deployments::deployment_id)))
+        .filter(deployments::service.eq(service))
+        .filter(deployments::environment.eq(environment))
+        .filter(incident_deployments::role.eq(Role::FixedBy))
+        .select(deployments::id)
+        .load(db)?;
+    Ok(linked.into_iter().collect())
 }
 
 /// Derives the place of a deployment again, after something besides its own reports has changed,
@@ -144,13 +213,13 @@ fn derive(
         rows.iter().filter_map(|row| row.deployment.entry(row.is_fix)).collect();
     let derived = timeline::derive(&head, &entries);
     let (mut now, mut others) = (changed, Vec::new());
-    for (Affected { deployment, .. }, derived) in rows.into_iter().zip(derived) {
+    for (Affected { deployment, last_commit_at, .. }, derived) in rows.into_iter().zip(derived) {
         if deployment.id == now.id {
-            now.set_derived(derived);
+            now.set_derived(derived, last_commit_at);
         } else if deployment.derived() != derived {
             let before = deployment.state;
             let mut other = Deployment { revision: deployment.revision + 1, ..deployment };
-            other.set_derived(derived);
+            other.set_derived(derived, last_commit_at);
             others.push(Other { before, now: other });
         }
     }
@@ -168,6 +237,9 @@ struct Affected {
     /// It is linked to an incident as its fix.
     #[diesel(sql_type = Bool)]
     is_fix: bool,
+    /// The time of its release's newest commit.
+    #[diesel(sql_type = Nullable<Instant>)]
+    last_commit_at: Option<Timestamp>,
 }
 
 /// What a fact at `$1` can affect in the place of service `$3` and environment `$4`: what started
@@ -177,7 +249,8 @@ const AFFECTED: &str = "
     SELECT d.*,
         EXISTS (SELECT 1 FROM deployments f WHERE f.finished_at < $1 AND f.release_id = d.release_id
             AND f.environment = d.environment AND f.state IN ('succeeded', 'superseded', 'rolled_back')) AS was_live,
-        EXISTS (SELECT 1 FROM incident_deployments l WHERE l.deployment_id = d.id AND l.role = 'fixed_by') AS is_fix
+        EXISTS (SELECT 1 FROM incident_deployments l WHERE l.deployment_id = d.id AND l.role = 'fixed_by') AS is_fix,
+        (SELECT r.last_commit_at FROM releases r WHERE r.id = d.release_id) AS last_commit_at
     FROM deployments d
     WHERE d.id = $2 OR d.id IN (
         SELECT s.id FROM deployments s WHERE s.service = $3 AND s.environment = $4 AND s.started_at >= $1
@@ -244,22 +317,28 @@ fn record(
     Ok(())
 }
 
-/// Writes down what follows for another deployment of the place from what was reported of `cause`.
+/// Writes down what follows for another deployment of the place from what was reported of `cause`, or
+/// from deriving the whole place.
 fn record_derived(
     db: &mut Db,
     actor: &Actor,
     from: State,
     now: &Deployment,
-    cause: &Deployment,
+    cause: Option<&Deployment>,
 ) -> Result<(), Error> {
     let verb = match (from, now.state) {
         (State::Succeeded, State::Superseded | State::RolledBack)
-        | (State::Running, State::Cancelled) => now.state.as_str(),
+        | (State::Running, State::Cancelled)
+            if cause.is_some() =>
+        {
+            now.state.as_str()
+        }
         _ => "rederived",
     };
     let payload = json!({
         "from": from, "to": now.state, "kind": now.kind, "previous_id": now.previous_id,
-        "at": cause.finished_at.or(cause.started_at), "because_of": cause.id, "ungated": now.ungated,
+        "at": cause.and_then(|cause| cause.finished_at.or(cause.started_at)),
+        "because_of": cause.map(|cause| cause.id), "ungated": now.ungated,
     });
     events::record(db, actor, &now.about(), verb, payload)
 }

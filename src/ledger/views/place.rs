@@ -37,13 +37,14 @@ const LATEST: i64 = 10;
         "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
         "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "state": "succeeded", "kind": "normal",
-        "unplanned": false, "rollback": false, "requested_by": "pipeline", "source": "api", "external_id": null,
+        "unplanned": false, "rollback": false, "requested_by": "pipeline",
+        "source": "api", "external_id": null,
         "run_url": "https://ci.example.org/runs/17",
         "reason": null, "previous_id": null, "rollback_of": null,
         "requested_at": "2026-02-03T04:05:06.000000Z",
         "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": "2026-02-03T04:07:00.000000Z",
         "revision": 2, "ungated": false, "expires_at": null, "recorded_by": "pipeline",
-        "voided_at": null, "retired_at": null
+        "voided_at": null, "retired_at": null, "before_commit": false
     }, "previous": null, "running": null, "latest": []
 }))]
 pub struct PlaceView {

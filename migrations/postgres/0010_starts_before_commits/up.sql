@@ -1,0 +1,2 @@
+-- Whether a deployment started more than a day before the newest commit of its release: one of the two clocks was wrong.
+ALTER TABLE deployments ADD COLUMN before_commit boolean NOT NULL DEFAULT false;
