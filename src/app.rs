@@ -26,7 +26,7 @@ use crate::http::docs::{self, Published};
 use crate::http::metrics::Metrics;
 use crate::http::telemetry::observe;
 use crate::http::{extract, health, idempotency};
-use crate::ledger::{self, github, keys};
+use crate::ledger::{self, backfill, github, keys};
 use crate::types::token::Token;
 use crate::web as pages;
 
@@ -114,6 +114,7 @@ impl Application {
             handle.stop(true).await;
         });
         actix_web::rt::spawn(forget_expired(self.state.db.clone()));
+        actix_web::rt::spawn(derive_places(self.state.db.clone()));
         self.server.await
     }
 }
@@ -251,6 +252,54 @@ fn first_key(db: &mut Db, settings: &Settings) -> Result<Option<Token>, StartErr
         return Err(StartError(detail.into()));
     }
     db.write(|db| keys::bootstrap(db, given)).map_err(failed)
+}
+
+/// Derives the places of a ledger that an earlier version kept in another way, one after another.
+/// What fails is tried again after a minute.
+async fn derive_places(db: Database) {
+    let started = Instant::now();
+    let (mut places, mut changed) = (0, 0);
+    loop {
+        let found = db.read(|db| backfill::pending(db).map_err(Error::from)).await;
+        let mut has_failed = found.is_err();
+        let pending = found.unwrap_or_else(|error| {
+            log::warn!("the places to derive could not be read: {error}");
+            Vec::new()
+        });
+        for (service, environment) in pending {
+            match derive_place(&db, &service, &environment).await {
+                Ok(deployments) => (places, changed) = (places + 1, changed + deployments),
+                Err(error) => {
+                    has_failed = true;
+                    log::warn!("{service}/{environment} was not derived again: {error}");
+                }
+            }
+        }
+        if !has_failed {
+            break;
+        }
+        actix_web::rt::time::sleep(Duration::from_secs(60)).await;
+    }
+    if places > 0 {
+        let seconds = started.elapsed().as_secs();
+        log::info!(
+            "derived {places} places of this ledger again in {seconds} s: \
+             {changed} deployments changed"
+        );
+    }
+}
+
+/// Derives one of these places, and returns how many of its deployments changed.
+async fn derive_place(db: &Database, service: &str, environment: &str) -> Result<usize, Error> {
+    let mut changed = 0;
+    loop {
+        let (service, environment) = (service.to_owned(), environment.to_owned());
+        let step = db.write(move |db| backfill::derive(db, &service, &environment)).await?;
+        changed += step.0;
+        if step.1 {
+            return Ok(changed);
+        }
+    }
 }
 
 /// Deletes expired idempotency keys with their stored answers, at start and then every hour.

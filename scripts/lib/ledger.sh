@@ -84,8 +84,9 @@ describe_run() {
     fi
 }
 
-# deployment_body [OBSERVED_AT]: prints the request body for this deployment. With a time, as an observed deployment. prop
-# refuses to start a rollback to a release that was not live in the environment before; IS_ROLLBACK is the gate's word on that.
+# deployment_body [OBSERVED_AT]: prints the request body for this deployment. With a time, as an
+# observed deployment. prop refuses to start a rollback to a release that was not live in the
+# environment before: IS_ROLLBACK is the gate's word on that.
 deployment_body() {
     local rollback=${IS_ROLLBACK:-false}
     [ -z "${1:-}" ] || [ "${ROLLBACK:-no}" = no ] || rollback=true
@@ -94,7 +95,8 @@ deployment_body() {
         --argjson rollback "$rollback" '
         {service: $service, environment: $environment, version: $version, git_sha: $sha, image_digest: $digest, requested_by: $by,
             source: $source, external_id: $id, run_url: $url, reason: $reason} | with_entries(select(.value != ""))
-        | . + {create_missing: true} + (if $rollback then {rollback: true} else {} end) + if $at == "" then {start: true} else {observed: true, at: $at} end'
+        | . + {create_missing: true} + (if $rollback then {rollback: true} else {} end)
+        + if $at == "" then {start: true} else {observed: true, at: $at} end'
 }
 
 # check_gate: records the release and asks the gate whether it may be deployed. With FORCE, overrides active freezes. Ends the

@@ -102,6 +102,12 @@ tables! {
         before_commit -> Bool,
     }
 
+    derived_places (service, environment) {
+        service -> Text,
+        environment -> Text,
+        derived_at -> Nullable<Instant>,
+    }
+
     approvals (id) {
         id -> Identifier,
         release_id -> Identifier,

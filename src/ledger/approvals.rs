@@ -188,11 +188,11 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
 ///
 /// Records the decision for one environment and answers it. Deployments that wait for it become
 /// `approved` or `rejected`. A rejection takes an approved deployment that needs the withdrawn
-/// approval back to `awaiting_approval`. The last decision of each approver by `at` counts, so a late
-/// report of an earlier one changes nothing. With the source `github`, a repeat of a review answers
-/// 200 and the recorded approval, with the `at` that it adds. With `api`, each request records
-/// another approval. Fails with 403 (`own_approval`) when the approver has requested the deployment and the environment does not
-/// allow self-approval.
+/// approval back to `awaiting_approval`. The last decision of each approver by `at` counts, so a
+/// late report of an earlier one changes nothing. With the source `github`, a repeat of a review
+/// answers 200 and the recorded approval, with the `at` that it adds. With `api`, each request
+/// records another approval. Fails with 403 (`own_approval`) when the approver has requested the
+/// deployment and the environment does not allow self-approval.
 #[utoipa::path(tag = "approvals", operation_id = "create_approval", security(("key" = ["approve"]), ("key" = ["mirror"])), request_body = NewApproval,
     responses((status = 201, description = "The approval or rejection that was recorded.", body = Approval), (status = 200, description = "The review had been recorded before; this is the recorded approval.", body = Approval),
         (status = 404, description = "The service, environment or release does not exist.")))]

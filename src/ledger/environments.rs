@@ -61,7 +61,8 @@ impl Tier {
 #[schema(example = json!({
     "slug": "production", "name": "Production", "tier": "production", "required_approvals": 1, "allow_self_approval": false,
     "approval_ttl_hours": 72, "require_scan": true, "predecessor": "staging", "soak_minutes": 60, "rollback_needs_approval": false,
-    "ignore_github_deployments": false, "created_at": "2026-02-03T04:05:06.000000Z", "updated_at": "2026-02-03T04:05:06.000000Z", "revision": 1
+    "ignore_github_deployments": false,
+    "created_at": "2026-02-03T04:05:06.000000Z", "updated_at": "2026-02-03T04:05:06.000000Z", "revision": 1
 }))]
 pub struct Environment {
     /// The name of the environment in URLs. It is unique and never changes.
@@ -86,8 +87,8 @@ pub struct Environment {
     pub soak_minutes: i32,
     /// Whether rollbacks need approvals too.
     pub rollback_needs_approval: bool,
-    /// Whether deployments to it that GitHub webhooks report are ignored, because the jobs there use
-    /// its secrets and deploy nothing.
+    /// Whether deployments to it that GitHub webhooks report are ignored, because the jobs there
+    /// use its secrets and deploy nothing.
     pub ignore_github_deployments: bool,
     /// When the environment was recorded in prop.
     pub created_at: Timestamp,
@@ -368,8 +369,8 @@ fn or_unknown(db: &mut Db, found: Option<Environment>, slug: &str) -> Result<Env
     }
 }
 
-/// Whether deployments to the environment that GitHub webhooks report are ignored. They are not if it
-/// does not exist.
+/// Whether deployments to the environment that GitHub webhooks report are ignored. They are not if
+/// it does not exist.
 pub fn ignores_github(db: &mut Db, slug: &str) -> QueryResult<bool> {
     let setting = environments::table.find(slug).select(environments::ignore_github_deployments);
     Ok(setting.first(db).optional()?.unwrap_or(false))

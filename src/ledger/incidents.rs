@@ -115,8 +115,8 @@ pub struct NewIncident {
     title: ShortText,
     /// The impact of the incident on users.
     severity: ImpactLevel,
-    /// When the incident was detected. Now, if absent or `null`. Up to a minute in the future counts
-    /// as now.
+    /// When the incident was detected. Now, if absent or `null`. Up to a minute in the future
+    /// counts as now.
     detected_at: Option<Timestamp>,
     /// The identifiers of the deployments that caused the incident, at most 100. None, if absent.
     #[serde(default, deserialize_with = "deserialize_links")]

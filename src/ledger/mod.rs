@@ -3,7 +3,7 @@
 //!
 //! The files call each other in this direction:
 //!
-//! - deliveries -> github -> approvals, deployments
+//! - backfill, deliveries -> github -> approvals, deployments
 //! - status, places, dora -> freezes, incidents -> deployments
 //! - deployments -> gate -> releases -> services, environments -> events, values
 //!
@@ -16,6 +16,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::error::Error;
 
 pub mod approvals;
+pub mod backfill;
 pub mod deployments;
 pub mod environments;
 pub mod events;

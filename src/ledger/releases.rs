@@ -320,8 +320,8 @@ struct ScanPolicy {
     /// The URL of the scanner's report, for a body that does not have it.
     #[param(inline)]
     report_url: Option<Url>,
-    /// When the release was scanned, for a body that does not have it. Now, if absent. Up to a minute
-    /// in the future counts as now.
+    /// When the release was scanned, for a body that does not have it. Now, if absent. Up to a
+    /// minute in the future counts as now.
     at: Option<Timestamp>,
 }
 
@@ -398,8 +398,8 @@ async fn show(ctx: Ctx<Read>, id: web::Path<ReleaseId>) -> Result<Reply, Error> 
 ///
 /// The body has the findings counted by severity, or is a SARIF 2.1.0 or Trivy JSON report. The
 /// scan passes when no finding is worse than `max_severity`. Answers the release with the scan that
-/// counts: the last one by `at`. A late report of an earlier scan is kept in the history only; one of
-/// the same time replaces the result.
+/// counts: the last one by `at`. A late report of an earlier scan is kept in the history only; one
+/// of the same time replaces the result.
 #[utoipa::path(tag = "releases", operation_id = "record_scan", security(("key" = ["attest"])), request_body = NewScan,
     params(("id" = ReleaseId, Path, description = "The identifier of the release."), ScanPolicy),
     responses((status = 200, description = "The release with the result of the scan.", body = ReleaseWithCommits, headers(("ETag" = String)))))]

@@ -32,7 +32,8 @@ pub fn routes(config: &mut ServiceConfig) {
 #[schema(example = json!({
     "slug": "checkout", "name": "Checkout", "description": "Takes the money.", "owner": "payments",
     "repository_url": "https://git.example.org/shop/checkout",
-    "ignore_github_deployments": false, "created_at": "2026-02-03T04:05:06.000000Z", "updated_at": "2026-02-03T04:05:06.000000Z", "revision": 1
+    "ignore_github_deployments": false,
+    "created_at": "2026-02-03T04:05:06.000000Z", "updated_at": "2026-02-03T04:05:06.000000Z", "revision": 1
 }))]
 pub struct Service {
     /// The name of the service in URLs. It is unique and never changes.

@@ -29,7 +29,8 @@ pub fn text<T: Into<String>>(value: Option<T>) -> Option<String> {
 /// How far a reporting clock may be ahead of prop's. A report from there counts as now.
 const CLOCK_AHEAD: SignedDuration = SignedDuration::from_secs(60);
 
-/// The time at which something is reported to have happened: one up to a minute ahead counts as now.
+/// The time at which something is reported to have happened: one up to a minute ahead counts as
+/// now.
 ///
 /// # Errors
 /// `invalid_value` for the field at `pointer` when the time is further in the future.

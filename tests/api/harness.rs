@@ -283,12 +283,13 @@ impl TestApp {
 }
 
 /// Every table of the ledger.
-pub const TABLES: [&str; 13] = [
+pub const TABLES: [&str; 14] = [
     "keys",
     "services",
     "environments",
     "releases",
     "deployments",
+    "derived_places",
     "approvals",
     "freezes",
     "freeze_overrides",

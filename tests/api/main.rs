@@ -10,6 +10,7 @@
 mod harness;
 
 mod approvals;
+mod backfill;
 mod bad_input;
 mod conventions;
 mod deployments;

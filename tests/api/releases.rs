@@ -130,8 +130,8 @@ fn a_scan_is_recorded_and_the_latest_counts(app: &TestApp) {
     let scan = failed.expect(200)["scan"].clone();
     assert_eq!(
         scan,
-        json!({"recorded_at": scan["recorded_at"],
-            "status": "failed", "tool": "trivy 0.66", "max_severity": "medium", "report_url": null, "at": "2026-02-03T04:05:06.000000Z",
+        json!({"recorded_at": scan["recorded_at"], "status": "failed", "tool": "trivy 0.66",
+            "max_severity": "medium", "report_url": null, "at": "2026-02-03T04:05:06.000000Z",
             "summary": {"critical": 1, "high": 0, "medium": 0, "low": 0, "unknown": 0}})
     );
     let passed =

@@ -33,8 +33,9 @@ fn orders<T: Clone>(items: &[T]) -> Vec<Vec<T>> {
 
 /// A review on GitHub of a release of checkout for production.
 fn review(version: &str, approver: &str, decision: &str, at: Value) -> Value {
-    json!({"service": "checkout", "environment": "production", "version": version, "source": "github",
-        "approver": approver, "decision": decision, "at": at, "review_id": format!("{approver} {at}"),
+    json!({"service": "checkout", "environment": "production", "version": version, "at": at,
+        "source": "github", "approver": approver, "decision": decision,
+        "review_id": format!("{approver} {at}"),
         "run_url": "https://github.com/shop/checkout/actions/runs/1"})
 }
 
@@ -151,7 +152,10 @@ fn the_time_of_a_review_can_be_added(app: &TestApp) {
 }
 
 fn the_last_scan_counts(app: &TestApp) {
-    let scan = |status: &str, minutes: i64| json!({"tool": "trivy 0.66", "status": status, "at": in_minutes(-minutes)});
+    let scan = |status: &str, minutes: i64| {
+        let at = in_minutes(-minutes);
+        json!({"tool": "trivy", "status": status, "at": at})
+    };
     let scans = [scan("failed", 10), scan("passed", 5), scan("failed", 7)];
     for (n, order) in orders(&scans).into_iter().enumerate() {
         let version = n.to_string();
@@ -174,7 +178,8 @@ fn the_last_scan_counts(app: &TestApp) {
     assert!(late >= 6, "{late}");
     // A report as the tool wrote it has its time in the query.
     let path = format!("/v1/releases/{}/scan", release(app, "report")["id"].as_str().unwrap());
-    let report = json!({"version": "2.1.0", "runs": [{"tool": {"driver": {"name": "grype"}}, "results": []}]});
+    let run = json!({"tool": {"driver": {"name": "grype"}}, "results": []});
+    let report = json!({"version": "2.1.0", "runs": [run]});
     let at = in_minutes(-20);
     let scanned = app.put(&format!("{path}?at={at}"), report).expect(200);
     assert_eq!(scanned["scan"]["at"], at);
@@ -197,7 +202,8 @@ fn a_place_is_behind_by_commits(app: &TestApp) {
             assert_eq!(recorded["at"], *release.get("at").unwrap_or(&Value::Null));
         }
         app.go_live(&service, "staging", "3");
-        let seen = json!({"service": service, "environment": "production", "version": "1", "state": "succeeded"});
+        let seen = json!({"service": service, "environment": "production", "version": "1",
+            "state": "succeeded"});
         app.post("/v1/deployments", seen).expect(201);
         let status = app.get("/v1/status").expect(200);
         let row = status["services"].as_array().unwrap();

@@ -49,6 +49,9 @@ crate::on_both_databases! {
     a_job_that_begins_ends_no_rollout_of_a_script
     the_end_of_a_run_ends_what_still_runs
     what_has_ended_is_not_started_again_by_what_comes_late
+    a_redelivered_approval_does_not_beat_a_later_rejection
+    jobs_that_deploy_nothing_are_ignored
+    what_github_reported_as_gone_before_an_upgrade_stays_gone
 }
 
 const RUN: &str = "https://github.com/Codertocat/Hello-World/actions/runs/77";
@@ -1320,4 +1323,94 @@ fn the_end_of_a_run_ends_what_still_runs(app: &TestApp) {
     send(app, told_of_run(2, "staging", "in_progress", 700));
     assert_eq!(deliver(app, "workflow_run", &run("failure", &at(800)))["outcome"], "applied");
     assert_eq!(app.all("/v1/deployments?state=failed").len(), 1);
+}
+
+fn a_redelivered_approval_does_not_beat_a_later_rejection(app: &TestApp) {
+    guarded(app);
+    send(app, told_of_run(1, "staging", "waiting", 1));
+    let version = only(app)["version"].clone();
+    let at = |minutes: i64, mut review: Value| {
+        review["workflow_run"]["updated_at"] = json!(crate::gate::in_minutes(-minutes));
+        review
+    };
+    let (yes, no) = (at(10, review("approved", "bob")), at(5, review("rejected", "bob")));
+    let ask = || {
+        let version = version.as_str().unwrap();
+        app.get(&format!("/v1/gate?service=hello-world&environment=staging&version={version}"))
+            .expect(200)
+    };
+    for order in [[&yes, &no, &yes], [&no, &yes, &no]] {
+        for review in order {
+            deliver(app, "deployment_review", review);
+        }
+        assert_eq!(crate::gate::codes(&evaluate()), ["approval_rejected"]);
+        let times: Vec<_> = app.all("/v1/approvals").iter().map(|one| one["at"].clone()).collect();
+        assert!(times.iter().all(Value::is_string) && times.len() == 2, "{times:?}");
+        for table in ["approvals", "deliveries"] {
+            crate::gate::sql(app, &format!("DELETE FROM {table} WHERE true"));
+        }
+    }
+}
+
+fn jobs_that_deploy_nothing_are_ignored(app: &TestApp) {
+    let ignored = |delivery: &Value, which: &str| {
+        assert_eq!(delivery["outcome"], "ignored", "{delivery}");
+        let detail = delivery["detail"].as_str().unwrap();
+        assert!(
+            detail.starts_with(which) && detail.contains("ignore_github_deployments"),
+            "{detail}"
+        );
+    };
+    let nightly = json!({"slug": "nightly", "tier": "testing", "ignore_github_deployments": true});
+    let nightly = app.post("/v1/environments", nightly).expect(201);
+    assert_eq!(nightly["ignore_github_deployments"], true);
+    // In either order, and nothing is recorded: not even the service.
+    for (id, second, order) in [(1, 10, ["", "success"]), (2, 20, ["success", ""])] {
+        for state in order {
+            ignored(&send(app, told(id, "nightly", state, second)), "nightly");
+        }
+    }
+    assert_eq!(app.all("/v1/services"), [] as [Value; 0]);
+    assert_eq!(app.all("/v1/deployments"), [] as [Value; 0]);
+    // What the API reports is recorded.
+    app.go_live("hello-world", "nightly", "9");
+    let repository = json!({"repository_url": "https://github.com/Codertocat/Hello-World"});
+    app.patch("/v1/services/hello-world", repository, &[]).expect(200);
+    assert_eq!(states(app).len(), 1);
+    // A deployment that was recorded before goes on to its end.
+    send(app, told(3, "staging", "in_progress", 30));
+    let set = |ignore: bool| {
+        let body = json!({"ignore_github_deployments": ignore});
+        app.patch("/v1/services/hello-world", body, &[]).expect(200)
+    };
+    assert_eq!(set(true)["ignore_github_deployments"], true);
+    assert_eq!(send(app, told(3, "staging", "success", 31))["outcome"], "applied");
+    ignored(&send(app, told(4, "staging", "success", 41)), "hello-world");
+    ignored(&send(app, told(4, "staging", "in_progress", 40)), "hello-world");
+    // Once the setting is gone, the next delivery brings what was ignored.
+    set(false);
+    assert_eq!(send(app, told(4, "staging", "", 42))["outcome"], "applied");
+    let found = app.all("/v1/deployments?environment=staging");
+    assert_eq!(found.len(), 2);
+    assert!(
+        found.iter().any(|one| one["external_id"] == "4" && one["state"] == "succeeded"),
+        "{found:?}"
+    );
+}
+
+fn what_github_reported_as_gone_before_an_upgrade_stays_gone(app: &TestApp) {
+    send(app, told(1, "production", "success", 10));
+    send(app, told(1, "production", "inactive", 20));
+    let gone = only(app);
+    assert_eq!((&gone["state"], gone["retired_at"].is_string()), (&json!("superseded"), true));
+    // An earlier version noted only the state.
+    crate::gate::sql(app, "UPDATE deployments SET retired_at = NULL");
+    let service = gone["service"].as_str().unwrap();
+    let place = format!("('{service}', 'production')");
+    let list = "INSERT INTO derived_places (service, environment) VALUES";
+    crate::gate::sql(app, &format!("{list} {place}"));
+    let derive = |db: &mut prop::db::Db| prop::ledger::backfill::derive(db, service, "production");
+    assert_eq!(app.db().write(derive).unwrap(), (1, true));
+    let derived = only(app);
+    assert_eq!((&derived["state"], &derived["retired_at"]), (&gone["state"], &gone["retired_at"]));
 }

@@ -60,16 +60,16 @@ struct Question {
     /// has already reported for this run does not block it. No such run, if absent.
     #[param(inline)]
     run_url: Option<Url>,
-    /// Whether the deployment would be a rollback. `is_rollback` in the answer says whether the gate
-    /// exempts it as one. It would not, if absent.
+    /// Whether the deployment would be a rollback. `is_rollback` in the answer says whether the
+    /// gate exempts it as one. It would not, if absent.
     rollback: Option<bool>,
 }
 
 /// Ask whether a release may be deployed now
 ///
 /// Answers 200 with the decision that a start of the deployment would get now, with every reason
-/// against it. Changes nothing. The question names either a service, an environment and a version, or
-/// a recorded `deployment`. Fails with 404 when one of them does not exist, and with 400 when
+/// against it. Changes nothing. The question names either a service, an environment and a version,
+/// or a recorded `deployment`. Fails with 404 when one of them does not exist, and with 400 when
 /// `deployment` is combined with another parameter, or has already started or ended.
 #[utoipa::path(tag = "gate", operation_id = "evaluate_gate", security(("key" = ["read"])), params(Question),
     responses((status = 200, description = "The decision: `allowed`, or the reasons that block the deployment.", body = Decision), (status = 404, description = "The service, environment, release or deployment does not exist.")))]
@@ -103,8 +103,8 @@ impl Question {
 /// Decides on the start of a recorded deployment, whoever asks.
 ///
 /// # Errors
-/// `not_found`, or `invalid_query` when the question has other parameters or the deployment does not
-/// wait for its start.
+/// `not_found`, or `invalid_query` when the question has other parameters or the deployment does
+/// not wait for its start.
 fn answer_for(db: &mut Db, id: DeploymentId, question: &Question) -> Result<Decision, Error> {
     let invalid = |name: &str, detail| Err(Error::field(Code::InvalidQuery, name, detail));
     if let Some((name, _)) = question.others().into_iter().find(|(_, is_given)| *is_given) {
@@ -430,7 +430,8 @@ const HOLDS: &str = "
     FROM incidents i
     WHERE i.resolved_at IS NULL AND i.service = $1 AND i.environment = $2
     UNION ALL
-    SELECT 'review', CAST(a.id AS text), a.decision, a.approver, false, a.decision = 'approved', coalesce(a.at, a.created_at), a.expires_at, CAST(NULL AS jsonb)
+    SELECT 'review', CAST(a.id AS text), a.decision, a.approver, false, a.decision = 'approved',
+        coalesce(a.at, a.created_at), a.expires_at, CAST(NULL AS jsonb)
     FROM approvals a
     WHERE a.release_id = $7 AND a.environment = $2 AND (a.consumed_by IS NULL OR a.consumed_by = $5) AND a.image_digest IS NOT DISTINCT FROM $8
     ORDER BY 7, 2";

@@ -1,7 +1,7 @@
 //! Deployments of a release to an environment: their rows and how they are read.
 //!
-//! `create` records a deployment, `transitions` reports its start and its end, `void` declares that it
-//! did not take place. `store` is the only file that writes a deployment.
+//! `create` records a deployment, `transitions` reports its start and its end, `void` declares that
+//! it did not take place. `store` is the only file that writes a deployment.
 
 use actix_web::{get, web};
 use diesel::prelude::*;
@@ -129,8 +129,8 @@ pub struct Deployment {
     /// When its source reported that it is no longer live, without a later deployment (GitHub's
     /// `inactive`). `null` when it was not reported.
     pub retired_at: Option<Timestamp>,
-    /// Whether it started more than a day before the newest known commit of its release, so that one
-    /// of the two times is wrong.
+    /// Whether it started more than a day before the newest known commit of its release, so that
+    /// one of the two times is wrong.
     pub before_commit: bool,
 }
 
@@ -505,7 +505,8 @@ pub fn previous_good(db: &mut Db, live: &Deployment) -> QueryResult<Option<Deplo
         .optional()
 }
 
-/// The deployments of a release in an environment that are in this state, in the order of their ids.
+/// The deployments of a release in an environment that are in this state, in the order of their
+/// ids.
 pub fn in_state(
     db: &mut Db,
     release: ReleaseId,

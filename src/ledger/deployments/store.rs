@@ -58,7 +58,8 @@ pub enum Fact {
 /// where nothing runs, or [`save`] follows.
 ///
 /// # Errors
-/// [`Code::ExternalIdTaken`] when another deployment has been recorded under its external id in the meantime.
+/// [`Code::ExternalIdTaken`] when another deployment has been recorded under its external id in the
+/// meantime.
 pub fn insert(
     db: &mut Db,
     actor: &Actor,
@@ -114,15 +115,19 @@ fn make_room(others: Vec<Other>) -> (Vec<Other>, Vec<Other>) {
         .partition(|other| !matches!(other.now.state, State::Running | State::Succeeded))
 }
 
+/// How many deployments [`derive_place`] changes at once, so that nothing waits long for the lock.
+const AT_ONCE: usize = 1000;
+
 /// Derives a whole place again, once `correct` has corrected the facts in the rows of its
-/// deployments that have started. Returns how many of them changed. In the service's lock.
+/// deployments that have started. Returns how many of them were changed, and whether these were all
+/// that differ. In the service's lock.
 pub fn derive_place(
     db: &mut Db,
     actor: &Actor,
     service: &str,
     environment: &str,
     correct: impl FnOnce(&mut Db, &mut [Deployment]) -> Result<(), Error>,
-) -> Result<usize, Error> {
+) -> Result<(usize, bool), Error> {
     let rows = started_in(db, service, environment)?;
     let fixes = fixes_in(db, service, environment)?;
     let mut deployments: Vec<Deployment> = rows.iter().map(|(row, _)| row.clone()).collect();
@@ -140,12 +145,15 @@ pub fn derive_place(
             others.push(Other { before: before.state, now });
         }
     }
+    let is_complete = others.len() <= AT_ONCE;
     let (first, last) = make_room(others);
-    for other in first.iter().chain(&last) {
+    let mut changed = 0;
+    for other in first.iter().chain(&last).take(AT_ONCE) {
         update(db, &other.now)?;
         record_derived(db, actor, other.before, &other.now, None)?;
+        changed += 1;
     }
-    Ok(first.len() + last.len())
+    Ok((changed, is_complete))
 }
 
 /// The deployments of a place that have started and are not void, each with the time of its
@@ -249,7 +257,8 @@ const AFFECTED: &str = "
     SELECT d.*,
         EXISTS (SELECT 1 FROM deployments f WHERE f.finished_at < $1 AND f.release_id = d.release_id
             AND f.environment = d.environment AND f.state IN ('succeeded', 'superseded', 'rolled_back')) AS was_live,
-        EXISTS (SELECT 1 FROM incident_deployments l WHERE l.deployment_id = d.id AND l.role = 'fixed_by') AS is_fix,
+        EXISTS (SELECT 1 FROM incident_deployments l
+            WHERE l.deployment_id = d.id AND l.role = 'fixed_by') AS is_fix,
         (SELECT r.last_commit_at FROM releases r WHERE r.id = d.release_id) AS last_commit_at
     FROM deployments d
     WHERE d.id = $2 OR d.id IN (
@@ -317,8 +326,8 @@ fn record(
     Ok(())
 }
 
-/// Writes down what follows for another deployment of the place from what was reported of `cause`, or
-/// from deriving the whole place.
+/// Writes down what follows for another deployment of the place from what was reported of `cause`,
+/// or from deriving the whole place.
 fn record_derived(
     db: &mut Db,
     actor: &Actor,

@@ -340,6 +340,12 @@ fn all_reports(db: &mut Db, subject: &str) -> Result<Vec<github::Deployment>, Er
         .collect())
 }
 
+/// When GitHub reported the deployment with this number as no longer live. `None` when it did not.
+pub fn retired_at(db: &mut Db, subject: &str) -> Result<Option<Timestamp>, Error> {
+    let status = github::deployment_status(&all_reports(db, subject)?);
+    Ok(status.retired_at.map(Timestamp::from))
+}
+
 /// The status of a deployment, with the end of its run. GitHub may deliver the end of the run
 /// first.
 fn with_its_run(db: &mut Db, status: DeploymentStatus) -> Result<DeploymentStatus, Error> {

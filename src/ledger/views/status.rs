@@ -81,8 +81,8 @@ struct Row {
     name: String,
     /// The team or person that is responsible for the service. `null` when it is unknown.
     owner: Option<String>,
-    /// The places that have a current deployment, a last failure or an open incident, in the order of
-    /// their environments' slugs. Other places are omitted.
+    /// The places that have a current deployment, a last failure or an open incident, in the order
+    /// of their environments' slugs. Other places are omitted.
     places: Vec<Cell>,
 }
 
@@ -172,8 +172,8 @@ struct Current {
     /// When a waiting deployment expires. `null` when it does not wait.
     expires_at: Option<Timestamp>,
     /// The codes of the gate for the reasons why a waiting deployment cannot start now. Empty when
-    /// nothing blocks it. `null` when it does not wait, and for all but the 20 deployments that have
-    /// waited longest.
+    /// nothing blocks it. `null` when it does not wait, and for all but the 20 deployments that
+    /// have waited longest.
     blocked: Option<Vec<Code>>,
     /// Whether the release was scanned, and whether it passed.
     scan: ScanStatus,
@@ -284,9 +284,9 @@ struct Lag {
     since: Timestamp,
 }
 
-/// Selects the places that are behind. The cost depends on the number of releases in between, by the
-/// index of a service's releases in their order.
-/// Production without a predecessor follows staging.
+/// Selects the places that are behind. The cost depends on the number of releases in between, by
+/// the index of a service's releases in their order. Production without a predecessor follows
+/// staging.
 const LAGS: &str = "
     SELECT here.service AS service, here.environment AS environment, there.environment AS before,
         there.version AS version, count(*) AS releases,
