@@ -81,7 +81,6 @@ macro_rules! expression {
             #[allow(dead_code, reason = "only carries the derived implementations")]
             struct Proxy($rust);
         };
-        on_both_backends!($sql, $rust);
     };
 }
 
@@ -117,11 +116,12 @@ impl FromSql<Instant, Sqlite> for Timestamp {
     }
 }
 
+on_both_backends!(Instant, Timestamp);
 expression!(Instant, Timestamp);
 
-/// Stores identifiers, which are all UUIDs.
-macro_rules! identifiers {
-    ($($id:ident),+) => {$(
+/// Stores a type of UUID.
+macro_rules! uuid {
+    ($id:ident) => {
         impl ToSql<Identifier, Pg> for $id {
             fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
                 out.write_all(Uuid::from(*self).as_bytes())?;
@@ -148,6 +148,17 @@ macro_rules! identifiers {
             }
         }
 
+        on_both_backends!(Identifier, $id);
+    };
+}
+
+// For a statement whose rows are of several kinds.
+uuid!(Uuid);
+
+/// Stores identifiers, which are all UUIDs.
+macro_rules! identifiers {
+    ($($id:ident),+) => {$(
+        uuid!($id);
         expression!(Identifier, $id);
     )+};
 }

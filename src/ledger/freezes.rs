@@ -90,8 +90,7 @@ impl Freeze {
             return None;
         }
         let weekly = self.weekly.as_ref().map(|weekly| weekly.0.clone());
-        Schedule { starts_at: self.starts_at.into(), ends_at: self.ends_at.map(Into::into), weekly }
-            .holds(now.into())
+        Schedule { starts_at: self.starts_at, ends_at: self.ends_at, weekly }.holds(now)
     }
 }
 

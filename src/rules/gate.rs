@@ -4,11 +4,13 @@
 //! input is all facts and the time. It reports all reasons at once, in the order of [`Code`].
 
 use jiff::tz::TimeZone;
-use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
+use jiff::{RoundMode, SignedDuration, Unit, ZonedRound};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::rules::schedule::{Schedule, Until};
 use crate::text_enum;
+use crate::types::ids::{ApprovalId, DeploymentId, FreezeId, IncidentId};
+use crate::types::time::Timestamp;
 use crate::types::values::{Slug, Version};
 
 text_enum! {
@@ -89,7 +91,7 @@ pub struct Candidate {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Freeze {
     /// The identifier of the freeze.
-    pub id: String,
+    pub id: FreezeId,
     /// Why deployments are blocked.
     pub reason: String,
     /// When the freeze applies.
@@ -104,7 +106,7 @@ pub struct Freeze {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Review {
     /// The identifier of the approval.
-    pub id: String,
+    pub id: ApprovalId,
     /// The name of the person who decided.
     pub approver: String,
     /// Whether it is an approval; else it is a rejection.
@@ -119,7 +121,7 @@ pub struct Review {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Incident {
     /// The identifier of the incident.
-    pub id: String,
+    pub id: IncidentId,
     /// What is wrong, in one line.
     pub title: String,
     /// Whether this deployment fixes the incident.
@@ -144,7 +146,7 @@ pub struct Facts {
     /// The facts about the release.
     pub release: Candidate,
     /// The identifier of another deployment that is running in the place, if any.
-    pub running: Option<String>,
+    pub running: Option<DeploymentId>,
     /// The freezes that cover the place, whether they apply now or not.
     pub freezes: Vec<Freeze>,
     /// The open incidents of the place.
@@ -172,8 +174,6 @@ pub struct Decision {
     #[serde(default)]
     pub is_rollback: bool,
     /// The time for which the decision was made.
-    #[serde(serialize_with = "micros")]
-    #[schema(value_type = String, format = DateTime)]
     pub evaluated_at: Timestamp,
 }
 
@@ -186,8 +186,7 @@ pub struct Reason {
     /// The reason in a sentence for people.
     pub detail: String,
     /// When the reason ends by itself. Absent, never `null`, when it does not.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "micros_if_any", default)]
-    #[schema(value_type = Option<String>, format = DateTime)]
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub until: Option<Timestamp>,
     /// The identifier of the freeze, deployment, incident or rejection that the reason is about.
     /// Absent, never `null`, when there is none.
@@ -200,13 +199,16 @@ pub struct Reason {
 }
 
 /// Serializes an instant with six decimals, as in all responses.
-pub(super) fn micros<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn micros<S: Serializer>(
+    at: &jiff::Timestamp,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{at:.6}"))
 }
 
 /// Serializes an optional instant with six decimals, as in all responses.
 pub(super) fn micros_if_any<S: Serializer>(
-    at: &Option<Timestamp>,
+    at: &Option<jiff::Timestamp>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     match at {
@@ -230,7 +232,7 @@ pub fn decide(facts: &Facts, now: Timestamp) -> Decision {
         ));
     }
     seasoned(facts, now, &mut reasons);
-    if let Some(running) = &facts.running {
+    if let Some(running) = facts.running {
         reasons.push(
             Reason::new(Code::DeploymentRunning, "Another deployment is already running.".into())
                 .about(running),
@@ -241,7 +243,7 @@ pub fn decide(facts: &Facts, now: Timestamp) -> Decision {
     {
         let detail =
             format!("Open incident: {}. Only a rollback or the fix is allowed.", incident.title);
-        reasons.push(Reason::new(Code::OpenIncident, detail).about(&incident.id));
+        reasons.push(Reason::new(Code::OpenIncident, detail).about(incident.id));
     }
     if facts.step == Step::Start {
         approved(facts, now, &mut reasons);
@@ -259,8 +261,8 @@ impl Reason {
         Self { until: Some(until), ..self }
     }
 
-    fn about(self, id: &str) -> Self {
-        Self { id: Some(id.to_owned()), ..self }
+    fn about(self, id: impl std::fmt::Display) -> Self {
+        Self { id: Some(id.to_string()), ..self }
     }
 }
 
@@ -269,7 +271,7 @@ fn frozen(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
         let passes = freeze.is_overridden || facts.is_rollback && freeze.allow_rollback;
         let Some(until) = freeze.schedule.holds(now).filter(|_| !passes) else { continue };
         let why = freeze.reason.trim_end_matches('.');
-        let reason = |is: String| Reason::new(Code::Frozen, is).about(&freeze.id);
+        let reason = |is: String| Reason::new(Code::Frozen, is).about(freeze.id);
         reasons.push(match until {
             Until::At(end) => {
                 reason(format!("Frozen until {}: {why}.", minute(end, now))).until(end)
@@ -282,8 +284,9 @@ fn frozen(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
 /// An instant for people, in UTC, to the minute: rounded up, so that it is over by then. The year
 /// is there when it is another one than now.
 fn minute(at: Timestamp, now: Timestamp) -> String {
-    let up = TimestampRound::new().smallest(Unit::Minute).mode(RoundMode::Ceil);
-    let at = at.round(up).unwrap_or(at).to_zoned(TimeZone::UTC);
+    let up = ZonedRound::new().smallest(Unit::Minute).mode(RoundMode::Ceil);
+    let at = at.to_zoned(TimeZone::UTC);
+    let at = at.round(up).unwrap_or(at);
     let is_this_year = at.year() == now.to_zoned(TimeZone::UTC).year();
     let form = if is_this_year { "%-d %b %H:%M UTC" } else { "%-d %b %Y %H:%M UTC" };
     at.strftime(form).to_string()
@@ -321,7 +324,7 @@ fn seasoned(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
         return;
     };
     let soak = SignedDuration::from_mins(facts.policy.soak_minutes.into());
-    let soaked_at = succeeded_at.saturating_add(soak).unwrap_or(Timestamp::MAX);
+    let soaked_at = succeeded_at.plus(soak);
     if now < soaked_at {
         let minutes = facts.policy.soak_minutes;
         let detail =
@@ -343,7 +346,7 @@ fn counts(facts: &Facts, review: &Review) -> bool {
 fn latest(facts: &Facts, now: Timestamp) -> impl Iterator<Item = &Review> + Clone {
     let is_last = |review: &Review| {
         !facts.reviews.iter().any(|other| {
-            other.approver == review.approver && (other.at, &other.id) > (review.at, &review.id)
+            other.approver == review.approver && (other.at, other.id) > (review.at, review.id)
         })
     };
     facts
@@ -421,7 +424,7 @@ fn approved(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
                 Code::ApprovalRejected,
                 format!("{} rejected release {version} for {environment}.", no.approver),
             )
-            .about(&no.id),
+            .about(no.id),
         );
     } else if valid < needed && approvals.count() as i32 >= needed {
         let detail = format!("The approvals of release {version} for {environment} have expired.");
@@ -482,9 +485,9 @@ mod tests {
     }
 
     fn review(approver: &str, approved: bool, said_at: &str) -> Review {
-        let expires_at = at(said_at) + SignedDuration::from_hours(24);
+        let expires_at = at(said_at).plus(SignedDuration::from_hours(24));
         Review {
-            id: format!("{approver} {said_at}"),
+            id: ApprovalId::new(),
             approver: approver.into(),
             approved,
             at: at(said_at),
@@ -499,7 +502,7 @@ mod tests {
             weekly: None,
         };
         Freeze {
-            id: "f".into(),
+            id: FreezeId::new(),
             reason: "Quarter end.".into(),
             schedule,
             allow_rollback: true,
@@ -508,7 +511,7 @@ mod tests {
     }
 
     fn incident() -> Incident {
-        Incident { id: "i".into(), title: "Cards fail".into(), is_fixed_by_this: false }
+        Incident { id: IncidentId::new(), title: "Cards fail".into(), is_fixed_by_this: false }
     }
 
     fn codes(facts: &Facts) -> Vec<Code> {
@@ -528,7 +531,7 @@ mod tests {
         (Code::DigestMissing, |f| f.release.has_digest = false),
         (Code::NotInPredecessor, |f| f.release.succeeded_before_at = None),
         (Code::Soaking, |f| f.release.succeeded_before_at = Some(at("2026-03-02T11:30:00Z"))),
-        (Code::DeploymentRunning, |f| f.running = Some("d".into())),
+        (Code::DeploymentRunning, |f| f.running = Some(DeploymentId::new())),
         (Code::OpenIncident, |f| f.incidents.push(incident())),
         (Code::ApprovalMissing, |f| f.reviews.clear()),
         (Code::ApprovalRejected, |f| {
@@ -647,10 +650,11 @@ mod tests {
         let mut facts =
             Facts { freezes: vec![Freeze { is_overridden: true, ..freeze(None) }], ..free() };
         assert_eq!(codes(&facts), []);
-        facts.freezes.push(Freeze { id: "g".into(), ..freeze(None) });
+        let id = FreezeId::new();
+        facts.freezes.push(Freeze { id, ..freeze(None) });
         let decision = decide(&facts, at(NOW));
         assert_eq!(decision.reasons.len(), 1);
-        assert_eq!(decision.reasons[0].id.as_deref(), Some("g"));
+        assert_eq!(decision.reasons[0].id, Some(id.to_string()));
     }
 
     #[test]
@@ -667,7 +671,7 @@ mod tests {
         let turn = at(turn);
         let codes =
             |now| decide(facts, now).reasons.iter().map(|reason| reason.code).collect::<Vec<_>>();
-        (codes(turn - SignedDuration::from_micros(1)), codes(turn))
+        (codes(turn.plus(SignedDuration::from_micros(-1))), codes(turn))
     }
 
     #[test]

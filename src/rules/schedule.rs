@@ -1,12 +1,13 @@
 //! When a freeze applies: between two instants, and, for a weekly freeze, only in a window of local
 //! time on some days of the week.
 
+use jiff::Span;
 use jiff::civil::{Date, Time, Weekday};
 use jiff::tz::TimeZone;
-use jiff::{Span, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::text_enum;
+use crate::types::time::Timestamp;
 
 text_enum! {
     /// A day of the week.
@@ -134,7 +135,8 @@ impl Weekly {
                 end = end.max(to);
             }
         }
-        let week_on = today.checked_add(Span::new().days(8)).ok()?.to_zoned(zone).ok()?.timestamp();
+        let week_on =
+            today.checked_add(Span::new().days(8)).ok()?.to_zoned(zone).ok()?.timestamp().into();
         Some(if end > week_on { Until::Ended } else { Until::At(end) })
     }
 
@@ -148,7 +150,7 @@ impl Weekly {
         let last = if self.to > self.from { date } else { date.tomorrow().ok()? };
         let from = zone.to_ambiguous_timestamp(date.to_datetime(self.from)).earlier().ok()?;
         let to = zone.to_ambiguous_timestamp(last.to_datetime(self.to)).later().ok()?;
-        Some((from, to))
+        Some((from.into(), to.into()))
     }
 }
 

@@ -19,11 +19,12 @@
 //! started after it; the others were overtaken and count as `cancelled` until their own end is
 //! reported.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use std::collections::HashSet;
 
 use crate::rules::lifecycle::{self, Kind, State};
 use crate::types::ids::{DeploymentId, ReleaseId};
+use crate::types::time::Timestamp;
 
 /// How a deployment ended, by its own report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,9 +84,8 @@ pub fn starts_before_commit(
     started_at: Option<Timestamp>,
     last_commit_at: Option<Timestamp>,
 ) -> bool {
-    let is_before =
-        |start: Timestamp, commit: Timestamp| commit.duration_since(start) > COMMIT_SKEW;
-    started_at.zip(last_commit_at).is_some_and(|(start, commit)| is_before(start, commit))
+    let times = started_at.zip(last_commit_at);
+    times.is_some_and(|(start, commit)| commit.since(start) > COMMIT_SKEW)
 }
 
 /// The place before the moment from which it is derived again.
@@ -208,7 +208,7 @@ mod tests {
     }
 
     fn minute(n: u32) -> Timestamp {
-        Timestamp::from_second(1_770_000_000 + 60 * i64::from(n)).unwrap()
+        jiff::Timestamp::from_second(1_770_000_000 + 60 * i64::from(n)).unwrap().into()
     }
 
     const UNKNOWN: Derived =

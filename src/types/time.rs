@@ -1,6 +1,7 @@
 //! Instants.
 
-use jiff::SignedDuration;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Zoned};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
@@ -35,6 +36,11 @@ impl Timestamp {
     /// `self` plus `span`. Beyond the last instant of the calendar it is that last instant.
     pub fn plus(self, span: SignedDuration) -> Self {
         Self(self.0.saturating_add(span).unwrap_or(jiff::Timestamp::MAX))
+    }
+
+    /// The time of day and the date in a time zone.
+    pub fn to_zoned(self, zone: TimeZone) -> Zoned {
+        self.0.to_zoned(zone)
     }
 
     /// The time from `earlier` to `self`; negative when `earlier` is later.

@@ -422,10 +422,7 @@ fn row(
         recorded_by: Some(actor.name.clone()),
         voided_at: None,
         retired_at: None,
-        before_commit: timeline::starts_before_commit(
-            course.started_at.map(Into::into),
-            release.last_commit_at.map(Into::into),
-        ),
+        before_commit: timeline::starts_before_commit(course.started_at, release.last_commit_at),
     }
 }
 

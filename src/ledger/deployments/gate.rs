@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::IntoParams;
 use utoipa_actix_web::service_config::ServiceConfig;
+use uuid::Uuid;
 
 use crate::db::Db;
 use crate::db::columns::{Document, Identifier, Instant, Json};
@@ -25,7 +26,7 @@ use crate::ledger::releases::{Release, ScanStatus};
 use crate::rules::gate::{self, Decision, Facts, Freeze, Incident, Review, Reviewed, Step};
 use crate::rules::lifecycle::{self, Kind, State};
 use crate::rules::schedule::{Schedule, Weekly};
-use crate::types::ids::{ApprovalId, DeploymentId, FreezeId, IncidentId, OverrideId, ReleaseId};
+use crate::types::ids::{DeploymentId, IncidentId, OverrideId, ReleaseId};
 use crate::types::time::Timestamp;
 use crate::types::values::{Digest, ShortText, Slug, Url, Version};
 
@@ -178,7 +179,7 @@ fn evaluate(
         .as_ref()
         .ok_or_else(|| Error::not_found(&format!("release of {service} with version"), version))?;
     let facts = facts(db, &snapshot, here, &Candidate::of(release), request, now)?;
-    Ok(gate::decide(&facts, now.into()))
+    Ok(gate::decide(&facts, now))
 }
 
 /// The current state of a place, and the release in question.
@@ -360,8 +361,8 @@ pub struct GateRequest<'a> {
 struct FactRow {
     #[diesel(sql_type = Text)]
     fact: String,
-    #[diesel(sql_type = Text)]
-    id: String,
+    #[diesel(sql_type = Identifier)]
+    id: Uuid,
     #[diesel(sql_type = Text)]
     label: String,
     #[diesel(sql_type = Text)]
@@ -384,27 +385,27 @@ impl FactRow {
     fn add_to(self, facts: &mut Facts) {
         match self.fact.as_str() {
             "freeze" => facts.freezes.push(Freeze {
-                id: self.id,
+                id: self.id.into(),
                 reason: self.label,
                 schedule: Schedule {
-                    starts_at: self.since.into(),
-                    ends_at: self.until.map(Into::into),
+                    starts_at: self.since,
+                    ends_at: self.until,
                     weekly: self.weekly.map(|w| w.0),
                 },
                 allow_rollback: self.allow_rollback,
                 is_overridden: self.is_set,
             }),
             "incident" => facts.incidents.push(Incident {
-                id: self.id,
+                id: self.id.into(),
                 title: self.label,
                 is_fixed_by_this: self.is_set,
             }),
             _ => facts.reviews.push(Review {
-                id: self.id,
+                id: self.id.into(),
                 approver: self.approver,
                 approved: self.is_set,
-                at: self.since.into(),
-                expires_at: self.until.unwrap_or(self.since).into(),
+                at: self.since,
+                expires_at: self.until.unwrap_or(self.since),
             }),
         }
     }
@@ -416,7 +417,7 @@ impl FactRow {
 /// incident that it fixes, `$7` release, `$8` image digest. They must first appear in this order,
 /// because SQLite numbers them so.
 const HOLDS: &str = "
-    SELECT 'freeze' AS fact, CAST(f.id AS text) AS id, f.reason AS label, '' AS approver, f.allow_rollback AS allow_rollback,
+    SELECT 'freeze' AS fact, f.id AS id, f.reason AS label, '' AS approver, f.allow_rollback AS allow_rollback,
         EXISTS (SELECT 1 FROM freeze_overrides o WHERE o.service = $1 AND o.environment = $2 AND f.starts_at <= $3 AND o.freeze_id = f.id
             AND o.version = $4 AND (o.consumed_by IS NULL OR o.consumed_by = $5)) AS is_set,
         f.starts_at AS since, f.ends_at AS until, f.weekly AS weekly
@@ -424,13 +425,13 @@ const HOLDS: &str = "
     WHERE f.ended_at IS NULL AND f.starts_at <= $3 AND (f.ends_at IS NULL OR f.ends_at > $3)
         AND (f.service IS NULL OR f.service = $1) AND (f.environment IS NULL OR f.environment = $2)
     UNION ALL
-    SELECT 'incident', CAST(i.id AS text), i.title, '', false,
+    SELECT 'incident', i.id, i.title, '', false,
         i.id = $6 OR EXISTS (SELECT 1 FROM incident_deployments l WHERE l.incident_id = i.id AND l.deployment_id = $5 AND l.role = 'fixed_by'),
         i.detected_at, CAST(NULL AS timestamptz), CAST(NULL AS jsonb)
     FROM incidents i
     WHERE i.resolved_at IS NULL AND i.service = $1 AND i.environment = $2
     UNION ALL
-    SELECT 'review', CAST(a.id AS text), a.decision, a.approver, false, a.decision = 'approved',
+    SELECT 'review', a.id, a.decision, a.approver, false, a.decision = 'approved',
         coalesce(a.at, a.created_at), a.expires_at, CAST(NULL AS jsonb)
     FROM approvals a
     WHERE a.release_id = $7 AND a.environment = $2 AND (a.consumed_by IS NULL OR a.consumed_by = $5) AND a.image_digest IS NOT DISTINCT FROM $8
@@ -482,13 +483,10 @@ pub fn facts(
                 ScanStatus::Passed => Some(true),
                 ScanStatus::Failed => Some(false),
             },
-            succeeded_before_at: snapshot.succeeded_before_at.map(Into::into),
+            succeeded_before_at: snapshot.succeeded_before_at,
         },
         // A deployment does not block itself.
-        running: snapshot
-            .running
-            .filter(|id| request.deployment != Some(*id))
-            .map(|id| id.to_string()),
+        running: snapshot.running.filter(|id| request.deployment != Some(*id)),
         freezes: Vec::new(),
         incidents: Vec::new(),
         reviews: Vec::new(),
@@ -512,7 +510,7 @@ pub struct Evaluation {
 impl Evaluation {
     /// Applies the rule to the facts.
     pub fn of(facts: Facts, now: Timestamp) -> Self {
-        Self { decision: gate::decide(&facts, now.into()), facts }
+        Self { decision: gate::decide(&facts, now), facts }
     }
 
     /// Whether no approval is missing.
@@ -554,7 +552,7 @@ pub fn refuse(
     let refusal = Error::new(Code::GateBlocked, details.join(" "));
     Ok(refusal
         .with("reasons", &evaluation.decision.reasons)
-        .with("evaluated_at", Timestamp::from(evaluation.decision.evaluated_at))
+        .with("evaluated_at", evaluation.decision.evaluated_at)
         .recorded())
 }
 
@@ -570,12 +568,11 @@ pub fn consume_overrides(
     let needed = |freeze: &&Freeze| {
         freeze.is_overridden
             && !(facts.is_rollback && freeze.allow_rollback)
-            && freeze.schedule.holds(now.into()).is_some()
+            && freeze.schedule.holds(now).is_some()
     };
     for freeze in facts.freezes.iter().filter(needed) {
-        let freeze_id: FreezeId = freeze.id.parse().map_err(Error::internal)?;
         let of_freeze =
-            || freeze_overrides::table.filter(freeze_overrides::freeze_id.eq(freeze_id));
+            || freeze_overrides::table.filter(freeze_overrides::freeze_id.eq(freeze.id));
         let has_one = exists(of_freeze().filter(freeze_overrides::consumed_by.eq(deployment)));
         if diesel::select(has_one).get_result(db)? {
             continue;
@@ -611,8 +608,7 @@ pub fn release_consumed(db: &mut Db, deployment: DeploymentId) -> QueryResult<()
 /// before it.
 pub fn consume_reviews(db: &mut Db, deployment: DeploymentId, facts: &Facts) -> Result<(), Error> {
     for review in gate::consumed_by_start(facts) {
-        let id: ApprovalId = review.id.parse().map_err(Error::internal)?;
-        diesel::update(approvals::table.find(id))
+        diesel::update(approvals::table.find(review.id))
             .set(approvals::consumed_by.eq(deployment))
             .execute(db)?;
     }

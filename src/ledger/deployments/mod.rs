@@ -226,8 +226,8 @@ impl Deployment {
         Some(Entry {
             id: self.id,
             release: self.release_id,
-            started_at: started_at.into(),
-            end: self.finished_at.map(Into::into).zip(self.outcome()),
+            started_at,
+            end: self.finished_at.zip(self.outcome()),
             is_fix: is_fix || self.unplanned,
             is_retired: self.retired_at.is_some(),
             derived: self.derived(),
@@ -241,10 +241,7 @@ impl Deployment {
 
     /// Takes in what follows from its place, and from the commits of its release.
     fn set_derived(&mut self, derived: Derived, last_commit_at: Option<Timestamp>) {
-        self.before_commit = timeline::starts_before_commit(
-            self.started_at.map(Into::into),
-            last_commit_at.map(Into::into),
-        );
+        self.before_commit = timeline::starts_before_commit(self.started_at, last_commit_at);
         (self.state, self.kind, self.previous_id) = (derived.state, derived.kind, derived.previous);
         self.rollback_of = derived.rollback_of();
     }

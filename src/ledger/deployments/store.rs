@@ -216,7 +216,7 @@ fn derive(
     }
     rows.retain(|row| row.deployment.entry(row.is_fix).is_some());
     let was_live = rows.iter().filter(|row| row.was_live).map(|row| row.deployment.release_id);
-    let head = Head { at: Some(since.into()), was_live: was_live.collect() };
+    let head = Head { at: Some(since), was_live: was_live.collect() };
     let entries: Vec<Entry> =
         rows.iter().filter_map(|row| row.deployment.entry(row.is_fix)).collect();
     let derived = timeline::derive(&head, &entries);

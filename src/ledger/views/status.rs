@@ -426,7 +426,7 @@ fn add_freezes(db: &mut Db, grid: &mut Grid) -> QueryResult<()> {
         for cell in places {
             cell.frozen = freezes.iter().find_map(|freeze| {
                 let until = match freeze.holds(slug, &cell.environment, now)? {
-                    Until::At(end) => Some(end.into()),
+                    Until::At(end) => Some(end),
                     Until::Ended => None,
                 };
                 Some(Frozen { freeze_id: freeze.id, reason: freeze.reason.clone().into(), until })
