@@ -4,6 +4,7 @@
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
+use diesel::QueryResult;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use serde::Serialize;
 use std::fmt;
@@ -110,6 +111,9 @@ impl Code {
 
 /// At most this many existing names are listed in an error.
 pub const NAMED: usize = 10;
+
+/// At most this many existing names are compared with an unknown one, to suggest the nearest.
+pub const COMPARED: i64 = 1000;
 
 /// One field or query parameter that is not valid.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -266,5 +270,23 @@ impl From<DieselError> for Error {
             }
             _ => Self::internal(error),
         }
+    }
+}
+
+/// The result of a statement that a unique index may refuse.
+pub trait OnConflict<T> {
+    /// Turns the violation of a unique index into the error that `conflict` returns.
+    ///
+    /// # Errors
+    /// That error, or the other database error.
+    fn on_conflict(self, conflict: impl FnOnce() -> Error) -> Result<T, Error>;
+}
+
+impl<T> OnConflict<T> for QueryResult<T> {
+    fn on_conflict(self, conflict: impl FnOnce() -> Error) -> Result<T, Error> {
+        self.map_err(|error| match error {
+            DieselError::DatabaseError(DatabaseErrorKind::UniqueViolation, _) => conflict(),
+            other => other.into(),
+        })
     }
 }

@@ -10,14 +10,13 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::environments;
 use crate::db::{Db, MultiBackend};
-use crate::error::{Code, Error};
+use crate::error::{COMPARED, Code, Error, OnConflict};
 use crate::http::context::{Actor, Ctx, Operate, Read};
 use crate::http::extract::Body;
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::values::{given, nullable, text};
-use crate::ledger::{COMPARED, or_conflict};
 use crate::rules::gate::Policy;
 use crate::types::time::Timestamp;
 use crate::types::values::{BoundedInt, ShortText, Slug};
@@ -415,7 +414,7 @@ fn insert(db: &mut Db, actor: &Actor, new: NewEnvironment) -> Result<Environment
     let environment = Environment::new(new, actor.now);
     check_predecessor(db, &environment.slug, environment.predecessor.as_deref())?;
     let inserted = diesel::insert_into(environments::table).values(&environment).execute(db);
-    or_conflict(inserted, || {
+    inserted.on_conflict(|| {
         Error::new(
             Code::AlreadyExists,
             format!("The environment {} already exists.", environment.slug),

@@ -9,7 +9,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::db::schema::services;
 use crate::db::{Db, MultiBackend};
 use crate::each_backend;
-use crate::error::{Code, Error};
+use crate::error::{COMPARED, Code, Error, OnConflict};
 use crate::filtered;
 use crate::http::context::{Actor, Ctx, Operate, Read};
 use crate::http::extract::Body;
@@ -17,7 +17,6 @@ use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::values::{given, nullable, text};
-use crate::ledger::{COMPARED, or_conflict};
 use crate::types::time::Timestamp;
 use crate::types::values::{LongText, ShortText, Slug, Url};
 
@@ -295,7 +294,7 @@ pub fn ensure(
 fn insert(db: &mut Db, actor: &Actor, new: NewService) -> Result<Service, Error> {
     let service = Service::new(new, actor.now);
     let inserted = diesel::insert_into(services::table).values(&service).execute(db);
-    or_conflict(inserted, || {
+    inserted.on_conflict(|| {
         Error::new(Code::AlreadyExists, format!("The service {} already exists.", service.slug))
     })?;
     events::record(db, actor, &service.about(), "created", &service)?;

@@ -10,10 +10,10 @@ use std::collections::HashSet;
 use crate::db::Db;
 use crate::db::columns::{Identifier, Instant, Json};
 use crate::db::schema::{deployments, incident_deployments, releases};
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, OnConflict};
 use crate::http::context::Actor;
 use crate::ledger::deployments::{Deployment, DeploymentWithDecision, Role};
-use crate::ledger::{events, or_conflict};
+use crate::ledger::events;
 use crate::rules::lifecycle::State;
 use crate::rules::timeline::{self, Entry, Head, Outcome};
 use crate::types::ids::DeploymentId;
@@ -67,7 +67,7 @@ pub fn insert(
     facts: &[Fact],
 ) -> Result<(), Error> {
     let written = diesel::insert_into(deployments::table).values(row).execute(db);
-    or_conflict(written, || {
+    written.on_conflict(|| {
         Error::new(Code::ExternalIdTaken, "Another request has just recorded it. Ask again.")
     })?;
     record(db, actor, State::Approved, &row.deployment, facts)
