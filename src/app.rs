@@ -20,10 +20,11 @@ use crate::config::{Http, Mode, Settings};
 use crate::db::pool::Database;
 use crate::db::{Db, migrations};
 use crate::error::Error;
-use crate::http::auth::{Keys, authenticate};
-use crate::http::context::State;
+use crate::http::auth::authenticate;
+use crate::http::caller::Keys;
 use crate::http::docs::{self, Published};
 use crate::http::metrics::Metrics;
+use crate::http::state::State;
 use crate::http::telemetry::observe;
 use crate::http::{extract, health, idempotency};
 use crate::ledger::{self, backfill, github, keys};
@@ -71,14 +72,14 @@ impl Application {
             keys: Keys::default(),
             metrics: Metrics::new().map_err(|e| StartError(format!("metrics: {e}")))?,
             http: settings.http.clone(),
-            docs: Published::new(document),
             webhook_secret: settings.webhook_secret,
             image_digest: settings.image_digest,
             public_read: settings.public_read,
             draining: AtomicBool::new(false),
         });
         let (http, shared) = (settings.http, state.clone());
-        let server = HttpServer::new(move || app(shared.clone()))
+        let docs = web::Data::new(Published::new(document));
+        let server = HttpServer::new(move || app(shared.clone(), docs.clone()))
             .workers(http.workers)
             .client_request_timeout(http.read_timeout)
             .shutdown_timeout(http.shutdown.as_secs())
@@ -159,11 +160,12 @@ where
 }
 
 /// The routes with their middleware. The outermost middleware comes last.
-fn app(state: web::Data<State>) -> App<impl Service> {
+fn app(state: web::Data<State>, docs: web::Data<Published>) -> App<impl Service> {
     let cors = cors(&state.http.cors_origins);
     let uses_cors = !state.http.cors_origins.is_empty();
     App::new()
         .app_data(state)
+        .app_data(docs)
         .app_data(extract::path_config())
         .into_utoipa_app()
         .configure(api)

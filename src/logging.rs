@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use crate::config::Log;
 use crate::types::time::Timestamp;
 
 /// How many lines may wait for the writer.
@@ -28,8 +27,9 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-/// Starts logging. A second call in the same process, as in tests, changes nothing.
-pub fn start(settings: &Log) {
+/// Starts logging the lines that `filter` lets through (as env_logger reads it), as JSON or as text.
+/// A second call in the same process, as in tests, changes nothing.
+pub fn start(filter: &str, is_json: bool) {
     let (sender, receiver) = sync_channel(WAITING);
     if WRITER.set(sender.clone()).is_err() {
         return;
@@ -38,10 +38,8 @@ pub fn start(settings: &Log) {
         return;
     }
     let mut builder = env_logger::Builder::new();
-    builder
-        .parse_filters(&settings.filter)
-        .target(env_logger::Target::Pipe(Box::new(Pipe(sender))));
-    if settings.json {
+    builder.parse_filters(filter).target(env_logger::Target::Pipe(Box::new(Pipe(sender))));
+    if is_json {
         builder.format(json);
     } else {
         builder.format(text);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use prop::app::{self, Application};
 use prop::config::Settings;
-use prop::http::auth::Scope;
+use prop::http::caller::Scope;
 use prop::http::context::Actor;
 use prop::ledger::keys;
 use prop::logging;
@@ -115,7 +115,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    logging::start(&settings.log);
+    logging::start(&settings.log.filter, settings.log.json);
     let command = cli.command.unwrap_or(Command::Serve);
     // A health check runs every few seconds, beside a server that has logged them at its start.
     if !matches!(command, Command::Healthcheck) {

@@ -6,41 +6,16 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
 use std::future::{Ready, ready};
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use crate::config::Secret;
 use crate::db::Db;
-use crate::db::pool::Database;
 use crate::error::{Code, Error};
-use crate::http::auth::{self, Caller, Keys, Scope};
-use crate::http::docs::Published;
+use crate::http::auth;
+use crate::http::caller::{Caller, Scope};
 use crate::http::etag::IfMatch;
 use crate::http::idempotency::Claim;
-use crate::http::metrics::Metrics;
 use crate::http::response::Reply;
+use crate::http::state::State;
 use crate::types::time::Timestamp;
-
-/// What the requests of a process share. Everything that must survive a restart is in the database.
-pub struct State {
-    /// The database, with its threads and queue.
-    pub db: Database,
-    /// The cache of keys that were checked recently.
-    pub keys: Keys,
-    /// The counters for Prometheus.
-    pub metrics: Metrics,
-    /// The settings of the HTTP server.
-    pub http: crate::config::Http,
-    /// The published OpenAPI document.
-    pub docs: Published,
-    /// The secret that GitHub signs webhooks with. `None` when webhooks are off.
-    pub webhook_secret: Option<Secret>,
-    /// The digest of the image that this process runs in. `None` when `image_digest` is not set.
-    pub image_digest: Option<String>,
-    /// Whether reading needs no key (setting `public_read`).
-    pub public_read: bool,
-    /// Set at SIGTERM or SIGINT. The process is then no longer ready.
-    pub draining: AtomicBool,
-}
 
 /// A required scope as a type, for [`Ctx`].
 pub trait Requires {

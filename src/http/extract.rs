@@ -13,8 +13,8 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 
 use crate::error::{Code, Error};
-use crate::http::context::State;
 use crate::http::idempotency;
+use crate::http::state::State;
 use crate::suggest::UnknownField;
 use crate::types::malformed::Malformed;
 

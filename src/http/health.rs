@@ -9,8 +9,8 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::migrations;
 use crate::error::{Code, Error};
-use crate::http::context::State;
 use crate::http::response::Reply;
+use crate::http::state::State;
 
 /// The routes of this file.
 pub fn routes(config: &mut ServiceConfig) {

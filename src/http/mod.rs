@@ -1,6 +1,7 @@
 //! What all requests share. This module does not depend on any resource.
 
-pub mod auth; // keys, scopes, and the caller of a request
+pub mod auth; // identifies the caller by its key
+pub mod caller; // the caller of a request, and the scopes of its key
 pub mod context; // `Ctx`: the caller and the access to the database
 pub mod docs; // the OpenAPI document and Swagger UI
 pub mod etag; // ETag, If-None-Match, If-Match (RFC 9110, section 13)
@@ -11,4 +12,5 @@ pub mod metrics; // counters for Prometheus
 pub mod pagination; // pages of a list, and their cursors
 pub mod problem; // errors as RFC 9457 problem details
 pub mod response; // responses: JSON, conditional, compressed when large
+pub mod state; // what all requests of a process share
 pub mod telemetry; // request ids, the access log, security headers

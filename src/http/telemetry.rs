@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::http::auth::Caller;
-use crate::http::context::State;
+use crate::http::caller::Caller;
 use crate::http::problem;
+use crate::http::state::State;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

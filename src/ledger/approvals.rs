@@ -11,7 +11,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::db::schema::approvals;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
-use crate::http::auth::Scope;
+use crate::http::caller::Scope;
 use crate::http::context::{Actor, ApproveOrMirror, Ctx, Read};
 use crate::http::extract::Body;
 use crate::http::pagination::{List, Page, Paging};

@@ -11,7 +11,7 @@ use crate::db::schema::keys;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::filtered;
-use crate::http::auth::{Scope, parse_scopes};
+use crate::http::caller::{Scope, parse_scopes};
 use crate::http::context::{Actor, Admin, Ctx};
 use crate::http::extract::{Body, malformed};
 use crate::http::pagination::{Everything, List, Page, Paging};

@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use crate::error::{Code, Error};
-use crate::http::context::State;
-use crate::http::docs::not_allowed;
+use crate::http::docs::{Published, not_allowed};
 use crate::http::etag;
 use crate::http::response::{gzip, takes_gzip, takes_html};
 
@@ -155,9 +154,9 @@ async fn page(request: HttpRequest) -> HttpResponse {
 /// `method_not_allowed`, `not_found`.
 pub async fn no_route(
     request: HttpRequest,
-    state: web::Data<State>,
+    docs: web::Data<Published>,
 ) -> Result<HttpResponse, Error> {
-    match state.docs.allowed_methods(request.path()) {
+    match docs.allowed_methods(request.path()) {
         Some(allow) => Err(not_allowed(&request, allow.clone())),
         None if is_for_a_page(&request) => {
             Ok(site().not_found.answer_as(StatusCode::NOT_FOUND, &request, "no-cache"))

@@ -10,7 +10,6 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use utoipa_swagger_ui::Config;
 
 use crate::error::{Code, Error};
-use crate::http::context::State;
 use crate::http::response::{gunzip, gzip, takes_gzip};
 
 mod complete; // what the document has besides what the handlers describe
@@ -101,8 +100,8 @@ pub fn routes(config: &mut ServiceConfig) {
         description = "The description of this API, in OpenAPI 3.1.",
         example = json!({"openapi": "3.1.0"}))))]
 #[get("/openapi.json")]
-async fn openapi_json(request: HttpRequest, state: web::Data<State>) -> HttpResponse {
-    let made = state.docs.get();
+async fn openapi_json(request: HttpRequest, docs: web::Data<Published>) -> HttpResponse {
+    let made = docs.get();
     let mut response = HttpResponse::Ok();
     response.content_type("application/json").insert_header((header::VARY, "Accept-Encoding"));
     if takes_gzip(&request) {

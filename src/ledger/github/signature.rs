@@ -12,8 +12,8 @@ use std::pin::Pin;
 use crate::config::Secret;
 use crate::db::Db;
 use crate::error::{Code, Error};
-use crate::http::context::State;
 use crate::http::extract;
+use crate::http::state::State;
 
 /// A webhook request with a valid signature. The signature covers only the body, not the headers.
 pub struct Signed {

@@ -1,0 +1,28 @@
+//! What the requests of a process share.
+
+use std::sync::atomic::AtomicBool;
+
+use crate::config::{Http, Secret};
+use crate::db::pool::Database;
+use crate::http::caller::Keys;
+use crate::http::metrics::Metrics;
+
+/// What the requests of a process share. Everything that must survive a restart is in the database.
+pub struct State {
+    /// The database, with its threads and queue.
+    pub db: Database,
+    /// The cache of keys that were checked recently.
+    pub keys: Keys,
+    /// The counters for Prometheus.
+    pub metrics: Metrics,
+    /// The settings of the HTTP server.
+    pub http: Http,
+    /// The secret that GitHub signs webhooks with. `None` when webhooks are off.
+    pub webhook_secret: Option<Secret>,
+    /// The digest of the image that this process runs in. `None` when `image_digest` is not set.
+    pub image_digest: Option<String>,
+    /// Whether reading needs no key (setting `public_read`).
+    pub public_read: bool,
+    /// Set at SIGTERM or SIGINT. The process is then no longer ready.
+    pub draining: AtomicBool,
+}
