@@ -14,6 +14,7 @@ use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use crate::error::{Code, Error};
 use crate::http::extract::{malformed, parse_query};
+use crate::http::response::Reply;
 
 /// The query parameters of a list: those of its filter `F`, and those of [`Paging`]. `K` is the sort
 /// key of the list.
@@ -121,6 +122,13 @@ impl<T> Page<T> {
         rows.truncate(limit.rows());
         let next = rows.last().filter(|_| more).and_then(|last| Cursor::encode(&key(last)));
         Self { items: rows, next }
+    }
+}
+
+impl Reply {
+    /// A 200 with a page, and a `Link` header to the next page.
+    pub fn page<T: Serialize>(page: &Page<T>) -> Result<Self, Error> {
+        Ok(Self { next: page.next.clone(), ..Self::ok(page)? })
     }
 }
 

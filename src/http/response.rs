@@ -15,7 +15,6 @@ use std::io::{Read, Write};
 
 use crate::error::Error;
 use crate::http::etag;
-use crate::http::pagination::Page;
 
 /// The size in bytes from which a body is compressed for clients that accept gzip. A smaller body
 /// fits in a few packets anyway.
@@ -38,7 +37,8 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// Whether this is the stored response of an earlier request with the same idempotency key.
     pub replayed: bool,
-    next: Option<String>,
+    /// The cursor of the next page of a list.
+    pub next: Option<String>,
 }
 
 impl Reply {
@@ -63,11 +63,6 @@ impl Reply {
     /// A 201 with a created resource that has no path of its own.
     pub fn made<T: Serialize>(value: &T) -> Result<Self, Error> {
         Ok(Self { status: StatusCode::CREATED, ..Self::ok(value)? })
-    }
-
-    /// A 200 with a page, and a `Link` header to the next page.
-    pub fn page<T: Serialize>(page: &Page<T>) -> Result<Self, Error> {
-        Ok(Self { next: page.next.clone(), ..Self::ok(page)? })
     }
 
     /// Sets the entity tag from the revision of the resource.

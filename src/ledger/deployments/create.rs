@@ -14,8 +14,8 @@ use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::response::Reply;
 use crate::ledger::deployments::gate::{self, Evaluation, GateRequest, PlaceSnapshot};
-use crate::ledger::deployments::store::{self, Change, Fact};
-use crate::ledger::deployments::transitions::{advance, observed_at};
+use crate::ledger::deployments::store::{self, Change, Fact, advance};
+use crate::ledger::deployments::transitions::observed_at;
 use crate::ledger::deployments::{
     Deployment, DeploymentWithDecision, GITHUB, Role, find, find_external,
     find_reported_by_webhook, link, live_in, previous_good,

@@ -18,11 +18,11 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Read};
 use crate::http::extract::Query;
 use crate::http::response::Reply;
-use crate::ledger;
-use crate::ledger::deployments::{find, find_reported_by_webhook};
-use crate::ledger::environments::Environment;
+use crate::ledger::deployments::{Deployment, find, find_reported_by_webhook};
+use crate::ledger::environments::{Environment, unknown as unknown_environment};
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::releases::{Release, ScanStatus};
+use crate::ledger::services::unknown as unknown_service;
 use crate::rules::gate::{self, Decision, Facts, Freeze, Incident, Review, Reviewed, Step};
 use crate::rules::lifecycle::{self, Kind, State};
 use crate::rules::schedule::{Schedule, Weekly};
@@ -120,7 +120,7 @@ fn answer_for(db: &mut Db, id: DeploymentId, question: &Question) -> Result<Deci
         return invalid("deployment", detail);
     }
     let place = (&*deployment.service, &*deployment.environment);
-    evaluate(db, place, &deployment.version, &deployment.start_request())
+    evaluate(db, place, &deployment.version, &GateRequest::to_start(&deployment))
 }
 
 /// Decides on a start that the caller would request.
@@ -169,10 +169,10 @@ fn evaluate(
     let now = Timestamp::now();
     let snapshot = load_snapshot(db, service, environment, version)?;
     if !snapshot.has_service {
-        return Err(ledger::services::unknown(db, service)?);
+        return Err(unknown_service(db, service)?);
     }
     let Some(here) = &snapshot.environment else {
-        return Err(ledger::environments::unknown(db, environment)?);
+        return Err(unknown_environment(db, environment)?);
     };
     let release = snapshot
         .release
@@ -354,6 +354,22 @@ pub struct GateRequest<'a> {
     pub deployment: Option<DeploymentId>,
     /// The incident that the deployment fixes, if it is not linked to it yet.
     pub fixes: Option<IncidentId>,
+}
+
+impl<'a> GateRequest<'a> {
+    /// The question for the start of a recorded deployment. An incident that it fixes is already
+    /// linked to it, so `fixes` is empty.
+    pub fn to_start(deployment: &'a Deployment) -> Self {
+        Self {
+            step: Step::Start,
+            requested_by: &deployment.requested_by,
+            recorded_by: deployment.recorded_by.as_deref(),
+            unplanned: deployment.unplanned,
+            rollback: deployment.rollback,
+            deployment: Some(deployment.id),
+            fixes: None,
+        }
+    }
 }
 
 /// A row of [`HOLDS`]: a freeze, an incident, or an approval or rejection.

@@ -1,43 +1,39 @@
-//! Deployments of a release to an environment: their rows and how they are read.
+//! Deployments of a release to an environment: their rows and how they are found.
 //!
-//! `create` records a deployment, `transitions` reports its start and its end, `void` declares that
-//! it did not take place. `store` is the only file that writes a deployment.
+//! `read` answers deployments, `create` records one, `transitions` reports its start and its end,
+//! `expiry` ends those that waited too long, `void` declares that one did not take place. `gate`
+//! says whether one may start. `store` is the only file that writes a deployment.
 
-use actix_web::{get, web};
 use diesel::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
+use crate::db::Db;
 use crate::db::columns::{Json, ToWord};
 use crate::db::schema::{deployments, incident_deployments};
-use crate::db::{Db, MultiBackend};
 use crate::error::Error;
-use crate::http::context::{Actor, Ctx, Read, Requires};
-use crate::http::pagination::{Everything, List, Page, Paging};
-use crate::http::response::Reply;
-use crate::ledger::deployments::gate::GateRequest;
-use crate::ledger::events::{self, About, Entity, Event};
-use crate::ledger::services;
-use crate::rules::gate::Step;
+use crate::ledger::events::{About, Entity};
 use crate::rules::github;
 use crate::rules::lifecycle::{Kind, State};
 use crate::rules::timeline::{self, Derived, Entry, Outcome};
 use crate::types::ids::{DeploymentId, IncidentId, ReleaseId};
 use crate::types::time::Timestamp;
 use crate::types::values::{Digest, GitSha, ShortText, Slug, Url, Version};
-use crate::{each_backend, filtered, newest_first, text_enum};
+use crate::{each_backend, text_enum};
 
 pub mod create;
+pub mod expiry;
 pub mod gate;
+pub mod read;
 pub mod store;
 pub mod transitions;
 pub mod void;
 
 /// The routes of this folder.
 pub fn routes(config: &mut ServiceConfig) {
-    config.configure(create::routes).service(list).service(show).service(list_events);
+    config.configure(create::routes).configure(read::routes);
     config.configure(transitions::routes).configure(void::routes);
 }
 
@@ -175,20 +171,6 @@ impl Deployment {
         format!("/v1/deployments/{}", self.id)
     }
 
-    /// The question to the gate for the start. An incident that the deployment fixes is already
-    /// linked to it, so `fixes` is empty.
-    pub fn start_request(&self) -> GateRequest<'_> {
-        GateRequest {
-            step: Step::Start,
-            requested_by: &self.requested_by,
-            recorded_by: self.recorded_by.as_deref(),
-            unplanned: self.unplanned,
-            rollback: self.rollback,
-            deployment: Some(self.id),
-            fixes: None,
-        }
-    }
-
     /// The times of its start and end, as far as they are known. `None` before its start.
     fn times(&self) -> Option<[Option<Timestamp>; 2]> {
         self.started_at.map(|started_at| [Some(started_at), self.finished_at])
@@ -260,94 +242,11 @@ impl Deployment {
         self.is_overdue_at(Timestamp::now())
     }
 
-    fn is_overdue_at(&self, now: Timestamp) -> bool {
+    /// Whether it is still waiting at `now` although it should have expired.
+    pub fn is_overdue_at(&self, now: Timestamp) -> bool {
         matches!(self.state, State::AwaitingApproval | State::Approved)
             && self.expires_at.is_some_and(|end| end <= now)
     }
-}
-
-/// The sort key of the list of deployments.
-type After = (Timestamp, DeploymentId);
-
-/// The query parameters of the list.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields, default)]
-struct Filter {
-    /// Only deployments of this service.
-    service: Option<Slug>,
-    /// Only deployments to this environment.
-    environment: Option<Slug>,
-    /// Only deployments that are in this state now.
-    #[param(inline)]
-    state: Option<State>,
-    /// Only deployments that were requested at this time or later.
-    since: Option<Timestamp>,
-    /// Only deployments that were requested before this time.
-    until: Option<Timestamp>,
-}
-
-/// List deployments
-///
-/// Answers a page of the deployments that match all parameters. The latest request comes first.
-#[utoipa::path(tag = "deployments", operation_id = "list_deployments", security(("key" = ["read"])), params(Filter, Paging),
-    responses((status = 200, description = "One page of the deployments.", body = Page<Deployment>)))]
-#[get("/deployments")]
-async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
-    if params.filter.state == Some(State::Expired) {
-        ctx.write(|db, actor| expire_overdue(db, actor.now)).await?;
-    }
-    let page = settled(
-        &ctx,
-        move |db| find_all(db, &params),
-        |page| page.items.iter().any(Deployment::is_overdue),
-    )
-    .await?;
-    Reply::page(&page)
-}
-
-/// Read a deployment
-///
-/// Answers the deployment with the decision of the gate.
-#[utoipa::path(tag = "deployments", operation_id = "get_deployment", security(("key" = ["read"])),
-    params(("id" = DeploymentId, Path, description = "The identifier of the deployment.")), responses((status = 200, description = "The deployment with the decision of the gate.", body = DeploymentWithDecision, headers(("ETag" = String)))))]
-#[get("/deployments/{id}")]
-async fn show(ctx: Ctx<Read>, id: web::Path<DeploymentId>) -> Result<Reply, Error> {
-    let id = *id;
-    let found =
-        settled(&ctx, move |db| find(db, id), |found| found.deployment.is_overdue()).await?;
-    Ok(Reply::ok(&found)?.at_revision(found.deployment.revision))
-}
-
-/// List the events of a deployment
-///
-/// Answers a page of the deployment's events, the newest first.
-#[utoipa::path(tag = "deployments", operation_id = "list_deployment_events", security(("key" = ["read"])),
-    params(("id" = DeploymentId, Path, description = "The identifier of the deployment."), Paging), responses((status = 200, description = "One page of the events.", body = Page<Event>)))]
-#[get("/deployments/{id}/events")]
-async fn list_events(
-    ctx: Ctx<Read>,
-    id: web::Path<DeploymentId>,
-    params: List<Everything, i64>,
-) -> Result<Reply, Error> {
-    let (id, is_first) = (*id, params.after.is_none());
-    let page = ctx.read(move |db| events::of_deployment(db, id, &params)).await?;
-    // Every deployment has at least one event, so an empty first page means that there is none.
-    if page.items.is_empty() && is_first {
-        return Err(Error::not_found("deployment", id));
-    }
-    Reply::page(&page)
-}
-
-fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Deployment>, Error> {
-    let all = deployments::table.select(Deployment::as_select()).into_boxed::<MultiBackend>();
-    let query = filtered!(all;
-        &params.filter.service => |it| deployments::service.eq(it),
-        &params.filter.environment => |it| deployments::environment.eq(it),
-        params.filter.state => |it| deployments::state.eq(it),
-        params.filter.since => |it| deployments::requested_at.ge(it),
-        params.filter.until => |it| deployments::requested_at.lt(it));
-    newest_first!(db, params, query, deployments::{requested_at, id})
 }
 
 /// Loads the deployment with this id.
@@ -361,50 +260,6 @@ pub fn find(db: &mut Db, id: DeploymentId) -> Result<DeploymentWithDecision, Err
         .first(db)
         .optional()?;
     found.ok_or_else(|| Error::not_found("deployment", id))
-}
-
-/// Reads deployments. If one of them should have expired, expires it and reads again.
-///
-/// So expiry needs no background job, and any number of processes may read at the same time.
-pub async fn settled<S: Requires, T: Send + 'static>(
-    ctx: &Ctx<S>,
-    read: impl FnMut(&mut Db) -> Result<T, Error> + Send + Clone + 'static,
-    is_overdue: impl Fn(&T) -> bool,
-) -> Result<T, Error> {
-    let found = ctx.read(read.clone()).await?;
-    if !is_overdue(&found) {
-        return Ok(found);
-    }
-    ctx.write(|db, actor| expire_overdue(db, actor.now)).await?;
-    ctx.read(read).await
-}
-
-/// Expires all deployments that have waited too long.
-fn expire_overdue(db: &mut Db, now: Timestamp) -> Result<(), Error> {
-    let is_waiting = deployments::state
-        .eq(State::AwaitingApproval.word())
-        .or(deployments::state.eq(State::Approved.word()));
-    let overdue: Vec<(Slug, DeploymentId)> = deployments::table
-        .filter(is_waiting)
-        .filter(deployments::expires_at.le(now))
-        .select((deployments::service, deployments::id))
-        .order(deployments::service)
-        .load(db)?;
-    for (service, id) in overdue {
-        services::lock(db, &service)?;
-        let found = find(db, id)?;
-        expire(db, found.deployment, now)?;
-    }
-    Ok(())
-}
-
-/// Expires the deployment if it has waited too long, and returns it. The service must be locked.
-pub fn expire(db: &mut Db, deployment: Deployment, now: Timestamp) -> Result<Deployment, Error> {
-    if !deployment.is_overdue_at(now) {
-        return Ok(deployment);
-    }
-    let prop = Actor { name: "prop".into(), now };
-    transitions::advance(db, &prop, deployment, State::Expired, now, None)
 }
 
 /// The deployment with this external id in this source.

@@ -14,7 +14,7 @@ use crate::error::{Code, Error, OnConflict};
 use crate::http::context::Actor;
 use crate::ledger::deployments::{Deployment, DeploymentWithDecision, Role};
 use crate::ledger::events;
-use crate::rules::lifecycle::State;
+use crate::rules::lifecycle::{self, By, Move, State};
 use crate::rules::timeline::{self, Entry, Head, Outcome};
 use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
@@ -183,6 +183,37 @@ fn fixes_in(db: &mut Db, service: &str, environment: &str) -> QueryResult<HashSe
         .select(deployments::id)
         .load(db)?;
     Ok(linked.into_iter().collect())
+}
+
+/// Records that a deployment moved at `at`, with what follows for its place.
+pub fn advance(
+    db: &mut Db,
+    actor: &Actor,
+    before: Deployment,
+    to: State,
+    at: Timestamp,
+    reason: Option<String>,
+) -> Result<Deployment, Error> {
+    if lifecycle::decide(before.reported_state(), to, By::Ledger) != Move::To(to) {
+        let (id, from) = (before.id, before.state);
+        return Err(Error::internal(format!("deployment {id} can't go from {from} to {to}")));
+    }
+    let mut now = Deployment { state: to, reason, ..before.clone() };
+    let fact = match to {
+        State::Approved => Fact::Approved,
+        State::AwaitingApproval => Fact::Withdrawn,
+        State::Running => Fact::Started,
+        _ => Fact::Ended,
+    };
+    match fact {
+        Fact::Approved | Fact::Withdrawn => {}
+        Fact::Started => now.started_at = Some(at),
+        _ => now.finished_at = Some(at),
+    }
+    if !matches!(fact, Fact::Approved | Fact::Withdrawn) {
+        now.expires_at = None;
+    }
+    save(db, actor, Change { before: &before, now, decision: None, facts: &[fact] })
 }
 
 /// Derives the place of a deployment again, after something besides its own reports has changed,

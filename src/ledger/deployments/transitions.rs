@@ -13,9 +13,10 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::response::Reply;
-use crate::ledger::deployments::gate::{self, Evaluation};
-use crate::ledger::deployments::store::{self, Change, Fact};
-use crate::ledger::deployments::{Deployment, DeploymentWithDecision, expire, find, in_state};
+use crate::ledger::deployments::expiry::expire;
+use crate::ledger::deployments::gate::{self, Evaluation, GateRequest};
+use crate::ledger::deployments::store::{self, Change, Fact, advance};
+use crate::ledger::deployments::{Deployment, DeploymentWithDecision, find, in_state};
 use crate::ledger::environments::Environment;
 use crate::ledger::releases::Release;
 use crate::ledger::services;
@@ -173,37 +174,6 @@ fn no_such_move(state: State, moves: &[State]) -> String {
     format!("The deployment {is} and can't change any more.{instead}")
 }
 
-/// Records that a deployment moved at `at`, with what follows for its place.
-pub fn advance(
-    db: &mut Db,
-    actor: &Actor,
-    before: Deployment,
-    to: State,
-    at: Timestamp,
-    reason: Option<String>,
-) -> Result<Deployment, Error> {
-    if lifecycle::decide(before.reported_state(), to, By::Ledger) != Move::To(to) {
-        let (id, from) = (before.id, before.state);
-        return Err(Error::internal(format!("deployment {id} can't go from {from} to {to}")));
-    }
-    let mut now = Deployment { state: to, reason, ..before.clone() };
-    let fact = match to {
-        State::Approved => Fact::Approved,
-        State::AwaitingApproval => Fact::Withdrawn,
-        State::Running => Fact::Started,
-        _ => Fact::Ended,
-    };
-    match fact {
-        Fact::Approved | Fact::Withdrawn => {}
-        Fact::Started => now.started_at = Some(at),
-        _ => now.finished_at = Some(at),
-    }
-    if !matches!(fact, Fact::Approved | Fact::Withdrawn) {
-        now.expires_at = None;
-    }
-    store::save(db, actor, Change { before: &before, now, decision: None, facts: &[fact] })
-}
-
 /// Starts a deployment, if the gate allows it or it was observed.
 fn start(
     db: &mut Db,
@@ -246,7 +216,7 @@ pub fn evaluate_start(
         )));
     };
     let candidate = gate::Candidate::of(release);
-    let request = deployment.start_request();
+    let request = GateRequest::to_start(deployment);
     let mut facts = gate::facts(db, &snapshot, environment, &candidate, &request, actor.now)?;
     if was_observed {
         // At most one rollout runs that was asked for. What happened is ordered by the timeline.
@@ -319,7 +289,7 @@ fn reviewed(
     let snapshot =
         gate::load_snapshot(db, &deployment.service, &deployment.environment, &deployment.version)?;
     let candidate = gate::Candidate::of(release);
-    let request = deployment.start_request();
+    let request = GateRequest::to_start(deployment);
     let facts = gate::facts(db, &snapshot, environment, &candidate, &request, actor.now)?;
     Ok(Evaluation::of(facts, actor.now).reviewed())
 }

@@ -1,0 +1,111 @@
+//! Answers deployments and their history.
+
+use actix_web::{get, web};
+use diesel::prelude::*;
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use crate::db::schema::deployments;
+use crate::db::{Db, MultiBackend};
+use crate::error::Error;
+use crate::http::context::{Ctx, Read};
+use crate::http::pagination::{Everything, List, Page, Paging};
+use crate::http::response::Reply;
+use crate::ledger::deployments::expiry::{expire_overdue, settled};
+use crate::ledger::deployments::{Deployment, DeploymentWithDecision, find};
+use crate::ledger::events::{self, Event};
+use crate::rules::lifecycle::State;
+use crate::types::ids::DeploymentId;
+use crate::types::time::Timestamp;
+use crate::types::values::Slug;
+use crate::{filtered, newest_first};
+
+/// The routes of this file.
+pub fn routes(config: &mut ServiceConfig) {
+    config.service(list).service(show).service(list_events);
+}
+
+/// The sort key of the list of deployments.
+type After = (Timestamp, DeploymentId);
+
+/// The query parameters of the list.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields, default)]
+struct Filter {
+    /// Only deployments of this service.
+    service: Option<Slug>,
+    /// Only deployments to this environment.
+    environment: Option<Slug>,
+    /// Only deployments that are in this state now.
+    #[param(inline)]
+    state: Option<State>,
+    /// Only deployments that were requested at this time or later.
+    since: Option<Timestamp>,
+    /// Only deployments that were requested before this time.
+    until: Option<Timestamp>,
+}
+
+/// List deployments
+///
+/// Answers a page of the deployments that match all parameters. The latest request comes first.
+#[utoipa::path(tag = "deployments", operation_id = "list_deployments", security(("key" = ["read"])), params(Filter, Paging),
+    responses((status = 200, description = "One page of the deployments.", body = Page<Deployment>)))]
+#[get("/deployments")]
+async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
+    if params.filter.state == Some(State::Expired) {
+        ctx.write(|db, actor| expire_overdue(db, actor.now)).await?;
+    }
+    let page = settled(
+        &ctx,
+        move |db| find_all(db, &params),
+        |page| page.items.iter().any(Deployment::is_overdue),
+    )
+    .await?;
+    Reply::page(&page)
+}
+
+/// Read a deployment
+///
+/// Answers the deployment with the decision of the gate.
+#[utoipa::path(tag = "deployments", operation_id = "get_deployment", security(("key" = ["read"])),
+    params(("id" = DeploymentId, Path, description = "The identifier of the deployment.")), responses((status = 200, description = "The deployment with the decision of the gate.", body = DeploymentWithDecision, headers(("ETag" = String)))))]
+#[get("/deployments/{id}")]
+async fn show(ctx: Ctx<Read>, id: web::Path<DeploymentId>) -> Result<Reply, Error> {
+    let id = *id;
+    let found =
+        settled(&ctx, move |db| find(db, id), |found| found.deployment.is_overdue()).await?;
+    Ok(Reply::ok(&found)?.at_revision(found.deployment.revision))
+}
+
+/// List the events of a deployment
+///
+/// Answers a page of the deployment's events, the newest first.
+#[utoipa::path(tag = "deployments", operation_id = "list_deployment_events", security(("key" = ["read"])),
+    params(("id" = DeploymentId, Path, description = "The identifier of the deployment."), Paging), responses((status = 200, description = "One page of the events.", body = Page<Event>)))]
+#[get("/deployments/{id}/events")]
+async fn list_events(
+    ctx: Ctx<Read>,
+    id: web::Path<DeploymentId>,
+    params: List<Everything, i64>,
+) -> Result<Reply, Error> {
+    let (id, is_first) = (*id, params.after.is_none());
+    let page = ctx.read(move |db| events::of_deployment(db, id, &params)).await?;
+    // Every deployment has at least one event, so an empty first page means that there is none.
+    if page.items.is_empty() && is_first {
+        return Err(Error::not_found("deployment", id));
+    }
+    Reply::page(&page)
+}
+
+fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Deployment>, Error> {
+    let all = deployments::table.select(Deployment::as_select()).into_boxed::<MultiBackend>();
+    let query = filtered!(all;
+        &params.filter.service => |it| deployments::service.eq(it),
+        &params.filter.environment => |it| deployments::environment.eq(it),
+        params.filter.state => |it| deployments::state.eq(it),
+        params.filter.since => |it| deployments::requested_at.ge(it),
+        params.filter.until => |it| deployments::requested_at.lt(it));
+    newest_first!(db, params, query, deployments::{requested_at, id})
+}
