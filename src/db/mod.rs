@@ -10,6 +10,7 @@ use diesel::{Connection, PgConnection, QueryResult, SqliteConnection};
 
 pub mod columns;
 pub mod connection;
+pub mod locks;
 pub mod migrations;
 pub mod pool;
 pub mod schema;

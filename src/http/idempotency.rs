@@ -11,8 +11,8 @@ use diesel::prelude::*;
 use jiff::SignedDuration;
 use sha2::{Digest, Sha256};
 
-use crate::db::Db;
 use crate::db::schema::idempotency_keys;
+use crate::db::{Db, locks};
 use crate::error::{Code, Error};
 use crate::http::response::Reply;
 use crate::types::ids::KeyId;
@@ -110,16 +110,11 @@ impl Claim {
         Ok(reply)
     }
 
-    /// Makes sure that no other request with this key is running. On SQLite that is always so: it
-    /// has one writer at a time, which is this transaction.
+    /// Makes sure that no other request with this key is running.
     fn lock(&self, db: &mut Db) -> Result<(), Error> {
-        let Db::Pg(connection) = db else { return Ok(()) };
         let digest = Sha256::digest(format!("{} {}", self.caller, self.key));
         let number = i64::from_be_bytes(digest[..8].try_into().map_err(Error::internal)?);
-        let locked = diesel::select(diesel::dsl::sql::<diesel::sql_types::Bool>(&format!(
-            "pg_try_advisory_xact_lock({number})"
-        )));
-        if locked.get_result(connection)? {
+        if locks::try_number(db, number)? {
             return Ok(());
         }
         Err(Error::new(

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::environments;
-use crate::db::{Db, MultiBackend};
+use crate::db::{Db, MultiBackend, locks};
 use crate::error::{COMPARED, Code, Error, OnConflict};
 use crate::http::context::{Actor, Ctx, Operate, Read};
 use crate::http::extract::Body;
@@ -358,10 +358,6 @@ fn find_all(db: &mut Db, params: &List<Everything, Slug>) -> Result<Page<Environ
 pub fn find(db: &mut Db, slug: &str) -> Result<Environment, Error> {
     let found =
         environments::table.find(slug).select(Environment::as_select()).first(db).optional()?;
-    or_unknown(db, found, slug)
-}
-
-fn or_unknown(db: &mut Db, found: Option<Environment>, slug: &str) -> Result<Environment, Error> {
     match found {
         Some(environment) => Ok(environment),
         None => Err(unknown(db, slug)?),
@@ -383,18 +379,8 @@ pub fn unknown(db: &mut Db, slug: &str) -> Result<Error, Error> {
 }
 
 fn find_locked(db: &mut Db, slug: &str) -> Result<Environment, Error> {
-    let found = match db {
-        Db::Pg(c) => environments::table
-            .find(slug)
-            .select(Environment::as_select())
-            .for_no_key_update()
-            .first(c)
-            .optional()?,
-        Db::Sqlite(c) => {
-            environments::table.find(slug).select(Environment::as_select()).first(c).optional()?
-        }
-    };
-    or_unknown(db, found, slug)
+    locks::environment(db, slug)?;
+    find(db, slug)
 }
 
 /// Records an environment that another request named. An environment that another transaction has
@@ -428,11 +414,8 @@ fn insert(db: &mut Db, actor: &Actor, new: NewEnvironment) -> Result<Environment
 /// own predecessors.
 fn check_predecessor(db: &mut Db, slug: &str, predecessor: Option<&str>) -> Result<(), Error> {
     let Some(predecessor) = predecessor else { return Ok(()) };
-    if let Db::Pg(connection) = db {
-        // Two changes at the same time could close a cycle, although each one alone is valid.
-        diesel::sql_query("LOCK TABLE environments IN SHARE ROW EXCLUSIVE MODE")
-            .execute(connection)?;
-    }
+    // Two changes at the same time could close a cycle, although each one alone is valid.
+    locks::all_environments(db)?;
     let before: Vec<(String, Option<String>)> =
         environments::table.select((environments::slug, environments::predecessor)).load(db)?;
     let before: HashMap<_, _> = before.into_iter().collect();

@@ -8,7 +8,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::columns::Json;
 use crate::db::schema::{freeze_overrides, freezes};
-use crate::db::{Db, MultiBackend};
+use crate::db::{Db, MultiBackend, locks};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Operate, Override, Read};
 use crate::http::extract::{Body, malformed};
@@ -348,16 +348,8 @@ fn find(db: &mut Db, id: FreezeId) -> Result<Freeze, Error> {
 }
 
 fn find_locked(db: &mut Db, id: FreezeId) -> Result<Freeze, Error> {
-    let found = match db {
-        Db::Pg(c) => freezes::table
-            .find(id)
-            .select(Freeze::as_select())
-            .for_no_key_update()
-            .first(c)
-            .optional()?,
-        Db::Sqlite(c) => freezes::table.find(id).select(Freeze::as_select()).first(c).optional()?,
-    };
-    found.ok_or_else(|| Error::not_found("freeze", id))
+    locks::freeze(db, id)?;
+    find(db, id)
 }
 
 fn insert(db: &mut Db, actor: &Actor, new: NewFreeze) -> Result<Freeze, Error> {

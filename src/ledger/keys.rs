@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::keys;
-use crate::db::{Db, MultiBackend};
+use crate::db::{Db, MultiBackend, locks};
 use crate::error::{Code, Error};
 use crate::filtered;
 use crate::http::caller::{Scope, parse_scopes};
@@ -233,7 +233,7 @@ pub fn revoke(db: &mut Db, actor: &Actor, id: KeyId) -> Result<Key, Error> {
 /// this at the same time.
 pub fn bootstrap(db: &mut Db, given: Option<&Token>) -> Result<Option<Token>, Error> {
     let actor = Actor::new("prop");
-    lock(db)?;
+    locks::all_keys(db)?;
     match given {
         Some(token) => {
             let known = keys::table
@@ -258,11 +258,4 @@ pub fn bootstrap(db: &mut Db, given: Option<&Token>) -> Result<Option<Token>, Er
 /// Whether any key exists, revoked or not.
 pub fn exist(db: &mut Db) -> Result<bool, Error> {
     Ok(keys::table.select(keys::id).first::<KeyId>(db).optional()?.is_some())
-}
-
-fn lock(db: &mut Db) -> QueryResult<()> {
-    if let Db::Pg(connection) = db {
-        diesel::sql_query("LOCK TABLE keys IN SHARE ROW EXCLUSIVE MODE").execute(connection)?;
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::services;
-use crate::db::{Db, MultiBackend};
+use crate::db::{Db, MultiBackend, locks};
 use crate::each_backend;
 use crate::error::{COMPARED, Code, Error, OnConflict};
 use crate::filtered;
@@ -234,21 +234,9 @@ pub fn unknown(db: &mut Db, slug: &str) -> Result<Error, Error> {
 
 /// Locks the service's row until the transaction ends, and returns whether the service exists.
 ///
-/// All decisions about the places of a service are made under this lock, one after another. SQLite
-/// has only one writer, so it needs no lock.
+/// All decisions about the places of a service are made under this lock, one after another.
 pub fn lock(db: &mut Db, slug: &str) -> QueryResult<bool> {
-    match db {
-        Db::Pg(c) => services::table
-            .find(slug)
-            .select(services::slug)
-            .for_no_key_update()
-            .first::<String>(c)
-            .optional()
-            .map(|row| row.is_some()),
-        Db::Sqlite(c) => {
-            diesel::select(diesel::dsl::exists(services::table.find(slug))).get_result(c)
-        }
-    }
+    locks::service(db, slug)
 }
 
 /// The slug and the repository URL of every service that has one.
