@@ -834,7 +834,7 @@ mod tests {
             let line = refused(read(variables));
             assert!(!line.contains("s3cret"), "{line}");
         }
-        // Not even where a file can't be read: only the place is environment.
+        // Not even where a file can't be read: only the place is named.
         for text in [
             "[database]\npassword = \"s3cret-words\n",
             "[database]\npassword = s3cret-words\n",
