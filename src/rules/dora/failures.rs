@@ -1,15 +1,11 @@
-//! Change fail rate: the share of changes that failed, and what shows that a deployment failed.
+//! What shows that a deployment failed: incidents, rollbacks and hotfixes.
 
-use serde::Serialize;
 use std::collections::{HashMap, HashSet};
-use utoipa::ToSchema;
 
-use super::Finished;
-use super::counting::{LeftOut, Omission, newest, omissions, ratio};
 use super::input::{Counted, Deployment, Fix, Incident};
-use crate::rules::lifecycle::{Kind, State};
+use crate::rules::lifecycle::Kind;
 use crate::text_enum;
-use crate::types::ids::{DeploymentId, IncidentId};
+use crate::types::ids::DeploymentId;
 
 text_enum! {
     /// Why a deployment counts as failed.
@@ -20,78 +16,6 @@ text_enum! {
         RolledBack = "rolled_back",
         /// The next deployment was a hotfix.
         Hotfixed = "hotfixed",
-    }
-}
-
-/// A deployment that counts as failed.
-#[derive(Debug, PartialEq, Serialize, ToSchema)]
-pub struct FailedDeployment {
-    /// The fields of the deployment itself.
-    #[serde(flatten)]
-    pub deployment: Counted,
-    /// All reasons why it counts as failed.
-    pub because: Vec<Evidence>,
-    /// The identifiers of the incidents that it caused.
-    #[schema(value_type = Vec<String>)]
-    pub incidents: Vec<IncidentId>,
-}
-
-/// Change fail rate: the share of changes that failed.
-#[derive(Debug, PartialEq, Serialize, ToSchema)]
-pub struct ChangeFailRate {
-    /// `failed` divided by `n`, from 0 to 1. `null` when `n` is 0.
-    pub rate: Option<f64>,
-    /// The number of deployments that failed.
-    pub failed: usize,
-    /// The number of changes that went live, plus other deployments that caused an incident.
-    pub n: usize,
-    /// The other deployments that finished in the window, counted by reason.
-    pub left_out: Vec<Omission>,
-    /// The deployments that failed, the newest first, at most `limit` of them.
-    pub deployments: Vec<FailedDeployment>,
-}
-
-pub(super) fn change_fail_rate(finished: &[Finished], named: usize) -> ChangeFailRate {
-    let (judged, others): (Vec<_>, Vec<_>) = finished.iter().partition(|it| it.can_fail());
-    let failed: Vec<_> = judged.iter().filter(|it| it.has_failed()).collect();
-    ChangeFailRate {
-        rate: ratio(failed.len(), judged.len()),
-        failed: failed.len(),
-        n: judged.len(),
-        left_out: omissions(others.iter().map(|it| LeftOut::no_change(it.deployment))),
-        deployments: newest(failed.iter().map(|it| failed_deployment(it)), named),
-    }
-}
-
-fn failed_deployment(failed: &Finished) -> FailedDeployment {
-    FailedDeployment {
-        deployment: failed.deployment.counted.clone(),
-        because: failed.evidence().collect(),
-        incidents: failed.signs.incidents.iter().map(|incident| incident.id).collect(),
-    }
-}
-
-impl Finished<'_> {
-    /// Whether it is a change, or anything else that caused an incident.
-    fn can_fail(&self) -> bool {
-        self.deployment.is_change() || !self.signs.incidents.is_empty()
-    }
-
-    /// Whether it counts as failed.
-    pub(super) fn has_failed(&self) -> bool {
-        self.can_fail() && self.evidence().next().is_some()
-    }
-
-    fn evidence(&self) -> impl Iterator<Item = Evidence> {
-        let Signs { incidents, rolled_back_by, hotfixed_by } = &self.signs;
-        // Which rollback it was is unknown when it came too long after the window.
-        let is_rolled_back = rolled_back_by.is_some() || self.deployment.state == State::RolledBack;
-        let shown = [
-            (Evidence::Incident, !incidents.is_empty()),
-            (Evidence::RolledBack, is_rolled_back),
-            (Evidence::Hotfixed, hotfixed_by.is_some()),
-        ];
-        shown.into_iter().filter(|(_, is_shown)| *is_shown).map(|(evidence, _)| evidence)
     }
 }
 
@@ -187,9 +111,10 @@ impl<'a> PlaceHistory<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::counting::LeftOut;
     use super::super::stories::{ends, failed, incident, march, measure, omitted, place};
-    use super::Evidence::{Hotfixed, RolledBack};
-    use super::*;
+    use super::Evidence::{self, Hotfixed, RolledBack};
+    use crate::rules::lifecycle::State;
 
     #[test]
     fn what_failed_follows_from_what_came_after() {

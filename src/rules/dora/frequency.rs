@@ -4,8 +4,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::counting::{LeftOut, Omission, newest, omissions};
-use super::input::Counted;
-use super::{Finished, Window};
+use super::finished::Finished;
+use super::input::{Counted, Window};
 
 /// Deployment frequency: how often changes go live.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]

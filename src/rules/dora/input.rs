@@ -1,12 +1,39 @@
-//! What is measured: deployments that finished, their releases, and the incidents linked to them.
+//! What is measured: deployments that finished in and around a window, their releases, and the
+//! incidents linked to them.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::rules::gate::micros;
 use crate::rules::lifecycle::{Kind, State};
 use crate::types::ids::{DeploymentId, IncidentId};
+
+/// A half-open time window: it includes `since` and excludes `until`, so adjacent windows do not
+/// overlap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// The start, which is inside the window.
+    pub since: Timestamp,
+    /// The end, which is outside the window.
+    pub until: Timestamp,
+}
+
+impl Window {
+    /// Whether an instant is in the window.
+    pub(super) fn holds(&self, at: Timestamp) -> bool {
+        self.since <= at && at < self.until
+    }
+
+    pub(super) fn length(&self) -> SignedDuration {
+        self.until.duration_since(self.since)
+    }
+
+    /// The length in days.
+    pub(super) fn days(&self) -> f64 {
+        self.length().as_secs_f64() / SignedDuration::from_hours(24).as_secs_f64()
+    }
+}
 
 /// A deployment that a figure is based on.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]

@@ -6,13 +6,16 @@
 //! some time around it, and the incidents linked to them. Each measure is a function of its own
 //! over the deployments that finished in the window.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde::Serialize;
 use std::collections::HashMap;
 use utoipa::ToSchema;
 
 mod counting; // what is left out, ratios and percentiles
-mod failures; // what failed, and the change fail rate
+mod delivery; // what each deployment was the first to deliver
+mod fail_rate; // the share of changes that failed
+mod failures; // what shows that a deployment failed
+mod finished; // a deployment of the window, with what is known about it
 mod frequency; // how often changes go live
 mod input; // what is measured
 mod lead_time; // the time from a commit to the deployment that delivers it
@@ -23,17 +26,22 @@ mod series; // the figures by day or week
 mod stories; // builds the input of tests
 
 pub use counting::{LeftOut, Omission};
-pub use failures::{ChangeFailRate, Evidence, FailedDeployment};
+pub use delivery::{LeadTimeBases, LeadTimeBasis};
+pub use fail_rate::{ChangeFailRate, FailedDeployment};
+pub use failures::Evidence;
 pub use frequency::DeploymentFrequency;
-pub use input::{Commit, Counted, Deployment, Fix, Incident, Release, Replaced};
-pub use lead_time::{ChangeLeadTime, DeliveringDeployment, LeadTimeBases, LeadTimeBasis};
+pub use input::{Commit, Counted, Deployment, Fix, Incident, Release, Replaced, Window};
+pub use lead_time::{ChangeLeadTime, DeliveringDeployment};
 pub use recovery::{FailedDeploymentRecoveryTime, Recovery, RecoveryBasis};
 pub use rework::DeploymentReworkRate;
 pub use series::{Bucket, Series, Step};
 
-use failures::{Signs, change_fail_rate, signs};
+use delivery::deliveries;
+use fail_rate::change_fail_rate;
+use failures::signs;
+use finished::Finished;
 use frequency::deployment_frequency;
-use lead_time::{Delivery, change_lead_time, deliveries};
+use lead_time::change_lead_time;
 use recovery::failed_deployment_recovery_time;
 use rework::deployment_rework_rate;
 use series::series;
@@ -44,32 +52,6 @@ pub const AROUND: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// The longest allowed window.
 pub const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
-
-/// A half-open time window: it includes `since` and excludes `until`, so adjacent windows do not
-/// overlap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
-    /// The start, which is inside the window.
-    pub since: Timestamp,
-    /// The end, which is outside the window.
-    pub until: Timestamp,
-}
-
-impl Window {
-    /// Whether an instant is in the window.
-    fn holds(&self, at: Timestamp) -> bool {
-        self.since <= at && at < self.until
-    }
-
-    fn length(&self) -> SignedDuration {
-        self.until.duration_since(self.since)
-    }
-
-    /// The length in days.
-    fn days(&self) -> f64 {
-        self.length().as_secs_f64() / SignedDuration::from_hours(24).as_secs_f64()
-    }
-}
 
 /// What to measure.
 #[derive(Debug, Clone, Copy)]
@@ -97,15 +79,6 @@ pub struct Measures {
     pub deployment_rework_rate: DeploymentReworkRate,
     /// The figures over time, by day or week.
     pub series: Series,
-}
-
-/// A deployment that finished in the window.
-struct Finished<'a> {
-    deployment: &'a Deployment,
-    /// The commits that it was the first to deliver.
-    delivery: Delivery,
-    /// What shows whether it failed.
-    signs: Signs<'a>,
 }
 
 /// Computes the measures of a window. `deployments` must be those that finished from [`AROUND`]

@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Finished;
 use super::counting::{Durations, LeftOut, Omission, newest, omissions};
 use super::failures::Signs;
+use super::finished::Finished;
 use super::input::{Counted, Fix, Incident};
 use crate::rules::gate::micros_if_any;
 use crate::text_enum;

@@ -3,8 +3,8 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Finished;
 use super::counting::{LeftOut, Omission, newest, omissions, ratio};
+use super::finished::Finished;
 use super::input::Counted;
 use crate::rules::lifecycle::Kind;
 

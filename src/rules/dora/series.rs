@@ -4,10 +4,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::input::Deployment;
+use super::finished::Finished;
+use super::input::{Deployment, Window};
 use super::lead_time::lead_times;
 use super::recovery::recovery_times;
-use super::{Finished, Window};
 use crate::rules::gate::micros;
 use crate::text_enum;
 
