@@ -1,81 +1,19 @@
 //! The OpenAPI document and Swagger UI. The methods that a path allows also come from the document.
 
-use actix_web::dev::ResourceDef;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, get, web};
-use flate2::Compression;
-use std::sync::{Arc, OnceLock};
-use utoipa::openapi;
+use std::sync::Arc;
 use utoipa_actix_web::service_config::ServiceConfig;
 use utoipa_swagger_ui::Config;
 
 use crate::error::{Code, Error};
-use crate::http::response::{gunzip, gzip, takes_gzip};
+use crate::http::response::{gunzip, takes_gzip};
 
 mod complete; // what the document has besides what the handlers describe
+mod published; // the document as it is served, and the methods that each path allows
 
 pub use complete::{complete, frame};
-
-/// The document as it is served, and the allowed methods of each path. Both are built at the first
-/// use.
-pub struct Published {
-    make: fn() -> openapi::OpenApi,
-    made: OnceLock<Made>,
-}
-
-struct Made {
-    json: Vec<u8>,
-    compressed: Vec<u8>,
-    /// The `Allow` header of each path.
-    methods: Vec<(ResourceDef, HeaderValue)>,
-}
-
-impl Published {
-    /// Publishes the document that `make` builds.
-    pub fn new(make: fn() -> openapi::OpenApi) -> Self {
-        Self { make, made: OnceLock::new() }
-    }
-
-    /// The `Allow` header of a path of the API. `None` when no path of the API matches.
-    pub fn allowed_methods(&self, path: &str) -> Option<&HeaderValue> {
-        let paths = &self.get().methods;
-        paths.iter().find(|(pattern, _)| pattern.is_match(path)).map(|(_, allow)| allow)
-    }
-
-    fn get(&self) -> &Made {
-        self.made.get_or_init(|| {
-            let document = (self.make)();
-            let json = (document.to_json().unwrap_or_default() + "\n").into_bytes();
-            let methods = document
-                .paths
-                .paths
-                .iter()
-                .map(|(path, item)| (ResourceDef::new(path.as_str()), allow(item)))
-                .collect();
-            Made {
-                compressed: gzip(&json, Compression::default()).unwrap_or_default(),
-                json,
-                methods,
-            }
-        })
-    }
-}
-
-fn allow(item: &openapi::PathItem) -> HeaderValue {
-    let methods = [
-        ("GET, HEAD", &item.get),
-        ("POST", &item.post),
-        ("PUT", &item.put),
-        ("PATCH", &item.patch),
-        ("DELETE", &item.delete),
-    ];
-    let present: Vec<_> = methods
-        .iter()
-        .filter(|(_, operation)| operation.is_some())
-        .map(|(method, _)| *method)
-        .collect();
-    HeaderValue::from_str(&present.join(", ")).unwrap_or(HeaderValue::from_static(""))
-}
+pub use published::Published;
 
 /// The error for a method that the path does not have. `allow` lists the methods that it has.
 pub fn not_allowed(request: &HttpRequest, allow: HeaderValue) -> Error {

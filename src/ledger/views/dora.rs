@@ -17,8 +17,8 @@ use crate::http::extract::Query;
 use crate::http::pagination::Limit;
 use crate::http::response::Reply;
 use crate::ledger::deployments::Role;
-use crate::ledger::environments::Tier;
-use crate::ledger::{self, services};
+use crate::ledger::environments::{Tier, unknown as unknown_environment};
+use crate::ledger::services;
 use crate::rules::dora::{
     self, Commit, Counted, Fix, Incident, Measures, Release, Replaced, Step, Window,
 };
@@ -209,9 +209,7 @@ fn environments_of(db: &mut Db, question: &Question) -> Result<Vec<String>, Erro
     };
     let found: Vec<String> = query.load(db)?;
     match &question.environment {
-        Some(environment) if found.is_empty() => {
-            Err(ledger::environments::unknown(db, environment)?)
-        }
+        Some(environment) if found.is_empty() => Err(unknown_environment(db, environment)?),
         _ => Ok(found),
     }
 }
