@@ -20,7 +20,7 @@ text_enum! {
 }
 
 /// What later deployments and incidents show about a deployment.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub(super) struct Signs<'a> {
     /// The incidents that it caused.
     pub(super) incidents: Vec<&'a Incident>,
@@ -36,7 +36,13 @@ pub(super) struct Signs<'a> {
 /// and V3 have failed. A hotfix fixes what was live before it, unless it is linked to an incident
 /// with a known cause: then it fixes that cause.
 pub(super) fn signs<'a>(deployments: &[Deployment], incidents: &'a [Incident]) -> Vec<Signs<'a>> {
-    let mut signs = incidents_of(deployments, incidents);
+    let mut caused = incidents_by_cause(incidents);
+    let without_fix = |deployment: &Deployment| Signs {
+        incidents: caused.remove(&deployment.counted.id).unwrap_or_default(),
+        rolled_back_by: None,
+        hotfixed_by: None,
+    };
+    let mut signs: Vec<_> = deployments.iter().map(without_fix).collect();
     let fix_their_causes = fixes_of_known_causes(incidents);
     let mut histories: HashMap<(&str, &str), PlaceHistory> = HashMap::new();
     let live = deployments.iter().enumerate().filter(|(_, deployment)| deployment.went_live());
@@ -63,17 +69,15 @@ pub(super) fn signs<'a>(deployments: &[Deployment], incidents: &'a [Incident]) -
     signs
 }
 
-/// The incidents that each of the deployments caused.
-fn incidents_of<'a>(deployments: &[Deployment], incidents: &'a [Incident]) -> Vec<Signs<'a>> {
-    let mut signs = vec![Signs::default(); deployments.len()];
-    let ids = deployments.iter().enumerate();
-    let index: HashMap<DeploymentId, usize> = ids.map(|(i, it)| (it.counted.id, i)).collect();
+/// The incidents by the deployments that caused them.
+fn incidents_by_cause(incidents: &[Incident]) -> HashMap<DeploymentId, Vec<&Incident>> {
+    let mut by_cause: HashMap<_, Vec<_>> = HashMap::new();
     for incident in incidents {
-        for cause in incident.caused_by.iter().filter_map(|id| index.get(id)) {
-            signs[*cause].incidents.push(incident);
+        for cause in &incident.caused_by {
+            by_cause.entry(*cause).or_default().push(incident);
         }
     }
-    signs
+    by_cause
 }
 
 fn fixes_of_known_causes(incidents: &[Incident]) -> HashSet<DeploymentId> {

@@ -91,9 +91,11 @@ pub fn measure(
     question: Question,
 ) -> Measures {
     let Question { window, step, named } = question;
-    let finished: Vec<Finished> = deployments
+    // What ended after the window only shows what had failed in it.
+    let ended = deployments.partition_point(|it| it.counted.finished_at < window.until);
+    let finished: Vec<Finished> = deployments[..ended]
         .iter()
-        .zip(deliveries(deployments, releases))
+        .zip(deliveries(&deployments[..ended], releases))
         .zip(signs(deployments, incidents))
         .map(|((deployment, delivery), signs)| Finished { deployment, delivery, signs })
         .filter(|it| window.holds(it.deployment.counted.finished_at))
