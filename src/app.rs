@@ -250,7 +250,8 @@ fn first_key(db: &mut Db, settings: &Settings) -> Result<Option<Token>, StartErr
         return Ok(None);
     }
     if given.is_none() && settings.environment == Mode::Production {
-        let detail = "there is no API key yet: set PROP_BOOTSTRAP_KEY (`prop key generate` prints one) or run `prop key create`";
+        let detail = "there is no API key yet: set PROP_BOOTSTRAP_KEY (`prop key generate` prints \
+            one) or run `prop key create`";
         return Err(StartError(detail.into()));
     }
     db.write(|db| keys::bootstrap(db, given)).map_err(failed)

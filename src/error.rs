@@ -68,10 +68,12 @@ codes! {
     ExternalIdTaken = 409 "external_id_taken" "This external id belongs to another deployment",
     InvalidTransition = 409 "invalid_transition" "Invalid state change",
     GateBlocked = 409 "gate_blocked" "The gate blocks this deployment",
-    NothingToRollBackTo = 409 "nothing_to_roll_back_to" "There is no earlier release to roll back to",
+    NothingToRollBackTo = 409 "nothing_to_roll_back_to"
+        "There is no earlier release to roll back to",
     ApprovalUsed = 409 "approval_used" "A deployment has already used this approval",
     FreezeEnded = 409 "freeze_ended" "The freeze has ended",
-    IdempotencyInProgress = 409 "idempotency_in_progress" "A request with this idempotency key is still in progress",
+    IdempotencyInProgress = 409 "idempotency_in_progress"
+        "A request with this idempotency key is still in progress",
     PreconditionFailed = 412 "precondition_failed" "The resource has changed since it was read",
     BodyTooLarge = 413 "body_too_large" "The body is too large",
     UnsupportedMediaType = 415 "unsupported_media_type" "The content type must be application/json",
@@ -88,7 +90,8 @@ codes! {
     InvalidTimeZone = 422 "invalid_time_zone" "A time zone is unknown",
     PredecessorCircle = 422 "predecessor_circle" "The predecessors of environments form a cycle",
     InvalidTime = 422 "invalid_time" "A time is malformed",
-    IdempotencyKeyReused = 422 "idempotency_key_reused" "This idempotency key was used for another request",
+    IdempotencyKeyReused = 422 "idempotency_key_reused"
+        "This idempotency key was used for another request",
     Internal = 500 "internal" "Internal server error",
     Overloaded = 503 "overloaded" "Too many requests are waiting",
     DatabaseUnavailable = 503 "database_unavailable" "The database cannot be reached",
@@ -239,7 +242,8 @@ impl From<Unavailable> for Error {
             }
             Unavailable::TimedOut => Self::new(
                 Code::TimedOut,
-                "The database did not answer in time. A write may have been saved: check before you repeat it without an idempotency key.",
+                "The database did not answer in time. A write may have been saved: check before \
+                    you repeat it without an idempotency key.",
             ),
             Unavailable::Failed => Self::internal("database work panicked"),
         }
@@ -253,7 +257,8 @@ impl From<DieselError> for Error {
             DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
             | DieselError::BrokenTransactionManager => {
                 log::error!("database connection lost: {error}");
-                let detail = "The connection to the database was lost. A write may have been saved: check before you repeat it without an idempotency key.";
+                let detail = "The connection to the database was lost. A write may have been \
+                    saved: check before you repeat it without an idempotency key.";
                 Self::new(Code::DatabaseUnavailable, detail)
             }
             DieselError::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => Self::new(

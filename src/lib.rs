@@ -12,7 +12,7 @@ pub mod config; // settings: defaults, then prop.toml, then the environment
 pub mod db; // PostgreSQL and SQLite behind one connection type; no HTTP
 pub mod error; // the error type, and the table of codes with status and title
 pub mod http; // what all requests share; no resource
-pub mod ledger; // one file per resource: rows, queries, request and response types, handlers, routes
+pub mod ledger; // a file per resource: rows, queries, request and response types, handlers, routes
 pub mod logging; // log lines as text or JSON, written by their own thread
 pub mod rules; // pure decisions: no I/O, no clock
 pub mod suggest; // "did you mean ...?", for settings, fields, parameters and names

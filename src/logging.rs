@@ -27,8 +27,8 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-/// Starts logging the lines that `filter` lets through (as env_logger reads it), as JSON or as text.
-/// A second call in the same process, as in tests, changes nothing.
+/// Starts logging the lines that `filter` lets through (as env_logger reads it), as JSON or as
+/// text. A second call in the same process, as in tests, changes nothing.
 pub fn start(filter: &str, is_json: bool) {
     let (sender, receiver) = sync_channel(WAITING);
     if WRITER.set(sender.clone()).is_err() {

@@ -85,7 +85,9 @@ impl Target {
                 // other connections. `synchronous = FULL`: a committed write survives a power cut
                 // in WAL mode. A page cache of 1 MB is enough: the operating system caches too.
                 c.batch_execute(&format!(
-                    "PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA cache_size = -1024",
+                    "PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL; \
+                        PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; \
+                        PRAGMA cache_size = -1024",
                     options.statement_timeout.as_millis()
                 ))
                 .map_err(ConnectionError::CouldntSetupConfiguration)?;
@@ -140,10 +142,11 @@ mod tests {
             Target::from_url("sqlite:///var/prop.db"),
             Ok(Target::Sqlite("/var/prop.db".into()))
         );
-        assert!(
-            matches!(Target::from_url("postgresql://u@h/n?sslmode=require"), Ok(Target::Postgres(url))
-            if url.starts_with("postgresql://u@h/n?sslmode=require&connect_timeout=5"))
-        );
+        assert!(matches!(
+            Target::from_url("postgresql://u@h/n?sslmode=require"),
+            Ok(Target::Postgres(url))
+                if url.starts_with("postgresql://u@h/n?sslmode=require&connect_timeout=5")
+        ));
         for refused in [
             "prop.db",
             "mysql://h/n",

@@ -38,14 +38,15 @@ impl IfMatch {
         if !request.headers().contains_key(header::IF_MATCH) {
             return Ok(Self(None));
         }
-        // The parser drops everything that is not an entity tag.
-        let is_empty = |parsed: &header::IfMatch| matches!(parsed, header::IfMatch::Items(tags) if tags.is_empty());
+        let malformed = || {
+            let detail = "If-Match is neither `*` nor a list of entity tags.";
+            Error::new(Code::InvalidIfMatch, detail)
+        };
         match header::IfMatch::parse(request) {
-            Ok(parsed) if !is_empty(&parsed) => Ok(Self(Some(parsed))),
-            _ => Err(Error::new(
-                Code::InvalidIfMatch,
-                "If-Match is neither `*` nor a list of entity tags.",
-            )),
+            // The parser drops everything that is not an entity tag.
+            Ok(header::IfMatch::Items(tags)) if tags.is_empty() => Err(malformed()),
+            Ok(parsed) => Ok(Self(Some(parsed))),
+            Err(_) => Err(malformed()),
         }
     }
 

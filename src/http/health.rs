@@ -29,7 +29,8 @@ struct Health {
 ///
 /// Answers as long as the process can answer at all. It does not use the database: restarting prop
 /// does not help when the database is down. Needs no key.
-#[utoipa::path(tag = "operations", operation_id = "livez", responses((status = 200, body = Health)))]
+#[utoipa::path(tag = "operations", operation_id = "livez",
+    responses((status = 200, body = Health)))]
 #[get("/livez")]
 async fn livez() -> Result<Reply, Error> {
     Reply::ok(&Health { status: "ok" })
@@ -39,7 +40,8 @@ async fn livez() -> Result<Reply, Error> {
 ///
 /// Answers 200 when the database answers and has all migrations of this version, and the process is
 /// not shutting down; else 503. Needs no key.
-#[utoipa::path(tag = "operations", operation_id = "readyz", responses((status = 200, body = Health)))]
+#[utoipa::path(tag = "operations", operation_id = "readyz",
+    responses((status = 200, body = Health)))]
 #[get("/readyz")]
 async fn readyz(state: web::Data<State>) -> Result<Reply, Error> {
     ready(&state).await
@@ -48,7 +50,8 @@ async fn readyz(state: web::Data<State>) -> Result<Reply, Error> {
 /// Check that requests can be served (alias)
 ///
 /// The same as `/readyz`, for load balancers that use this path. Needs no key.
-#[utoipa::path(tag = "operations", operation_id = "health", responses((status = 200, body = Health)))]
+#[utoipa::path(tag = "operations", operation_id = "health",
+    responses((status = 200, body = Health)))]
 #[get("/health")]
 async fn health(state: web::Data<State>) -> Result<Reply, Error> {
     ready(&state).await
@@ -97,7 +100,8 @@ pub struct Build {
 /// Read the version of prop
 ///
 /// Answers the version, the commit and the image of the running process. Needs no key.
-#[utoipa::path(tag = "operations", operation_id = "version", responses((status = 200, body = Build)))]
+#[utoipa::path(tag = "operations", operation_id = "version",
+    responses((status = 200, body = Build)))]
 #[get("/version")]
 async fn version(state: web::Data<State>) -> Result<Reply, Error> {
     Reply::ok(&Build {
@@ -111,7 +115,8 @@ async fn version(state: web::Data<State>) -> Result<Reply, Error> {
 ///
 /// Answers the counters for Prometheus in the text format 0.0.4: requests by route and status, the
 /// length of the database queue, and the number of SQL statements. Needs no key.
-#[utoipa::path(tag = "operations", operation_id = "metrics", responses((status = 200, body = String, content_type = "text/plain")))]
+#[utoipa::path(tag = "operations", operation_id = "metrics",
+    responses((status = 200, body = String, content_type = "text/plain")))]
 #[get("/metrics")]
 async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
     let text = state.metrics.render(&state.db)?;

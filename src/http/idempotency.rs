@@ -56,7 +56,8 @@ impl Claim {
             || !key.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"')
         {
             let detail = format!(
-                "An idempotency key has 1 to {LONGEST} visible ASCII characters without spaces or quotes; a UUID is a good choice."
+                "An idempotency key has 1 to {LONGEST} visible ASCII characters without spaces or \
+                    quotes; a UUID is a good choice."
             );
             return Err(Error::new(Code::InvalidIdempotencyKey, detail));
         }
@@ -87,7 +88,8 @@ impl Claim {
             }
             Some(kept) if kept.fingerprint == self.fingerprint => return kept.reply(),
             Some(_) => {
-                let detail = "This key was used with another method, path or body. Use a new key for a new request.";
+                let detail = "This key was used with another method, path or body. Use a new key \
+                    for a new request.";
                 return Err(Error::new(Code::IdempotencyKeyReused, detail));
             }
             None => {}
@@ -119,7 +121,8 @@ impl Claim {
         }
         Err(Error::new(
             Code::IdempotencyInProgress,
-            "Wait a moment, then send the same request with the same key again to get its response.",
+            "Wait a moment, then send the same request with the same key again to get its \
+                response.",
         ))
     }
 }

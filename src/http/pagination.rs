@@ -16,8 +16,8 @@ use crate::error::{Code, Error};
 use crate::http::extract::{malformed, parse_query};
 use crate::http::response::Reply;
 
-/// The query parameters of a list: those of its filter `F`, and those of [`Paging`]. `K` is the sort
-/// key of the list.
+/// The query parameters of a list: those of its filter `F`, and those of [`Paging`]. `K` is the
+/// sort key of the list.
 #[derive(Debug, Clone)]
 pub struct List<F, K> {
     /// What the list contains.

@@ -134,7 +134,8 @@ impl Responder for Reply {
 pub fn takes_gzip(request: &HttpRequest) -> bool {
     request.headers().contains_key(header::ACCEPT_ENCODING)
         && AcceptEncoding::parse(request).is_ok_and(|accepted| {
-            matches!(accepted.negotiate([header::Encoding::gzip(), header::Encoding::identity()].iter()), Some(e) if e == header::Encoding::gzip())
+            let available = [header::Encoding::gzip(), header::Encoding::identity()];
+            accepted.negotiate(available.iter()) == Some(header::Encoding::gzip())
         })
 }
 

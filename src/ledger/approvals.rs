@@ -58,10 +58,14 @@ text_enum! {
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
 #[diesel(table_name = approvals, treat_none_as_default_value = false)]
 #[schema(example = json!({
-    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e43", "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "service": "checkout",
-    "environment": "production", "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-    "decision": "approved", "approver": "alice", "comment": "Go.", "source": "api", "run_url": null, "review_id": null, "recorded_by": "alice",
-    "at": null, "created_at": "2026-02-03T04:05:06.000000Z", "expires_at": "2026-02-06T04:05:06.000000Z", "consumed_by": null
+    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e43",
+    "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "service": "checkout",
+    "environment": "production",
+    "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "decision": "approved", "approver": "alice", "comment": "Go.", "source": "api", "run_url": null,
+    "review_id": null, "recorded_by": "alice",
+    "at": null, "created_at": "2026-02-03T04:05:06.000000Z",
+    "expires_at": "2026-02-06T04:05:06.000000Z", "consumed_by": null
 }))]
 pub struct Approval {
     /// The identifier of the approval.
@@ -114,7 +118,8 @@ impl Approval {
 /// An approval or a rejection to record.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"service": "checkout", "version": "1.4.2", "environment": "production", "decision": "approved", "comment": "Go."}))]
+#[schema(example = json!({"service": "checkout", "version": "1.4.2", "environment": "production",
+    "decision": "approved", "comment": "Go."}))]
 pub struct NewApproval {
     /// The slug of the service.
     pub service: Slug,
@@ -176,8 +181,10 @@ struct Filter {
 /// List approvals
 ///
 /// Answers a page of the approvals and rejections that match all parameters, the newest first.
-#[utoipa::path(tag = "approvals", operation_id = "list_approvals", security(("key" = ["read"])), params(Filter, Paging),
-    responses((status = 200, description = "A page of approvals and rejections.", body = Page<Approval>)))]
+#[utoipa::path(tag = "approvals", operation_id = "list_approvals", security(("key" = ["read"])),
+    params(Filter, Paging),
+    responses((status = 200, description = "A page of approvals and rejections.",
+        body = Page<Approval>)))]
 #[get("/approvals")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &params)).await?;
@@ -193,8 +200,14 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
 /// answers 200 and the recorded approval, with the `at` that it adds. With `api`, each request
 /// records another approval. Fails with 403 (`own_approval`) when the approver has requested the
 /// deployment and the environment does not allow self-approval.
-#[utoipa::path(tag = "approvals", operation_id = "create_approval", security(("key" = ["approve"]), ("key" = ["mirror"])), request_body = NewApproval,
-    responses((status = 201, description = "The approval or rejection that was recorded.", body = Approval), (status = 200, description = "The review had been recorded before; this is the recorded approval.", body = Approval),
+#[utoipa::path(tag = "approvals", operation_id = "create_approval",
+    security(("key" = ["approve"]), ("key" = ["mirror"])), request_body = NewApproval,
+    responses(
+        (status = 201, description = "The approval or rejection that was recorded.",
+            body = Approval),
+        (status = 200,
+            description = "The review had been recorded before; this is the recorded approval.",
+            body = Approval),
         (status = 404, description = "The service, environment or release does not exist.")))]
 #[post("/approvals")]
 async fn create(ctx: Ctx<ApproveOrMirror>, body: Body<NewApproval>) -> Result<Reply, Error> {

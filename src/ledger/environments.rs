@@ -58,10 +58,13 @@ impl Tier {
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
 #[diesel(table_name = environments, treat_none_as_default_value = false)]
 #[schema(example = json!({
-    "slug": "production", "name": "Production", "tier": "production", "required_approvals": 1, "allow_self_approval": false,
-    "approval_ttl_hours": 72, "require_scan": true, "predecessor": "staging", "soak_minutes": 60, "rollback_needs_approval": false,
+    "slug": "production", "name": "Production", "tier": "production", "required_approvals": 1,
+    "allow_self_approval": false,
+    "approval_ttl_hours": 72, "require_scan": true, "predecessor": "staging", "soak_minutes": 60,
+    "rollback_needs_approval": false,
     "ignore_github_deployments": false,
-    "created_at": "2026-02-03T04:05:06.000000Z", "updated_at": "2026-02-03T04:05:06.000000Z", "revision": 1
+    "created_at": "2026-02-03T04:05:06.000000Z", "updated_at": "2026-02-03T04:05:06.000000Z",
+    "revision": 1
 }))]
 pub struct Environment {
     /// The name of the environment in URLs. It is unique and never changes.
@@ -174,7 +177,8 @@ const DEFAULT_TTL_HOURS: i32 = 72;
 /// An environment that is to be created.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"slug": "production", "tier": "production", "required_approvals": 1, "require_scan": true, "predecessor": "staging", "soak_minutes": 60}))]
+#[schema(example = json!({"slug": "production", "tier": "production", "required_approvals": 1,
+    "require_scan": true, "predecessor": "staging", "soak_minutes": 60}))]
 pub struct NewEnvironment {
     /// The name of the environment in URLs. It must be unique and cannot be changed later.
     slug: Slug,
@@ -290,8 +294,10 @@ struct Changes {
 /// List environments
 ///
 /// Answers a page of all environments, in the order of their slugs.
-#[utoipa::path(tag = "environments", operation_id = "list_environments", security(("key" = ["read"])), params(Paging),
-    responses((status = 200, description = "One page of the environments.", body = Page<Environment>)))]
+#[utoipa::path(tag = "environments", operation_id = "list_environments",
+    security(("key" = ["read"])), params(Paging),
+    responses((status = 200, description = "One page of the environments.",
+        body = Page<Environment>)))]
 #[get("/environments")]
 async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &params)).await?;
@@ -302,8 +308,10 @@ async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, E
 ///
 /// Records an environment with its rules and answers it. Fails with 409 (`already_exists`) when the
 /// slug is taken, and with 422 when `predecessor` does not exist or would close a cycle.
-#[utoipa::path(tag = "environments", operation_id = "create_environment", security(("key" = ["operate"])), request_body = NewEnvironment,
-    responses((status = 201, description = "The environment that was created.", body = Environment, headers(("Location" = String), ("ETag" = String)))))]
+#[utoipa::path(tag = "environments", operation_id = "create_environment",
+    security(("key" = ["operate"])), request_body = NewEnvironment,
+    responses((status = 201, description = "The environment that was created.", body = Environment,
+        headers(("Location" = String), ("ETag" = String)))))]
 #[post("/environments")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewEnvironment>) -> Result<Reply, Error> {
     ctx.post(move |db, actor| {
@@ -317,7 +325,9 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewEnvironment>) -> Result<Reply, 
 ///
 /// Answers the environment with this slug and its rules.
 #[utoipa::path(tag = "environments", operation_id = "get_environment", security(("key" = ["read"])),
-    params(("slug" = Slug, Path, description = "The slug of the environment.")), responses((status = 200, description = "The environment with this slug.", body = Environment, headers(("ETag" = String)))))]
+    params(("slug" = Slug, Path, description = "The slug of the environment.")),
+    responses((status = 200, description = "The environment with this slug.", body = Environment,
+        headers(("ETag" = String)))))]
 #[get("/environments/{slug}")]
 async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
     let environment = ctx.read(move |db| find(db, &slug)).await?;
@@ -329,8 +339,11 @@ async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
 /// Sets the fields in the body and answers the environment. The gate uses the new rules at once. A
 /// repeat sets the same values again. With `If-Match`, it fails with 412 when somebody else has
 /// changed the environment since you read it.
-#[utoipa::path(tag = "environments", operation_id = "update_environment", security(("key" = ["operate"])), request_body = EnvironmentPatch,
-    params(("slug" = Slug, Path, description = "The slug of the environment.")), responses((status = 200, description = "The environment after the change.", body = Environment, headers(("ETag" = String)))))]
+#[utoipa::path(tag = "environments", operation_id = "update_environment",
+    security(("key" = ["operate"])), request_body = EnvironmentPatch,
+    params(("slug" = Slug, Path, description = "The slug of the environment.")),
+    responses((status = 200, description = "The environment after the change.", body = Environment,
+        headers(("ETag" = String)))))]
 #[patch("/environments/{slug}")]
 async fn change(
     ctx: Ctx<Operate>,

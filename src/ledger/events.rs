@@ -53,8 +53,10 @@ text_enum! {
 #[derive(Debug, Serialize, ToSchema, Queryable, Selectable)]
 #[diesel(table_name = events)]
 #[schema(example = json!({
-    "seq": 7, "at": "2026-02-03T04:05:06.000000Z", "actor": "pipeline", "action": "deployment.succeeded", "entity": "deployment",
-    "entity_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production",
+    "seq": 7, "at": "2026-02-03T04:05:06.000000Z", "actor": "pipeline",
+    "action": "deployment.succeeded", "entity": "deployment",
+    "entity_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout",
+    "environment": "production",
     "payload": {"from": "running", "to": "succeeded", "reason": null}
 }))]
 pub struct Event {
@@ -143,7 +145,9 @@ struct Filter {
 /// List events
 ///
 /// Answers a page of the events that match all parameters, the newest first.
-#[utoipa::path(tag = "events", operation_id = "list_events", security(("key" = ["read"])), params(Filter, Paging), responses((status = 200, description = "One page of the events.", body = Page<Event>)))]
+#[utoipa::path(tag = "events", operation_id = "list_events", security(("key" = ["read"])),
+    params(Filter, Paging),
+    responses((status = 200, description = "One page of the events.", body = Page<Event>)))]
 #[get("/events")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, i64>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &params)).await?;

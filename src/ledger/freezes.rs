@@ -32,9 +32,11 @@ pub fn routes(config: &mut ServiceConfig) {
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = freezes, treat_none_as_default_value = false, treat_none_as_null = true)]
 #[schema(example = json!({
-    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e44", "environment": "production", "service": null, "reason": "Weekend",
+    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e44", "environment": "production", "service": null,
+    "reason": "Weekend",
     "starts_at": "2026-02-03T04:05:06.000000Z", "ends_at": null,
-    "weekly": {"days": ["fri"], "from": "18:00", "to": "08:00", "time_zone": "Asia/Kolkata"}, "allow_rollback": true, "ended_at": null,
+    "weekly": {"days": ["fri"], "from": "18:00", "to": "08:00", "time_zone": "Asia/Kolkata"},
+    "allow_rollback": true, "ended_at": null,
     "created_by": "alice", "created_at": "2026-02-03T04:05:06.000000Z", "revision": 1
 }))]
 pub struct Freeze {
@@ -97,7 +99,8 @@ impl Freeze {
 /// A window of local time on some days of every week.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"days": ["fri"], "from": "18:00", "to": "08:00", "time_zone": "Asia/Kolkata"}))]
+#[schema(example = json!({"days": ["fri"], "from": "18:00", "to": "08:00",
+    "time_zone": "Asia/Kolkata"}))]
 pub struct WeeklyWindow {
     /// The days of the week on which the window begins, at least one.
     #[schema(value_type = Vec<Day>, min_items = 1)]
@@ -142,7 +145,8 @@ impl TryFrom<WeeklyWindow> for Weekly {
 /// A freeze that is to be created.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"environment": "production", "reason": "Quarter end", "ends_at": "2026-02-05T00:00:00Z"}))]
+#[schema(example = json!({"environment": "production", "reason": "Quarter end",
+    "ends_at": "2026-02-05T00:00:00Z"}))]
 pub struct NewFreeze {
     /// The slug of the environment to freeze. All environments, if absent or `null`.
     environment: Option<Slug>,
@@ -188,8 +192,10 @@ pub struct FreezePatch {
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
 #[diesel(table_name = freeze_overrides, treat_none_as_default_value = false)]
 #[schema(example = json!({
-    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e45", "freeze_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e44", "service": "checkout",
-    "environment": "production", "version": "1.4.3", "actor": "alice", "reason": "Card payments are down.",
+    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e45",
+    "freeze_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e44", "service": "checkout",
+    "environment": "production", "version": "1.4.3", "actor": "alice",
+    "reason": "Card payments are down.",
     "created_at": "2026-02-03T04:05:06.000000Z", "consumed_by": null
 }))]
 pub struct FreezeOverride {
@@ -216,7 +222,8 @@ pub struct FreezeOverride {
 /// An override that is to be created.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"service": "checkout", "environment": "production", "version": "1.4.3", "reason": "Card payments are down."}))]
+#[schema(example = json!({"service": "checkout", "environment": "production", "version": "1.4.3",
+    "reason": "Card payments are down."}))]
 pub struct NewOverride {
     /// The slug of the service that may be deployed.
     service: Slug,
@@ -244,7 +251,8 @@ struct Filter {
 /// List freezes
 ///
 /// Answers a page of freezes, the newest first.
-#[utoipa::path(tag = "freezes", operation_id = "list_freezes", security(("key" = ["read"])), params(Filter, Paging),
+#[utoipa::path(tag = "freezes", operation_id = "list_freezes", security(("key" = ["read"])),
+    params(Filter, Paging),
     responses((status = 200, description = "One page of the freezes.", body = Page<Freeze>)))]
 #[get("/freezes")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
@@ -257,8 +265,11 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
 /// Blocks deployments of a service, to an environment, or of everything, and answers the freeze.
 /// Deployments that are already running continue. Fails with 404 when the service or environment
 /// does not exist.
-#[utoipa::path(tag = "freezes", operation_id = "create_freeze", security(("key" = ["operate"])), request_body = NewFreeze,
-    responses((status = 201, description = "The freeze that was created.", body = Freeze, headers(("Location" = String), ("ETag" = String))),
+#[utoipa::path(tag = "freezes", operation_id = "create_freeze", security(("key" = ["operate"])),
+    request_body = NewFreeze,
+    responses(
+        (status = 201, description = "The freeze that was created.", body = Freeze,
+            headers(("Location" = String), ("ETag" = String))),
         (status = 404, description = "The service or environment does not exist.")))]
 #[post("/freezes")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewFreeze>) -> Result<Reply, Error> {
@@ -273,7 +284,9 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewFreeze>) -> Result<Reply, Error
 ///
 /// Answers the freeze with this identifier.
 #[utoipa::path(tag = "freezes", operation_id = "get_freeze", security(("key" = ["read"])),
-    params(("id" = FreezeId, Path, description = "The identifier of the freeze.")), responses((status = 200, description = "The freeze with this identifier.", body = Freeze, headers(("ETag" = String)))))]
+    params(("id" = FreezeId, Path, description = "The identifier of the freeze.")),
+    responses((status = 200, description = "The freeze with this identifier.", body = Freeze,
+        headers(("ETag" = String)))))]
 #[get("/freezes/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<FreezeId>) -> Result<Reply, Error> {
     let freeze = ctx.read(move |db| find(db, *id)).await?;
@@ -285,9 +298,13 @@ async fn show(ctx: Ctx<Read>, id: web::Path<FreezeId>) -> Result<Reply, Error> {
 /// Sets the fields in the body and answers the freeze. A repeat sets the same values again, except
 /// that a freeze that was ended cannot be changed: that fails with 409 (`freeze_ended`). With
 /// `If-Match`, it fails with 412 when somebody else has changed the freeze since you read it.
-#[utoipa::path(tag = "freezes", operation_id = "update_freeze", security(("key" = ["operate"])), request_body = FreezePatch,
+#[utoipa::path(tag = "freezes", operation_id = "update_freeze", security(("key" = ["operate"])),
+    request_body = FreezePatch,
     params(("id" = FreezeId, Path, description = "The identifier of the freeze.")),
-    responses((status = 200, description = "The freeze after the change.", body = Freeze, headers(("ETag" = String))), (status = 409)))]
+    responses(
+        (status = 200, description = "The freeze after the change.", body = Freeze,
+            headers(("ETag" = String))),
+        (status = 409)))]
 #[patch("/freezes/{id}")]
 async fn change(
     ctx: Ctx<Operate>,
@@ -310,8 +327,11 @@ async fn change(
 /// override. Each request creates another override. Fails with 404 when the freeze, service or
 /// environment does not exist, with 409 (`freeze_ended`) when the freeze has ended, and with 422
 /// when it does not cover the place.
-#[utoipa::path(tag = "freezes", operation_id = "override_freeze", security(("key" = ["override"])), request_body = NewOverride,
-    params(("id" = FreezeId, Path, description = "The identifier of the freeze.")), responses((status = 201, description = "The override that was created.", body = FreezeOverride)))]
+#[utoipa::path(tag = "freezes", operation_id = "override_freeze", security(("key" = ["override"])),
+    request_body = NewOverride,
+    params(("id" = FreezeId, Path, description = "The identifier of the freeze.")),
+    responses((status = 201, description = "The override that was created.",
+        body = FreezeOverride)))]
 #[post("/freezes/{id}/overrides")]
 async fn create_override(
     ctx: Ctx<Override>,
@@ -328,7 +348,8 @@ fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Freeze>, E
     let open = params.filter.open;
     let query = filtered!(all;
         open.filter(|open| *open) => |_it| freezes::ended_at.is_null().and(may_apply),
-        open.filter(|open| !open) => |_it| freezes::ended_at.is_not_null().or(freezes::ends_at.le(now)));
+        open.filter(|open| !open) =>
+            |_it| freezes::ended_at.is_not_null().or(freezes::ends_at.le(now)));
     newest_first!(db, params, query, freezes::{created_at, id})
 }
 

@@ -44,8 +44,10 @@ text_enum! {
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = incidents, treat_none_as_default_value = false, treat_none_as_null = true)]
 #[schema(example = json!({
-    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e46", "service": "checkout", "environment": "production", "title": "Card payments are down",
-    "severity": "critical", "detected_at": "2026-02-03T05:00:00.000000Z", "resolved_at": null, "created_by": "alice",
+    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e46", "service": "checkout",
+    "environment": "production", "title": "Card payments are down",
+    "severity": "critical", "detected_at": "2026-02-03T05:00:00.000000Z", "resolved_at": null,
+    "created_by": "alice",
     "created_at": "2026-02-03T05:01:00.000000Z", "revision": 1
 }))]
 pub struct Incident {
@@ -74,9 +76,12 @@ pub struct Incident {
 /// An incident with its deployments.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(example = json!({
-    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e46", "service": "checkout", "environment": "production", "title": "Card payments are down",
-    "severity": "critical", "detected_at": "2026-02-03T05:00:00.000000Z", "resolved_at": null, "created_by": "alice",
-    "created_at": "2026-02-03T05:01:00.000000Z", "revision": 1, "caused_by": ["019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42"], "fixed_by": []
+    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e46", "service": "checkout",
+    "environment": "production", "title": "Card payments are down",
+    "severity": "critical", "detected_at": "2026-02-03T05:00:00.000000Z", "resolved_at": null,
+    "created_by": "alice",
+    "created_at": "2026-02-03T05:01:00.000000Z", "revision": 1,
+    "caused_by": ["019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42"], "fixed_by": []
 }))]
 pub struct IncidentWithDeployments {
     #[serde(flatten)]
@@ -105,7 +110,8 @@ impl Incident {
 /// An incident that is to be opened.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"service": "checkout", "environment": "production", "title": "Card payments are down", "severity": "critical"}))]
+#[schema(example = json!({"service": "checkout", "environment": "production",
+    "title": "Card payments are down", "severity": "critical"}))]
 pub struct NewIncident {
     /// The slug of the service that has the problem.
     service: Slug,
@@ -198,7 +204,8 @@ struct Filter {
 ///
 /// Answers a page of the incidents that match all parameters, without their deployments. The
 /// incident that was detected last comes first.
-#[utoipa::path(tag = "incidents", operation_id = "list_incidents", security(("key" = ["read"])), params(Filter, Paging),
+#[utoipa::path(tag = "incidents", operation_id = "list_incidents", security(("key" = ["read"])),
+    params(Filter, Paging),
     responses((status = 200, description = "One page of the incidents.", body = Page<Incident>)))]
 #[get("/incidents")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
@@ -211,8 +218,11 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
 /// Records an incident and answers it. Until it is resolved, the gate allows only rollbacks and the
 /// fix in this place. Each request opens another incident. Fails with 404 when the service, the
 /// environment or a deployment does not exist.
-#[utoipa::path(tag = "incidents", operation_id = "create_incident", security(("key" = ["operate"])), request_body = NewIncident,
-    responses((status = 201, description = "The incident that was opened.", body = IncidentWithDeployments, headers(("Location" = String), ("ETag" = String))),
+#[utoipa::path(tag = "incidents", operation_id = "create_incident", security(("key" = ["operate"])),
+    request_body = NewIncident,
+    responses(
+        (status = 201, description = "The incident that was opened.",
+            body = IncidentWithDeployments, headers(("Location" = String), ("ETag" = String))),
         (status = 404, description = "The service, environment or a deployment does not exist.")))]
 #[post("/incidents")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewIncident>) -> Result<Reply, Error> {
@@ -228,7 +238,8 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewIncident>) -> Result<Reply, Err
 /// Answers the incident with the deployments that caused and fixed it.
 #[utoipa::path(tag = "incidents", operation_id = "get_incident", security(("key" = ["read"])),
     params(("id" = IncidentId, Path, description = "The identifier of the incident.")),
-    responses((status = 200, description = "The incident with its deployments.", body = IncidentWithDeployments, headers(("ETag" = String)))))]
+    responses((status = 200, description = "The incident with its deployments.",
+        body = IncidentWithDeployments, headers(("ETag" = String)))))]
 #[get("/incidents/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<IncidentId>) -> Result<Reply, Error> {
     let found = ctx
@@ -243,9 +254,11 @@ async fn show(ctx: Ctx<Read>, id: web::Path<IncidentId>) -> Result<Reply, Error>
 /// incident. A repeat sets the same values again. Fails with 404 when a deployment does not exist.
 /// With `If-Match`, it fails with 412 when somebody else has changed the incident since you read
 /// it.
-#[utoipa::path(tag = "incidents", operation_id = "update_incident", security(("key" = ["operate"])), request_body = IncidentPatch,
+#[utoipa::path(tag = "incidents", operation_id = "update_incident", security(("key" = ["operate"])),
+    request_body = IncidentPatch,
     params(("id" = IncidentId, Path, description = "The identifier of the incident.")),
-    responses((status = 200, description = "The incident after the change.", body = IncidentWithDeployments, headers(("ETag" = String)))))]
+    responses((status = 200, description = "The incident after the change.",
+        body = IncidentWithDeployments, headers(("ETag" = String)))))]
 #[patch("/incidents/{id}")]
 async fn change(
     ctx: Ctx<Operate>,
@@ -267,9 +280,11 @@ async fn change(
 /// For a link that was set by mistake: the deployment counts neither as the cause nor as the fix of
 /// this incident any more, and its kind and the measures follow. The history keeps both facts. 404
 /// when the two are not linked.
-#[utoipa::path(tag = "incidents", operation_id = "unlink_deployment", security(("key" = ["operate"])),
+#[utoipa::path(tag = "incidents", operation_id = "unlink_deployment",
+    security(("key" = ["operate"])),
     params(("id" = IncidentId, Path, description = "The identifier of the incident."),
-        ("deployment_id" = DeploymentId, Path, description = "The identifier of the linked deployment.")),
+        ("deployment_id" = DeploymentId, Path,
+            description = "The identifier of the linked deployment.")),
     responses((status = 200, body = IncidentWithDeployments, headers(("ETag" = String)))))]
 #[delete("/incidents/{id}/deployments/{deployment_id}")]
 async fn remove_link(

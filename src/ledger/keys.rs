@@ -30,8 +30,10 @@ pub fn routes(config: &mut ServiceConfig) {
 /// An API key without its secret.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(example = json!({
-    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e40", "name": "pipeline", "scopes": ["read", "deploy"], "prefix": "prop_4fQ2x",
-    "created_at": "2026-02-03T04:05:06.000000Z", "last_used_at": "2026-02-03T04:05:07.000000Z", "revoked_at": null
+    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e40", "name": "pipeline", "scopes": ["read", "deploy"],
+    "prefix": "prop_4fQ2x",
+    "created_at": "2026-02-03T04:05:06.000000Z", "last_used_at": "2026-02-03T04:05:07.000000Z",
+    "revoked_at": null
 }))]
 pub struct Key {
     /// The identifier of the key.
@@ -86,7 +88,8 @@ impl Key {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(example = json!({
     "key": "prop_4fQ2x0000000000000000000000000000000000",
-    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e40", "name": "pipeline", "scopes": ["read", "deploy"], "prefix": "prop_4fQ2x",
+    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e40", "name": "pipeline", "scopes": ["read", "deploy"],
+    "prefix": "prop_4fQ2x",
     "created_at": "2026-02-03T04:05:06.000000Z", "last_used_at": null, "revoked_at": null
 }))]
 pub struct CreatedKey {
@@ -127,7 +130,9 @@ impl<'de> Deserialize<'de> for Scopes {
 /// List keys
 ///
 /// Answers a page of all keys without their secrets, the newest first. Revoked keys are included.
-#[utoipa::path(tag = "keys", operation_id = "list_keys", security(("key" = ["admin"])), params(Paging), responses((status = 200, description = "One page of the keys.", body = Page<Key>)))]
+#[utoipa::path(tag = "keys", operation_id = "list_keys", security(("key" = ["admin"])),
+    params(Paging),
+    responses((status = 200, description = "One page of the keys.", body = Page<Key>)))]
 #[get("/keys")]
 async fn list(ctx: Ctx<Admin>, params: List<Everything, KeyId>) -> Result<Reply, Error> {
     let page = ctx.read(move |db| find_all(db, &params)).await?;
@@ -139,8 +144,10 @@ async fn list(ctx: Ctx<Admin>, params: List<Everything, KeyId>) -> Result<Reply,
 /// Answers the new key with its secret, which cannot be shown again. Each request creates another
 /// key. An `Idempotency-Key` has no effect here, because prop does not store responses with a
 /// secret.
-#[utoipa::path(tag = "keys", operation_id = "create_key", security(("key" = ["admin"])), request_body = NewKey,
-    responses((status = 201, description = "The key that was created, with its secret.", body = CreatedKey)))]
+#[utoipa::path(tag = "keys", operation_id = "create_key", security(("key" = ["admin"])),
+    request_body = NewKey,
+    responses((status = 201, description = "The key that was created, with its secret.",
+        body = CreatedKey)))]
 #[post("/keys")]
 async fn create(ctx: Ctx<Admin>, body: Body<NewKey>) -> Result<Reply, Error> {
     ctx.write(move |db, actor| {
@@ -157,7 +164,8 @@ async fn create(ctx: Ctx<Admin>, body: Body<NewKey>) -> Result<Reply, Error> {
 /// Revokes the key for ever, and answers it. Other processes of prop may accept the key for up to
 /// five more seconds. A repeat changes nothing.
 #[utoipa::path(tag = "keys", operation_id = "revoke_key", security(("key" = ["admin"])),
-    params(("id" = KeyId, Path, description = "The identifier of the key.")), responses((status = 200, description = "The key, which is now revoked.", body = Key)))]
+    params(("id" = KeyId, Path, description = "The identifier of the key.")),
+    responses((status = 200, description = "The key, which is now revoked.", body = Key)))]
 #[delete("/keys/{id}")]
 async fn revoke_one(ctx: Ctx<Admin>, id: web::Path<KeyId>) -> Result<Reply, Error> {
     let key = ctx.write(move |db, actor| revoke(db, actor, *id)).await?;

@@ -37,8 +37,10 @@ pub fn routes(config: &mut ServiceConfig) {
     "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "service": "checkout", "version": "1.4.2",
     "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
     "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-    "committed_at": "2026-02-03T03:00:00.000000Z", "source_url": "https://git.example.org/shop/checkout/tree/1.4.2",
-    "scan": {"status": "passed", "tool": "trivy 0.66", "summary": {"critical": 0, "high": 0, "medium": 2, "low": 7, "unknown": 0},
+    "committed_at": "2026-02-03T03:00:00.000000Z",
+    "source_url": "https://git.example.org/shop/checkout/tree/1.4.2",
+    "scan": {"status": "passed", "tool": "trivy 0.66",
+        "summary": {"critical": 0, "high": 0, "medium": 2, "low": 7, "unknown": 0},
              "max_severity": "medium", "report_url": null, "at": "2026-02-03T04:05:06.000000Z",
              "recorded_at": "2026-02-03T04:05:06.000000Z"},
     "created_by": "pipeline", "at": null, "created_at": "2026-02-03T04:05:06.000000Z", "revision": 2
@@ -82,12 +84,16 @@ pub struct Release {
     "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "service": "checkout", "version": "1.4.2",
     "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
     "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-    "committed_at": "2026-02-03T03:00:00.000000Z", "source_url": "https://git.example.org/shop/checkout/tree/1.4.2",
-    "scan": {"status": "passed", "tool": "trivy 0.66", "summary": {"critical": 0, "high": 0, "medium": 2, "low": 7, "unknown": 0},
+    "committed_at": "2026-02-03T03:00:00.000000Z",
+    "source_url": "https://git.example.org/shop/checkout/tree/1.4.2",
+    "scan": {"status": "passed", "tool": "trivy 0.66",
+        "summary": {"critical": 0, "high": 0, "medium": 2, "low": 7, "unknown": 0},
              "max_severity": "medium", "report_url": null, "at": "2026-02-03T04:05:06.000000Z",
              "recorded_at": "2026-02-03T04:05:06.000000Z"},
-    "created_by": "pipeline", "at": null, "created_at": "2026-02-03T04:05:06.000000Z", "revision": 2,
-    "commits": [{"sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d", "committed_at": "2026-02-03T03:00:00.000000Z", "is_merge": false}]
+    "created_by": "pipeline", "at": null, "created_at": "2026-02-03T04:05:06.000000Z",
+    "revision": 2,
+    "commits": [{"sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
+        "committed_at": "2026-02-03T03:00:00.000000Z", "is_merge": false}]
 }))]
 pub struct ReleaseWithCommits {
     /// The fields of the release itself.
@@ -188,8 +194,10 @@ impl Scan {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({
-    "service": "checkout", "version": "1.4.2", "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
-    "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "create_missing": true
+    "service": "checkout", "version": "1.4.2",
+    "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
+    "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "create_missing": true
 }))]
 pub struct NewRelease {
     /// The slug of the service.
@@ -345,7 +353,8 @@ struct Filter {
 ///
 /// Answers a page of the releases that match all parameters, the newest first, without their
 /// commits.
-#[utoipa::path(tag = "releases", operation_id = "list_releases", security(("key" = ["read"])), params(Filter, Paging),
+#[utoipa::path(tag = "releases", operation_id = "list_releases", security(("key" = ["read"])),
+    params(Filter, Paging),
     responses((status = 200, description = "One page of the releases.", body = Page<Release>)))]
 #[get("/releases")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
@@ -359,10 +368,16 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
 /// were unknown before, such as the image digest. It fails with 409 (`release_conflict`) when a
 /// known value differs. Fails with 404 when the service does not exist and `create_missing` is not
 /// set.
-#[utoipa::path(tag = "releases", operation_id = "create_release", security(("key" = ["deploy"])), request_body = NewRelease,
-    responses((status = 201, description = "The release that was recorded.", body = ReleaseWithCommits, headers(("Location" = String), ("ETag" = String))),
-        (status = 200, description = "The release had been recorded before; unknown values were added.", body = ReleaseWithCommits, headers(("ETag" = String))),
-        (status = 404, description = "The service does not exist, and `create_missing` is not set.")))]
+#[utoipa::path(tag = "releases", operation_id = "create_release", security(("key" = ["deploy"])),
+    request_body = NewRelease,
+    responses(
+        (status = 201, description = "The release that was recorded.", body = ReleaseWithCommits,
+            headers(("Location" = String), ("ETag" = String))),
+        (status = 200,
+            description = "The release had been recorded before; unknown values were added.",
+            body = ReleaseWithCommits, headers(("ETag" = String))),
+        (status = 404,
+            description = "The service does not exist, and `create_missing` is not set.")))]
 #[post("/releases")]
 async fn create(ctx: Ctx<Deploy>, body: Body<NewRelease>) -> Result<Reply, Error> {
     ctx.post(move |db, actor| {
@@ -387,7 +402,8 @@ async fn create(ctx: Ctx<Deploy>, body: Body<NewRelease>) -> Result<Reply, Error
 /// Answers the release with its commits and its scan result.
 #[utoipa::path(tag = "releases", operation_id = "get_release", security(("key" = ["read"])),
     params(("id" = ReleaseId, Path, description = "The identifier of the release.")),
-    responses((status = 200, description = "The release with its commits.", body = ReleaseWithCommits, headers(("ETag" = String)))))]
+    responses((status = 200, description = "The release with its commits.",
+        body = ReleaseWithCommits, headers(("ETag" = String)))))]
 #[get("/releases/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<ReleaseId>) -> Result<Reply, Error> {
     let found = ctx.read(move |db| find(db, *id)).await?;
@@ -400,9 +416,11 @@ async fn show(ctx: Ctx<Read>, id: web::Path<ReleaseId>) -> Result<Reply, Error> 
 /// scan passes when no finding is worse than `max_severity`. Answers the release with the scan that
 /// counts: the last one by `at`. A late report of an earlier scan is kept in the history only; one
 /// of the same time replaces the result.
-#[utoipa::path(tag = "releases", operation_id = "record_scan", security(("key" = ["attest"])), request_body = NewScan,
+#[utoipa::path(tag = "releases", operation_id = "record_scan", security(("key" = ["attest"])),
+    request_body = NewScan,
     params(("id" = ReleaseId, Path, description = "The identifier of the release."), ScanPolicy),
-    responses((status = 200, description = "The release with the result of the scan.", body = ReleaseWithCommits, headers(("ETag" = String)))))]
+    responses((status = 200, description = "The release with the result of the scan.",
+        body = ReleaseWithCommits, headers(("ETag" = String)))))]
 #[put("/releases/{id}/scan")]
 async fn record_scan(
     ctx: Ctx<Attest>,

@@ -32,7 +32,8 @@ pub fn routes(config: &mut ServiceConfig) {
     "slug": "checkout", "name": "Checkout", "description": "Takes the money.", "owner": "payments",
     "repository_url": "https://git.example.org/shop/checkout",
     "ignore_github_deployments": false,
-    "created_at": "2026-02-03T04:05:06.000000Z", "updated_at": "2026-02-03T04:05:06.000000Z", "revision": 1
+    "created_at": "2026-02-03T04:05:06.000000Z", "updated_at": "2026-02-03T04:05:06.000000Z",
+    "revision": 1
 }))]
 pub struct Service {
     /// The name of the service in URLs. It is unique and never changes.
@@ -89,7 +90,8 @@ impl Service {
 /// A service that is to be created.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"slug": "checkout", "name": "Checkout", "owner": "payments", "repository_url": "https://git.example.org/shop/checkout"}))]
+#[schema(example = json!({"slug": "checkout", "name": "Checkout", "owner": "payments",
+    "repository_url": "https://git.example.org/shop/checkout"}))]
 pub struct NewService {
     /// The name of the service in URLs. It must be unique and cannot be changed later.
     slug: Slug,
@@ -153,7 +155,8 @@ struct Changes {
 /// List services
 ///
 /// Answers a page of all services, in the order of their slugs.
-#[utoipa::path(tag = "services", operation_id = "list_services", security(("key" = ["read"])), params(Paging),
+#[utoipa::path(tag = "services", operation_id = "list_services", security(("key" = ["read"])),
+    params(Paging),
     responses((status = 200, description = "One page of the services.", body = Page<Service>)))]
 #[get("/services")]
 async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, Error> {
@@ -164,8 +167,10 @@ async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, E
 /// Create a service
 ///
 /// Records a service and answers it. Fails with 409 (`already_exists`) when the slug is taken.
-#[utoipa::path(tag = "services", operation_id = "create_service", security(("key" = ["operate"])), request_body = NewService,
-    responses((status = 201, description = "The service that was created.", body = Service, headers(("Location" = String), ("ETag" = String)))))]
+#[utoipa::path(tag = "services", operation_id = "create_service", security(("key" = ["operate"])),
+    request_body = NewService,
+    responses((status = 201, description = "The service that was created.", body = Service,
+        headers(("Location" = String), ("ETag" = String)))))]
 #[post("/services")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewService>) -> Result<Reply, Error> {
     ctx.post(move |db, actor| {
@@ -179,7 +184,9 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewService>) -> Result<Reply, Erro
 ///
 /// Answers the service with this slug.
 #[utoipa::path(tag = "services", operation_id = "get_service", security(("key" = ["read"])),
-    params(("slug" = Slug, Path, description = "The slug of the service.")), responses((status = 200, description = "The service with this slug.", body = Service, headers(("ETag" = String)))))]
+    params(("slug" = Slug, Path, description = "The slug of the service.")),
+    responses((status = 200, description = "The service with this slug.", body = Service,
+        headers(("ETag" = String)))))]
 #[get("/services/{slug}")]
 async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
     let service = ctx.read(move |db| find(db, &slug)).await?;
@@ -190,8 +197,11 @@ async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
 ///
 /// Sets the fields in the body and answers the service. A repeat sets the same values again. With
 /// `If-Match`, it fails with 412 when somebody else has changed the service since you read it.
-#[utoipa::path(tag = "services", operation_id = "update_service", security(("key" = ["operate"])), request_body = ServicePatch,
-    params(("slug" = Slug, Path, description = "The slug of the service.")), responses((status = 200, description = "The service after the change.", body = Service, headers(("ETag" = String)))))]
+#[utoipa::path(tag = "services", operation_id = "update_service", security(("key" = ["operate"])),
+    request_body = ServicePatch,
+    params(("slug" = Slug, Path, description = "The slug of the service.")),
+    responses((status = 200, description = "The service after the change.", body = Service,
+        headers(("ETag" = String)))))]
 #[patch("/services/{slug}")]
 async fn change(
     ctx: Ctx<Operate>,

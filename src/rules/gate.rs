@@ -158,8 +158,10 @@ pub struct Facts {
 /// The decision of the gate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Decision, example = json!({
-    "allowed": false, "is_rollback": false, "evaluated_at": "2026-02-03T04:05:06.000000Z", "reasons": [
-        {"code": "frozen", "detail": "Frozen until 5 Feb 00:00 UTC: Quarter end.", "until": "2026-02-05T00:00:00.000000Z",
+    "allowed": false, "is_rollback": false, "evaluated_at": "2026-02-03T04:05:06.000000Z",
+    "reasons": [
+        {"code": "frozen", "detail": "Frozen until 5 Feb 00:00 UTC: Quarter end.",
+            "until": "2026-02-05T00:00:00.000000Z",
             "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e44"},
         {"code": "approval_missing", "detail": "Needs 1 approval (0 of 1).", "missing": 1}
     ]
@@ -169,8 +171,8 @@ pub struct Decision {
     pub allowed: bool,
     /// All reasons that block the deployment. Empty when it is allowed.
     pub reasons: Vec<Reason>,
-    /// Whether the gate exempts it as a rollback: it was asked for as one, and goes back to a release
-    /// that was live in the place and was not rolled back itself.
+    /// Whether the gate exempts it as a rollback: it was asked for as one, and goes back to a
+    /// release that was live in the place and was not rolled back itself.
     #[serde(default)]
     pub is_rollback: bool,
     /// The time for which the decision was made.

@@ -257,8 +257,10 @@ mod tests {
                     {"ruleId": "R5"},
                     {"ruleId": "R6", "level": "none"},
                     {"ruleId": "R7", "kind": "pass"},
-                    {"ruleId": "CVE-1", "suppressions": [{"kind": "external", "status": "accepted"}]},
-                    {"ruleId": "CVE-1", "suppressions": [{"kind": "external", "status": "rejected"}]}
+                    {"ruleId": "CVE-1",
+                        "suppressions": [{"kind": "external", "status": "accepted"}]},
+                    {"ruleId": "CVE-1",
+                        "suppressions": [{"kind": "external", "status": "rejected"}]}
                 ]
             }]
         });
@@ -296,8 +298,12 @@ mod tests {
         let report = json!({
             "SchemaVersion": 2, "ArtifactName": "prop", "ArtifactType": "container_image",
             "Results": [
-                {"Target": "debian", "Class": "os-pkgs", "Vulnerabilities": [{"VulnerabilityID": "CVE-1", "Severity": "CRITICAL"}, {"VulnerabilityID": "CVE-2", "Severity": "UNKNOWN"}]},
-                {"Target": "Dockerfile", "Misconfigurations": [{"ID": "DS001", "Status": "FAIL", "Severity": "HIGH"}, {"ID": "DS002", "Status": "PASS", "Severity": "HIGH"}]},
+                {"Target": "debian", "Class": "os-pkgs", "Vulnerabilities": [
+                    {"VulnerabilityID": "CVE-1", "Severity": "CRITICAL"},
+                    {"VulnerabilityID": "CVE-2", "Severity": "UNKNOWN"}]},
+                {"Target": "Dockerfile", "Misconfigurations": [
+                    {"ID": "DS001", "Status": "FAIL", "Severity": "HIGH"},
+                    {"ID": "DS002", "Status": "PASS", "Severity": "HIGH"}]},
                 {"Target": "app", "Secrets": [{"RuleID": "aws", "Severity": "CRITICAL"}]},
                 {"Target": "nothing"}
             ]

@@ -427,7 +427,10 @@ mod tests {
         #[test]
         fn any_order_of_reporting_ends_the_same(
             story in story(),
-            mistakes in prop::collection::vec((0..12_usize, 0..40_u32, prop::option::of((0..8_u32, outcome()))), 0..6),
+            mistakes in prop::collection::vec(
+                (0..12_usize, 0..40_u32, prop::option::of((0..8_u32, outcome()))),
+                0..6,
+            ),
             order in prop::collection::vec(any::<prop::sample::Index>(), 36),
         ) {
             let mut reports: Vec<(DeploymentId, Option<Entry>)> = Vec::new();
@@ -458,10 +461,15 @@ mod tests {
         /// What is derived from the middle on, given what was derived before, is what is derived
         /// from the start.
         #[test]
-        fn deriving_from_the_middle_equals_deriving_from_the_start(story in story(), at in 0..45_u32) {
+        fn deriving_from_the_middle_equals_deriving_from_the_start(
+            story in story(),
+            at in 0..45_u32,
+        ) {
             let whole = in_order(&story);
             let since = minute(at);
-            let went_live = |it: &Entry| matches!(it.end, Some((end, Outcome::Succeeded)) if end < since);
+            let went_live = |it: &Entry| {
+                matches!(it.end, Some((end, Outcome::Succeeded)) if end < since)
+            };
             let known: Vec<Entry> = story.iter().zip(&whole)
                 .map(|(entry, derived)| Entry { derived: *derived, ..entry.clone() }).collect();
             let was_live = known.iter().filter(|it| went_live(it)).map(|it| it.release).collect();
@@ -483,7 +491,8 @@ mod tests {
             for it in &derived {
                 prop_assert_eq!(it.rollback_of().is_some(), it.kind == Kind::Rollback);
             }
-            let rolled_back = derived.iter().filter(|it| it.state.went_live()).filter(|it| it.kind == Kind::Rollback);
+            let went_live = derived.iter().filter(|it| it.state.went_live());
+            let rolled_back = went_live.filter(|it| it.kind == Kind::Rollback);
             prop_assert_eq!(count(State::RolledBack), rolled_back.count());
         }
     }

@@ -4,7 +4,9 @@
 /// of the enum and of each value are its description in the OpenAPI document.
 #[macro_export]
 macro_rules! text_enum {
-    ($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $variant_doc:literal])+ $variant:ident = $text:literal,)+ }) => {
+    ($(#[doc = $doc:literal])+ $name:ident {
+        $($(#[doc = $variant_doc:literal])+ $variant:ident = $text:literal,)+
+    }) => {
         $(#[doc = $doc])+
         #[derive(
             Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize,
@@ -40,16 +42,24 @@ macro_rules! text_enum {
         impl std::str::FromStr for $name {
             type Err = String;
             fn from_str(text: &str) -> Result<Self, String> {
-                Self::ALL.iter().copied().find(|v| v.as_str() == text)
-                    .ok_or_else(|| format!("must be one of {}; {text:?} is not", [$($text),+].join(", ")))
+                Self::ALL.iter().copied().find(|v| v.as_str() == text).ok_or_else(|| {
+                    let words = [$($text),+].join(", ");
+                    format!("must be one of {words}; {text:?} is not")
+                })
             }
         }
 
         impl utoipa::PartialSchema for $name {
             fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
                 use utoipa::openapi::schema::{ObjectBuilder, Type};
-                let description = concat!($($doc),+, "\n" $(, "\n* `", $text, "`:" $(, $variant_doc)+)+).trim();
-                ObjectBuilder::new().schema_type(Type::String).description(Some(description)).enum_values(Some([$($text),+])).build().into()
+                let description =
+                    concat!($($doc),+, "\n" $(, "\n* `", $text, "`:" $(, $variant_doc)+)+);
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .description(Some(description.trim()))
+                    .enum_values(Some([$($text),+]))
+                    .build()
+                    .into()
             }
         }
         impl utoipa::ToSchema for $name {}
@@ -68,7 +78,10 @@ macro_rules! text_enum {
             DB: diesel::backend::Backend,
             str: diesel::serialize::ToSql<diesel::sql_types::Text, DB>,
         {
-            fn to_sql<'b>(&'b self, out: &mut diesel::serialize::Output<'b, '_, DB>) -> diesel::serialize::Result {
+            fn to_sql<'b>(
+                &'b self,
+                out: &mut diesel::serialize::Output<'b, '_, DB>,
+            ) -> diesel::serialize::Result {
                 self.as_str().to_sql(out)
             }
         }

@@ -6,7 +6,8 @@ macro_rules! identifier {
     ($(#[doc = $doc:literal])+ $name:ident) => {
         $(#[doc = $doc])+
         #[derive(
-            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash,
+            serde::Serialize, serde::Deserialize,
         )]
         #[serde(transparent)]
         pub struct $name(uuid::Uuid);
@@ -49,7 +50,12 @@ macro_rules! identifier {
                 use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat, Type};
                 let format = SchemaFormat::Custom("uuid".into());
                 let description = concat!($($doc),+).trim();
-                ObjectBuilder::new().schema_type(Type::String).format(Some(format)).description(Some(description)).build().into()
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .format(Some(format))
+                    .description(Some(description))
+                    .build()
+                    .into()
             }
         }
         impl utoipa::ToSchema for $name {}

@@ -113,7 +113,8 @@ impl PartialSchema for Timestamp {
             .schema_type(Type::String)
             .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
             .description(Some(
-                "A date and time as in RFC 3339. Answers are in UTC with microseconds; requests may use any offset.",
+                "A date and time as in RFC 3339. Answers are in UTC with microseconds; requests \
+                    may use any offset.",
             ))
             .examples(["2026-02-03T04:05:06.000000Z"])
             .build()

@@ -20,9 +20,14 @@ use super::malformed::Malformed;
 /// Declares a text type with a pattern and a largest number of characters. The OpenAPI document
 /// shows both. `is` is the error message for other texts.
 macro_rules! value {
-    ($(#[doc = $doc:literal])+ $name:ident { code: $code:literal, pattern: $pattern:literal, most: $most:literal, example: $example:expr, is: $is:literal }) => {
+    ($(#[doc = $doc:literal])+ $name:ident {
+        code: $code:literal, pattern: $pattern:literal, most: $most:literal,
+        example: $example:expr, is: $is:literal
+    }) => {
         $(#[doc = $doc])+
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, AsExpression, FromSqlRow)]
+        #[derive(
+            Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, AsExpression, FromSqlRow,
+        )]
         #[diesel(sql_type = Text)]
         #[serde(transparent)]
         pub struct $name(String);
@@ -30,11 +35,13 @@ macro_rules! value {
         impl std::str::FromStr for $name {
             type Err = Malformed;
             fn from_str(text: &str) -> Result<Self, Self::Err> {
-                static PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new($pattern).ok());
+                static PATTERN: LazyLock<Option<Regex>> =
+                    LazyLock::new(|| Regex::new($pattern).ok());
                 // A text of at most `most` bytes has at most `most` characters, so counting the
                 // characters is rarely needed.
                 let fits = text.len() <= $most || text.chars().count() <= $most;
-                let matches = fits && PATTERN.as_ref().is_some_and(|pattern| pattern.is_match(text));
+                let pattern = PATTERN.as_ref().filter(|_| fits);
+                let matches = pattern.is_some_and(|pattern| pattern.is_match(text));
                 matches.then(|| Self(text.to_owned())).ok_or_else(|| Malformed::new($code, $is))
             }
         }
@@ -67,8 +74,8 @@ macro_rules! value {
             }
         }
 
-        // A stored text was checked when it was recorded. It is not checked again: a ledger must stay
-        // readable when a pattern becomes stricter.
+        // A stored text was checked when it was recorded. It is not checked again: a ledger must
+        // stay readable when a pattern becomes stricter.
         impl<DB: Backend> FromSql<Text, DB> for $name
         where
             String: FromSql<Text, DB>,
@@ -81,14 +88,23 @@ macro_rules! value {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = String::deserialize(deserializer)?;
-                text.parse().map_err(|malformed: Malformed| D::Error::custom(malformed.and(&hint($code, &text))))
+                text.parse().map_err(|malformed: Malformed| {
+                    D::Error::custom(malformed.and(&hint($code, &text)))
+                })
             }
         }
 
         impl PartialSchema for $name {
             fn schema() -> RefOr<Schema> {
-                let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some($pattern)).min_length(Some(1)).max_length(Some($most));
-                text.description(Some(concat!($($doc),+).trim())).examples([$example]).build().into()
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .pattern(Some($pattern))
+                    .min_length(Some(1))
+                    .max_length(Some($most))
+                    .description(Some(concat!($($doc),+).trim()))
+                    .examples([$example])
+                    .build()
+                    .into()
             }
         }
         impl ToSchema for $name {}
@@ -140,15 +156,18 @@ value! {
     /// The version of a release, unique for its service. Image tags and semantic versions are
     /// allowed.
     Version {
-        code: "invalid_version", pattern: "^[A-Za-z0-9][A-Za-z0-9._+-]*$", most: 128, example: "1.4.2",
-        is: "a version has 1 to 128 letters, digits, dots, underscores, plus signs and hyphens, and starts with a letter or digit"
+        code: "invalid_version", pattern: "^[A-Za-z0-9][A-Za-z0-9._+-]*$", most: 128,
+        example: "1.4.2",
+        is: "a version has 1 to 128 letters, digits, dots, underscores, plus signs and hyphens, \
+            and starts with a letter or digit"
     }
 }
 
 value! {
     /// A full git commit id in lower-case hexadecimal: SHA-1 with 40 digits, or SHA-256 with 64.
     GitSha {
-        code: "invalid_sha", pattern: "^([0-9a-f]{40}|[0-9a-f]{64})$", most: 64, example: "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
+        code: "invalid_sha", pattern: "^([0-9a-f]{40}|[0-9a-f]{64})$", most: 64,
+        example: "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
         is: "a commit id has 40 (or 64) hexadecimal digits in lower case"
     }
 }
@@ -165,24 +184,30 @@ value! {
 value! {
     /// An absolute URL that starts with `http://` or `https://`.
     Url {
-        code: "invalid_url", pattern: r"^https?://[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+$", most: 2000, example: "https://ci.example.org/runs/17",
-        is: "a URL starts with http:// or https:// and has at most 2000 characters, all of which RFC 3986 allows"
+        code: "invalid_url", pattern: r"^https?://[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+$",
+        most: 2000, example: "https://ci.example.org/runs/17",
+        is: "a URL starts with http:// or https:// and has at most 2000 characters, all of which \
+            RFC 3986 allows"
     }
 }
 
 value! {
     /// One line of text, 1 to 200 characters long.
     ShortText {
-        code: "invalid_text", pattern: r"^[^\u0000-\u0020\u007F][^\u0000-\u001F\u007F]*$", most: 200, example: "Checkout",
-        is: "this text must have 1 to 200 characters, start with a visible one, and contain no control characters"
+        code: "invalid_text", pattern: r"^[^\u0000-\u0020\u007F][^\u0000-\u001F\u007F]*$",
+        most: 200, example: "Checkout",
+        is: "this text must have 1 to 200 characters, start with a visible one, and contain no \
+            control characters"
     }
 }
 
 value! {
     /// Text of one or more lines, 1 to 4000 characters long.
     LongText {
-        code: "invalid_text", pattern: r"^[^\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F]+$", most: 4000, example: "Takes the money.",
-        is: "this text must have 1 to 4000 characters, and no control characters except tabs and line breaks"
+        code: "invalid_text", pattern: r"^[^\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F]+$",
+        most: 4000, example: "Takes the money.",
+        is: "this text must have 1 to 4000 characters, and no control characters except tabs and \
+            line breaks"
     }
 }
 

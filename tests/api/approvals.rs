@@ -24,8 +24,8 @@ crate::on_both_databases! {
     a_list_of_approvals_is_filtered
 }
 
-/// Checks that exactly one of the answers is a deployment that runs, that the approval was used for it, and that the others
-/// met the gate.
+/// Checks that exactly one of the answers is a deployment that runs, that the approval was used for
+/// it, and that the others met the gate.
 #[track_caller]
 fn expect_one_runs(app: &TestApp, answers: Vec<crate::harness::Answer>, approval: &Value) {
     let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status < 400);
@@ -131,7 +131,8 @@ fn an_approval_is_bound_to_the_environment(app: &TestApp) {
     let (pipeline, alice) = (&person(app, "pipeline"), &person(app, "alice"));
     release(app, "1");
     release(app, "2");
-    let body = json!({"service": "checkout", "environment": "staging", "version": "1", "decision": "approved"});
+    let body = json!({"service": "checkout", "environment": "staging", "version": "1",
+        "decision": "approved"});
     app.call("POST", "/v1/approvals", alice, Some(&body), &[]).expect(201);
     assert_eq!(codes(&evaluate(app, pipeline, "1")), ["approval_missing"]);
     deploy(app, pipeline, "1", json!({"environment": "staging", "start": true})).expect(201);
@@ -205,8 +206,8 @@ fn a_rejection_holds_until_a_later_approval(app: &TestApp) {
     let running = deploy(app, pipeline, "1", json!({"start": true})).expect(201);
     app.transition(&running, "failed").expect(200);
 
-    // A rejection after an approval holds too, and its author may take it back. A deployment that was approved waits
-    // again.
+    // A rejection after an approval holds too, and its author may take it back. A deployment that
+    // was approved waits again.
     release(app, "2");
     post_review(app, bob, "2", "approved").expect(201);
     let approved = deploy(app, pipeline, "2", json!({})).expect(201);
@@ -306,7 +307,8 @@ fn a_review_is_mirrored_once(app: &TestApp) {
     let mirror = &app.key("mirror", &["mirror"]);
     release(app, "1");
     let review = json!({
-        "service": "checkout", "environment": "production", "version": "1", "decision": "approved", "source": "github", "approver": "zoe",
+        "service": "checkout", "environment": "production", "version": "1", "decision": "approved",
+        "source": "github", "approver": "zoe",
         "run_url": "https://github.example.org/shop/checkout/actions/runs/17"
     });
     let send = |key: &str, body: &Value| app.call("POST", "/v1/approvals", key, Some(body), &[]);

@@ -151,8 +151,8 @@ fn fill(app: &TestApp, place: &str, n: u32) {
             let at = first + jiff::SignedDuration::from_mins(n.into());
             let (id, release) = (uuid::Uuid::now_v7(), &releases[version]);
             format!(
-                "('{id}', 'checkout', '{place}', '{release}', '1.{version}', 'superseded', 'normal', \
-                 false, 'pipeline', 'api', '{at:.6}', '{at:.6}', '{at:.6}', 2)"
+                "('{id}', 'checkout', '{place}', '{release}', '1.{version}', 'superseded', \
+                 'normal', false, 'pipeline', 'api', '{at:.6}', '{at:.6}', '{at:.6}', 2)"
             )
         })
         .collect();

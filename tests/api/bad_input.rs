@@ -68,13 +68,15 @@ fn a_bad_body_is_refused(app: &TestApp) {
         .post("/v1/freezes", json!({"reason": "Quarter end", "starts_at": "2999-01-01T00:00:00Z"}))
         .expect(201);
     let freeze = format!("/v1/freezes/{}", freeze["id"].as_str().unwrap());
-    let incident = json!({"service": "checkout", "environment": "qa", "title": "Cards fail", "severity": "minor"});
+    let incident = json!({"service": "checkout", "environment": "qa", "title": "Cards fail",
+        "severity": "minor"});
     let incident = app.post("/v1/incidents", incident).expect(201);
     let incident = format!("/v1/incidents/{}", incident["id"].as_str().unwrap());
     let place = json!({"service": "checkout", "environment": "staging"});
     let week =
         json!({"days": ["fri"], "from": "18:00", "to": "08:00", "time_zone": "Asia/Kolkata"});
-    let review = json!({"version": "1", "decision": "approved", "source": "github", "approver": "alice", "run_url": "https://ci.example.org/17"});
+    let review = json!({"version": "1", "decision": "approved", "source": "github",
+        "approver": "alice", "run_url": "https://ci.example.org/17"});
     let bodies = [
         ("POST", "/v1/services".to_owned(), json!({"slug": "billing", "name": "Billing"})),
         ("PATCH", "/v1/services/checkout".to_owned(), json!({"name": "Checkout"})),
@@ -87,7 +89,8 @@ fn a_bad_body_is_refused(app: &TestApp) {
         (
             "POST",
             "/v1/releases".to_owned(),
-            json!({"service": "checkout", "version": "2", "commits": [{"sha": sha(1), "committed_at": "2026-02-03T04:05:06Z"}]}),
+            json!({"service": "checkout", "version": "2",
+                "commits": [{"sha": sha(1), "committed_at": "2026-02-03T04:05:06Z"}]}),
         ),
         (
             "PUT",
@@ -704,7 +707,8 @@ fn what_does_not_exist_is_not_found(app: &TestApp) {
     let to = json!({"to": "running"});
     let patch = json!({"name": "A"});
     let (freeze, incident) = (json!({"ended": true}), json!({"resolved": true}));
-    let pass = json!({"service": "checkout", "environment": "staging", "version": "1", "reason": "Card payments are down."});
+    let pass = json!({"service": "checkout", "environment": "staging", "version": "1",
+        "reason": "Card payments are down."});
     let places = [
         ("GET", "/v1/services/{}", None),
         ("PATCH", "/v1/services/{}", Some(&patch)),
@@ -806,14 +810,10 @@ fn environments_that_would_come_before_themselves_are_refused(app: &TestApp) {
         }
     });
     // Taken apart, it is none.
-    assert_eq!(
-        app.patch("/v1/environments/b", json!({"predecessor": null}), &[]).expect(200)["predecessor"],
-        Value::Null
-    );
-    assert_eq!(
-        app.patch("/v1/environments/a", json!({"predecessor": "c"}), &[]).expect(200)["predecessor"],
-        "c"
-    );
+    let b = app.patch("/v1/environments/b", json!({"predecessor": null}), &[]).expect(200);
+    assert_eq!(b["predecessor"], Value::Null);
+    let a = app.patch("/v1/environments/a", json!({"predecessor": "c"}), &[]).expect(200);
+    assert_eq!(a["predecessor"], "c");
 }
 
 fn of_concurrent_changes_none_closes_a_circle(app: &TestApp) {
@@ -840,7 +840,8 @@ fn what_a_freeze_does_not_cover_is_not_let_through(app: &TestApp) {
         app.deploy(service, environment, "1", false);
     }
     let pass = |freeze: &Value, service: &str, environment: &str| {
-        let body = json!({"service": service, "environment": environment, "version": "1", "reason": "Card payments are down."});
+        let body = json!({"service": service, "environment": environment, "version": "1",
+            "reason": "Card payments are down."});
         app.post(&format!("/v1/freezes/{}/overrides", freeze["id"].as_str().unwrap()), body)
     };
     let scopes = [
@@ -877,7 +878,8 @@ fn what_a_freeze_does_not_cover_is_not_let_through(app: &TestApp) {
 
 fn a_freeze_ends_once(app: &TestApp) {
     ledger(app);
-    let pass = json!({"service": "checkout", "environment": "staging", "version": "1", "reason": "Card payments are down."});
+    let pass = json!({"service": "checkout", "environment": "staging", "version": "1",
+        "reason": "Card payments are down."});
     let freeze = app.post("/v1/freezes", json!({"reason": "Quarter end"})).expect(201);
     let path = format!("/v1/freezes/{}", freeze["id"].as_str().unwrap());
     let ended = app.patch(&path, json!({"ended": true}), &[]).expect(200);
@@ -895,7 +897,8 @@ fn a_freeze_ends_once(app: &TestApp) {
     });
     assert_eq!(app.get(&path).expect(200), ended);
     // One that is over by itself is as little to be overridden.
-    let past = json!({"reason": "Quarter end", "starts_at": "2026-01-01T00:00:00Z", "ends_at": "2026-01-02T00:00:00Z"});
+    let past = json!({"reason": "Quarter end", "starts_at": "2026-01-01T00:00:00Z",
+        "ends_at": "2026-01-02T00:00:00Z"});
     let past = app.post("/v1/freezes", past).expect(201);
     app.post(&format!("/v1/freezes/{}/overrides", past["id"].as_str().unwrap()), pass)
         .expect_problem(409, "freeze_ended");
@@ -964,7 +967,8 @@ fn send_chunked(app: &TestApp, body: &[u8]) -> String {
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
     let head = format!(
-        "POST /v1/services HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {ADMIN}\r\nContent-Type: application/json\r\n\
+        "POST /v1/services HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {ADMIN}\r\n\
+            Content-Type: application/json\r\n\
          Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).unwrap();
@@ -1001,7 +1005,8 @@ fn a_body_that_is_too_large_is_refused(app: &TestApp) {
 fn the_most_that_is_allowed_is_accepted(app: &TestApp) {
     let accepted = |answer: Answer| assert!([200, 201].contains(&answer.status), "{}", answer.text);
     let service = json!({
-        "slug": "a".repeat(63), "name": "ü".repeat(200), "description": "🙈".repeat(4000), "owner": "x".repeat(200),
+        "slug": "a".repeat(63), "name": "ü".repeat(200), "description": "🙈".repeat(4000),
+        "owner": "x".repeat(200),
         "repository_url": format!("https://{}", "x".repeat(1992))
     });
     accepted(app.post("/v1/services", service.clone()));
@@ -1009,10 +1014,12 @@ fn the_most_that_is_allowed_is_accepted(app: &TestApp) {
     for (field, value) in service.as_object().unwrap() {
         assert_eq!(kept[field], *value, "{field}");
     }
-    let most = json!({"slug": "0", "tier": "testing", "required_approvals": 10, "approval_ttl_hours": 8760, "soak_minutes": 43200});
+    let most = json!({"slug": "0", "tier": "testing", "required_approvals": 10,
+        "approval_ttl_hours": 8760, "soak_minutes": 43200});
     accepted(app.post("/v1/environments", most));
     // What is not said is what an environment asks if it asks nothing.
-    let least = json!({"slug": "1", "tier": "testing", "required_approvals": null, "approval_ttl_hours": null, "soak_minutes": null, "predecessor": null});
+    let least = json!({"slug": "1", "tier": "testing", "required_approvals": null,
+        "approval_ttl_hours": null, "soak_minutes": null, "predecessor": null});
     let least = app.post("/v1/environments", least).expect(201);
     assert_eq!(
         (&least["required_approvals"], &least["approval_ttl_hours"], &least["soak_minutes"]),
@@ -1024,7 +1031,8 @@ fn the_most_that_is_allowed_is_accepted(app: &TestApp) {
         &[],
     ));
     let release = json!({
-        "service": "a".repeat(63), "version": "v".repeat(128), "git_sha": "a".repeat(64), "image_digest": digest(15),
+        "service": "a".repeat(63), "version": "v".repeat(128), "git_sha": "a".repeat(64),
+        "image_digest": digest(15),
         "committed_at": "9999-12-30T22:00:00.999999999Z"
     });
     accepted(app.post("/v1/releases", release.clone()));

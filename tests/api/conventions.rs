@@ -1,4 +1,5 @@
-//! What holds for every path: problems, methods, conditional requests, pages, compression, headers, health.
+//! What holds for every path: problems, methods, conditional requests, pages, compression, headers,
+//! health.
 
 use crate::harness::{ADMIN, Answer, TestApp, with};
 use diesel::RunQueryDsl;
@@ -261,7 +262,8 @@ fn lists(app: &TestApp) -> Vec<String> {
         crate::webhooks::deliver(app, "ping", &json!({}));
         let (service, environment) = (format!("service-{n}"), format!("environment-{n}"));
         troubles(app, &service, &environment);
-        let approval = json!({"service": service, "environment": environment, "version": "1", "decision": "approved"});
+        let approval = json!({"service": service, "environment": environment, "version": "1",
+            "decision": "approved"});
         app.post("/v1/approvals", approval).expect(201);
     }
     let documented =
@@ -377,7 +379,12 @@ fn fetch(app: &TestApp, path: &str, accept_encoding: Option<&str>) -> (String, V
     let accept = accept_encoding
         .map(|encoding| format!("Accept-Encoding: {encoding}\r\n"))
         .unwrap_or_default();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {ADMIN}\r\n{accept}Connection: close\r\n\r\n").unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {ADMIN}\r\n\
+            {accept}Connection: close\r\n\r\n"
+    )
+    .unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();

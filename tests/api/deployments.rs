@@ -34,7 +34,8 @@ fn imageless(service: &str, environment: &str, version: &str) -> Value {
     with(new(service, environment, version), json!({"image_digest": null}))
 }
 
-/// Checks that the ledger is as it was `before`, but for `attempts` that the gate blocked: each is in the history.
+/// Checks that the ledger is as it was `before`, but for `attempts` that the gate blocked: each is
+/// in the history.
 #[track_caller]
 fn assert_blocked(app: &TestApp, before: &[(&str, i64)], attempts: i64) {
     let blocked = |counts: &[(&'static str, i64)]| {
@@ -113,14 +114,16 @@ fn in_state(app: &TestApp, state: &str, service: &str) -> Value {
         }
         "rejected" => {
             let waiting = app.deploy(service, "gated", "1", false);
-            let no = json!({"service": service, "version": "1", "environment": "gated", "decision": "rejected"});
+            let no = json!({"service": service, "version": "1", "environment": "gated",
+                "decision": "rejected"});
             app.post("/v1/approvals", no).expect(201);
             app.get(&path(&waiting)).expect(200)
         }
         "expired" => {
             let waiting = app.deploy(service, "staging", "1", false);
             let overdue = format!(
-                "UPDATE deployments SET expires_at = '2026-01-01T00:00:00.000000Z' WHERE service = '{service}'"
+                "UPDATE deployments SET expires_at = '2026-01-01T00:00:00.000000Z' WHERE service = \
+                    '{service}'"
             );
             assert_eq!(diesel::sql_query(overdue).execute(&mut app.db()).unwrap(), 1);
             app.get(&path(&waiting)).expect(200)
@@ -499,8 +502,10 @@ fn a_list_is_filtered(app: &TestApp) {
 
 fn what_the_client_says_is_kept(app: &TestApp) {
     let sent = json!({
-        "requested_by": "Zoë", "source": "script", "external_id": "17 / 3", "run_url": "https://ci.example.org/runs/17", "unplanned": true,
-        "reason": "Kasse steht.\n\tBestellungen gehen verloren. 🙈", "git_sha": sha(1), "image_digest": digest(1)
+        "requested_by": "Zoë", "source": "script", "external_id": "17 / 3",
+        "run_url": "https://ci.example.org/runs/17", "unplanned": true,
+        "reason": "Kasse steht.\n\tBestellungen gehen verloren. 🙈", "git_sha": sha(1),
+        "image_digest": digest(1)
     });
     let made = app
         .post("/v1/deployments", with(new("checkout", "staging", "1.0+b_1"), sent.clone()))

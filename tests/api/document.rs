@@ -215,7 +215,8 @@ fn every_body_has_an_example_that_its_schema_allows() {
     }
 }
 
-/// Where a value is not what its schema says: its type, its words, and required, known and well-formed fields.
+/// Where a value is not what its schema says: its type, its words, and required, known and
+/// well-formed fields.
 fn misfits(document: &Value, schema: &Value, value: &Value, at: &str) -> Vec<String> {
     let schema = resolve(document, schema);
     if let Some(choices) = schema["oneOf"].as_array().or(schema["anyOf"].as_array()) {

@@ -27,7 +27,8 @@ crate::on_both_databases! {
 
 /// A release of checkout.
 fn release(app: &TestApp, version: &str, more: Value) {
-    let body = json!({"service": "checkout", "version": version, "image_digest": image(version), "create_missing": true});
+    let body = json!({"service": "checkout", "version": version, "image_digest": image(version),
+        "create_missing": true});
     app.post("/v1/releases", with(body, more)).expect(201);
 }
 
@@ -35,7 +36,8 @@ fn release(app: &TestApp, version: &str, more: Value) {
 fn happened(app: &TestApp, version: &str, finished_at: &str, to: &str, more: Value) -> Value {
     let started_at: jiff::Timestamp = finished_at.parse().unwrap();
     let started_at = started_at - jiff::SignedDuration::from_mins(1);
-    let body = json!({"service": "checkout", "environment": "production", "version": version, "observed": true, "at": started_at,
+    let body = json!({"service": "checkout", "environment": "production", "version": version,
+        "observed": true, "at": started_at,
         "create_missing": true});
     let running = app.post("/v1/deployments", with(body, more)).expect(201);
     let path = format!("/v1/deployments/{}/transitions", running["id"].as_str().unwrap());
@@ -48,7 +50,8 @@ fn live(app: &TestApp, version: &str, finished_at: &str) -> Value {
 
 /// An incident that a deployment caused, over or not.
 fn incident(app: &TestApp, cause: &Value, detected_at: &str, resolved_at: Option<&str>) -> Value {
-    let body = json!({"service": "checkout", "environment": "production", "title": "Cards fail", "severity": "major",
+    let body = json!({"service": "checkout", "environment": "production", "title": "Cards fail",
+        "severity": "major",
         "detected_at": detected_at, "caused_by": [cause["id"]]});
     let answer = app.post("/v1/incidents", body);
     let opened = answer.expect(201);
@@ -78,7 +81,8 @@ fn story(app: &TestApp) -> Story {
     let commit = |n: u8, at: &str| json!({"sha": sha(n), "committed_at": at});
     let merge = with(commit(15, "2025-03-03T09:00:00Z"), json!({"is_merge": true}));
     release(app, "1", json!({"commits": [commit(1, "2025-02-19T10:00:00Z")]}));
-    // One commit was delivered before; of the others, one took a day and one two hours; the merge counts for nothing.
+    // One commit was delivered before; of the others, one took a day and one two hours; the merge
+    // counts for nothing.
     let commits = [
         commit(1, "2025-02-19T10:00:00Z"),
         commit(2, "2025-03-02T10:00:00Z"),
@@ -152,8 +156,10 @@ fn a_month_is_what_was_counted_by_hand(app: &TestApp) {
         (&json!("2025-03-01T00:00:00.000000Z"), &json!("2025-04-01T00:00:00.000000Z"))
     );
 
-    // 2, 3, 5, 6, 7, 8 in 31 days; not the redeploy of 2, the rollback to 1, and 4, of which the rollout failed.
-    let left_out = json!([{"reason": "redeploy", "n": 1}, {"reason": "rollback", "n": 1}, {"reason": "failed", "n": 1}]);
+    // 2, 3, 5, 6, 7, 8 in 31 days; not the redeploy of 2, the rollback to 1, and 4, of which the
+    // rollout failed.
+    let left_out = json!([{"reason": "redeploy", "n": 1}, {"reason": "rollback", "n": 1},
+        {"reason": "failed", "n": 1}]);
     assert_eq!(
         figures(&march, "deployment_frequency"),
         json!({"per_day": 6.0 / 31.0, "n": 6, "left_out": left_out})
@@ -163,9 +169,11 @@ fn a_month_is_what_was_counted_by_hand(app: &TestApp) {
 
     // In hours: 24 and 2 with 2, 6 with 3, 1 with 6, 2 with 8. The commits of 5 are unknown, and so
     // is what lies between 5 and 6.
-    let lead_time = json!({"p50_seconds": 2 * 3600, "p90_seconds": 24 * 3600, "n": 5, "basis": {"commits": 2, "release": 3}, "left_out": [
+    let lead_time = json!({"p50_seconds": 2 * 3600, "p90_seconds": 24 * 3600, "n": 5,
+        "basis": {"commits": 2, "release": 3}, "left_out": [
         {"reason": "merge_commit", "n": 1}, {"reason": "delivered_before", "n": 1},
-        {"reason": "no_commit_time", "n": 1}, {"reason": "order_unknown", "n": 1}, {"reason": "committed_after", "n": 1}]});
+        {"reason": "no_commit_time", "n": 1}, {"reason": "order_unknown", "n": 1},
+        {"reason": "committed_after", "n": 1}]});
     assert_eq!(figures(&march, "change_lead_time"), lead_time);
     assert_eq!(named(&march, "change_lead_time", "version"), ["8", "6", "3", "2"]);
     assert_eq!(
@@ -177,7 +185,8 @@ fn a_month_is_what_was_counted_by_hand(app: &TestApp) {
         [2 * 3600, 3600, 6 * 3600, 2 * 3600]
     );
 
-    // All but 6: 2 and 3 by the rollback past both, 5 and 7 by their incidents, 8 by the hotfix that came next.
+    // All but 6: 2 and 3 by the rollback past both, 5 and 7 by their incidents, 8 by the hotfix
+    // that came next.
     assert_eq!(
         figures(&march, "change_fail_rate"),
         json!({"rate": 5.0 / 6.0, "failed": 5, "n": 6, "left_out": left_out})
@@ -199,7 +208,8 @@ fn a_month_is_what_was_counted_by_hand(app: &TestApp) {
         incidents.iter().collect::<Vec<_>>()
     );
 
-    // 8 was mended at once, in April; 5 when its incident was over; 3 after an hour, 2 after 51; the incident of 7 goes on.
+    // 8 was mended at once, in April; 5 when its incident was over; 3 after an hour, 2 after 51;
+    // the incident of 7 goes on.
     let recovery =
         json!({"p50_seconds": 3600, "p90_seconds": 51 * 3600, "n": 4, "open": 1, "left_out": []});
     assert_eq!(figures(&march, "failed_deployment_recovery_time"), recovery);
@@ -230,7 +240,8 @@ fn a_month_is_what_was_counted_by_hand(app: &TestApp) {
         "2025-03-10T12:00:00.000000Z"
     );
 
-    let rework = json!({"rate": 0.25, "hotfixes": 1, "rollbacks": 1, "n": 8, "left_out": [{"reason": "failed", "n": 1}]});
+    let rework = json!({"rate": 0.25, "hotfixes": 1, "rollbacks": 1, "n": 8,
+        "left_out": [{"reason": "failed", "n": 1}]});
     assert_eq!(figures(&march, "deployment_rework_rate"), rework);
     assert_eq!(
         named(&march, "deployment_rework_rate", "id"),
@@ -240,8 +251,10 @@ fn a_month_is_what_was_counted_by_hand(app: &TestApp) {
     assert_eq!(march["series"]["bucket"], "day");
     let days = march["series"]["buckets"].as_array().unwrap();
     assert_eq!(days.len(), 31);
-    let fifth = json!({"from": "2025-03-05T00:00:00.000000Z", "until": "2025-03-06T00:00:00.000000Z", "deployments": 1, "failed": 1,
-        "went_live": 2, "rework": 1, "lead_time_p50_seconds": 6 * 3600, "recovery_p50_seconds": 3600});
+    let fifth = json!({"from": "2025-03-05T00:00:00.000000Z",
+        "until": "2025-03-06T00:00:00.000000Z", "deployments": 1, "failed": 1,
+        "went_live": 2, "rework": 1, "lead_time_p50_seconds": 6 * 3600,
+        "recovery_p50_seconds": 3600});
     assert_eq!(days[4], fifth);
     let weekly = dora(app, &format!("{MARCH}&service=checkout&bucket=week"));
     let by_week: Vec<_> = weekly["series"]["buckets"]
@@ -298,7 +311,8 @@ fn a_window_is_half_open(app: &TestApp) {
     );
     assert_eq!(versions("since=2025-03-20T10:00:00Z&until=2025-03-31T23:59:59.999999Z"), ["7"]);
     assert_eq!(versions("since=2025-04-01T00:00:00Z&until=2025-05-01T00:00:00Z"), ["9"]);
-    // Midnight in India is 18:30 in UTC, of the day before; an offset is written with `%2B` for its `+`.
+    // Midnight in India is 18:30 in UTC, of the day before; an offset is written with `%2B` for its
+    // `+`.
     assert_eq!(
         versions("since=2025-03-20T15:30:00%2B05:30&until=2025-03-20T15:30:00.000001%2B05:30"),
         ["7"]
@@ -491,7 +505,8 @@ fn a_release_without_commit_times_hides_what_was_skipped(app: &TestApp) {
 fn an_empty_ledger_has_no_figures(app: &TestApp) {
     let measures = dora(app, "since=2025-03-01T00:00:00Z&until=2025-03-03T00:00:00Z");
     let day = |from: &str, until: &str| {
-        json!({"from": from, "until": until, "deployments": 0, "failed": 0, "went_live": 0, "rework": 0,
+        json!({"from": from, "until": until, "deployments": 0, "failed": 0, "went_live": 0,
+            "rework": 0,
             "lead_time_p50_seconds": null, "recovery_p50_seconds": null})
     };
     let days = [
@@ -502,11 +517,14 @@ fn an_empty_ledger_has_no_figures(app: &TestApp) {
     let expected = json!({
         "service": null, "environments": [], "since": days[0], "until": days[2],
         "deployment_frequency": {"per_day": 0.0, "n": 0, "left_out": [], "deployments": []},
-        "change_lead_time": {"p50_seconds": null, "p90_seconds": null, "n": 0, "basis": {"commits": 0, "release": 0},
+        "change_lead_time": {"p50_seconds": null, "p90_seconds": null, "n": 0,
+            "basis": {"commits": 0, "release": 0},
             "left_out": [], "deployments": []},
         "change_fail_rate": {"rate": null, "failed": 0, "n": 0, "left_out": [], "deployments": []},
-        "failed_deployment_recovery_time": {"p50_seconds": null, "p90_seconds": null, "n": 0, "open": 0, "left_out": [], "deployments": []},
-        "deployment_rework_rate": {"rate": null, "hotfixes": 0, "rollbacks": 0, "n": 0, "left_out": [], "deployments": []},
+        "failed_deployment_recovery_time": {"p50_seconds": null, "p90_seconds": null, "n": 0,
+            "open": 0, "left_out": [], "deployments": []},
+        "deployment_rework_rate": {"rate": null, "hotfixes": 0, "rollbacks": 0, "n": 0,
+            "left_out": [], "deployments": []},
         "series": {"bucket": "day", "buckets": [day(days[0], days[1]), day(days[1], days[2])]}
     });
     assert_eq!(measures, expected);
@@ -530,7 +548,8 @@ fn a_measure_names_the_newest_behind_it(app: &TestApp) {
     }
 }
 
-/// Releases of checkout that were in production long before the window, and an incident that each of them caused.
+/// Releases of checkout that were in production long before the window, and an incident that each
+/// of them caused.
 fn much_history(app: &TestApp, rows: usize) {
     let ids: Vec<_> = (0..rows).map(|_| uuid::Uuid::now_v7()).collect();
     let insert = |table: &str, columns: &str, row: &dyn Fn(usize, uuid::Uuid) -> String| {
@@ -552,14 +571,17 @@ fn much_history(app: &TestApp, rows: usize) {
             at(n)
         )
     });
-    let columns = "id, service, environment, release_id, version, state, kind, unplanned, requested_by, source, requested_at, finished_at, revision";
+    let columns = "id, service, environment, release_id, version, state, kind, unplanned, \
+        requested_by, source, requested_at, finished_at, revision";
     insert("deployments", columns, &|n, id| {
         let at = at(n);
         format!(
-            "'{id}', 'checkout', 'production', '{id}', 'old-{n}', 'superseded', 'normal', false, 'pipeline', 'api', '{at}', '{at}', 2"
+            "'{id}', 'checkout', 'production', '{id}', 'old-{n}', 'superseded', 'normal', false, \
+                'pipeline', 'api', '{at}', '{at}', 2"
         )
     });
-    let columns = "id, service, environment, title, severity, detected_at, resolved_at, created_by, created_at, revision";
+    let columns = "id, service, environment, title, severity, detected_at, resolved_at, \
+        created_by, created_at, revision";
     insert("incidents", columns, &|n, id| {
         let at = at(n);
         format!(
@@ -624,7 +646,8 @@ fn plan(db: &mut Db, statement: &str) -> String {
             steps.into_iter().map(|step| step.detail).collect()
         }
         Db::Pg(c) => {
-            // The values that `story` is asked with: as prop asks, so that the plan is made for them.
+            // The values that `story` is asked with: as prop asks, so that the plan is made for
+            // them.
             let values = ["'{production}'", "'2025-01-30'", "'2025-05-01'", "'checkout'"];
             let given: Vec<_> = (1..)
                 .zip(values)
@@ -637,7 +660,9 @@ fn plan(db: &mut Db, statement: &str) -> String {
                 format!("PREPARE measuring AS {statement}"),
                 "CREATE TEMPORARY TABLE plan_lines (line text)".to_owned(),
                 format!(
-                    "DO $do$ DECLARE line text; BEGIN FOR line IN EXPLAIN EXECUTE measuring({given}) LOOP INSERT INTO plan_lines VALUES (line); END LOOP; END $do$"
+                    "DO $do$ DECLARE line text; BEGIN FOR line IN EXPLAIN EXECUTE \
+                        measuring({given}) LOOP INSERT INTO plan_lines VALUES (line); END LOOP; \
+                        END $do$"
                 ),
             ];
             for statement in statements {

@@ -64,7 +64,8 @@ fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
     let waiting = send("POST", "/v1/deployments", &pipeline, new.clone()).expect(201);
     send("POST", "/v1/deployments", &pipeline, with(new, json!({"start": true})))
         .expect_problem(409, "gate_blocked");
-    let yes = json!({"service": "checkout", "version": "3", "environment": "production", "decision": "approved"});
+    let yes = json!({"service": "checkout", "version": "3", "environment": "production",
+        "decision": "approved"});
     let approval = send("POST", "/v1/approvals", &approver, yes).expect(201);
     let place = json!({"service": "checkout", "environment": "production"});
     let freeze = send(
@@ -145,7 +146,8 @@ fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
     let succeeded = &events[14];
     assert_eq!(
         succeeded["payload"],
-        json!({"from": "running", "to": "succeeded", "reason": "planned", "at": succeeded["at"], "ungated": false})
+        json!({"from": "running", "to": "succeeded", "reason": "planned", "at": succeeded["at"],
+            "ungated": false})
     );
     assert_eq!(
         (
@@ -217,7 +219,8 @@ fn a_deployments_events_are_its_own(app: &TestApp) {
 fn a_list_is_filtered(app: &TestApp) {
     let pipeline = app.key("pipeline", &["deploy"]);
     app.post("/v1/services", json!({"slug": "checkout"})).expect(201);
-    let new = json!({"service": "billing", "environment": "staging", "version": "1", "create_missing": true});
+    let new = json!({"service": "billing", "environment": "staging", "version": "1",
+        "create_missing": true});
     let deployment = app.call("POST", "/v1/deployments", &pipeline, Some(&new), &[]).expect(201);
     let actions = |query: &str| {
         let events = app.all(&format!("/v1/events{query}"));

@@ -98,7 +98,8 @@ fn who_moves_it_learns_that_it_expired(app: &TestApp) {
         let deployment = overdue(app, pipeline);
         let problem = app.transition(&deployment, to).expect_problem(409, "invalid_transition");
         assert_eq!((&problem["state"], &problem["moves"]), (&json!("expired"), &json!([])));
-        // Kept, although the request was refused: its event is there before anybody reads the deployment.
+        // Kept, although the request was refused: its event is there before anybody reads the
+        // deployment.
         expect_expired(app, &deployment);
     }
 }

@@ -30,7 +30,8 @@ fn change(app: &TestApp, freeze: &Value, body: Value) -> crate::harness::Answer 
 }
 
 fn let_through(app: &TestApp, key: &str, freeze: &Value, version: &str) -> crate::harness::Answer {
-    let body = json!({"service": "checkout", "environment": "production", "version": version, "reason": "Payments are down."});
+    let body = json!({"service": "checkout", "environment": "production", "version": version,
+        "reason": "Payments are down."});
     app.call(
         "POST",
         &format!("/v1/freezes/{}/overrides", freeze["id"].as_str().unwrap()),
@@ -227,7 +228,10 @@ fn a_freeze_covers_what_it_says(app: &TestApp) {
         ("billing", "production"),
         ("billing", "staging"),
     ];
-    let new = |(service, environment): (&str, &str)| json!({"service": service, "environment": environment, "version": "1", "image_digest": digest(1), "create_missing": true});
+    let new = |(service, environment): (&str, &str)| {
+        json!({"service": service, "environment": environment, "version": "1",
+            "image_digest": digest(1), "create_missing": true})
+    };
     for place in places {
         app.post("/v1/deployments", new(place)).expect(201);
     }
@@ -265,7 +269,8 @@ fn a_freeze_covers_what_it_says(app: &TestApp) {
                 assert_eq!(cell["frozen"], Value::Null, "{scope} {place:?}");
                 let problem = app.post(
                     &format!("/v1/freezes/{}/overrides", frozen["id"].as_str().unwrap()),
-                    json!({"service": place.0, "environment": place.1, "version": "1", "reason": "Never mind"}),
+                    json!({"service": place.0, "environment": place.1, "version": "1",
+                        "reason": "Never mind"}),
                 );
                 problem.expect_problem(422, "invalid_value");
             }
@@ -276,7 +281,8 @@ fn a_freeze_covers_what_it_says(app: &TestApp) {
     app.post("/v1/freezes", unknown).expect_problem(404, "not_found");
 }
 
-/// What was asked for after the freeze was acknowledged is blocked; what was on its way may be either.
+/// What was asked for after the freeze was acknowledged is blocked; what was on its way may be
+/// either.
 fn no_deployment_slips_past_a_freeze(app: &TestApp) {
     production(app, json!({}));
     let pipeline = &person(app, "pipeline");

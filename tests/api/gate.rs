@@ -38,7 +38,8 @@ pub fn with(mut body: Value, more: Value) -> Value {
 
 /// Records a release of checkout, with an image.
 pub fn release(app: &TestApp, version: &str) -> Value {
-    let body = json!({"service": "checkout", "version": version, "image_digest": digest(1), "create_missing": true});
+    let body = json!({"service": "checkout", "version": version, "image_digest": digest(1),
+        "create_missing": true});
     app.post("/v1/releases", body).expect(201)
 }
 
@@ -59,7 +60,8 @@ pub fn go_live(app: &TestApp, key: &str, version: &str) -> Value {
 /// Says yes or no to a release in production, as the holder of `key`.
 #[track_caller]
 pub fn post_review(app: &TestApp, key: &str, version: &str, decision: &str) -> Answer {
-    let body = json!({"service": PLACE.0, "environment": PLACE.1, "version": version, "decision": decision});
+    let body = json!({"service": PLACE.0, "environment": PLACE.1, "version": version,
+        "decision": decision});
     app.call("POST", "/v1/approvals", key, Some(&body), &[])
 }
 
@@ -124,7 +126,8 @@ fn evaluate_in(app: &TestApp, key: &str, environment: &str, version: &str) -> Va
     decision
 }
 
-/// Checks that the gate gives these reasons, and that an attempt to start a deployment then meets the same ones.
+/// Checks that the gate gives these reasons, and that an attempt to start a deployment then meets
+/// the same ones.
 #[track_caller]
 fn expect_kept_back(
     app: &TestApp,
@@ -191,7 +194,8 @@ fn a_release_goes_through_staging_its_scan_and_an_approval(app: &TestApp) {
     app.post("/v1/environments", json!({"slug": "staging", "tier": "staging"})).expect(201);
     production(
         app,
-        json!({"predecessor": "staging", "soak_minutes": 30, "required_approvals": 1, "require_scan": true}),
+        json!({"predecessor": "staging", "soak_minutes": 30, "required_approvals": 1,
+            "require_scan": true}),
     );
     let (pipeline, alice) = (&app.key("pipeline", &["read", "deploy"]), &person(app, "alice"));
     let first = release(app, "1");
@@ -275,7 +279,8 @@ fn a_blocked_attempt_is_in_the_history_and_leaves_nothing_else(app: &TestApp) {
     production(app, json!({"require_scan": true, "required_approvals": 2}));
     let pipeline = app.key("pipeline", &["read", "deploy"]);
     let before = counts(app);
-    let new = json!({"service": "unknown", "create_missing": true, "image_digest": digest(2), "start": true});
+    let new = json!({"service": "unknown", "create_missing": true, "image_digest": digest(2),
+        "start": true});
     let problem =
         expect_blocked(&deploy(app, &pipeline, "1", new), &["scan_missing", "approval_missing"]);
     let after = counts(app);
@@ -308,7 +313,8 @@ fn a_blocked_attempt_is_in_the_history_and_leaves_nothing_else(app: &TestApp) {
     app.get("/v1/environments/anna").expect_problem(404, "not_found");
 
     // Sent again with the same idempotency key, it is decided again.
-    let body = json!({"service": "unknown", "environment": "anna", "version": "1", "create_missing": true});
+    let body = json!({"service": "unknown", "environment": "anna", "version": "1",
+        "create_missing": true});
     let again = || {
         app.call("POST", "/v1/deployments", &pipeline, Some(&body), &[("Idempotency-Key", "again")])
     };
@@ -448,7 +454,8 @@ fn an_observed_start_is_flagged_too(app: &TestApp) {
     assert_eq!(actions, ["deployment.started", "deployment.approved", "deployment.requested"]);
 }
 
-/// How many statements a GET takes: the least of a few times, since prop also notes the use of keys and tidies up.
+/// How many statements a GET takes: the least of a few times, since prop also notes the use of keys
+/// and tidies up.
 pub fn cost(app: &TestApp, path: &str) -> u64 {
     let statements = || {
         let metrics = app.get("/metrics").text;
@@ -489,13 +496,19 @@ fn the_gate_costs_the_same_whatever_the_history(app: &TestApp) {
     let release_id = release["id"].as_str().unwrap();
     let rows: Vec<_> = (0..2000)
         .map(|n| {
-            let (id, at, environment) = (uuid::Uuid::now_v7(), in_minutes(n - 3000), ["staging", "production"][n as usize % 2]);
+            let (id, at, environment) = (
+                uuid::Uuid::now_v7(),
+                in_minutes(n - 3000),
+                ["staging", "production"][n as usize % 2],
+            );
             format!(
-                "('{id}', 'checkout', '{environment}', '{release_id}', '1', 'superseded', 'normal', false, 'pipeline', 'api', '{at}', '{at}', 2)"
+                "('{id}', 'checkout', '{environment}', '{release_id}', '1', 'superseded', \
+                    'normal', false, 'pipeline', 'api', '{at}', '{at}', 2)"
             )
         })
         .collect();
-    let columns = "id, service, environment, release_id, version, state, kind, unplanned, requested_by, source, requested_at, finished_at, revision";
+    let columns = "id, service, environment, release_id, version, state, kind, unplanned, \
+        requested_by, source, requested_at, finished_at, revision";
     sql(app, &format!("INSERT INTO deployments ({columns}) VALUES {}", rows.join(", ")));
     assert_eq!(count(&mut app.db(), "deployments"), 2001);
     assert_eq!(costs(), [2, 1, 1]);

@@ -63,7 +63,8 @@ impl Answer {
         self.json()
     }
 
-    /// Checks that this is the problem with this status and code, whole and well formed; returns it.
+    /// Checks that this is the problem with this status and code, whole and well formed; returns
+    /// it.
     #[track_caller]
     pub fn expect_problem(&self, status: u16, code: &str) -> Value {
         let problem = self.expect(status);
@@ -92,14 +93,16 @@ impl TestApp {
         Self { _directory: Some(directory), ..Self::start(&url, &[]) }
     }
 
-    /// On a fresh PostgreSQL database; `None` where there is no PostgreSQL, which is an error in CI.
+    /// On a fresh PostgreSQL database; `None` where there is no PostgreSQL, which is an error in
+    /// CI.
     pub fn on_postgres() -> Option<Self> {
         Some(Self::start(&fresh_postgres()?, &[]))
     }
 
     /// On the given database, with more settings as environment variables.
     pub fn start(database_url: &str, more: &[(&str, &str)]) -> Self {
-        // Each app of a test run keeps its connections until the run ends: together they must not be more than a PostgreSQL has.
+        // Each app of a test run keeps its connections until the run ends: together they must not
+        // be more than a PostgreSQL has.
         let base = [
             ("DATABASE_URL", database_url),
             ("PROP_DATABASE__POOL_SIZE", "4"),
@@ -302,7 +305,8 @@ pub const TABLES: [&str; 14] = [
 
 /// A deployment to record that creates what is missing, of a release that names its image.
 pub fn new_deployment(service: &str, environment: &str, version: &str) -> Value {
-    json!({"service": service, "environment": environment, "version": version, "image_digest": image(version), "create_missing": true})
+    json!({"service": service, "environment": environment, "version": version,
+        "image_digest": image(version), "create_missing": true})
 }
 
 /// The image of a version.
@@ -386,7 +390,8 @@ pub fn agent() -> ureq::Agent {
         .into()
 }
 
-/// The setting that prop needs where the database of the tests is behind a pooler: `scripts/with-pgbouncer.sh` says so.
+/// The setting that prop needs where the database of the tests is behind a pooler:
+/// `scripts/with-pgbouncer.sh` says so.
 pub fn behind_pooler() -> Option<(&'static str, String)> {
     Some((
         "PROP_DATABASE__PREPARED_STATEMENTS",
@@ -433,10 +438,12 @@ static POSTGRES: LazyLock<Option<String>> = LazyLock::new(|| {
     url
 });
 
-/// What a cluster is started with: for tests that ask for speed, not for what is left after a crash.
+/// What a cluster is started with: for tests that ask for speed, not for what is left after a
+/// crash.
 const FAST: &str = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off";
 
-/// A throw-away PostgreSQL. It stops, and its files go, when it is dropped or this process ends, however that ends.
+/// A throw-away PostgreSQL. It stops, and its files go, when it is dropped or this process ends,
+/// however that ends.
 pub struct Cluster {
     /// Holds the pipe that the supervising shell reads commands from: closed, the server stops.
     supervisor: Child,
@@ -467,9 +474,11 @@ impl Cluster {
         let script = r#"
             set -e
             mkdir -m 700 "$DIR"; trap 'rm -rf "$DIR"' EXIT
-            "$BIN/initdb" -D "$DIR/data" -U prop -A trust -E UTF8 --locale=C.UTF-8 >"$DIR/initdb.log" 2>&1
+            "$BIN/initdb" -D "$DIR/data" -U prop -A trust -E UTF8 --locale=C.UTF-8 \
+                >"$DIR/initdb.log" 2>&1
             start() {
-                "$BIN/postgres" -D "$DIR/data" -p "$PORT" -k "$DIR" -c listen_addresses=127.0.0.1 -c max_connections=2000 \
+                "$BIN/postgres" -D "$DIR/data" -p "$PORT" -k "$DIR" \
+                    -c listen_addresses=127.0.0.1 -c max_connections=2000 \
                     $OPTIONS >>"$DIR/log" 2>&1 &
                 server=$!
             }
@@ -503,7 +512,8 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// Stops it in the immediate mode, as a crash would: its clients are cut off, and what it needs to recover is on disk.
+    /// Stops it in the immediate mode, as a crash would: its clients are cut off, and what it needs
+    /// to recover is on disk.
     pub fn stop(&mut self) {
         self.command("stop QUIT");
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -539,8 +549,8 @@ impl Cluster {
         }
     }
 
-    /// Its maintenance database. It asks for no password; there is one in the URL all the same, as something that must
-    /// not be printed.
+    /// Its maintenance database. It asks for no password; there is one in the URL all the same, as
+    /// something that must not be printed.
     pub fn url(&self) -> String {
         format!("postgres://prop:never-to-be-printed@127.0.0.1:{}/postgres", self.port)
     }

@@ -15,7 +15,8 @@ crate::on_both_databases! {
 }
 
 fn open(app: &TestApp, body: Value) -> Value {
-    let incident = json!({"service": "checkout", "environment": "production", "title": "Payments are down", "severity": "critical"});
+    let incident = json!({"service": "checkout", "environment": "production",
+        "title": "Payments are down", "severity": "critical"});
     app.post("/v1/incidents", crate::gate::with(incident, body)).expect(201)
 }
 

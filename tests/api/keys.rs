@@ -19,7 +19,8 @@ crate::on_both_databases! {
 const UNKNOWN: &str = "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42";
 const SCOPES: [&str; 7] = ["read", "deploy", "attest", "approve", "mirror", "operate", "override"];
 
-/// Asks for an operation of the document, with its example as the body and nothing at the end of its path.
+/// Asks for an operation of the document, with its example as the body and nothing at the end of
+/// its path.
 fn evaluate(
     app: &TestApp,
     method: &str,
@@ -119,7 +120,8 @@ fn mirrored() -> Value {
 
 fn who_may_approve_may_not_mirror_and_the_other_way_round(app: &TestApp) {
     app.deploy("checkout", "staging", "1", false);
-    let own = json!({"service": "checkout", "version": "1", "environment": "staging", "decision": "approved"});
+    let own = json!({"service": "checkout", "version": "1", "environment": "staging",
+        "decision": "approved"});
     let bodies = [("approve", own.clone()), ("mirror", with(own, mirrored()))];
     let keys = bodies.clone().map(|(scope, _)| app.key(scope, &[scope]));
     for (i, (scope, body)) in bodies.iter().enumerate() {
@@ -210,7 +212,8 @@ fn scopes_are_kept_in_one_order_and_once(app: &TestApp) {
     assert_eq!(made["scopes"], json!(["read", "deploy"]));
 }
 
-/// Runs the server as a process of its own, with everything in its log, and reads that log to its end.
+/// Runs the server as a process of its own, with everything in its log, and reads that log to its
+/// end.
 #[test]
 fn no_secret_is_logged() {
     let directory = tempfile::tempdir().unwrap();

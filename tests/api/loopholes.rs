@@ -31,8 +31,12 @@ fn what_was_rolled_back_is_no_way_back(app: &TestApp) {
     )
     .expect(200);
     app.post("/v1/freezes", json!({"reason": "x"})).expect(201);
-    app.post("/v1/incidents", json!({"service":"checkout","environment":"production","title":"2 broke it","severity":"critical"}))
-        .expect(201);
+    app.post(
+        "/v1/incidents",
+        json!({"service": "checkout", "environment": "production",
+            "title": "2 broke it", "severity": "critical"}),
+    )
+    .expect(201);
     let d = evaluate(app, pipeline, "2");
     assert_eq!(d["allowed"], false, "{d}");
 }
@@ -59,7 +63,8 @@ fn a_rejection_that_was_taken_back_does_not_come_back(app: &TestApp) {
 }
 
 fn review() -> Value {
-    json!({"service": "checkout", "environment": "production", "version": "1", "decision": "approved", "source": "github", "approver": "zoe",
+    json!({"service": "checkout", "environment": "production", "version": "1",
+        "decision": "approved", "source": "github", "approver": "zoe",
         "run_url": "https://github.example.org/shop/checkout/actions/runs/17"})
 }
 

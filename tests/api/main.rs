@@ -38,7 +38,8 @@ mod void;
 mod walkthrough;
 mod webhooks;
 
-/// Makes two tests of each function that takes a [`harness::TestApp`]: `sqlite::name` and `postgres::name`.
+/// Makes two tests of each function that takes a [`harness::TestApp`]: `sqlite::name` and
+/// `postgres::name`.
 #[macro_export]
 macro_rules! on_both_databases {
     ($($test:ident)+) => {

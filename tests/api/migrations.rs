@@ -86,19 +86,25 @@ fn columns(db: &mut Db) -> BTreeSet<Column> {
     }
     let query = match db {
         Db::Pg(_) => {
-            "SELECT c.table_name::text, c.column_name::text, c.is_nullable = 'YES' AS nullable, k.column_name IS NOT NULL AS keyed
+            "SELECT c.table_name::text, c.column_name::text, c.is_nullable = 'YES' AS nullable,
+                 k.column_name IS NOT NULL AS keyed
              FROM information_schema.columns c
              LEFT JOIN information_schema.table_constraints t
-                 ON t.table_schema = c.table_schema AND t.table_name = c.table_name AND t.constraint_type = 'PRIMARY KEY'
+                 ON t.table_schema = c.table_schema AND t.table_name = c.table_name
+                 AND t.constraint_type = 'PRIMARY KEY'
              LEFT JOIN information_schema.key_column_usage k
-                 ON k.constraint_schema = t.constraint_schema AND k.constraint_name = t.constraint_name AND k.column_name = c.column_name
+                 ON k.constraint_schema = t.constraint_schema
+                 AND k.constraint_name = t.constraint_name AND k.column_name = c.column_name
              WHERE c.table_schema = 'public'"
         }
-        // An integer primary key is the row's number and never null, though the table says nothing about it.
+        // An integer primary key is the row's number and never null, though the table says nothing
+        // about it.
         Db::Sqlite(_) => {
             "SELECT t.name AS table_name, c.name AS column_name,
-                 c.\"notnull\" = 0 AND NOT (c.pk = 1 AND lower(c.type) = 'integer') AS nullable, c.pk > 0 AS keyed
-             FROM sqlite_schema t, pragma_table_info(t.name) c WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'"
+                 c.\"notnull\" = 0 AND NOT (c.pk = 1 AND lower(c.type) = 'integer') AS nullable,
+                 c.pk > 0 AS keyed
+             FROM sqlite_schema t, pragma_table_info(t.name) c
+             WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%'"
         }
     };
     let rows: Vec<Row> = diesel::sql_query(query).load(db).unwrap();
@@ -110,15 +116,19 @@ fn columns(db: &mut Db) -> BTreeSet<Column> {
 fn indexes(db: &mut Db) -> BTreeSet<String> {
     let query = match db {
         Db::Pg(_) => {
-            "SELECT i.relname || ' on ' || t.relname || CASE WHEN x.indisunique THEN ' unique' ELSE '' END
+            "SELECT i.relname || ' on ' || t.relname || CASE WHEN x.indisunique THEN ' unique' \
+                ELSE '' END
                  || CASE WHEN x.indpred IS NULL THEN '' ELSE ' partial' END AS name
-             FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid
-             WHERE t.relnamespace = 'public'::regnamespace AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = x.indexrelid)"
+             FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+                 JOIN pg_class t ON t.oid = x.indrelid
+             WHERE t.relnamespace = 'public'::regnamespace
+                 AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = x.indexrelid)"
         }
         Db::Sqlite(_) => {
             "SELECT i.name || ' on ' || t.name || CASE WHEN i.\"unique\" THEN ' unique' ELSE '' END
                  || CASE WHEN i.partial THEN ' partial' ELSE '' END AS name
-             FROM sqlite_schema t, pragma_index_list(t.name) i WHERE t.type = 'table' AND i.origin = 'c'"
+             FROM sqlite_schema t, pragma_index_list(t.name) i
+             WHERE t.type = 'table' AND i.origin = 'c'"
         }
     };
     let rows: Vec<Named> = diesel::sql_query(query).load(db).unwrap();

@@ -134,13 +134,15 @@ fn the_end_of_a_deployment_is_final_and_says_so(app: &TestApp) {
     let succeeded = app.go_live("checkout", "staging", "1");
     assert_eq!(
         detail(&app.transition(&succeeded, "failed"), 409, "invalid_transition"),
-        "The deployment has already succeeded and can't change any more. To undo it, record a rollback."
+        "The deployment has already succeeded and can't change any more. To undo it, record a \
+            rollback."
     );
     let failed = app.deploy("checkout", "staging", "2", true);
     app.transition(&failed, "failed").expect(200);
     assert_eq!(
         detail(&app.transition(&failed, "succeeded"), 409, "invalid_transition"),
-        "The deployment has already failed and can't change any more. To try again, record a new deployment."
+        "The deployment has already failed and can't change any more. To try again, record a new \
+            deployment."
     );
     let approved = app.deploy("checkout", "staging", "3", false);
     assert_eq!(
@@ -152,7 +154,8 @@ fn the_end_of_a_deployment_is_final_and_says_so(app: &TestApp) {
 fn a_verdict_may_be_a_verb(app: &TestApp) {
     app.deploy("checkout", "staging", "1", false);
     let post_review = |decision: &str| {
-        let body = json!({"service": "checkout", "environment": "staging", "version": "1", "decision": decision});
+        let body = json!({"service": "checkout", "environment": "staging", "version": "1",
+            "decision": decision});
         app.call("POST", "/v1/approvals", &app.key("carol", &["approve"]), Some(&body), &[])
     };
     assert_eq!(post_review("approve").expect(201)["decision"], "approved");
@@ -164,7 +167,10 @@ fn a_verdict_may_be_a_verb(app: &TestApp) {
 }
 
 fn a_release_conflict_names_both_values(app: &TestApp) {
-    let release = |digest: String| json!({"service": "checkout", "version": "1", "image_digest": digest, "create_missing": true});
+    let release = |digest: String| {
+        json!({"service": "checkout", "version": "1",
+            "image_digest": digest, "create_missing": true})
+    };
     app.post("/v1/releases", release(digest(1))).expect(201);
     let (known, new) = (digest(1), digest(2));
     let conflict = detail(&app.post("/v1/releases", release(digest(2))), 409, "release_conflict");

@@ -39,14 +39,16 @@ fn minute(n: u64) -> String {
     format!("2026-03-02T{:02}:{:02}:00Z", n / 60, n % 60)
 }
 
-/// The reports of up to ten deployments of four versions: of each its start, its end or both, some of them twice.
+/// The reports of up to ten deployments of four versions: of each its start, its end or both, some
+/// of them twice.
 fn story(random: &mut Random) -> Vec<Value> {
     let mut reports = Vec::new();
     for n in 0..2 + random.below(9) {
         // No two start in the same minute: what happened at the same time has no order of its own.
         let start = 11 * random.below(27) + n;
         let report = json!({
-            "service": "checkout", "environment": "production", "create_missing": true, "observed": true,
+            "service": "checkout", "environment": "production", "create_missing": true,
+            "observed": true,
             "version": format!("1.{}", random.below(4)), "external_id": format!("run-{n}"),
             "at": minute(start), "unplanned": n % 5 == 0,
         });
@@ -96,7 +98,8 @@ fn seen(app: &TestApp) -> Value {
     json!({"list": list, "place": parts, "status": status, "measures": measures})
 }
 
-/// Removes identifiers, which differ from ledger to ledger, and the order of what happened in the same minute.
+/// Removes identifiers, which differ from ledger to ledger, and the order of what happened in the
+/// same minute.
 fn without_ids(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -144,7 +147,8 @@ fn clear(app: &TestApp) {
 fn an_import_of_the_past_leaves_the_present_alone(app: &TestApp) {
     let live = app.go_live("checkout", "staging", "9");
     let running = app.deploy("checkout", "staging", "10", true);
-    let old = json!({"service": "checkout", "environment": "staging", "version": "2", "create_missing": true,
+    let old = json!({"service": "checkout", "environment": "staging", "version": "2",
+        "create_missing": true,
         "state": "succeeded", "at": "2026-01-02T10:00:00Z", "finished_at": "2026-01-02T10:05:00Z"});
     let imported = app.post("/v1/deployments", old).expect(201);
     assert_eq!((&imported["state"], &imported["kind"]), (&json!("superseded"), &json!("normal")));
@@ -164,7 +168,8 @@ fn an_import_of_the_past_leaves_the_present_alone(app: &TestApp) {
 
 fn a_late_end_of_what_was_overtaken_counts(app: &TestApp) {
     let first = app.deploy("checkout", "staging", "1", true);
-    let second = json!({"service": "checkout", "environment": "staging", "version": "2", "observed": true, "create_missing": true});
+    let second = json!({"service": "checkout", "environment": "staging", "version": "2",
+        "observed": true, "create_missing": true});
     let second = app.post("/v1/deployments", second).expect(201);
     let state = |of: &Value| {
         app.get(&format!("/v1/deployments/{}", of["id"].as_str().unwrap())).expect(200)["state"]
@@ -180,7 +185,8 @@ fn a_late_end_of_what_was_overtaken_counts(app: &TestApp) {
 }
 
 fn a_repeated_report_adds_the_end(app: &TestApp) {
-    let start = json!({"service": "checkout", "environment": "staging", "version": "1", "external_id": "run-1",
+    let start = json!({"service": "checkout", "environment": "staging", "version": "1",
+        "external_id": "run-1",
         "observed": true, "at": "2026-03-02T10:00:00Z", "create_missing": true});
     let first = app.post("/v1/deployments", start.clone()).expect(201);
     let mut end = start.clone();

@@ -1,5 +1,5 @@
-//! The pages as files: their addresses, caching and security headers. `tests/browser/` tests how they
-//! look and behave.
+//! The pages as files: their addresses, caching and security headers. `tests/browser/` tests how
+//! they look and behave.
 
 use crate::harness::{ADMIN, Answer, TestApp};
 use std::collections::BTreeSet;

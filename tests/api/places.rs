@@ -55,9 +55,11 @@ fn the_grid_shows_what_is_live_running_and_waiting(app: &TestApp) {
         with(current(deployment, "requested_at"), json!({"blocked": ["deployment_running"]}))
     };
     let cell = json!({
-        "environment": "production", "live": current(&live, "finished_at"), "running": current(&running, "started_at"),
+        "environment": "production", "live": current(&live, "finished_at"),
+        "running": current(&running, "started_at"),
         "waiting": waiting.iter().map(blocked).collect::<Vec<_>>(),
-        "last_failed": current(&failed, "finished_at"), "frozen": null, "incident": null, "behind": null
+        "last_failed": current(&failed, "finished_at"), "frozen": null, "incident": null,
+        "behind": null
     });
     assert_eq!(
         grid["services"],
@@ -114,7 +116,8 @@ fn the_grid_says_what_blocks_a_waiting_deployment(app: &TestApp) {
     let waiting = app.deploy("checkout", "production", "1", false);
     let alice = &app.key("alice", &["read", "approve"]);
     let review = |decision: &str| {
-        let body = json!({"service": "checkout", "environment": "production", "version": "1", "decision": decision});
+        let body = json!({"service": "checkout", "environment": "production", "version": "1",
+            "decision": decision});
         app.call("POST", "/v1/approvals", alice, Some(&body), &[]).expect(201);
     };
     let expect = |state: &str, codes: Value| {
@@ -168,7 +171,8 @@ fn the_grid_shows_the_last_failure_until_a_later_success(app: &TestApp) {
     // A failure that is reported late is older than what is live.
     let late = with(
         new_deployment("billing", "production", "1"),
-        json!({"state": "failed", "at": "2026-02-03T05:00:00Z", "finished_at": "2026-02-03T05:10:00Z"}),
+        json!({"state": "failed", "at": "2026-02-03T05:00:00Z",
+            "finished_at": "2026-02-03T05:10:00Z"}),
     );
     app.go_live("billing", "production", "2");
     app.post("/v1/deployments", late).expect(201);
@@ -198,7 +202,10 @@ fn the_grid_shows_scans_and_open_incidents(app: &TestApp) {
     };
     let later = open("checkout", "Slow", "minor", "2026-02-03T06:00:00Z");
     let first = open("checkout", "Down", "critical", "2026-02-03T05:00:00Z");
-    let incident = |incident: &Value| json!({"id": incident["id"], "title": incident["title"], "severity": incident["severity"], "since": incident["detected_at"]});
+    let incident = |incident: &Value| {
+        json!({"id": incident["id"], "title": incident["title"],
+            "severity": incident["severity"], "since": incident["detected_at"]})
+    };
     assert_eq!(cell(app, "checkout", "production")["incident"], incident(&first));
     let resolve = |incident: &Value| {
         let path = format!("/v1/incidents/{}", incident["id"].as_str().unwrap());
@@ -222,7 +229,8 @@ fn the_grid_shows_scans_and_open_incidents(app: &TestApp) {
 
 /// A release, by its commit's time if that is said.
 fn release(app: &TestApp, version: &str, committed_at: Option<&str>) {
-    let release = json!({"service": "checkout", "version": version, "image_digest": image(version), "create_missing": true});
+    let release = json!({"service": "checkout", "version": version, "image_digest": image(version),
+        "create_missing": true});
     app.post("/v1/releases", with(release, json!({"committed_at": committed_at}))).expect(201);
 }
 
@@ -243,7 +251,8 @@ fn the_grid_shows_how_far_a_place_is_behind(app: &TestApp) {
     release(app, "3", Some("2026-02-04T05:00:00Z"));
     assert_eq!(behind(), Value::Null, "not live before it yet");
     app.go_live("checkout", "qa", "3");
-    let lag = json!({"environment": "qa", "version": "3", "releases": 2, "since": "2026-02-03T05:00:00.000000Z"});
+    let lag = json!({"environment": "qa", "version": "3", "releases": 2,
+        "since": "2026-02-03T05:00:00.000000Z"});
     assert_eq!(behind(), lag);
     assert_eq!(cell(app, "checkout", "qa")["behind"], Value::Null);
     // Another service is another matter, and so is a deployment on its way.
@@ -343,7 +352,8 @@ fn an_empty_place_is_none_that_is_unknown(app: &TestApp) {
         app.get("/v1/services/checkout/environments/production").expect_problem(404, "not_found");
     assert!(problem["detail"].as_str().unwrap().contains("production"), "{problem}");
     app.post("/v1/environments", json!({"slug": "production", "tier": "production"})).expect(201);
-    let empty = json!({"service": "checkout", "environment": "production", "live": null, "previous": null, "running": null, "latest": []});
+    let empty = json!({"service": "checkout", "environment": "production", "live": null,
+        "previous": null, "running": null, "latest": []});
     assert_eq!(place(app), empty);
     let problem =
         app.get("/v1/services/billing/environments/production").expect_problem(404, "not_found");

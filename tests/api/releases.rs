@@ -30,8 +30,10 @@ fn record(app: &TestApp, service: &str, version: &str) -> Value {
 
 fn the_same_release_again_changes_nothing(app: &TestApp) {
     let body = json!({
-        "service": "checkout", "version": "1.4.2", "git_sha": sha(1), "image_digest": digest(1), "create_missing": true,
-        "committed_at": "2026-02-03T04:05:06.123456+01:00", "source_url": "https://git.example.org/tree/1.4.2"
+        "service": "checkout", "version": "1.4.2", "git_sha": sha(1), "image_digest": digest(1),
+        "create_missing": true,
+        "committed_at": "2026-02-03T04:05:06.123456+01:00",
+        "source_url": "https://git.example.org/tree/1.4.2"
     });
     let answer = app.post("/v1/releases", body.clone());
     let made = answer.expect(201);
@@ -50,7 +52,8 @@ fn the_same_release_again_changes_nothing(app: &TestApp) {
 }
 
 fn what_becomes_known_is_added_here_and_on_the_deployments(app: &TestApp) {
-    let imageless = json!({"service": "checkout", "environment": "staging", "version": "1", "create_missing": true});
+    let imageless = json!({"service": "checkout", "environment": "staging", "version": "1",
+        "create_missing": true});
     let deployed = app.post("/v1/deployments", imageless).expect(201);
     assert_eq!(deployed["image_digest"], Value::Null);
     let body = json!({"service": "checkout", "version": "1", "image_digest": digest(1)});
@@ -79,13 +82,15 @@ fn what_becomes_known_is_added_here_and_on_the_deployments(app: &TestApp) {
 fn what_is_known_does_not_change(app: &TestApp) {
     let commit = json!({"sha": sha(1), "committed_at": "2026-02-03T04:05:06Z"});
     let body = json!({
-        "service": "checkout", "version": "1", "git_sha": sha(1), "image_digest": digest(1), "committed_at": "2026-02-03T04:05:06Z",
+        "service": "checkout", "version": "1", "git_sha": sha(1), "image_digest": digest(1),
+        "committed_at": "2026-02-03T04:05:06Z",
         "source_url": "https://git.example.org/1", "commits": [commit], "create_missing": true
     });
     let known = app.post("/v1/releases", body.clone()).expect(201);
     let before = app.counts();
     let others = json!({
-        "git_sha": sha(2), "image_digest": digest(2), "committed_at": "2026-02-03T04:05:07Z", "source_url": "https://git.example.org/2",
+        "git_sha": sha(2), "image_digest": digest(2), "committed_at": "2026-02-03T04:05:07Z",
+        "source_url": "https://git.example.org/2",
         "commits": []
     });
     for (field, other) in others.as_object().unwrap() {
@@ -105,7 +110,11 @@ fn what_is_known_does_not_change(app: &TestApp) {
 }
 
 fn commits_are_kept_and_given_back(app: &TestApp) {
-    let commit = |n: u32| json!({"sha": format!("{n:040x}"), "committed_at": format!("2026-02-03T04:{:02}:{:02}.000000Z", n / 60, n % 60), "is_merge": n.is_multiple_of(2)});
+    let commit = |n: u32| {
+        json!({"sha": format!("{n:040x}"),
+            "committed_at": format!("2026-02-03T04:{:02}:{:02}.000000Z", n / 60, n % 60),
+            "is_merge": n.is_multiple_of(2)})
+    };
     let commits: Vec<_> = (0..1000).map(commit).collect();
     let body =
         json!({"service": "checkout", "version": "1", "commits": commits, "create_missing": true});
@@ -124,8 +133,11 @@ fn commits_are_kept_and_given_back(app: &TestApp) {
 fn a_scan_is_recorded_and_the_latest_counts(app: &TestApp) {
     let release = record(app, "checkout", "1");
     let scans = format!("{}/scan", path(&release));
-    let failed =
-        app.put(&scans, json!({"status": "failed", "tool": "trivy 0.66", "summary": {"critical": 1}, "at": "2026-02-03T04:05:06Z"}));
+    let failed = app.put(
+        &scans,
+        json!({"status": "failed", "tool": "trivy 0.66", "summary": {"critical": 1},
+            "at": "2026-02-03T04:05:06Z"}),
+    );
     assert_eq!(failed.header("etag"), "\"2\"");
     let scan = failed.expect(200)["scan"].clone();
     assert_eq!(
@@ -134,8 +146,13 @@ fn a_scan_is_recorded_and_the_latest_counts(app: &TestApp) {
             "max_severity": "medium", "report_url": null, "at": "2026-02-03T04:05:06.000000Z",
             "summary": {"critical": 1, "high": 0, "medium": 0, "low": 0, "unknown": 0}})
     );
-    let passed =
-        app.put(&scans, json!({"status": "passed", "tool": "trivy 0.67", "report_url": "https://ci.example.org/report"})).expect(200);
+    let passed = app
+        .put(
+            &scans,
+            json!({"status": "passed", "tool": "trivy 0.67",
+                "report_url": "https://ci.example.org/report"}),
+        )
+        .expect(200);
     assert_eq!((&passed["scan"]["status"], &passed["revision"]), (&json!("passed"), &json!(3)));
     assert_eq!(passed["scan"]["report_url"], "https://ci.example.org/report");
     assert!(
@@ -156,8 +173,10 @@ fn a_report_is_counted_as_it_comes_from_the_tool(app: &TestApp) {
     let sarif = json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0",
         "runs": [{
-            "tool": {"driver": {"name": "Trivy", "version": "0.66.0", "rules": [{"id": "CVE-1", "properties": {"security-severity": "9.8"}}]}},
-            "results": [{"ruleId": "CVE-1", "ruleIndex": 0, "level": "error"}, {"ruleId": "R2", "level": "note"}]
+            "tool": {"driver": {"name": "Trivy", "version": "0.66.0",
+                "rules": [{"id": "CVE-1", "properties": {"security-severity": "9.8"}}]}},
+            "results": [{"ruleId": "CVE-1", "ruleIndex": 0, "level": "error"},
+                {"ruleId": "R2", "level": "note"}]
         }]
     });
     let scanned = app
@@ -174,9 +193,11 @@ fn a_report_is_counted_as_it_comes_from_the_tool(app: &TestApp) {
         (&json!("medium"), &json!("https://ci.example.org/report"))
     );
     let trivy = json!({
-        "SchemaVersion": 2, "ArtifactName": "checkout:1", "ArtifactType": "container_image", "Trivy": {"Version": "0.66.0"},
+        "SchemaVersion": 2, "ArtifactName": "checkout:1", "ArtifactType": "container_image",
+        "Trivy": {"Version": "0.66.0"},
         "Results": [{"Target": "debian", "Class": "os-pkgs", "Vulnerabilities": [
-            {"VulnerabilityID": "CVE-1", "Severity": "HIGH"}, {"VulnerabilityID": "CVE-2", "Severity": "UNKNOWN"}
+            {"VulnerabilityID": "CVE-1", "Severity": "HIGH"},
+            {"VulnerabilityID": "CVE-2", "Severity": "UNKNOWN"}
         ]}]
     });
     let summary = json!({"critical": 0, "high": 1, "medium": 0, "low": 0, "unknown": 1});
@@ -223,8 +244,20 @@ fn what_passes_is_for_the_sender_to_say(app: &TestApp) {
 }
 
 fn a_list_is_filtered(app: &TestApp) {
-    let a = app.post("/v1/releases", json!({"service": "checkout", "version": "1", "git_sha": sha(1), "create_missing": true})).expect(201);
-    let b = app.post("/v1/releases", json!({"service": "billing", "version": "1", "git_sha": sha(1), "create_missing": true})).expect(201);
+    let a = app
+        .post(
+            "/v1/releases",
+            json!({"service": "checkout", "version": "1",
+                "git_sha": sha(1), "create_missing": true}),
+        )
+        .expect(201);
+    let b = app
+        .post(
+            "/v1/releases",
+            json!({"service": "billing", "version": "1", "git_sha": sha(1),
+                "create_missing": true}),
+        )
+        .expect(201);
     let c = record(app, "checkout", "2");
     let ids = |query: &str| {
         app.all(&format!("/v1/releases{query}"))

@@ -1,4 +1,5 @@
-//! Deployments that are recorded when they are over, or while they run: `state` of `POST /v1/deployments`.
+//! Deployments that are recorded when they are over, or while they run: `state` of `POST
+//! /v1/deployments`.
 
 use crate::harness::{ADMIN, TestApp, digest, new_deployment, with};
 use serde_json::{Value, json};

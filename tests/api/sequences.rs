@@ -12,7 +12,8 @@ crate::on_both_databases! {
 /// Each seed is one sequence, the same each time.
 const SEEDS: [u64; 3] = [1, 20_260_203, 0x9e37_79b9_7f4a_7c15];
 const STEPS: usize = 200;
-/// After so many steps there are new releases, and nothing stands in their way: else everything ends in a freeze.
+/// After so many steps there are new releases, and nothing stands in their way: else everything
+/// ends in a freeze.
 const CHAPTER: usize = 25;
 
 /// Numbers that look random: a xorshift generator.
@@ -211,7 +212,8 @@ fn act(app: &TestApp, dice: &mut Dice, people: &[String; 3], releases: &[Value])
                 0 => json!({"required_approvals": 1 + dice.roll(2)}),
                 1 => json!({"allow_self_approval": dice.roll(3) == 0}),
                 2 => {
-                    json!({"predecessor": dice.pick(&[json!(null), json!(null), json!(null), json!("staging")])})
+                    json!({"predecessor": dice.pick(&[json!(null), json!(null), json!(null),
+                        json!("staging")])})
                 }
                 3 => json!({"require_scan": dice.roll(2) == 0}),
                 _ => json!({"rollback_needs_approval": dice.roll(3) > 0}),

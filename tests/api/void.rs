@@ -1,4 +1,5 @@
-//! Correcting the record: deployments that did not take place, links that were set by mistake, incidents that go on.
+//! Correcting the record: deployments that did not take place, links that were set by mistake,
+//! incidents that go on.
 
 use crate::harness::TestApp;
 use serde_json::{Value, json};
@@ -72,7 +73,8 @@ fn a_void_deployment_releases_its_approval(app: &TestApp) {
     .expect(201);
     let waiting = app.deploy("checkout", "gated", "1", false);
     let alice = app.key("alice", &["approve"]);
-    let yes = json!({"service": "checkout", "version": "1", "environment": "gated", "decision": "approved"});
+    let yes = json!({"service": "checkout", "version": "1", "environment": "gated",
+        "decision": "approved"});
     let yes = app.call("POST", "/v1/approvals", &alice, Some(&yes), &[]).expect(201);
     app.transition(&waiting, "running").expect(200);
     let used = || {
@@ -101,7 +103,8 @@ fn a_fix_that_is_linked_later_is_a_hotfix_until_the_link_is_removed(app: &TestAp
     let bad = app.go_live("checkout", "production", "2");
     let fix = app.go_live("checkout", "production", "3");
     assert_eq!(fix["kind"], "normal");
-    let incident = json!({"service": "checkout", "environment": "production", "title": "Errors", "severity": "major", "caused_by": [bad["id"]]});
+    let incident = json!({"service": "checkout", "environment": "production", "title": "Errors",
+        "severity": "major", "caused_by": [bad["id"]]});
     let incident = app.post("/v1/incidents", incident).expect(201);
     let path = format!("/v1/incidents/{}", incident["id"].as_str().unwrap());
     app.patch(&path, json!({"fixed_by": [fix["id"]], "resolved": true}), &[]).expect(200);
@@ -131,7 +134,8 @@ fn a_fix_that_is_linked_later_is_a_hotfix_until_the_link_is_removed(app: &TestAp
 fn one_request_moves_the_cause_of_an_incident(app: &TestApp) {
     let good = app.go_live("checkout", "production", "1");
     let bad = app.go_live("checkout", "production", "2");
-    let incident = json!({"service": "checkout", "environment": "production", "title": "Errors", "severity": "major", "caused_by": [good["id"]]});
+    let incident = json!({"service": "checkout", "environment": "production", "title": "Errors",
+        "severity": "major", "caused_by": [good["id"]]});
     let incident = app.post("/v1/incidents", incident).expect(201);
     let path = format!("/v1/incidents/{}", incident["id"].as_str().unwrap());
     let moved = json!({"caused_by": [bad["id"]], "not_caused_by": [good["id"]]});
@@ -151,7 +155,8 @@ fn one_request_moves_the_cause_of_an_incident(app: &TestApp) {
 
 fn an_incident_that_was_resolved_by_mistake_is_reopened(app: &TestApp) {
     app.go_live("checkout", "production", "1");
-    let incident = json!({"service": "checkout", "environment": "production", "title": "Errors", "severity": "major"});
+    let incident = json!({"service": "checkout", "environment": "production", "title": "Errors",
+        "severity": "major"});
     let incident = app.post("/v1/incidents", incident).expect(201);
     let path = format!("/v1/incidents/{}", incident["id"].as_str().unwrap());
     app.patch(&path, json!({"resolved": true}), &[]).expect(200);

@@ -1,4 +1,5 @@
-//! The demo that the README names, run as a person would. tests/newcomer runs the README's own commands.
+//! The demo that the README names, run as a person would. tests/newcomer runs the README's own
+//! commands.
 
 use crate::harness::{ADMIN, TestApp};
 use serde_json::Value;

@@ -112,7 +112,8 @@ fn at(second: u32) -> String {
     format!("2026-02-03T04:{:02}:{:02}Z", second / 60, second % 60)
 }
 
-/// What GitHub reports of a deployment: with a status if `state` is not empty. Built upon its example.
+/// What GitHub reports of a deployment: with a status if `state` is not empty. Built upon its
+/// example.
 fn report(id: u64, environment: &str, state: &str, second: u32) -> (&'static str, Value) {
     let mut payload = example("deployment_status/payload.json");
     let deployment = &mut payload["deployment"];
@@ -188,7 +189,8 @@ fn every_example_of_github_is_taken(app: &TestApp) {
     assert_eq!(taken.len(), 13);
     assert_eq!(taken.iter().filter(|line| line.ends_with("ignored")).count(), 5, "{taken:?}");
     let pages = "/v1/services/hello-world/environments/github-pages";
-    // The examples share one number, as the same deployment to two places can't: the first reported one counts.
+    // The examples share one number, as the same deployment to two places can't: the first reported
+    // one counts.
     assert_eq!(states(app), ["145988746 succeeded"]);
     assert!(
         app.get(pages).status == 200
@@ -322,10 +324,8 @@ fn a_delivery_is_done_once(app: &TestApp) {
         (&again["outcome"], &again["deployment_id"]),
         (&json!("unchanged"), &first["deployment_id"])
     );
-    assert_eq!(
-        only(app)["revision"],
-        app.get(&format!("/v1/deployments/{}", first["deployment_id"].as_str().unwrap())).json()["revision"]
-    );
+    let path = format!("/v1/deployments/{}", first["deployment_id"].as_str().unwrap());
+    assert_eq!(only(app)["revision"], app.get(&path).json()["revision"]);
 }
 
 fn a_delivery_that_comes_twice_at_once_is_done_once(app: &TestApp) {
@@ -656,11 +656,14 @@ fn review(action: &str, approver: &str) -> Value {
     static NOW: LazyLock<String> = LazyLock::new(|| crate::gate::in_minutes(0));
     let payload = example("deployment_status/payload.json");
     json!({
-        "action": action, "since": at(5), "comment": "Looks good.", "approver": {"login": approver}, "sender": {"login": approver},
+        "action": action, "since": at(5), "comment": "Looks good.", "approver": {"login": approver},
+        "sender": {"login": approver},
         "repository": payload["repository"],
-        "workflow_job_runs": [{"id": 1, "name": "deploy", "status": "waiting", "conclusion": null, "html_url": format!("{RUN}/job/1"),
+        "workflow_job_runs": [{"id": 1, "name": "deploy", "status": "waiting", "conclusion": null,
+            "html_url": format!("{RUN}/job/1"),
             "created_at": at(1), "updated_at": at(1), "environment": "staging"}],
-        "workflow_run": {"id": 77, "html_url": RUN, "head_branch": "master", "head_sha": SHA, "status": "waiting", "conclusion": null,
+        "workflow_run": {"id": 77, "html_url": RUN, "head_branch": "master", "head_sha": SHA,
+            "status": "waiting", "conclusion": null,
             "created_at": at(0), "updated_at": *NOW}
     })
 }
@@ -692,7 +695,8 @@ fn a_waiting_deployment_moves_on_with_a_review(app: &TestApp) {
     );
     assert_eq!(only(app)["state"], "approved");
     // The same as the pipeline mirrors it.
-    let mirrored = json!({"service": "hello-world", "version": only(app)["version"], "environment": "staging", "decision": "approved",
+    let mirrored = json!({"service": "hello-world", "version": only(app)["version"],
+        "environment": "staging", "decision": "approved",
         "source": "github", "approver": "bob", "run_url": RUN});
     let approval = app.post("/v1/approvals", mirrored).expect(200);
     assert_eq!(
@@ -738,8 +742,10 @@ fn a_run_that_is_done_again_is_reviewed_again(app: &TestApp) {
         assert_eq!(deliver(app, "deployment_review", &again)["outcome"], "applied", "attempt {n}");
         // The pipeline mirrors the same one: as record-approval.sh counts them.
         let version = app.all("/v1/deployments").remove(0)["version"].clone();
-        let mirrored = json!({"service": "hello-world", "version": version, "environment": "staging", "decision": state,
-            "source": "github", "approver": "bob", "run_url": RUN, "review_id": format!("{RUN} bob {state} {n}")});
+        let mirrored = json!({"service": "hello-world", "version": version,
+            "environment": "staging", "decision": state,
+            "source": "github", "approver": "bob", "run_url": RUN,
+            "review_id": format!("{RUN} bob {state} {n}")});
         app.post("/v1/approvals", mirrored.clone()).expect(200);
         // Under another name, as another webhook of the same repository sends it.
         assert_eq!(deliver(app, "deployment_review", &again)["outcome"], "unchanged");
@@ -817,7 +823,8 @@ fn who_started_the_run_asked_for_it(app: &TestApp) {
         let (event, mut payload) = report(id, "staging", state, second);
         payload["deployment"]["creator"]["login"] = json!("github-actions[bot]");
         if let Some(login) = triggered {
-            payload["workflow_run"] = json!({"html_url": RUN, "id": 77, "actor": {"login": "alice"}, "triggering_actor": {"login": login}});
+            payload["workflow_run"] = json!({"html_url": RUN, "id": 77, "actor": {"login": "alice"},
+                "triggering_actor": {"login": login}});
         }
         (event, payload)
     };
@@ -884,7 +891,8 @@ fn a_service_is_found_by_its_repository(app: &TestApp) {
     unclear["deployment"]["payload"] = json!({"service": "waver"});
     assert_eq!(deliver(app, event, &unclear)["outcome"], "applied");
     assert_eq!(app.all("/v1/deployments?service=waver").len(), 1);
-    // Another repository of the same name is another service; and nobody takes a service that is another's.
+    // Another repository of the same name is another service; and nobody takes a service that is
+    // another's.
     let (event, mut theirs) = report(3, "production", "success", 7);
     theirs["repository"]["html_url"] = json!("https://github.com/other/greeter");
     (theirs["repository"]["name"], theirs["repository"]["full_name"]) =
@@ -994,14 +1002,20 @@ fn execute(app: &TestApp, sql: &str) {
 
 /// The service of the repository of these tests.
 fn ours(app: &TestApp) {
-    app.post("/v1/services", json!({"slug": "hello-world", "repository_url": "https://github.com/Codertocat/Hello-World"})).expect(201);
+    app.post(
+        "/v1/services",
+        json!({"slug": "hello-world",
+            "repository_url": "https://github.com/Codertocat/Hello-World"}),
+    )
+    .expect(201);
 }
 
 /// What a script asks for in a run.
 fn scripted(run: &str) -> Value {
     with(
         new_deployment("hello-world", "staging", "1.4.2"),
-        json!({"git_sha": SHA, "source": "script", "external_id": "77-1", "run_url": run, "start": true, "requested_by": "alice"}),
+        json!({"git_sha": SHA, "source": "script", "external_id": "77-1", "run_url": run,
+            "start": true, "requested_by": "alice"}),
     )
 }
 
@@ -1055,9 +1069,11 @@ fn a_script_adopts_what_a_webhook_told_of_its_run(app: &TestApp) {
     guarded(app);
     send(app, told_of_run(1, "staging", "waiting", 1));
     // The pipeline has recorded the release meanwhile, and mirrors the approval for it.
-    let release = json!({"service": "hello-world", "version": "1.4.2", "git_sha": SHA, "image_digest": crate::harness::image("1.4.2")});
+    let release = json!({"service": "hello-world", "version": "1.4.2", "git_sha": SHA,
+        "image_digest": crate::harness::image("1.4.2")});
     app.post("/v1/releases", release).expect(201);
-    let mirrored = json!({"service": "hello-world", "version": "1.4.2", "environment": "staging", "decision": "approved",
+    let mirrored = json!({"service": "hello-world", "version": "1.4.2", "environment": "staging",
+        "decision": "approved",
         "source": "github", "approver": "bob", "run_url": RUN});
     app.post("/v1/approvals", mirrored).expect(201);
     send(app, told_of_run(1, "staging", "in_progress", 2));
@@ -1112,9 +1128,11 @@ fn gate(app: &TestApp, more: &str) -> Value {
 fn approved_by_bob(app: &TestApp) {
     guarded(app);
     ours(app);
-    let release = json!({"service": "hello-world", "version": "1.4.2", "git_sha": SHA, "image_digest": crate::harness::image("1.4.2")});
+    let release = json!({"service": "hello-world", "version": "1.4.2", "git_sha": SHA,
+        "image_digest": crate::harness::image("1.4.2")});
     app.post("/v1/releases", release).expect(201);
-    let mirrored = json!({"service": "hello-world", "version": "1.4.2", "environment": "staging", "decision": "approved",
+    let mirrored = json!({"service": "hello-world", "version": "1.4.2", "environment": "staging",
+        "decision": "approved",
         "source": "github", "approver": "bob", "run_url": RUN});
     app.post("/v1/approvals", mirrored).expect(201);
 }
@@ -1165,9 +1183,14 @@ fn a_script_that_the_gate_holds_back_ends_what_its_webhook_began(app: &TestApp) 
     send(app, told_of_run(1, "staging", "failure", 9));
     assert_eq!(only(app)["state"], "cancelled");
     // Approved in the meantime, the script may try again.
-    let approval = json!({"service": "hello-world", "version": "1.4.2", "environment": "staging", "decision": "approved"});
-    app.post("/v1/releases", json!({"service": "hello-world", "version": "1.4.2", "image_digest": crate::harness::image("1.4.2")}))
-        .expect(201);
+    let approval = json!({"service": "hello-world", "version": "1.4.2", "environment": "staging",
+        "decision": "approved"});
+    app.post(
+        "/v1/releases",
+        json!({"service": "hello-world", "version": "1.4.2",
+            "image_digest": crate::harness::image("1.4.2")}),
+    )
+    .expect(201);
     let bob = app.key("bob", &["read", "approve"]);
     app.call("POST", "/v1/approvals", &bob, Some(&approval), &[]).expect(201);
     let started = app.post("/v1/deployments", scripted(RUN)).expect(201);
@@ -1179,7 +1202,8 @@ fn what_a_webhook_had_used_up_is_given_back(app: &TestApp) {
     let freeze =
         app.post("/v1/freezes", json!({"reason": "Audit.", "service": "hello-world"})).expect(201);
     let path = format!("/v1/freezes/{}/overrides", freeze["id"].as_str().unwrap());
-    let one = json!({"service": "hello-world", "environment": "staging", "version": "1.4.2", "reason": "The auditors agree."});
+    let one = json!({"service": "hello-world", "environment": "staging", "version": "1.4.2",
+        "reason": "The auditors agree."});
     app.post(&path, one).expect(201);
     send(app, told_of_run(1, "staging", "in_progress", 2));
     let reported = only(app);
@@ -1195,7 +1219,8 @@ fn what_a_webhook_had_used_up_is_given_back(app: &TestApp) {
     };
     assert_eq!(used(), reported["id"]);
     // Something else is in the way of its script.
-    let incident = json!({"service": "hello-world", "environment": "staging", "title": "It is down.", "severity": "critical"});
+    let incident = json!({"service": "hello-world", "environment": "staging",
+        "title": "It is down.", "severity": "critical"});
     let incident = app.post("/v1/incidents", incident).expect(201);
     let blocked = app.post("/v1/deployments", scripted(RUN)).expect_problem(409, "gate_blocked");
     assert_eq!(blocked["reasons"].as_array().unwrap().len(), 1, "{blocked}");
@@ -1206,7 +1231,8 @@ fn what_a_webhook_had_used_up_is_given_back(app: &TestApp) {
     send(app, told_of_run(2, "staging", "in_progress", 3));
     let second = app.all("/v1/deployments?state=running").remove(0);
     assert_eq!(used(), second["id"]);
-    // The script deploys another release: the approval of the first says nothing of it, and is there still.
+    // The script deploys another release: the approval of the first says nothing of it, and is
+    // there still.
     let other = with(
         scripted(RUN),
         json!({"version": "1.4.3", "external_id": "77-2", "git_sha": null, "create_missing": true}),
@@ -1251,7 +1277,8 @@ fn a_job_that_begins_ends_no_rollout_of_a_script(app: &TestApp) {
     let state = |id: &Value| {
         app.get(&format!("/v1/deployments/{}", id.as_str().unwrap())).json()["state"].clone()
     };
-    // It had started since: the script's own rollout counts as overtaken until the script reports how it ended.
+    // It had started since: the script's own rollout counts as overtaken until the script reports
+    // how it ended.
     assert_eq!(state(&mine["id"]), "cancelled");
     let mut live = now(told_of_run(1, "staging", "success", 9));
     live.1["deployment_status"]["created_at"] = json!("2999-01-01T00:00:02Z");

@@ -124,7 +124,8 @@ fn the_database_crashes_and_comes_back() {
         .count();
     let slowest = attempts.iter().map(|attempt| attempt.took).max().unwrap();
     println!(
-        "PostgreSQL away for {:?}: {} acknowledged, 503: {codes:?}, of these recorded all the same: {done_all_the_same}, \
+        "PostgreSQL away for {:?}: {} acknowledged, 503: {codes:?}, of these recorded all the \
+            same: {done_all_the_same}, \
         slowest answer {slowest:?}, served again {served:?} and ready {ready:?} after it answered",
         there - stopped,
         attempts.iter().filter(|attempt| attempt.is_acknowledged()).count(),

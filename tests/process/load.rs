@@ -1,4 +1,5 @@
-//! Clients that record deployments, one after the other, while something happens to prop; and what is kept of them.
+//! Clients that record deployments, one after the other, while something happens to prop; and what
+//! is kept of them.
 
 use crate::harness::{ADMIN, Answer, TestApp};
 use crate::process::wait_for;
@@ -44,14 +45,17 @@ impl Attempt {
 }
 
 impl Load {
-    /// Starts clients that spread over these servers, and go on to the next one when theirs is gone.
+    /// Starts clients that spread over these servers, and go on to the next one when theirs is
+    /// gone.
     pub fn start(servers: &[&TestApp], clients: usize) -> Self {
         let shared = Arc::new(Shared::default());
         let services: Vec<_> = (0..clients).map(|client| format!("load-{client}")).collect();
         for service in &services {
-            // The use of the key is noted beside the first request: a queue of one may be full by that.
+            // The use of the key is noted beside the first request: a queue of one may be full by
+            // that.
             wait_for("a service", || {
-                let body = json!({"service": service, "environment": "staging", "version": "1.0.0", "create_missing": true});
+                let body = json!({"service": service, "environment": "staging", "version": "1.0.0",
+                    "create_missing": true});
                 (servers[0].post("/v1/deployments", body).status == 201).then_some(())
             });
         }
@@ -94,7 +98,8 @@ impl Shared {
         let (mut attempts, mut at) = (Vec::new(), client);
         while !self.stop.load(Ordering::Relaxed) {
             let external_id = format!("{service}-{}", attempts.len());
-            let body = json!({"service": service, "environment": "staging", "version": "1.0.0", "external_id": external_id});
+            let body = json!({"service": service, "environment": "staging", "version": "1.0.0",
+                "external_id": external_id});
             let sent = Instant::now();
             let answer = servers[at % servers.len()]
                 .try_call("POST", "/v1/deployments", ADMIN, Some(&body), &[])
@@ -116,8 +121,8 @@ impl Shared {
     }
 }
 
-/// Checks that every acknowledged deployment is recorded exactly once, and everything with its event. Returns how often
-/// each external id is recorded.
+/// Checks that every acknowledged deployment is recorded exactly once, and everything with its
+/// event. Returns how often each external id is recorded.
 #[track_caller]
 pub fn expect_nothing_lost(app: &TestApp, attempts: &[Attempt]) -> HashMap<String, usize> {
     let mut recorded: HashMap<String, usize> = HashMap::new();

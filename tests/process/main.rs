@@ -1,4 +1,5 @@
-//! prop as a process: its command line, its start and its end, and what it does when things around it fail.
+//! prop as a process: its command line, its start and its end, and what it does when things around
+//! it fail.
 
 #![allow(
     clippy::expect_used,

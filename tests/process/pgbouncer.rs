@@ -1,7 +1,8 @@
-//! Behind PgBouncer in transaction mode, where a client gets another server connection with each transaction.
+//! Behind PgBouncer in transaction mode, where a client gets another server connection with each
+//! transaction.
 //!
-//! The API tests can run there too: `tests/support/with-pgbouncer.sh cargo test --test api postgres`.
-//! `scripts/test.sh app` runs those that depend on sessions and transactions.
+//! The API tests can run there too: `tests/support/with-pgbouncer.sh cargo test --test api
+//! postgres`. `scripts/test.sh app` runs those that depend on sessions and transactions.
 
 use crate::load::{Load, expect_nothing_lost};
 use crate::process::{Process, prop, serve};

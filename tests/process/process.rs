@@ -12,7 +12,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A child that is killed when it is dropped, and everything it prints.
 ///
-/// Whatever a test is about, the child may print neither [`ADMIN`] nor the password of its database.
+/// Whatever a test is about, the child may print neither [`ADMIN`] nor the password of its
+/// database.
 pub struct Process {
     child: Child,
     stdout: Printed,
@@ -189,7 +190,8 @@ impl Printed {
     }
 }
 
-/// The password in a database URL, unless it is so short that it may be printed as part of something else.
+/// The password in a database URL, unless it is so short that it may be printed as part of
+/// something else.
 fn password(url: &str) -> Option<&str> {
     let (user, _) = url.split_once("://")?.1.split_once('@')?;
     user.split_once(':').map(|(_, password)| password).filter(|password| password.len() > 8)

@@ -53,11 +53,13 @@ struct Begun {
 impl Begun {
     fn post(app: &TestApp, external_id: &str) -> Self {
         let body = format!(
-            r#"{{"service":"slow","environment":"staging","version":"1.0.0","external_id":"{external_id}","create_missing":true}}"#
+            r#"{{"service":"slow","environment":"staging","version":"1.0.0",
+                "external_id":"{external_id}","create_missing":true}}"#
         );
         let mut wire = Wire::open(app);
         wire.send(&format!(
-            "POST /v1/deployments HTTP/1.1\r\nHost: prop\r\nAuthorization: Bearer {ADMIN}\r\nContent-Type: application/json\r\n\
+            "POST /v1/deployments HTTP/1.1\r\nHost: prop\r\nAuthorization: Bearer {ADMIN}\r\n\
+                Content-Type: application/json\r\n\
             Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
             body.len()
         ));
@@ -90,7 +92,8 @@ fn a_running_request_is_answered_and_nothing_new_is_begun() {
     let terminated = Instant::now();
     process.terminate();
     process.wait_for_log("stopping: ");
-    // Somebody who asks on a connection that is still open may get no answer, but none that says "ready".
+    // Somebody who asks on a connection that is still open may get no answer, but none that says
+    // "ready".
     idle.send("GET /readyz HTTP/1.1\r\nHost: prop\r\n\r\n");
     let probe = idle.answer();
     assert!(
@@ -116,7 +119,8 @@ fn a_running_request_is_answered_and_nothing_new_is_begun() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(terminated.elapsed() < Duration::from_secs(30), "{:?}", terminated.elapsed());
     println!(
-        "after SIGTERM: probe answered {noticed:?} ({probe:?}), port closed {closed:?}, slow request answered {answered:?}, ended {:?}",
+        "after SIGTERM: probe answered {noticed:?} ({probe:?}), port closed {closed:?}, slow \
+            request answered {answered:?}, ended {:?}",
         terminated.elapsed()
     );
 
@@ -168,7 +172,8 @@ fn sigint_ends_it_too() {
     assert!(ended.stderr.contains("stopped"), "{ended:?}");
 }
 
-/// A process with the number 1 gets no default action for a signal: only a handler of its own ends it.
+/// A process with the number 1 gets no default action for a signal: only a handler of its own ends
+/// it.
 #[test]
 fn it_ends_as_process_1_of_a_container() {
     const NAMESPACE: [&str; 4] = ["--pid", "--fork", "--mount-proc", "--kill-child"];

@@ -39,7 +39,8 @@ pub fn routes(config: &mut ServiceConfig) {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({
-    "service": "checkout", "environment": "staging", "version": "1.4.2", "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
+    "service": "checkout", "environment": "staging", "version": "1.4.2",
+    "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
     "start": true, "create_missing": true
 }))]
 pub struct NewDeployment {
@@ -110,10 +111,18 @@ pub struct NewDeployment {
 /// answers the recorded deployment. Fails with 409 (`gate_blocked`) and
 /// all reasons when the gate blocks it, and with 409 (`release_conflict`) when commit or image
 /// differ from the recorded release.
-#[utoipa::path(tag = "deployments", operation_id = "create_deployment", security(("key" = ["deploy"])), request_body = NewDeployment,
-    responses((status = 201, description = "The deployment that was recorded.", body = DeploymentWithDecision, headers(("Location" = String), ("ETag" = String))),
-        (status = 200, description = "The deployment was recorded before with this `source` and `external_id`, or a webhook has already reported it for this run.", body = DeploymentWithDecision, headers(("ETag" = String))),
-        (status = 404, description = "The service, environment or release does not exist, and `create_missing` is not set.")))]
+#[utoipa::path(tag = "deployments", operation_id = "create_deployment",
+    security(("key" = ["deploy"])), request_body = NewDeployment,
+    responses(
+        (status = 201, description = "The deployment that was recorded.",
+            body = DeploymentWithDecision, headers(("Location" = String), ("ETag" = String))),
+        (status = 200,
+            description = "The deployment was recorded before with this `source` and \
+                `external_id`, or a webhook has already reported it for this run.",
+            body = DeploymentWithDecision, headers(("ETag" = String))),
+        (status = 404,
+            description = "The service, environment or release does not exist, and \
+                `create_missing` is not set.")))]
 #[post("/deployments")]
 async fn create(ctx: Ctx<Deploy>, body: Body<NewDeployment>) -> Result<Reply, Error> {
     ctx.post(move |db, actor| {
@@ -158,7 +167,8 @@ impl NewDeployment {
     fn observation(&self, now: Timestamp) -> Result<Option<Observation>, Error> {
         let invalid = |pointer, detail| Err(Error::field(Code::InvalidValue, pointer, detail));
         if self.state.is_some() && self.start {
-            let detail = "can't be combined with `start`: `start` asks to start now, `state` reports what has happened";
+            let detail = "can't be combined with `start`: `start` asks to start now, `state` \
+                reports what has happened";
             return invalid("/state", detail);
         }
         let is_observed = self.observed || self.state.is_some();

@@ -72,8 +72,14 @@ struct Question {
 /// against it. Changes nothing. The question names either a service, an environment and a version,
 /// or a recorded `deployment`. Fails with 404 when one of them does not exist, and with 400 when
 /// `deployment` is combined with another parameter, or has already started or ended.
-#[utoipa::path(tag = "gate", operation_id = "evaluate_gate", security(("key" = ["read"])), params(Question),
-    responses((status = 200, description = "The decision: `allowed`, or the reasons that block the deployment.", body = Decision), (status = 404, description = "The service, environment, release or deployment does not exist.")))]
+#[utoipa::path(tag = "gate", operation_id = "evaluate_gate", security(("key" = ["read"])),
+    params(Question),
+    responses(
+        (status = 200,
+            description = "The decision: `allowed`, or the reasons that block the deployment.",
+            body = Decision),
+        (status = 404,
+            description = "The service, environment, release or deployment does not exist.")))]
 #[get("/gate")]
 async fn evaluate_gate(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
     let (question, caller) = (query.0, ctx.name().to_owned());
@@ -433,16 +439,20 @@ impl FactRow {
 /// incident that it fixes, `$7` release, `$8` image digest. They must first appear in this order,
 /// because SQLite numbers them so.
 const HOLDS: &str = "
-    SELECT 'freeze' AS fact, f.id AS id, f.reason AS label, '' AS approver, f.allow_rollback AS allow_rollback,
-        EXISTS (SELECT 1 FROM freeze_overrides o WHERE o.service = $1 AND o.environment = $2 AND f.starts_at <= $3 AND o.freeze_id = f.id
-            AND o.version = $4 AND (o.consumed_by IS NULL OR o.consumed_by = $5)) AS is_set,
+    SELECT 'freeze' AS fact, f.id AS id, f.reason AS label, '' AS approver,
+        f.allow_rollback AS allow_rollback,
+        EXISTS (SELECT 1 FROM freeze_overrides o
+            WHERE o.service = $1 AND o.environment = $2 AND f.starts_at <= $3
+            AND o.freeze_id = f.id AND o.version = $4
+            AND (o.consumed_by IS NULL OR o.consumed_by = $5)) AS is_set,
         f.starts_at AS since, f.ends_at AS until, f.weekly AS weekly
     FROM freezes f
     WHERE f.ended_at IS NULL AND f.starts_at <= $3 AND (f.ends_at IS NULL OR f.ends_at > $3)
         AND (f.service IS NULL OR f.service = $1) AND (f.environment IS NULL OR f.environment = $2)
     UNION ALL
     SELECT 'incident', i.id, i.title, '', false,
-        i.id = $6 OR EXISTS (SELECT 1 FROM incident_deployments l WHERE l.incident_id = i.id AND l.deployment_id = $5 AND l.role = 'fixed_by'),
+        i.id = $6 OR EXISTS (SELECT 1 FROM incident_deployments l
+            WHERE l.incident_id = i.id AND l.deployment_id = $5 AND l.role = 'fixed_by'),
         i.detected_at, CAST(NULL AS timestamptz), CAST(NULL AS jsonb)
     FROM incidents i
     WHERE i.resolved_at IS NULL AND i.service = $1 AND i.environment = $2
@@ -450,7 +460,9 @@ const HOLDS: &str = "
     SELECT 'review', a.id, a.decision, a.approver, false, a.decision = 'approved',
         coalesce(a.at, a.created_at), a.expires_at, CAST(NULL AS jsonb)
     FROM approvals a
-    WHERE a.release_id = $7 AND a.environment = $2 AND (a.consumed_by IS NULL OR a.consumed_by = $5) AND a.image_digest IS NOT DISTINCT FROM $8
+    WHERE a.release_id = $7 AND a.environment = $2
+        AND (a.consumed_by IS NULL OR a.consumed_by = $5)
+        AND a.image_digest IS NOT DISTINCT FROM $8
     ORDER BY 7, 2";
 
 /// Loads the freezes, incidents, approvals and rejections that apply to the request.
@@ -561,7 +573,8 @@ pub fn refuse(
         service: Some(service),
         environment: Some(&policy.environment),
     };
-    let payload = serde_json::json!({"step": step, "version": release.version, "deployment_id": deployment, "decision": evaluation});
+    let payload = serde_json::json!({"step": step, "version": release.version,
+        "deployment_id": deployment, "decision": evaluation});
     events::record(db, actor, &about, "blocked", payload)?;
     let details: Vec<_> =
         evaluation.decision.reasons.iter().map(|reason| reason.detail.as_str()).collect();

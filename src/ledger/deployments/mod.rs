@@ -58,12 +58,19 @@ const LATEST: i64 = 20;
 )]
 #[diesel(table_name = deployments, treat_none_as_default_value = false, treat_none_as_null = true)]
 #[schema(example = json!({
-    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production",
-    "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2", "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
-    "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "state": "running", "kind": "normal",
-    "unplanned": false, "rollback": false, "requested_by": "pipeline", "source": "api", "external_id": null, "run_url": "https://ci.example.org/runs/17",
-    "reason": null, "previous_id": null, "rollback_of": null, "requested_at": "2026-02-03T04:05:06.000000Z",
-    "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1, "ungated": false, "expires_at": null, "recorded_by": "pipeline", "voided_at": null, "retired_at": null, "before_commit": false
+    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout",
+    "environment": "production",
+    "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2",
+    "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
+    "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "state": "running", "kind": "normal",
+    "unplanned": false, "rollback": false, "requested_by": "pipeline", "source": "api",
+    "external_id": null, "run_url": "https://ci.example.org/runs/17",
+    "reason": null, "previous_id": null, "rollback_of": null,
+    "requested_at": "2026-02-03T04:05:06.000000Z",
+    "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1,
+    "ungated": false, "expires_at": null, "recorded_by": "pipeline", "voided_at": null,
+    "retired_at": null, "before_commit": false
 }))]
 pub struct Deployment {
     /// The identifier of the deployment.
@@ -134,14 +141,21 @@ pub struct Deployment {
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
 #[diesel(table_name = deployments, treat_none_as_default_value = false)]
 #[schema(example = json!({
-    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout", "environment": "production",
-    "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2", "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
-    "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "state": "running", "kind": "normal",
-    "unplanned": false, "rollback": false, "requested_by": "pipeline", "source": "api", "external_id": null, "run_url": "https://ci.example.org/runs/17",
-    "reason": null, "previous_id": null, "rollback_of": null, "requested_at": "2026-02-03T04:05:06.000000Z",
-    "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1, "ungated": false, "expires_at": null,
+    "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout",
+    "environment": "production",
+    "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2",
+    "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
+    "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "state": "running", "kind": "normal",
+    "unplanned": false, "rollback": false, "requested_by": "pipeline", "source": "api",
+    "external_id": null, "run_url": "https://ci.example.org/runs/17",
+    "reason": null, "previous_id": null, "rollback_of": null,
+    "requested_at": "2026-02-03T04:05:06.000000Z",
+    "started_at": "2026-02-03T04:05:06.000000Z", "finished_at": null, "revision": 1,
+    "ungated": false, "expires_at": null,
     "recorded_by": "pipeline", "voided_at": null, "retired_at": null, "before_commit": false,
-    "decision": {"allowed": true, "reasons": [], "evaluated_at": "2026-02-03T04:05:06.000000Z", "facts": {"step": "start", "requested_by": "pipeline"}}
+    "decision": {"allowed": true, "reasons": [], "evaluated_at": "2026-02-03T04:05:06.000000Z",
+        "facts": {"step": "start", "requested_by": "pipeline"}}
 }))]
 pub struct DeploymentWithDecision {
     /// The fields of the deployment itself.

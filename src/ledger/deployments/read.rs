@@ -50,8 +50,10 @@ struct Filter {
 /// List deployments
 ///
 /// Answers a page of the deployments that match all parameters. The latest request comes first.
-#[utoipa::path(tag = "deployments", operation_id = "list_deployments", security(("key" = ["read"])), params(Filter, Paging),
-    responses((status = 200, description = "One page of the deployments.", body = Page<Deployment>)))]
+#[utoipa::path(tag = "deployments", operation_id = "list_deployments", security(("key" = ["read"])),
+    params(Filter, Paging),
+    responses((status = 200, description = "One page of the deployments.",
+        body = Page<Deployment>)))]
 #[get("/deployments")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
     if params.filter.state == Some(State::Expired) {
@@ -70,7 +72,9 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
 ///
 /// Answers the deployment with the decision of the gate.
 #[utoipa::path(tag = "deployments", operation_id = "get_deployment", security(("key" = ["read"])),
-    params(("id" = DeploymentId, Path, description = "The identifier of the deployment.")), responses((status = 200, description = "The deployment with the decision of the gate.", body = DeploymentWithDecision, headers(("ETag" = String)))))]
+    params(("id" = DeploymentId, Path, description = "The identifier of the deployment.")),
+    responses((status = 200, description = "The deployment with the decision of the gate.",
+        body = DeploymentWithDecision, headers(("ETag" = String)))))]
 #[get("/deployments/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<DeploymentId>) -> Result<Reply, Error> {
     let id = *id;
@@ -82,8 +86,10 @@ async fn show(ctx: Ctx<Read>, id: web::Path<DeploymentId>) -> Result<Reply, Erro
 /// List the events of a deployment
 ///
 /// Answers a page of the deployment's events, the newest first.
-#[utoipa::path(tag = "deployments", operation_id = "list_deployment_events", security(("key" = ["read"])),
-    params(("id" = DeploymentId, Path, description = "The identifier of the deployment."), Paging), responses((status = 200, description = "One page of the events.", body = Page<Event>)))]
+#[utoipa::path(tag = "deployments", operation_id = "list_deployment_events",
+    security(("key" = ["read"])),
+    params(("id" = DeploymentId, Path, description = "The identifier of the deployment."), Paging),
+    responses((status = 200, description = "One page of the events.", body = Page<Event>)))]
 #[get("/deployments/{id}/events")]
 async fn list_events(
     ctx: Ctx<Read>,

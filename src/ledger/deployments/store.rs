@@ -286,18 +286,23 @@ struct Affected {
 /// fact it is. Both databases number parameters by their first appearance.
 const AFFECTED: &str = "
     SELECT d.*,
-        EXISTS (SELECT 1 FROM deployments f WHERE f.finished_at < $1 AND f.release_id = d.release_id
-            AND f.environment = d.environment AND f.state IN ('succeeded', 'superseded', 'rolled_back')) AS was_live,
+        EXISTS (SELECT 1 FROM deployments f
+            WHERE f.finished_at < $1 AND f.release_id = d.release_id
+            AND f.environment = d.environment
+            AND f.state IN ('succeeded', 'superseded', 'rolled_back')) AS was_live,
         EXISTS (SELECT 1 FROM incident_deployments l
             WHERE l.deployment_id = d.id AND l.role = 'fixed_by') AS is_fix,
         (SELECT r.last_commit_at FROM releases r WHERE r.id = d.release_id) AS last_commit_at
     FROM deployments d
     WHERE d.id = $2 OR d.id IN (
-        SELECT s.id FROM deployments s WHERE s.service = $3 AND s.environment = $4 AND s.started_at >= $1
+        SELECT s.id FROM deployments s
+        WHERE s.service = $3 AND s.environment = $4 AND s.started_at >= $1
         UNION ALL
-        SELECT e.id FROM deployments e WHERE e.service = $3 AND e.environment = $4 AND e.finished_at >= $1
+        SELECT e.id FROM deployments e
+        WHERE e.service = $3 AND e.environment = $4 AND e.finished_at >= $1
         UNION ALL
-        SELECT u.id FROM deployments u WHERE u.service = $3 AND u.environment = $4 AND u.finished_at IS NULL
+        SELECT u.id FROM deployments u
+        WHERE u.service = $3 AND u.environment = $4 AND u.finished_at IS NULL
             AND u.started_at IS NOT NULL
         UNION ALL
         SELECT id FROM (SELECT p.id FROM deployments p WHERE p.service = $3 AND p.environment = $4
@@ -330,7 +335,8 @@ fn record(
             }
             Fact::Corrected => {
                 let payload = json!({
-                    "started_at": now.started_at, "finished_at": now.finished_at, "reason": now.reason,
+                    "started_at": now.started_at, "finished_at": now.finished_at,
+                    "reason": now.reason,
                     "run_url": now.run_url, "requested_by": now.requested_by,
                 });
                 events::record(db, actor, &now.about(), "corrected", payload)?;

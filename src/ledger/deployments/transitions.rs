@@ -65,8 +65,11 @@ fn target<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error>
 /// state answers 200 and changes nothing. Fails with 409 (`invalid_transition`) and the possible
 /// `moves` when the deployment cannot get this state, and with 409 (`gate_blocked`) and all reasons
 /// when the gate blocks the start.
-#[utoipa::path(tag = "deployments", operation_id = "move_deployment", security(("key" = ["deploy"])), request_body = Transition,
-    params(("id" = DeploymentId, Path, description = "The identifier of the deployment.")), responses((status = 200, description = "The deployment in its new state.", body = DeploymentWithDecision, headers(("ETag" = String)))))]
+#[utoipa::path(tag = "deployments", operation_id = "move_deployment",
+    security(("key" = ["deploy"])), request_body = Transition,
+    params(("id" = DeploymentId, Path, description = "The identifier of the deployment.")),
+    responses((status = 200, description = "The deployment in its new state.",
+        body = DeploymentWithDecision, headers(("ETag" = String)))))]
 #[post("/deployments/{id}/transitions")]
 async fn make_transition(
     ctx: Ctx<Deploy>,
@@ -101,8 +104,8 @@ pub fn observed_at(
 /// Changes the state of a deployment as a caller requested.
 ///
 /// # Errors
-/// `not_found`, `invalid_transition`, `invalid_value` for an end before the start, or `gate_blocked`
-/// for a start.
+/// `not_found`, `invalid_transition`, `invalid_value` for an end before the start, or
+/// `gate_blocked` for a start.
 pub fn transition(
     db: &mut Db,
     actor: &Actor,

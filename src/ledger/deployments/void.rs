@@ -28,7 +28,8 @@ pub fn routes(config: &mut ServiceConfig) {
 /// Why a deployment counts for nothing.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"reason": "The nightly job took the environment for its secrets and deployed nothing."}))]
+#[schema(example = json!({"reason": "The nightly job took the environment for its secrets and \
+    deployed nothing."}))]
 pub struct Void {
     /// What was wrong with the report. The history keeps it.
     pub reason: LongText,
@@ -41,7 +42,8 @@ pub struct Void {
 /// deployments and the measures are derived again without it, and the approvals and overrides that
 /// it consumed are released. The deployment and its history stay, with the state `cancelled` and
 /// `voided_at` set. A void deployment that is declared void again answers 200 and changes nothing.
-#[utoipa::path(tag = "deployments", operation_id = "void_deployment", security(("key" = ["operate"])), request_body = Void,
+#[utoipa::path(tag = "deployments", operation_id = "void_deployment",
+    security(("key" = ["operate"])), request_body = Void,
     params(("id" = DeploymentId, Path, description = "The identifier of the deployment.")),
     responses((status = 200, body = DeploymentWithDecision, headers(("ETag" = String)))))]
 #[post("/deployments/{id}/void")]

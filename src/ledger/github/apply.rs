@@ -493,7 +493,8 @@ fn service_of(
         (None, several, _) => {
             let names: Vec<&str> = several.iter().map(|slug| &**slug).collect();
             let detail = format!(
-                "{} is the repository of the services {}; the payload of the deployment must name one of them.",
+                "{} is the repository of the services {}; the payload of the deployment must name \
+                    one of them.",
                 ours,
                 names.join(", ")
             );
@@ -518,7 +519,8 @@ fn service_of(
         )),
         None => {
             let detail = format!(
-                "The service {slug} has no repository_url. If {ours} is its repository, set it with PATCH /v1/services/{slug}."
+                "The service {slug} has no repository_url. If {ours} is its repository, set it \
+                    with PATCH /v1/services/{slug}."
             );
             Err(Error::new(Code::InvalidValue, detail))
         }

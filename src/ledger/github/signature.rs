@@ -38,17 +38,23 @@ impl FromRequest for Signed {
                 .cloned()
                 .ok_or_else(|| Error::internal("no state"))?;
             let secret = state.webhook_secret.as_ref().ok_or_else(|| {
-                let detail = "prop accepts only signed webhooks. Set `github.webhook_secret` to the secret of the webhook.";
+                let detail = "prop accepts only signed webhooks. Set `github.webhook_secret` to \
+                    the secret of the webhook.";
                 Error::new(Code::WebhooksOff, detail)
             })?;
             let headers = request.headers();
-            let signature = headers.get("X-Hub-Signature-256").map(HeaderValue::as_bytes).ok_or_else(|| {
-                unsigned("The header X-Hub-Signature-256 is missing. Set the secret of the webhook on GitHub to the value of `github.webhook_secret`.")
+            let signature = headers.get("X-Hub-Signature-256").map(HeaderValue::as_bytes);
+            let signature = signature.ok_or_else(|| {
+                unsigned(
+                    "The header X-Hub-Signature-256 is missing. Set the secret of the webhook \
+                    on GitHub to the value of `github.webhook_secret`.",
+                )
             })?;
             let body = extract::read(&request, payload).await?;
             if !is_signed(secret, &body, signature) {
                 return Err(unsigned(
-                    "X-Hub-Signature-256 does not match: the secret on GitHub differs from `github.webhook_secret`, or the body was changed on the way.",
+                    "X-Hub-Signature-256 does not match: the secret on GitHub differs from \
+                        `github.webhook_secret`, or the body was changed on the way.",
                 ));
             }
             let (id, event) =

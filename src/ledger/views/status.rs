@@ -43,7 +43,8 @@ pub fn routes(config: &mut ServiceConfig) {
         "live": {"id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42",
             "release_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e41", "version": "1.4.2",
             "git_sha": "7fd1a60b01f91b314f59955a4e4d4e80d8edf11d",
-            "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            "image_digest":
+                "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
             "state": "succeeded", "kind": "normal", "requested_by": "pipeline",
             "since": "2026-02-03T04:07:00.000000Z", "expires_at": null,
             "blocked": null, "scan": "passed", "ungated": false},
