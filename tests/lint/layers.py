@@ -8,8 +8,8 @@ leads to another file of ours. Three cases need a word:
 
 - A macro counts where it is written: `$crate::db::Db` in a macro of src/types/ is an import there.
 - `pub use child::Name` passes a name on. It is no import; who uses the name imports the child.
-- A parent that registers `child::routes` puts its children together, as app.rs does with the parts.
-  That is no import either; any other path to a child is one.
+- A parent that registers the `routes` of what lies below it puts it together, as app.rs does with
+  the parts. That is no import either; any other path to a child is one.
 """
 
 import re
@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "error": {"types", "db", "suggest"},
     "config": {"types", "db", "suggest"},
     "http": {"types", "db", "error", "suggest", "logging", "config"},
+    "web": {"types", "http", "error"},
     "ledger": {"types", "db", "rules", "http", "error", "suggest", "logging", "config"},
 }
 WIRES = {"app", "main", "lib"}  # put the parts together, and may import all
@@ -101,6 +102,10 @@ def without_tests(text: str) -> str:
     return text
 
 
+def is_below(path: Module, module: Module) -> bool:
+    return path[: len(module)] == module
+
+
 @dataclass(frozen=True)
 class Import:
     """One file needs another."""
@@ -160,7 +165,7 @@ class Tree:
         self.files = {
             file.module: file
             for file in files
-            if not any(file.module[: len(test)] == test for test in tests)
+            if not any(is_below(file.module, test) for test in tests)
         }
         self.macros = {
             name: file.module for file in self.files.values() for name in MACRO.findall(file.code)
@@ -225,7 +230,7 @@ class Tree:
         for target, name, position, public in self.uses[file.module]:
             if target in self.files:
                 modules[name] = target
-            if not (public and target[: len(file.module)] == file.module):
+            if not (public and is_below(target, file.module)):
                 paths.append((target, position))
         code = USE.sub(lambda use: blank(use[0]), file.code)
         for found in INLINE.finditer(code):
@@ -237,7 +242,7 @@ class Tree:
                 paths.append((target, found.start()))
         for target, position in paths:
             imported = self.defined_in(target)
-            registers = target[:-1] == imported and target[:-2] == file.module and target[-1] == "routes"
+            registers = target == (*(imported or ()), "routes") and is_below(imported, file.module)
             if imported is not None and imported != file.module and not registers:
                 yield Import(file.module, imported, file.line(position), target)
 
