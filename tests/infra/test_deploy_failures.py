@@ -739,7 +739,7 @@ def test_ctrl_c_on_the_way_back(scenario: Scenario, app: str) -> None:
     assert scenario.calls(changing=True) == [*CHANGES, "ecs update-service", "ecs deregister-task-definition"]
 
 
-def test_what_goes_on_watching_is_given_the_same(scenario: Scenario, app: str) -> None:
+def test_the_printed_command_repeats_the_options(scenario: Scenario, app: str) -> None:
     scenario.set(fates=["stuck"])
     ended = interrupt(scenario, app, None, "ecs update-service", "--release", "one two", "--timeout", "60", "--rollback", "--reason", "x")
     assert ended.code == 130, ended

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from prop import BINARY, ROOT, running_prop, wait_until_ready
+from prop import BINARY, ROOT, running_prop
 
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
 TAG = f"v{VERSION}"

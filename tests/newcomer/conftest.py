@@ -1,7 +1,5 @@
 """One clone for the session, since the first `cargo run` in it compiles prop."""
 
-from pathlib import Path
-
 import pytest
 
 from newcomer import Terminal, clone, environment
