@@ -391,7 +391,7 @@ pub fn agent() -> ureq::Agent {
 }
 
 /// The setting that prop needs where the database of the tests is behind a pooler:
-/// `scripts/with-pgbouncer.sh` says so.
+/// `tests/support/with-pgbouncer.sh` says so.
 pub fn behind_pooler() -> Option<(&'static str, String)> {
     Some((
         "PROP_DATABASE__PREPARED_STATEMENTS",

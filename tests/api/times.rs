@@ -1,7 +1,9 @@
 //! Reviews, scans, releases and incidents have times of their own: the order of these decides, not
 //! the order of the reports.
 
-use crate::gate::{ask, codes, deploy, in_minutes, now, person, production, release, sql, with};
+use crate::gate::{
+    codes, deploy, evaluate, in_minutes, now, person, production, release, sql, with,
+};
 use crate::harness::{ADMIN, Answer, TestApp};
 use serde_json::{Value, json};
 
@@ -66,7 +68,7 @@ fn the_last_review_of_a_person_counts(app: &TestApp) {
             for review in &order {
                 record(app, review.clone()).expect(201);
             }
-            assert_eq!(codes(&ask(app, pipeline, "1")), expected, "{order:#?}");
+            assert_eq!(codes(&evaluate(app, pipeline, "1")), expected, "{order:#?}");
             sql(app, "DELETE FROM approvals");
         }
     }
@@ -88,7 +90,7 @@ fn a_late_review_changes_no_deployment_that_a_later_one_decided(app: &TestApp) {
     let approved = deploy(app, pipeline, "2", json!({})).expect(201);
     record(app, ago("2", "alice", "rejected", 10)).expect(201);
     assert_eq!(now(app, &approved)["state"], "approved");
-    assert_eq!(ask(app, pipeline, "2")["allowed"], true);
+    assert_eq!(evaluate(app, pipeline, "2")["allowed"], true);
     // One that was given after it does both.
     record(app, ago("2", "bob", "rejected", 1)).expect(201);
     assert_eq!(now(app, &approved)["state"], "awaiting_approval");
@@ -106,11 +108,11 @@ fn a_late_approval_is_used_by_the_start_before_it_was_known(app: &TestApp) {
     let late = record(app, ago("1", "alice", "approved", 90)).expect(201);
     assert_eq!(late["consumed_by"], started["id"]);
     assert_eq!(now(app, &started), started, "it stays what it was when prop learned of it");
-    assert_eq!(codes(&ask(app, pipeline, "1")), ["approval_missing"]);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["approval_missing"]);
     // One that was given after the start is for the next one.
     let next = record(app, ago("1", "alice", "approved", 30)).expect(201);
     assert_eq!(next["consumed_by"], Value::Null);
-    assert_eq!(ask(app, pipeline, "1")["allowed"], true);
+    assert_eq!(evaluate(app, pipeline, "1")["allowed"], true);
 }
 
 fn an_approval_expires_counted_from_its_time(app: &TestApp) {
@@ -118,9 +120,9 @@ fn an_approval_expires_counted_from_its_time(app: &TestApp) {
     release(app, "1");
     let pipeline = &person(app, "pipeline");
     record(app, ago("1", "alice", "approved", 61)).expect(201);
-    assert_eq!(codes(&ask(app, pipeline, "1")), ["approval_expired"]);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["approval_expired"]);
     record(app, ago("1", "alice", "approved", 59)).expect(201);
-    assert_eq!(ask(app, pipeline, "1")["allowed"], true);
+    assert_eq!(evaluate(app, pipeline, "1")["allowed"], true);
 }
 
 fn the_time_of_a_review_can_be_added(app: &TestApp) {
@@ -148,7 +150,7 @@ fn the_time_of_a_review_can_be_added(app: &TestApp) {
     for again in [untimed.clone(), timed(3)] {
         assert_eq!(record(app, again).expect(200), known);
     }
-    assert_eq!(codes(&ask(app, pipeline, "1")), ["approval_rejected"]);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["approval_rejected"]);
 }
 
 fn the_last_scan_counts(app: &TestApp) {

@@ -1115,7 +1115,7 @@ fn a_script_adopts_what_a_webhook_told_of_its_run(app: &TestApp) {
     );
 }
 
-/// What the gate says to 1.4.2 in staging, as `scripts/ledger.sh` asks.
+/// What the gate says to 1.4.2 in staging, as `scripts/lib/ledger.sh` asks.
 #[track_caller]
 fn gate(app: &TestApp, more: &str) -> Value {
     app.get(&format!(
@@ -1361,7 +1361,7 @@ fn a_redelivered_approval_does_not_beat_a_later_rejection(app: &TestApp) {
         review
     };
     let (yes, no) = (at(10, review("approved", "bob")), at(5, review("rejected", "bob")));
-    let ask = || {
+    let evaluate = || {
         let version = version.as_str().unwrap();
         app.get(&format!("/v1/gate?service=hello-world&environment=staging&version={version}"))
             .expect(200)
@@ -1394,7 +1394,7 @@ fn jobs_that_deploy_nothing_are_ignored(app: &TestApp) {
     // In either order, and nothing is recorded: not even the service.
     for (id, second, order) in [(1, 10, ["", "success"]), (2, 20, ["success", ""])] {
         for state in order {
-            ignored(&send(app, told(id, "nightly", state, second)), "nightly");
+            ignored(&send(app, report(id, "nightly", state, second)), "nightly");
         }
     }
     assert_eq!(app.all("/v1/services"), [] as [Value; 0]);
@@ -1405,18 +1405,18 @@ fn jobs_that_deploy_nothing_are_ignored(app: &TestApp) {
     app.patch("/v1/services/hello-world", repository, &[]).expect(200);
     assert_eq!(states(app).len(), 1);
     // A deployment that was recorded before goes on to its end.
-    send(app, told(3, "staging", "in_progress", 30));
+    send(app, report(3, "staging", "in_progress", 30));
     let set = |ignore: bool| {
         let body = json!({"ignore_github_deployments": ignore});
         app.patch("/v1/services/hello-world", body, &[]).expect(200)
     };
     assert_eq!(set(true)["ignore_github_deployments"], true);
-    assert_eq!(send(app, told(3, "staging", "success", 31))["outcome"], "applied");
-    ignored(&send(app, told(4, "staging", "success", 41)), "hello-world");
-    ignored(&send(app, told(4, "staging", "in_progress", 40)), "hello-world");
+    assert_eq!(send(app, report(3, "staging", "success", 31))["outcome"], "applied");
+    ignored(&send(app, report(4, "staging", "success", 41)), "hello-world");
+    ignored(&send(app, report(4, "staging", "in_progress", 40)), "hello-world");
     // Once the setting is gone, the next delivery brings what was ignored.
     set(false);
-    assert_eq!(send(app, told(4, "staging", "", 42))["outcome"], "applied");
+    assert_eq!(send(app, report(4, "staging", "", 42))["outcome"], "applied");
     let found = app.all("/v1/deployments?environment=staging");
     assert_eq!(found.len(), 2);
     assert!(
@@ -1426,8 +1426,8 @@ fn jobs_that_deploy_nothing_are_ignored(app: &TestApp) {
 }
 
 fn what_github_reported_as_gone_before_an_upgrade_stays_gone(app: &TestApp) {
-    send(app, told(1, "production", "success", 10));
-    send(app, told(1, "production", "inactive", 20));
+    send(app, report(1, "production", "success", 10));
+    send(app, report(1, "production", "inactive", 20));
     let gone = only(app);
     assert_eq!((&gone["state"], gone["retired_at"].is_string()), (&json!("superseded"), true));
     // An earlier version noted only the state.
