@@ -21,7 +21,7 @@ use crate::ledger::environments::{self, Environment};
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::releases::{self, Release};
 use crate::ledger::services;
-use crate::ledger::values::reported_time;
+use crate::ledger::times::reported_time;
 use crate::rules::lifecycle::State;
 use crate::types::ids::{ApprovalId, DeploymentId, ReleaseId};
 use crate::types::time::Timestamp;

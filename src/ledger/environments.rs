@@ -16,7 +16,7 @@ use crate::http::extract::Body;
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::{given, nullable, text};
+use crate::ledger::patch::{apply, given, nullable};
 use crate::rules::gate::Policy;
 use crate::types::time::Timestamp;
 use crate::types::values::{BoundedInt, ShortText, Slug};
@@ -55,8 +55,10 @@ impl Tier {
 }
 
 /// An environment: where services run, with the rules for deployments to it.
-#[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
-#[diesel(table_name = environments, treat_none_as_default_value = false)]
+#[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(
+    table_name = environments, treat_none_as_default_value = false, treat_none_as_null = true
+)]
 #[schema(example = json!({
     "slug": "production", "name": "Production", "tier": "production", "required_approvals": 1,
     "allow_self_approval": false,
@@ -266,31 +268,6 @@ pub struct EnvironmentPatch {
     ignore_github_deployments: Option<bool>,
 }
 
-#[derive(AsChangeset, Serialize)]
-#[diesel(table_name = environments)]
-struct Changes {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tier: Option<Tier>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    required_approvals: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    allow_self_approval: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    approval_ttl_hours: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    require_scan: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    predecessor: Option<Option<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    soak_minutes: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rollback_needs_approval: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ignore_github_deployments: Option<bool>,
-}
-
 /// List environments
 ///
 /// Answers a page of all environments, in the order of their slugs.
@@ -354,7 +331,7 @@ async fn change(
     ctx.write(move |db, actor| {
         let before = find_locked(db, &slug)?;
         if_match.check(before.revision)?;
-        let environment = update(db, actor, &before, body.0)?;
+        let environment = update(db, actor, before, body.0)?;
         Ok(Reply::ok(&environment)?.at_revision(environment.revision))
     })
     .await
@@ -462,33 +439,26 @@ fn check_predecessor(db: &mut Db, slug: &str, predecessor: Option<&str>) -> Resu
 fn update(
     db: &mut Db,
     actor: &Actor,
-    before: &Environment,
+    mut environment: Environment,
     patch: EnvironmentPatch,
 ) -> Result<Environment, Error> {
     if let Some(predecessor) = &patch.predecessor {
-        check_predecessor(db, &before.slug, predecessor.as_deref())?;
+        check_predecessor(db, &environment.slug, predecessor.as_deref())?;
     }
-    let changes = Changes {
-        name: text(patch.name),
-        tier: patch.tier,
-        required_approvals: patch.required_approvals.map(|n| n.0),
-        allow_self_approval: patch.allow_self_approval,
-        approval_ttl_hours: patch.approval_ttl_hours.map(|n| n.0),
-        require_scan: patch.require_scan,
-        predecessor: patch.predecessor.map(text),
-        soak_minutes: patch.soak_minutes.map(|n| n.0),
-        rollback_needs_approval: patch.rollback_needs_approval,
-        ignore_github_deployments: patch.ignore_github_deployments,
-    };
-    let environment: Environment = diesel::update(environments::table.find(&before.slug))
-        .set((
-            &changes,
-            environments::updated_at.eq(actor.now),
-            environments::revision.eq(before.revision + 1),
-        ))
-        .returning(environments::all_columns)
-        .get_result(db)?;
-    events::record(db, actor, &environment.about(), "updated", &changes)?;
+    apply(&mut environment.name, patch.name);
+    apply(&mut environment.tier, patch.tier);
+    apply(&mut environment.required_approvals, patch.required_approvals);
+    apply(&mut environment.allow_self_approval, patch.allow_self_approval);
+    apply(&mut environment.approval_ttl_hours, patch.approval_ttl_hours);
+    apply(&mut environment.require_scan, patch.require_scan);
+    apply(&mut environment.predecessor, patch.predecessor);
+    apply(&mut environment.soak_minutes, patch.soak_minutes);
+    apply(&mut environment.rollback_needs_approval, patch.rollback_needs_approval);
+    apply(&mut environment.ignore_github_deployments, patch.ignore_github_deployments);
+    environment.updated_at = actor.now;
+    environment.revision += 1;
+    diesel::update(environments::table.find(&environment.slug)).set(&environment).execute(db)?;
+    events::record(db, actor, &environment.about(), "updated", &environment)?;
     Ok(environment)
 }
 

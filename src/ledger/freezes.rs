@@ -15,7 +15,7 @@ use crate::http::extract::{Body, malformed};
 use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::{given, nullable};
+use crate::ledger::patch::{apply, given, nullable};
 use crate::ledger::{environments, services};
 use crate::rules::schedule::{Day, Schedule, Until, Weekly};
 use crate::types::ids::{DeploymentId, FreezeId, OverrideId};
@@ -423,16 +423,10 @@ fn update(
             "This freeze has ended and cannot be changed. Create a new one.",
         ));
     }
-    if let Some(reason) = patch.reason {
-        freeze.reason = reason;
-    }
-    if let Some(ends_at) = patch.ends_at {
-        freeze.ends_at = ends_at;
-        check_bounds(&freeze)?;
-    }
-    if let Some(allow_rollback) = patch.allow_rollback {
-        freeze.allow_rollback = allow_rollback;
-    }
+    apply(&mut freeze.reason, patch.reason);
+    apply(&mut freeze.ends_at, patch.ends_at);
+    apply(&mut freeze.allow_rollback, patch.allow_rollback);
+    check_bounds(&freeze)?;
     match patch.ended {
         Some(true) => freeze.ended_at = Some(actor.now),
         Some(false) => {

@@ -16,7 +16,8 @@ use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::deployments::{self, Deployment, Role, link, store};
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::{given, reported_time};
+use crate::ledger::patch::{apply, given};
+use crate::ledger::times::reported_time;
 use crate::ledger::{environments, services};
 use crate::types::ids::{DeploymentId, IncidentId};
 use crate::types::time::Timestamp;
@@ -383,12 +384,8 @@ fn update(
     patch: IncidentPatch,
 ) -> Result<IncidentWithDeployments, Error> {
     let was_open = incident.resolved_at.is_none();
-    if let Some(title) = patch.title {
-        incident.title = title;
-    }
-    if let Some(severity) = patch.severity {
-        incident.severity = severity;
-    }
+    apply(&mut incident.title, patch.title);
+    apply(&mut incident.severity, patch.severity);
     incident.resolved_at = match (patch.resolved, patch.resolved_at) {
         (Some(false), Some(_)) => {
             let detail = "contradicts `resolved_at`, which resolves the incident";

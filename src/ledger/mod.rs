@@ -12,9 +12,10 @@ pub mod freezes;
 pub mod github;
 pub mod incidents;
 pub mod keys;
+pub mod patch;
 pub mod releases;
 pub mod services;
-pub mod values;
+pub mod times;
 pub mod views;
 
 /// All routes below `/v1`, in the order of the OpenAPI document.

@@ -17,7 +17,7 @@ use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::services;
-use crate::ledger::values::reported_time;
+use crate::ledger::times::reported_time;
 use crate::rules::scan::{self, Severities, Severity};
 use crate::rules::timeline;
 use crate::types::ids::ReleaseId;

@@ -16,7 +16,7 @@ use crate::http::extract::Body;
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
-use crate::ledger::values::{given, nullable, text};
+use crate::ledger::patch::{apply, given, nullable};
 use crate::types::time::Timestamp;
 use crate::types::values::{LongText, ShortText, Slug, Url};
 
@@ -26,8 +26,8 @@ pub fn routes(config: &mut ServiceConfig) {
 }
 
 /// A service: a program that is deployed as a whole.
-#[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
-#[diesel(table_name = services, treat_none_as_default_value = false)]
+#[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = services, treat_none_as_default_value = false, treat_none_as_null = true)]
 #[schema(example = json!({
     "slug": "checkout", "name": "Checkout", "description": "Takes the money.", "owner": "payments",
     "repository_url": "https://git.example.org/shop/checkout",
@@ -137,21 +137,6 @@ pub struct ServicePatch {
     ignore_github_deployments: Option<bool>,
 }
 
-#[derive(AsChangeset, Serialize)]
-#[diesel(table_name = services)]
-struct Changes {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    description: Option<Option<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    owner: Option<Option<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    repository_url: Option<Option<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ignore_github_deployments: Option<bool>,
-}
-
 /// List services
 ///
 /// Answers a page of all services, in the order of their slugs.
@@ -213,7 +198,7 @@ async fn change(
         lock(db, &slug)?;
         let before = find(db, &slug)?;
         if_match.check(before.revision)?;
-        let service = update(db, actor, &before, body.0)?;
+        let service = update(db, actor, before, body.0)?;
         Ok(Reply::ok(&service)?.at_revision(service.revision))
     })
     .await
@@ -302,24 +287,17 @@ fn insert(db: &mut Db, actor: &Actor, new: NewService) -> Result<Service, Error>
 fn update(
     db: &mut Db,
     actor: &Actor,
-    before: &Service,
+    mut service: Service,
     patch: ServicePatch,
 ) -> Result<Service, Error> {
-    let changes = Changes {
-        name: text(patch.name),
-        description: patch.description.map(text),
-        owner: patch.owner.map(text),
-        repository_url: patch.repository_url.map(text),
-        ignore_github_deployments: patch.ignore_github_deployments,
-    };
-    let service: Service = diesel::update(services::table.find(&before.slug))
-        .set((
-            &changes,
-            services::updated_at.eq(actor.now),
-            services::revision.eq(before.revision + 1),
-        ))
-        .returning(services::all_columns)
-        .get_result(db)?;
-    events::record(db, actor, &service.about(), "updated", &changes)?;
+    apply(&mut service.name, patch.name);
+    apply(&mut service.description, patch.description);
+    apply(&mut service.owner, patch.owner);
+    apply(&mut service.repository_url, patch.repository_url);
+    apply(&mut service.ignore_github_deployments, patch.ignore_github_deployments);
+    service.updated_at = actor.now;
+    service.revision += 1;
+    diesel::update(services::table.find(&service.slug)).set(&service).execute(db)?;
+    events::record(db, actor, &service.about(), "updated", &service)?;
     Ok(service)
 }

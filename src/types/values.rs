@@ -243,6 +243,12 @@ impl<'de> Deserialize<'de> for Zone {
 #[derive(Debug, Clone, Copy)]
 pub struct BoundedInt<const LEAST: i32, const MOST: i32>(pub i32);
 
+impl<const LEAST: i32, const MOST: i32> From<BoundedInt<LEAST, MOST>> for i32 {
+    fn from(value: BoundedInt<LEAST, MOST>) -> i32 {
+        value.0
+    }
+}
+
 impl<'de, const LEAST: i32, const MOST: i32> Deserialize<'de> for BoundedInt<LEAST, MOST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = whole_number(deserializer)?;

@@ -20,7 +20,7 @@ use crate::ledger::deployments::{Deployment, DeploymentWithDecision, find, in_st
 use crate::ledger::environments::Environment;
 use crate::ledger::releases::Release;
 use crate::ledger::services;
-use crate::ledger::values::reported_time;
+use crate::ledger::times::reported_time;
 use crate::rules::gate::Reviewed;
 use crate::rules::lifecycle::{self, By, Move, Report, State};
 use crate::types::ids::DeploymentId;
