@@ -1,5 +1,5 @@
-//! The fields of a PATCH: how they are read, and applied to a row. The row is then saved as a whole,
-//! with its next revision and an event that has it as it is now.
+//! The fields of a PATCH: how they are read, and applied to a row. The row is then saved as a
+//! whole, with its next revision and an event that has it as it is now.
 
 use serde::{Deserialize, Deserializer};
 

@@ -8,18 +8,18 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::columns::Json;
-use crate::db::schema::{deployments, releases};
+use crate::db::schema::releases;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Attest, Ctx, Deploy, Read};
 use crate::http::extract::{self, Body, Object, Query, malformed, object};
 use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
+use crate::ledger::deployments::store;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::services;
 use crate::ledger::times::reported_time;
 use crate::rules::scan::{self, Severities, Severity};
-use crate::rules::timeline;
 use crate::types::ids::ReleaseId;
 use crate::types::time::Timestamp;
 use crate::types::values::{Digest, GitSha, ShortText, Slug, Url, Version};
@@ -600,37 +600,10 @@ fn complete(
             releases::revision.eq(release.revision + 1),
         ))
         .execute(db)?;
-    flag_starts(db, release.id, last_commit_at)?;
-    // Deployments have copies of the commit and the image of their release.
-    let deployed = deployments::table.filter(deployments::release_id.eq(release.id));
-    if let Some(sha) = &additions.git_sha {
-        diesel::update(deployed).set(deployments::git_sha.eq(sha)).execute(db)?;
-    }
-    if let Some(digest) = &additions.image_digest {
-        diesel::update(deployed).set(deployments::image_digest.eq(digest)).execute(db)?;
-    }
+    let Additions { git_sha, image_digest, .. } = &additions;
+    store::follow_release(db, release.id, git_sha, image_digest, last_commit_at)?;
     events::record(db, actor, &release.about(), "completed", &additions)?;
     find(db, release.id)
-}
-
-/// Compares the starts of a release's deployments with its newest commit, which has become known.
-fn flag_starts(
-    db: &mut Db,
-    release: ReleaseId,
-    last_commit_at: Option<Timestamp>,
-) -> QueryResult<usize> {
-    let Some(last_commit_at) = last_commit_at else { return Ok(0) };
-    let earliest = last_commit_at.plus(-timeline::COMMIT_SKEW);
-    let is_before = || deployments::started_at.assume_not_null().lt(earliest);
-    let others = deployments::table
-        .filter(deployments::release_id.eq(release))
-        .filter(deployments::started_at.is_not_null())
-        .filter(deployments::before_commit.ne(is_before()));
-    let flagged = (
-        deployments::before_commit.eq(is_before()),
-        deployments::revision.eq(deployments::revision + 1),
-    );
-    diesel::update(others).set(flagged).execute(db)
 }
 
 fn addition<T: PartialEq + Serialize>(

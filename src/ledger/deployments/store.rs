@@ -16,8 +16,9 @@ use crate::ledger::deployments::{Deployment, DeploymentWithDecision, Role};
 use crate::ledger::events;
 use crate::rules::lifecycle::{self, By, Move, State};
 use crate::rules::timeline::{self, Entry, Head, Outcome};
-use crate::types::ids::DeploymentId;
+use crate::types::ids::{DeploymentId, ReleaseId};
 use crate::types::time::Timestamp;
+use crate::types::values::{Digest, GitSha};
 
 /// A deployment whose facts have changed.
 pub struct Change<'a> {
@@ -221,6 +222,39 @@ pub fn advance(
 pub fn refresh(db: &mut Db, actor: &Actor, deployment: Deployment) -> Result<Deployment, Error> {
     let now = deployment.clone();
     save(db, actor, Change { before: &deployment, now, decision: None, facts: &[] })
+}
+
+/// Copies what has become known of a release to its deployments, and flags those that started more
+/// than a day before its newest commit.
+///
+/// # Errors
+/// That the database is unavailable.
+pub fn follow_release(
+    db: &mut Db,
+    release: ReleaseId,
+    git_sha: &Option<GitSha>,
+    image_digest: &Option<Digest>,
+    last_commit_at: Option<Timestamp>,
+) -> QueryResult<()> {
+    let deployed = deployments::table.filter(deployments::release_id.eq(release));
+    if let Some(sha) = git_sha {
+        diesel::update(deployed).set(deployments::git_sha.eq(sha)).execute(db)?;
+    }
+    if let Some(digest) = image_digest {
+        diesel::update(deployed).set(deployments::image_digest.eq(digest)).execute(db)?;
+    }
+    let Some(last_commit_at) = last_commit_at else { return Ok(()) };
+    let earliest = last_commit_at.plus(-timeline::COMMIT_SKEW);
+    let is_before = || deployments::started_at.assume_not_null().lt(earliest);
+    let others = deployed
+        .filter(deployments::started_at.is_not_null())
+        .filter(deployments::before_commit.ne(is_before()));
+    let flagged = (
+        deployments::before_commit.eq(is_before()),
+        deployments::revision.eq(deployments::revision + 1),
+    );
+    diesel::update(others).set(flagged).execute(db)?;
+    Ok(())
 }
 
 fn update(db: &mut Db, row: &Deployment) -> QueryResult<usize> {
