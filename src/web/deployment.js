@@ -131,9 +131,9 @@ function sentences({ policy, release, freezes = [], incidents = [], opinions = [
 
 function approvals({ approvals: all, deployment }) {
   if (!all.length) return h('p', {}, deployment.decision?.facts?.policy?.required_approvals === 0 ? `${deployment.environment} needs no approval.` : 'No approvals.')
-  return h('ul.reasons', {}, all.map(({ approver, decision, comment, created_at, expires_at, consumed_by, run_url }) =>
+  return h('ul.reasons', {}, all.map(({ approver, decision, comment, at: given, created_at, expires_at, consumed_by, run_url }) =>
     h('li', {}, icon(decision === 'approved' ? 'live' : 'bad'), h('span', {},
-      h('b', {}, approver), ` ${plain(decision)} `, since(created_at, true), comment && `: ${comment}`,
+      h('b', {}, approver), ` ${plain(decision)} `, since(given ?? created_at, true), comment && `: ${comment}`,
       h('span.meta', {}, consumed_by === deployment.id ? ' Used by this deployment.' : consumed_by ? [' Used by ', deploymentLink({ id: consumed_by }, 'another deployment'), '.'] : [' Valid until ', at(expires_at), '.'],
         run_url && [' ', outside(run_url, 'review')])))))
 }

@@ -242,7 +242,7 @@ fn the_grid_shows_how_far_a_place_is_behind(app: &TestApp) {
     )
     .expect(201);
     let behind = || cell(app, "checkout", "production")["behind"].clone();
-    release(app, "1", None);
+    release(app, "1", Some("2026-02-02T05:00:00Z"));
     app.go_live("checkout", "qa", "1");
     app.go_live("checkout", "production", "1");
     assert_eq!(behind(), Value::Null, "the same");
