@@ -138,10 +138,11 @@ fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
         ("incident.updated", "operator"),
     ];
     assert_eq!(recorded, expected);
+    let updated = &events[6]["payload"];
     assert_eq!(
-        events[6]["payload"],
-        json!({"owner": "payments", "description": null}),
-        "only what was changed"
+        (&updated["owner"], &updated["description"], &updated["revision"]),
+        (&json!("payments"), &json!(null), &json!(2)),
+        "the service as it is now"
     );
     let succeeded = &events[14];
     assert_eq!(
