@@ -160,10 +160,7 @@ fn a_rollback_passes_a_freeze_that_allows_it(app: &TestApp) {
     let decision = evaluate_rollback(app, pipeline, "1");
     assert_eq!((&decision["allowed"], &decision["is_rollback"]), (&json!(true), &json!(true)));
     let decision = evaluate_rollback(app, pipeline, "3");
-    assert_eq!(
-        (codes(&decision), &decision["is_rollback"]),
-        (vec!["frozen".into()], &json!(false))
-    );
+    assert_eq!((codes(&decision), &decision["is_rollback"]), (vec!["frozen"], &json!(false)));
     let asked = json!({"rollback": true, "start": true});
     deploy(app, pipeline, "3", asked.clone()).expect_problem(422, "invalid_value");
     let back = deploy(app, pipeline, "1", asked.clone()).expect(201);
