@@ -6,6 +6,9 @@
 //! A request passes through: route -> [`http::context::Ctx`] (checks key and scope) -> handler ->
 //! `ctx.read` or `ctx.write` -> query functions that take `&mut Db` -> a pure rule where a decision
 //! is needed -> response.
+//!
+//! Imports go one way: [`types`] <- [`db`], [`rules`] <- [`http`] <- [`ledger`], [`web`] <-
+//! [`app`]. [`error`], [`suggest`], [`logging`] and [`config`] lie beside [`db`].
 
 pub mod app; // startup, server and shutdown
 pub mod config; // settings: defaults, then prop.toml, then the environment

@@ -158,8 +158,8 @@ fn without_settings(command: &Option<Command>) -> Option<ExitCode> {
     })
 }
 
-/// Unlike `println!`, this fails instead of panicking when nobody reads any more. The text is written
-/// at once, so that whoever reads only its first line does not make it fail.
+/// Unlike `println!`, this fails instead of panicking when nobody reads any more. The text is
+/// written at once, so that whoever reads only its first line does not make it fail.
 fn print(text: &str) -> std::io::Result<()> {
     std::io::stdout().lock().write_all(format!("{text}\n").as_bytes())
 }

@@ -129,16 +129,14 @@ impl<'de> Deserialize<'de> for Days {
     }
 }
 
-impl TryFrom<WeeklyWindow> for Weekly {
-    type Error = Error;
-
-    fn try_from(window: WeeklyWindow) -> Result<Self, Error> {
-        Ok(Self {
+impl From<WeeklyWindow> for Weekly {
+    fn from(window: WeeklyWindow) -> Self {
+        Self {
             days: Day::ALL.iter().copied().filter(|day| window.days.0.contains(day)).collect(),
-            from: window.from.parse().map_err(Error::internal)?,
-            to: window.to.parse().map_err(Error::internal)?,
+            from: window.from,
+            to: window.to,
             time_zone: window.time_zone.0,
-        })
+        }
     }
 }
 
@@ -387,7 +385,7 @@ fn insert(db: &mut Db, actor: &Actor, new: NewFreeze) -> Result<Freeze, Error> {
         reason: new.reason,
         starts_at: new.starts_at.unwrap_or(actor.now),
         ends_at: new.ends_at,
-        weekly: new.weekly.map(|window| window.try_into().map(Json)).transpose()?,
+        weekly: new.weekly.map(|window| Json(window.into())),
         allow_rollback: new.allow_rollback.unwrap_or(true),
         ended_at: None,
         created_by: actor.name.clone(),

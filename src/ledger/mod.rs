@@ -1,5 +1,9 @@
 //! The resources of the ledger. Each file has the rows, queries, request and response types,
 //! handlers and routes of one resource.
+//!
+//! The files call each other in one direction: backfill, github, views -> approvals, freezes,
+//! incidents -> deployments -> releases -> services, environments -> events. Releases call back
+//! only `deployments::store`, which writes what a deployment copies from its release.
 
 use utoipa_actix_web::service_config::ServiceConfig;
 

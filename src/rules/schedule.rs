@@ -2,12 +2,13 @@
 //! time on some days of the week.
 
 use jiff::Span;
-use jiff::civil::{Date, Time, Weekday};
+use jiff::civil::{Date, Weekday};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::text_enum;
 use crate::types::time::Timestamp;
+use crate::types::values::ClockTime;
 
 text_enum! {
     /// A day of the week.
@@ -49,28 +50,12 @@ pub struct Weekly {
     /// The days on which the window begins.
     pub days: Vec<Day>,
     /// The local time at which it begins.
-    #[serde(with = "clock")]
-    pub from: Time,
+    pub from: ClockTime,
     /// The local time at which it ends: on the same day if it is later than `from`, else on the
     /// next day.
-    #[serde(with = "clock")]
-    pub to: Time,
+    pub to: ClockTime,
     /// The IANA name of the time zone.
     pub time_zone: String,
-}
-
-/// Serializes times of day as hours and minutes.
-mod clock {
-    use jiff::civil::Time;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(time: &Time, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&time.strftime("%H:%M"))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
 }
 
 /// The schedule of a freeze.
@@ -148,8 +133,9 @@ impl Weekly {
             return None;
         }
         let last = if self.to > self.from { date } else { date.tomorrow().ok()? };
-        let from = zone.to_ambiguous_timestamp(date.to_datetime(self.from)).earlier().ok()?;
-        let to = zone.to_ambiguous_timestamp(last.to_datetime(self.to)).later().ok()?;
+        let from =
+            zone.to_ambiguous_timestamp(date.to_datetime(self.from.time())).earlier().ok()?;
+        let to = zone.to_ambiguous_timestamp(last.to_datetime(self.to.time())).later().ok()?;
         Some((from.into(), to.into()))
     }
 }

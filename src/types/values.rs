@@ -6,6 +6,7 @@ use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::expression::AsExpression;
 use diesel::serialize::{self, Output, ToSql};
 use diesel::sql_types::Text;
+use jiff::civil::Time;
 use regex_lite::Regex;
 use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -219,6 +220,16 @@ value! {
     }
 }
 
+impl ClockTime {
+    /// The time of day that the text names.
+    pub fn time(&self) -> Time {
+        let number = |digits: &str| digits.parse().unwrap_or_default();
+        let (hour, minute) = self.split_once(':').unwrap_or_default();
+        // The pattern allows only times of day.
+        Time::new(number(hour), number(minute), 0, 0).unwrap_or(Time::midnight())
+    }
+}
+
 /// The name of a time zone in the IANA database, such as `Europe/Berlin`.
 #[derive(Debug, Clone, ToSchema)]
 #[schema(value_type = String, example = "Europe/Berlin")]
@@ -292,6 +303,14 @@ pub fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_time_is_a_time_of_day() {
+        for (text, hour, minute) in [("00:00", 0, 0), ("09:05", 9, 5), ("23:59", 23, 59)] {
+            let clock: ClockTime = text.parse().unwrap();
+            assert_eq!(clock.time(), jiff::civil::time(hour, minute, 0, 0), "{text}");
+        }
+    }
 
     fn is<T: std::str::FromStr>(text: &str) -> bool {
         text.parse::<T>().is_ok()
