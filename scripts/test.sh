@@ -269,7 +269,7 @@ browser() {
     fi
     step 'prop, which these tests run' cargo build --locked --quiet
     # The pages ask for news every few seconds, which these tests wait for.
-    step 'the pages, in Chromium' .venv/browser/bin/pytest tests/browser -n 2 --dist loadfile
+    step 'the pages, in Chromium' .venv/browser/bin/pytest tests/browser
 }
 
 # python_suite NAME NOT_TESTED: .venv/NAME with the packages of tests/NAME/requirements.txt.
