@@ -56,8 +56,8 @@ fn story(app: &TestApp) {
     app.post("/v1/releases", late).expect(200);
 }
 
-/// Sets the rows as an earlier version left them that was told in another order: the import of V1
-/// became live over what came later, and the start of V3 ended what it overtook.
+/// Sets the rows as an earlier version left them whose reports came in another order: the import of
+/// V1 became live over what came later, and the start of V3 ended what it overtook.
 fn as_an_earlier_version_left_it(app: &TestApp) {
     let set = |id: &str, values: &str| {
         for place in PLACES {

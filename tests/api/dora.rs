@@ -208,7 +208,7 @@ fn a_month_is_what_was_counted_by_hand(app: &TestApp) {
         incidents.iter().collect::<Vec<_>>()
     );
 
-    // 8 was mended at once, in April; 5 when its incident was over; 3 after an hour, 2 after 51;
+    // 8 was fixed at once, in April; 5 when its incident was over; 3 after an hour, 2 after 51;
     // the incident of 7 goes on.
     let recovery =
         json!({"p50_seconds": 3600, "p90_seconds": 51 * 3600, "n": 4, "open": 1, "left_out": []});

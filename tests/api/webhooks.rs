@@ -652,7 +652,7 @@ fn what_skipped_the_gate_is_flagged(app: &TestApp) {
 
 /// What GitHub reports of a review, after the schema of octokit/webhooks.
 fn review(action: &str, approver: &str) -> Value {
-    // It is given now, and its time is the same wherever it is told again.
+    // It is given now, and its time is the same wherever it is reported again.
     static NOW: LazyLock<String> = LazyLock::new(|| crate::gate::in_minutes(0));
     let payload = example("deployment_status/payload.json");
     json!({
