@@ -10,7 +10,7 @@ use std::time::Duration;
 use prop::app::{self, Application};
 use prop::config::Settings;
 use prop::http::caller::Scope;
-use prop::http::context::Actor;
+use prop::http::context::Author;
 use prop::ledger::keys;
 use prop::logging;
 use prop::types::ids::KeyId;
@@ -222,14 +222,14 @@ fn migrate(settings: &Settings) -> Outcome {
 fn key(settings: &Settings, command: KeyCommand) -> Outcome {
     let mut db = app::connect(settings)?;
     app::migrate(&mut db)?;
-    let actor = Actor::new("prop");
+    let author = Author::prop();
     match command {
         KeyCommand::Create { name, scopes } => {
             let name: ShortText = name
                 .parse()
                 .map_err(|is: Malformed| format!("the name is malformed: {}", is.detail))?;
             let token = Token::generate()?;
-            db.write(|db| keys::insert(db, &actor, &name, &scopes, &token))?;
+            db.write(|db| keys::insert(db, &author, &name, &scopes, &token))?;
             print(token.reveal())?;
         }
         KeyCommand::List => {
@@ -249,7 +249,7 @@ fn key(settings: &Settings, command: KeyCommand) -> Outcome {
             let id: KeyId = id
                 .parse()
                 .map_err(|_| format!("{id:?} is no key's id; `prop key list` shows them"))?;
-            let key = db.write(|db| keys::revoke(db, &actor, id))?;
+            let key = db.write(|db| keys::revoke(db, &author, id))?;
             print(&format!("revoked {} ({})", key.id, key.name))?;
         }
         KeyCommand::Generate => {}

@@ -1,24 +1,50 @@
 //! Locks that last until the transaction ends. SQLite has one writer at a time, which is the
 //! transaction that would lock, so there a lock is nothing.
 
-use diesel::dsl::{exists, select, sql};
+use diesel::dsl::{select, sql};
 use diesel::prelude::*;
-use diesel::sql_types::Bool;
+use diesel::sql_types::{Bool, Nullable, Text};
 
-use super::Db;
-use super::schema::{environments, freezes, services};
+use super::columns::Instant;
+use super::schema::{environments, freezes};
+use super::{Db, clock};
 use crate::types::ids::FreezeId;
+use crate::types::time::Timestamp;
 
-/// Locks the row of a service, and returns whether the service exists.
-pub fn service(db: &mut Db, slug: &str) -> QueryResult<bool> {
-    let row = services::table.find(slug);
-    match db {
-        Db::Pg(c) => {
-            let found = row.select(services::slug).for_no_key_update().first::<String>(c);
-            found.optional().map(|slug| slug.is_some())
+/// A service that a transaction has locked.
+#[derive(Debug, Clone, Copy)]
+pub struct Locked {
+    /// Whether the service exists. One that does not cannot be locked.
+    pub exists: bool,
+    /// The time of the transaction, later than every event of the service: whoever waited for the
+    /// lock is later than whoever held it, whatever the clocks say.
+    pub now: Timestamp,
+}
+
+#[derive(QueryableByName)]
+struct LockedRow {
+    #[diesel(sql_type = Bool)]
+    is_known: bool,
+    /// On PostgreSQL the time of the transaction, on SQLite that of the newest event.
+    #[diesel(sql_type = Nullable<Instant>)]
+    now: Option<Timestamp>,
+}
+
+/// Locks the row of a service. This takes one statement.
+pub fn service(db: &mut Db, slug: &str) -> QueryResult<Locked> {
+    let statement = match db {
+        Db::Pg(_) => "SELECT is_known, now FROM lock_service($1)",
+        Db::Sqlite(_) => {
+            "SELECT EXISTS (SELECT 1 FROM services WHERE slug = $1) AS is_known,
+                (SELECT max(at) FROM events WHERE service = $1) AS now"
         }
-        Db::Sqlite(c) => select(exists(row)).get_result(c),
-    }
+    };
+    let row: LockedRow = diesel::sql_query(statement).bind::<Text, _>(slug).get_result(db)?;
+    let now = match db {
+        Db::Pg(_) => row.now.unwrap_or_else(Timestamp::now),
+        Db::Sqlite(_) => clock::after(row.now),
+    };
+    Ok(Locked { exists: row.is_known, now })
 }
 
 /// Locks the row of an environment, if it exists.

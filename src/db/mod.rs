@@ -8,6 +8,7 @@
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::{Connection, PgConnection, QueryResult, SqliteConnection};
 
+pub mod clock;
 pub mod columns;
 pub mod connection;
 pub mod locks;

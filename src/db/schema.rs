@@ -183,6 +183,8 @@ tables! {
         service -> Nullable<Text>,
         environment -> Nullable<Text>,
         payload -> Document,
+        key_id -> Nullable<Identifier>,
+        request_id -> Nullable<Text>,
     }
 
     idempotency_keys (key_id, key) {

@@ -3,11 +3,13 @@
 
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
+use diesel::QueryResult;
 use std::future::{Ready, ready};
 use std::marker::PhantomData;
+use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::db::Db;
+use crate::db::{Db, clock};
 use crate::error::{Code, Error};
 use crate::http::auth;
 use crate::http::caller::{Caller, Scope};
@@ -15,6 +17,8 @@ use crate::http::etag::IfMatch;
 use crate::http::idempotency::Claim;
 use crate::http::response::Reply;
 use crate::http::state::State;
+use crate::http::telemetry::RequestId;
+use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
 
 /// A required scope as a type, for [`Ctx`].
@@ -45,24 +49,56 @@ scopes! {
     Admin: Admin,
 }
 
-/// The actor and the time of the events that a transaction records.
-pub struct Actor {
+/// Who makes a change, and by which request.
+#[derive(Debug, Clone)]
+pub struct Author {
     /// The name of the key, or another name such as `prop` or `github:octocat`.
     pub name: String,
+    /// The key of the request. `None` for webhooks, and for prop itself.
+    pub key_id: Option<KeyId>,
+    /// The id of the request. `None` for prop itself.
+    pub request_id: Option<String>,
+}
+
+impl Author {
+    /// prop itself, as when a deployment expires.
+    pub fn prop() -> Self {
+        Self { name: "prop".into(), key_id: None, request_id: None }
+    }
+
+    /// The sender of a request without a key, such as a webhook.
+    pub fn of_request(name: String, request: &HttpRequest) -> Self {
+        Self { name, key_id: None, request_id: RequestId::of(request) }
+    }
+
+    /// The author of the events of a transaction, with the time of the transaction. It comes from a
+    /// lock ([`crate::db::locks::service`]) or, where none is taken, from [`clock::now`].
+    pub fn at(&self, now: Timestamp) -> Actor {
+        Actor { author: self.clone(), now }
+    }
+
+    /// The author of events that belong to no service, or to one that need not be locked. This
+    /// takes a statement.
+    ///
+    /// # Errors
+    /// That of the database.
+    pub fn now(&self, db: &mut Db, service: Option<&str>) -> QueryResult<Actor> {
+        Ok(self.at(clock::now(db, service)?))
+    }
+}
+
+/// The author and the time of the events that a transaction records.
+#[derive(Debug, Clone)]
+pub struct Actor {
+    author: Author,
     /// The time of the transaction.
     pub now: Timestamp,
 }
 
-impl Actor {
-    /// An actor with the current time.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), now: Timestamp::now() }
-    }
-
-    /// The same actor with the current time. Use it after waiting for a lock, so that the decision
-    /// sees what others committed in the meantime.
-    pub fn afresh(&self) -> Self {
-        Self::new(&self.name)
+impl Deref for Actor {
+    type Target = Author;
+    fn deref(&self) -> &Author {
+        &self.author
     }
 }
 
@@ -148,17 +184,18 @@ impl<S: Requires> Ctx<S> {
         self.state.db.read(work).await
     }
 
-    /// Runs `work` in one transaction, with the caller as the actor. The transaction is committed
+    /// Runs `work` in one transaction, with the caller as the author of its events. The transaction is committed
     /// when `work` succeeds, or when its error has `is_recorded` set.
     ///
     /// # Errors
     /// The error of `work`, or that the database is unavailable.
     pub async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Db, &Actor) -> Result<T, Error> + Send + 'static,
+        work: impl FnOnce(&mut Db, &Author) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let name = self.caller.name.clone();
-        let recorded = move |db: &mut Db| match work(db, &Actor::new(name)) {
+        let Caller { id, name, .. } = &*self.caller;
+        let author = Author { key_id: *id, ..Author::of_request(name.clone(), &self.request) };
+        let recorded = move |db: &mut Db| match work(db, &author) {
             Err(refusal) if refusal.is_recorded => Ok(Err(refusal)),
             other => other.map(Ok),
         };
@@ -173,12 +210,12 @@ impl<S: Requires> Ctx<S> {
     /// unavailable.
     pub async fn post(
         &self,
-        work: impl FnOnce(&mut Db, &Actor) -> Result<Reply, Error> + Send + 'static,
+        work: impl FnOnce(&mut Db, &Author) -> Result<Reply, Error> + Send + 'static,
     ) -> Result<Reply, Error> {
         let claim = self.caller.id.map(|id| Claim::from_request(&self.request, id)).transpose()?;
         match claim.flatten() {
             Some(claim) => {
-                self.write(move |db, actor| claim.honour(db, |db| work(db, actor))).await
+                self.write(move |db, author| claim.honour(db, |db| work(db, author))).await
             }
             None => self.write(work).await,
         }

@@ -6,7 +6,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method};
 use actix_web::middleware::Next;
-use actix_web::{HttpMessage, web};
+use actix_web::{HttpMessage, HttpRequest, web};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -41,6 +41,7 @@ pub async fn observe(
         // HEAD is GET without the body (RFC 9110, section 9.3.2). actix omits the body by itself.
         request.head_mut().method = Method::GET;
     }
+    request.extensions_mut().insert(RequestId(received.request_id.clone()));
     let response = next.call(request).await?;
     let mut response = render_error(response, &received.request_id);
     complete_headers(response.headers_mut(), &received.request_id);
@@ -58,6 +59,16 @@ pub async fn observe(
     }
     received.log(&response, route, took);
     Ok(response)
+}
+
+/// The id of a request, as its response and the access log have it. It is attached to the request.
+pub struct RequestId(String);
+
+impl RequestId {
+    /// The id of this request.
+    pub fn of(request: &HttpRequest) -> Option<String> {
+        request.extensions().get::<Self>().map(|id| id.0.clone())
+    }
 }
 
 /// What a request was before it ran.

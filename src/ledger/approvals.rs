@@ -12,7 +12,7 @@ use crate::db::schema::approvals;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
 use crate::http::caller::Scope;
-use crate::http::context::{Actor, ApproveOrMirror, Ctx, Read};
+use crate::http::context::{Actor, ApproveOrMirror, Author, Ctx, Read};
 use crate::http::extract::Body;
 use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
@@ -216,8 +216,8 @@ async fn create(ctx: Ctx<ApproveOrMirror>, body: Body<NewApproval>) -> Result<Re
     } else {
         Scope::Approve
     }])?;
-    ctx.post(move |db, actor| {
-        let Recorded { approval, is_new, .. } = record(db, actor, body.0)?;
+    ctx.post(move |db, author| {
+        let Recorded { approval, is_new, .. } = record(db, author, body.0)?;
         if is_new { Reply::made(&approval) } else { Reply::ok(&approval) }
     })
     .await
@@ -246,11 +246,8 @@ pub struct Recorded {
 ///
 /// # Errors
 /// `not_found`, `own_approval`, `approval_used`, or that the fields contradict each other.
-pub fn record(db: &mut Db, actor: &Actor, new: NewApproval) -> Result<Recorded, Error> {
-    if !services::lock(db, &new.service)? {
-        return Err(services::unknown(db, &new.service)?);
-    }
-    let actor = &actor.afresh();
+pub fn record(db: &mut Db, author: &Author, new: NewApproval) -> Result<Recorded, Error> {
+    let actor = &services::lock_known(db, author, &new.service)?;
     let environment = environments::find(db, &new.environment)?;
     let release = releases::find_version(db, &new.service, &new.version)?;
     let mut approval = approval(actor, new, &release, &environment)?;
@@ -401,7 +398,7 @@ fn refuse_own(
     // An overdue deployment no longer waits, even if it has not been expired yet.
     let mut waiting =
         deployments::in_state(db, release.id, &environment.slug, State::AwaitingApproval)?;
-    waiting.retain(|deployment| !deployment.is_overdue());
+    waiting.retain(|deployment| !deployment.is_overdue_at(approval.created_at));
     if waiting.is_empty()
         || !waiting.iter().all(|deployment| deployment.belongs_to(&approval.approver))
     {

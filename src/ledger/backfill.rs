@@ -11,13 +11,12 @@ use diesel::prelude::*;
 use crate::db::Db;
 use crate::db::schema::derived_places;
 use crate::error::Error;
-use crate::http::context::Actor;
+use crate::http::context::Author;
 use crate::ledger::deployments::{Deployment, GITHUB, store};
 use crate::ledger::github::apply;
 use crate::ledger::services;
 use crate::rules::lifecycle::State;
 use crate::rules::timeline::Outcome;
-use crate::types::time::Timestamp;
 
 /// The places, each a service and an environment, that are still to be derived.
 pub fn pending(db: &mut Db) -> QueryResult<Vec<(String, String)>> {
@@ -34,8 +33,7 @@ pub fn pending(db: &mut Db) -> QueryResult<Vec<(String, String)>> {
 /// # Errors
 /// That of the database. Nothing is changed then, and the place stays on the list.
 pub fn derive(db: &mut Db, service: &str, environment: &str) -> Result<(usize, bool), Error> {
-    services::lock(db, service)?;
-    let actor = Actor { name: "prop".into(), now: Timestamp::now() };
+    let actor = services::lock_known(db, &Author::prop(), service)?;
     let place = derived_places::table
         .find((service, environment))
         .filter(derived_places::derived_at.is_null());

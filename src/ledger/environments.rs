@@ -291,8 +291,9 @@ async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, E
         headers(("Location" = String), ("ETag" = String)))))]
 #[post("/environments")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewEnvironment>) -> Result<Reply, Error> {
-    ctx.post(move |db, actor| {
-        let environment = insert(db, actor, body.0)?;
+    ctx.post(move |db, author| {
+        let actor = author.now(db, None)?;
+        let environment = insert(db, &actor, body.0)?;
         Ok(Reply::created(environment.path(), &environment)?.at_revision(environment.revision))
     })
     .await
@@ -328,10 +329,11 @@ async fn change(
     body: Body<EnvironmentPatch>,
 ) -> Result<Reply, Error> {
     let if_match = ctx.if_match()?;
-    ctx.write(move |db, actor| {
+    ctx.write(move |db, author| {
         let before = find_locked(db, &slug)?;
         if_match.check(before.revision)?;
-        let environment = update(db, actor, before, body.0)?;
+        let actor = author.now(db, None)?;
+        let environment = update(db, &actor, before, body.0)?;
         Ok(Reply::ok(&environment)?.at_revision(environment.revision))
     })
     .await

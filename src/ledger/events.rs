@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::http::context::{Actor, Ctx, Read};
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
-use crate::types::ids::DeploymentId;
+use crate::types::ids::{DeploymentId, KeyId};
 use crate::types::time::Timestamp;
 use crate::types::values::{ShortText, Slug};
 use crate::{filtered, newest_first, text_enum};
@@ -57,7 +57,9 @@ text_enum! {
     "action": "deployment.succeeded", "entity": "deployment",
     "entity_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42", "service": "checkout",
     "environment": "production",
-    "payload": {"from": "running", "to": "succeeded", "reason": null}
+    "payload": {"from": "running", "to": "succeeded", "reason": null},
+    "key_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e40",
+    "request_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e4a"
 }))]
 pub struct Event {
     /// The number of the event, which increases with every event.
@@ -80,6 +82,12 @@ pub struct Event {
     /// What has changed, as an object that depends on `action`.
     #[schema(value_type = Object)]
     payload: Json<Value>,
+    /// The identifier of the key that caused the event, which is unique unlike its name. `null` for
+    /// webhooks, for prop itself, and for events that an earlier version of prop recorded.
+    key_id: Option<KeyId>,
+    /// The id of the request that caused the event, as in its response and in the access log.
+    /// `null` for prop itself, and for events that an earlier version of prop recorded.
+    request_id: Option<String>,
 }
 
 /// The resource that an event is about.
@@ -114,6 +122,8 @@ pub fn record(
             events::service.eq(about.service),
             events::environment.eq(about.environment),
             events::payload.eq(Json(payload)),
+            events::key_id.eq(actor.key_id),
+            events::request_id.eq(&actor.request_id),
         ))
         .execute(db)?;
     Ok(())

@@ -271,8 +271,9 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
         (status = 404, description = "The service or environment does not exist.")))]
 #[post("/freezes")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewFreeze>) -> Result<Reply, Error> {
-    ctx.post(move |db, actor| {
-        let freeze = insert(db, actor, body.0)?;
+    ctx.post(move |db, author| {
+        let actor = author.now(db, body.0.service.as_deref())?;
+        let freeze = insert(db, &actor, body.0)?;
         Ok(Reply::created(freeze.path(), &freeze)?.at_revision(freeze.revision))
     })
     .await
@@ -310,10 +311,11 @@ async fn change(
     body: Body<FreezePatch>,
 ) -> Result<Reply, Error> {
     let if_match = ctx.if_match()?;
-    ctx.write(move |db, actor| {
+    ctx.write(move |db, author| {
         let before = find_locked(db, *id)?;
         if_match.check(before.revision)?;
-        let freeze = update(db, actor, before, body.0)?;
+        let actor = author.now(db, before.service.as_deref())?;
+        let freeze = update(db, &actor, before, body.0)?;
         Ok(Reply::ok(&freeze)?.at_revision(freeze.revision))
     })
     .await
@@ -336,7 +338,11 @@ async fn create_override(
     id: web::Path<FreezeId>,
     body: Body<NewOverride>,
 ) -> Result<Reply, Error> {
-    ctx.post(move |db, actor| Reply::made(&insert_override(db, actor, *id, body.0)?)).await
+    ctx.post(move |db, author| {
+        let actor = author.now(db, Some(&body.0.service))?;
+        Reply::made(&insert_override(db, &actor, *id, body.0)?)
+    })
+    .await
 }
 
 fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Freeze>, Error> {

@@ -10,7 +10,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::db::schema::{incident_deployments, incidents};
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
-use crate::http::context::{Actor, Ctx, Operate, Read};
+use crate::http::context::{Actor, Author, Ctx, Operate, Read};
 use crate::http::extract::{Body, malformed};
 use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
@@ -227,8 +227,8 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
         (status = 404, description = "The service, environment or a deployment does not exist.")))]
 #[post("/incidents")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewIncident>) -> Result<Reply, Error> {
-    ctx.post(move |db, actor| {
-        let found = insert(db, actor, body.0)?;
+    ctx.post(move |db, author| {
+        let found = insert(db, author, body.0)?;
         Ok(Reply::created(found.incident.path(), &found)?.at_revision(found.incident.revision))
     })
     .await
@@ -267,10 +267,10 @@ async fn change(
     body: Body<IncidentPatch>,
 ) -> Result<Reply, Error> {
     let if_match = ctx.if_match()?;
-    ctx.write(move |db, actor| {
-        let before = locked(db, *id)?;
+    ctx.write(move |db, author| {
+        let (actor, before) = locked(db, author, *id)?;
         if_match.check(before.revision)?;
-        let found = update(db, actor, before, body.0)?;
+        let found = update(db, &actor, before, body.0)?;
         Ok(Reply::ok(&found)?.at_revision(found.incident.revision))
     })
     .await
@@ -294,24 +294,24 @@ async fn remove_link(
 ) -> Result<Reply, Error> {
     let if_match = ctx.if_match()?;
     let (id, deployment) = path.into_inner();
-    ctx.write(move |db, actor| {
-        let mut incident = locked(db, id)?;
+    ctx.write(move |db, author| {
+        let (actor, mut incident) = locked(db, author, id)?;
         if_match.check(incident.revision)?;
-        unlink(db, actor, &incident, deployment, &[Role::CausedBy, Role::FixedBy])?;
+        unlink(db, &actor, &incident, deployment, &[Role::CausedBy, Role::FixedBy])?;
         incident.revision += 1;
         diesel::update(incidents::table.find(id)).set(&incident).execute(db)?;
         let found = with_deployments(db, incident)?;
-        events::record(db, actor, &found.incident.about(), "unlinked", &found)?;
+        events::record(db, &actor, &found.incident.about(), "unlinked", &found)?;
         Ok(Reply::ok(&found)?.at_revision(found.incident.revision))
     })
     .await
 }
 
-/// The incident, in the lock of its service.
-fn locked(db: &mut Db, id: IncidentId) -> Result<Incident, Error> {
+/// The incident, in the lock of its service, and the author with the time of the transaction.
+fn locked(db: &mut Db, author: &Author, id: IncidentId) -> Result<(Actor, Incident), Error> {
     let service = find(db, id)?.service;
-    services::lock(db, &service)?;
-    find(db, id)
+    let actor = services::lock_known(db, author, &service)?;
+    Ok((actor, find(db, id)?))
 }
 
 /// The incidents that go on, the first noticed first.
@@ -350,10 +350,12 @@ fn with_deployments(db: &mut Db, incident: Incident) -> Result<IncidentWithDeplo
     })
 }
 
-fn insert(db: &mut Db, actor: &Actor, new: NewIncident) -> Result<IncidentWithDeployments, Error> {
-    if !services::lock(db, &new.service)? {
-        return Err(services::unknown(db, &new.service)?);
-    }
+fn insert(
+    db: &mut Db,
+    author: &Author,
+    new: NewIncident,
+) -> Result<IncidentWithDeployments, Error> {
+    let actor = &services::lock_known(db, author, &new.service)?;
     environments::find(db, &new.environment)?;
     let incident = Incident {
         id: IncidentId::new(),
@@ -431,25 +433,27 @@ fn link_all(
     role: Role,
 ) -> Result<(), Error> {
     for id in linked {
-        let deployment = locked_deployment(db, incident, *id)?;
+        let (actor, deployment) = locked_deployment(db, actor, incident, *id)?;
         link(db, incident.id, *id, role)?;
-        store::refresh(db, actor, deployment)?;
+        store::refresh(db, &actor, deployment)?;
     }
     Ok(())
 }
 
-/// A deployment to link. One of another service is locked too: its place may be derived again.
+/// A deployment to link, and the author of its events. One of another service is locked too, and
+/// the events have the time of that lock: its place may be derived again.
 fn locked_deployment(
     db: &mut Db,
+    actor: &Actor,
     incident: &Incident,
     id: DeploymentId,
-) -> Result<Deployment, Error> {
+) -> Result<(Actor, Deployment), Error> {
     let found = deployments::find(db, id)?.deployment;
     if found.service == incident.service {
-        return Ok(found);
+        return Ok((actor.clone(), found));
     }
-    services::lock(db, &found.service)?;
-    Ok(deployments::find(db, id)?.deployment)
+    let actor = services::lock_known(db, actor, &found.service)?;
+    Ok((actor, deployments::find(db, id)?.deployment))
 }
 
 /// Removes a deployment's links to an incident in these roles.
@@ -463,7 +467,7 @@ fn unlink(
     id: DeploymentId,
     roles: &[Role],
 ) -> Result<(), Error> {
-    let deployment = locked_deployment(db, incident, id)?;
+    let (actor, deployment) = locked_deployment(db, actor, incident, id)?;
     let links = incident_deployments::table
         .filter(incident_deployments::incident_id.eq(incident.id))
         .filter(incident_deployments::deployment_id.eq(id))
@@ -471,6 +475,6 @@ fn unlink(
     if diesel::delete(links).execute(db)? == 0 {
         return Err(Error::not_found("link of this incident to deployment", id));
     }
-    store::refresh(db, actor, deployment)?;
+    store::refresh(db, &actor, deployment)?;
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::db::{Db, MultiBackend, locks};
 use crate::error::{Code, Error};
 use crate::filtered;
 use crate::http::caller::{Scope, parse_scopes};
-use crate::http::context::{Actor, Admin, Ctx};
+use crate::http::context::{Admin, Author, Ctx};
 use crate::http::extract::{Body, malformed};
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
@@ -150,9 +150,9 @@ async fn list(ctx: Ctx<Admin>, params: List<Everything, KeyId>) -> Result<Reply,
         body = CreatedKey)))]
 #[post("/keys")]
 async fn create(ctx: Ctx<Admin>, body: Body<NewKey>) -> Result<Reply, Error> {
-    ctx.write(move |db, actor| {
+    ctx.write(move |db, author| {
         let token = Token::generate().map_err(Error::internal)?;
-        let made = insert(db, actor, &body.0.name, &body.0.scopes.0, &token)?;
+        let made = insert(db, author, &body.0.name, &body.0.scopes.0, &token)?;
         let created = CreatedKey { key: token.reveal().to_owned(), made };
         Reply::made(&created)
     })
@@ -168,7 +168,7 @@ async fn create(ctx: Ctx<Admin>, body: Body<NewKey>) -> Result<Reply, Error> {
     responses((status = 200, description = "The key, which is now revoked.", body = Key)))]
 #[delete("/keys/{id}")]
 async fn revoke_one(ctx: Ctx<Admin>, id: web::Path<KeyId>) -> Result<Reply, Error> {
-    let key = ctx.write(move |db, actor| revoke(db, actor, *id)).await?;
+    let key = ctx.write(move |db, author| revoke(db, author, *id)).await?;
     ctx.forget_keys();
     Reply::ok(&key)
 }
@@ -189,11 +189,12 @@ pub fn all(db: &mut Db) -> Result<Vec<Key>, Error> {
 /// Stores a new key and records the event.
 pub fn insert(
     db: &mut Db,
-    actor: &Actor,
+    author: &Author,
     name: &str,
     scopes: &[Scope],
     token: &Token,
 ) -> Result<Key, Error> {
+    let actor = &author.now(db, None)?;
     let scopes: Vec<_> = Scope::ALL
         .iter()
         .filter(|scope| scopes.contains(scope))
@@ -224,7 +225,8 @@ pub fn insert(
 ///
 /// # Errors
 /// `not_found` when there is no such key.
-pub fn revoke(db: &mut Db, actor: &Actor, id: KeyId) -> Result<Key, Error> {
+pub fn revoke(db: &mut Db, author: &Author, id: KeyId) -> Result<Key, Error> {
+    let actor = &author.now(db, None)?;
     let revoked = diesel::update(keys::table.find(id).filter(keys::revoked_at.is_null()))
         .set(keys::revoked_at.eq(actor.now))
         .execute(db)?;
@@ -240,7 +242,7 @@ pub fn revoke(db: &mut Db, actor: &Actor, id: KeyId) -> Result<Key, Error> {
 /// given key, creates one if there is no key at all, and returns it. Several processes may call
 /// this at the same time.
 pub fn bootstrap(db: &mut Db, given: Option<&Token>) -> Result<Option<Token>, Error> {
-    let actor = Actor::new("prop");
+    let author = Author::prop();
     locks::all_keys(db)?;
     match given {
         Some(token) => {
@@ -250,14 +252,14 @@ pub fn bootstrap(db: &mut Db, given: Option<&Token>) -> Result<Option<Token>, Er
                 .first::<KeyId>(db)
                 .optional()?;
             if known.is_none() {
-                insert(db, &actor, "bootstrap", &[Scope::Admin], token)?;
+                insert(db, &author, "bootstrap", &[Scope::Admin], token)?;
             }
             Ok(None)
         }
         None if keys::table.select(keys::id).first::<KeyId>(db).optional()?.is_some() => Ok(None),
         None => {
             let token = Token::generate().map_err(Error::internal)?;
-            insert(db, &actor, "first", &[Scope::Admin], &token)?;
+            insert(db, &author, "first", &[Scope::Admin], &token)?;
             Ok(Some(token))
         }
     }

@@ -8,10 +8,11 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::columns::Json;
+use crate::db::locks::Locked;
 use crate::db::schema::releases;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
-use crate::http::context::{Actor, Attest, Ctx, Deploy, Read};
+use crate::http::context::{Actor, Attest, Author, Ctx, Deploy, Read};
 use crate::http::extract::{self, Body, Object, Query, malformed, object};
 use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
@@ -380,15 +381,17 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
             description = "The service does not exist, and `create_missing` is not set.")))]
 #[post("/releases")]
 async fn create(ctx: Ctx<Deploy>, body: Body<NewRelease>) -> Result<Reply, Error> {
-    ctx.post(move |db, actor| {
+    ctx.post(move |db, author| {
         let service = &body.0.service;
-        if !services::lock(db, service)? {
+        let Locked { exists, now } = services::lock(db, service)?;
+        let mut actor = author.at(now);
+        if !exists {
             if !body.0.create_missing {
                 return Err(services::unknown(db, service)?.or_create_missing());
             }
-            services::ensure(db, actor, service, None)?;
+            (actor, _) = services::ensure(db, &actor, service, None)?;
         }
-        let (recorded, is_new) = record(db, actor, body.0)?;
+        let (recorded, is_new) = record(db, &actor, body.0)?;
         let release = &recorded.release;
         let reply =
             if is_new { Reply::created(release.path(), &recorded)? } else { Reply::ok(&recorded)? };
@@ -429,8 +432,8 @@ async fn record_scan(
     body: Body<Map<String, Value>>,
 ) -> Result<Reply, Error> {
     let sent = SentScan::read(body.0)?;
-    ctx.write(move |db, actor| {
-        let found = scan(db, actor, *id, policy.0, sent)?;
+    ctx.write(move |db, author| {
+        let found = scan(db, author, *id, policy.0, sent)?;
         Ok(Reply::ok(&found)?.at_revision(found.release.revision))
     })
     .await
@@ -631,15 +634,15 @@ fn addition<T: PartialEq + Serialize>(
 
 fn scan(
     db: &mut Db,
-    actor: &Actor,
+    author: &Author,
     id: ReleaseId,
     policy: ScanPolicy,
     sent: SentScan,
 ) -> Result<ReleaseWithCommits, Error> {
     let service = releases::table.find(id).select(releases::service);
     let service: Option<String> = service.first(db).optional()?;
-    services::lock(db, &service.ok_or_else(|| Error::not_found("release", id))?)?;
-    let actor = &actor.afresh();
+    let service = service.ok_or_else(|| Error::not_found("release", id))?;
+    let actor = &services::lock_known(db, author, &service)?;
     let known = find(db, id)?;
     let scan = scan_result(policy, sent, actor.now)?;
     if known.release.scan.0.at > scan.at {

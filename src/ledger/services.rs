@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
+use crate::db::locks::Locked;
 use crate::db::schema::services;
 use crate::db::{Db, MultiBackend, locks};
 use crate::each_backend;
 use crate::error::{COMPARED, Code, Error, OnConflict};
 use crate::filtered;
-use crate::http::context::{Actor, Ctx, Operate, Read};
+use crate::http::context::{Actor, Author, Ctx, Operate, Read};
 use crate::http::extract::Body;
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
@@ -158,8 +159,9 @@ async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, E
         headers(("Location" = String), ("ETag" = String)))))]
 #[post("/services")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewService>) -> Result<Reply, Error> {
-    ctx.post(move |db, actor| {
-        let service = insert(db, actor, body.0)?;
+    ctx.post(move |db, author| {
+        let actor = author.now(db, Some(&body.0.slug))?;
+        let service = insert(db, &actor, body.0)?;
         Ok(Reply::created(service.path(), &service)?.at_revision(service.revision))
     })
     .await
@@ -194,11 +196,11 @@ async fn change(
     body: Body<ServicePatch>,
 ) -> Result<Reply, Error> {
     let if_match = ctx.if_match()?;
-    ctx.write(move |db, actor| {
-        lock(db, &slug)?;
+    ctx.write(move |db, author| {
+        let actor = lock_known(db, author, &slug)?;
         let before = find(db, &slug)?;
         if_match.check(before.revision)?;
-        let service = update(db, actor, before, body.0)?;
+        let service = update(db, &actor, before, body.0)?;
         Ok(Reply::ok(&service)?.at_revision(service.revision))
     })
     .await
@@ -227,11 +229,24 @@ pub fn unknown(db: &mut Db, slug: &str) -> Result<Error, Error> {
     Ok(Error::unknown_name("service", slug, &existing))
 }
 
-/// Locks the service's row until the transaction ends, and returns whether the service exists.
+/// Locks the service's row until the transaction ends, and returns whether the service exists, and
+/// the time of the transaction.
 ///
-/// All decisions about the places of a service are made under this lock, one after another.
-pub fn lock(db: &mut Db, slug: &str) -> QueryResult<bool> {
+/// All decisions about the places of a service are made under this lock, one after another, and
+/// their times are in the same order.
+pub fn lock(db: &mut Db, slug: &str) -> QueryResult<Locked> {
     locks::service(db, slug)
+}
+
+/// Locks a service, and returns the author with the time of the transaction.
+///
+/// # Errors
+/// `not_found` when there is no such service.
+pub fn lock_known(db: &mut Db, author: &Author, slug: &str) -> Result<Actor, Error> {
+    match lock(db, slug)? {
+        Locked { exists: true, now } => Ok(author.at(now)),
+        _ => Err(unknown(db, slug)?),
+    }
 }
 
 /// The slug and the repository URL of every service that has one.
@@ -243,14 +258,28 @@ pub fn repositories(db: &mut Db) -> QueryResult<Vec<(Slug, Url)>> {
         .load(db)
 }
 
-/// Makes sure that the service exists, and locks it. Returns whether this call has created it. A
-/// service that another transaction has created in the meantime stays as it is.
+/// Locks a service, and creates it if it does not exist. Returns the author with the time of the
+/// transaction, and whether this call has created the service.
+pub fn lock_or_create(
+    db: &mut Db,
+    author: &Author,
+    slug: &Slug,
+    repository_url: Option<Url>,
+) -> Result<(Actor, bool), Error> {
+    let Locked { exists, now } = lock(db, slug)?;
+    let actor = author.at(now);
+    if exists { Ok((actor, false)) } else { ensure(db, &actor, slug, repository_url) }
+}
+
+/// Creates a service that could not be locked, because it did not exist. Returns the author with
+/// the time of the transaction, and whether this call has created the service. One that another
+/// transaction has created in the meantime is locked and stays as it is.
 pub fn ensure(
     db: &mut Db,
     actor: &Actor,
     slug: &Slug,
     repository_url: Option<Url>,
-) -> Result<bool, Error> {
+) -> Result<(Actor, bool), Error> {
     let service = Service::new(
         NewService {
             slug: slug.clone(),
@@ -266,12 +295,11 @@ pub fn ensure(
         .values(&service)
         .on_conflict_do_nothing()
         .execute(c))?;
-    if inserted == 1 {
-        events::record(db, actor, &service.about(), "created", &service)?;
-    } else {
-        lock(db, slug)?;
+    if inserted == 0 {
+        return Ok((actor.at(lock(db, slug)?.now), false));
     }
-    Ok(inserted == 1)
+    events::record(db, actor, &service.about(), "created", &service)?;
+    Ok((actor.clone(), true))
 }
 
 fn insert(db: &mut Db, actor: &Actor, new: NewService) -> Result<Service, Error> {

@@ -10,6 +10,7 @@ crate::on_both_databases! {
     a_deployments_events_are_its_own
     a_list_is_filtered
     nothing_changes_or_deletes_an_event
+    an_event_names_its_key_and_its_request
 }
 
 fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
@@ -266,4 +267,49 @@ fn nothing_changes_or_deletes_an_event(app: &TestApp) {
     }
     assert_eq!(count(&mut db, "events") as usize, before.len());
     assert_eq!(app.all("/v1/events"), before);
+}
+
+fn an_event_names_its_key_and_its_request(app: &TestApp) {
+    let made = |scopes: &[&str]| {
+        app.post("/v1/keys", json!({"name": "pipeline", "scopes": scopes})).expect(201)
+    };
+    let leaked = made(&["deploy"]);
+    let revoke = format!("/v1/keys/{}", leaked["id"].as_str().unwrap());
+    let request = json!({"service": "checkout", "environment": "staging", "version": "1",
+        "create_missing": true});
+    let send = |key: &Value, request_id: &str| {
+        let headers = [("X-Request-Id", request_id)];
+        let key = key["key"].as_str().unwrap();
+        app.call("POST", "/v1/deployments", key, Some(&request), &headers).expect(201)
+    };
+    let first = send(&leaked, "build-17");
+    app.delete(&revoke).expect(200);
+    let fresh = made(&["deploy"]);
+    let second = send(&fresh, "build-18");
+    let whose = |event: &Value| (event["key_id"].clone(), event["request_id"].clone());
+    for (deployment, key, request_id) in
+        [(&first, &leaked, "build-17"), (&second, &fresh, "build-18")]
+    {
+        let path = format!("/v1/deployments/{}/events", deployment["id"].as_str().unwrap());
+        let events = app.all(&path);
+        assert_eq!(events[0]["actor"], "pipeline");
+        assert_eq!(whose(&events[0]), (key["id"].clone(), json!(request_id)));
+    }
+    // prop itself has neither. A webhook has no key.
+    let id = second["id"].as_str().unwrap();
+    let overdue = "UPDATE deployments SET expires_at = '2026-01-01T00:00:00.000000Z' WHERE id = ";
+    crate::gate::sql(app, &format!("{overdue}'{id}'"));
+    app.get(&format!("/v1/deployments/{id}")).expect(200);
+    let pull = json!({"sender": {"login": "octocat"}, "repository": {
+        "full_name": "shop/billing", "name": "billing", "html_url": "https://github.com/shop/billing"},
+        "deployment": {"id": 1, "sha": crate::harness::sha(1), "ref": "main",
+            "environment": "staging", "created_at": "2026-02-03T04:05:06Z",
+            "creator": {"login": "octocat", "type": "User"}}});
+    crate::webhooks::deliver(app, "deployment", &pull);
+    let last = |query: &str| app.all(&format!("/v1/events{query}")).remove(0);
+    let expired = last("?action=deployment.expired");
+    assert_eq!(whose(&expired), (Value::Null, Value::Null), "{expired}");
+    let delivered = last("?actor=github:octocat");
+    assert_eq!(delivered["key_id"], Value::Null, "{delivered}");
+    assert!(delivered["request_id"].is_string(), "{delivered}");
 }

@@ -12,6 +12,7 @@ mod harness;
 mod approvals;
 mod backfill;
 mod bad_input;
+mod clock;
 mod conventions;
 mod deployments;
 mod document;

@@ -13,6 +13,7 @@ mod harness;
 mod load;
 mod process;
 
+mod clocks;
 mod command_line;
 mod faults;
 mod first_start;

@@ -9,8 +9,9 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::Db;
 use crate::db::columns::Json;
+use crate::db::locks::Locked;
 use crate::error::{Code, Error};
-use crate::http::context::{Actor, Ctx, Deploy};
+use crate::http::context::{Actor, Author, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::response::Reply;
 use crate::ledger::deployments::gate::{self, Evaluation, GateRequest, PlaceSnapshot};
@@ -125,8 +126,8 @@ pub struct NewDeployment {
                 `create_missing` is not set.")))]
 #[post("/deployments")]
 async fn create(ctx: Ctx<Deploy>, body: Body<NewDeployment>) -> Result<Reply, Error> {
-    ctx.post(move |db, actor| {
-        let (found, is_new) = request(db, actor, body.0)?;
+    ctx.post(move |db, author| {
+        let (found, is_new) = request(db, author, body.0)?;
         let reply = if is_new {
             Reply::created(found.deployment.path(), &found)?
         } else {
@@ -195,13 +196,13 @@ impl NewDeployment {
 /// Records a deployment that somebody asks for or has observed, and says whether it is new.
 fn request(
     db: &mut Db,
-    actor: &Actor,
+    author: &Author,
     new: NewDeployment,
 ) -> Result<(DeploymentWithDecision, bool), Error> {
-    let has_service = services::lock(db, &new.service)?;
-    let actor = &actor.afresh();
+    let Locked { exists, now } = services::lock(db, &new.service)?;
+    let actor = &author.at(now);
     let observation = new.observation(actor.now)?;
-    record(db, actor, has_service, Report { new, observation, requested_at: actor.now })
+    record(db, actor, exists, Report { new, observation, requested_at: actor.now })
 }
 
 /// What is reported of a deployment that may not be recorded yet.
@@ -361,9 +362,10 @@ fn write(
     evaluated: Evaluated,
 ) -> Result<DeploymentWithDecision, Error> {
     let (new, snapshot) = (&report.new, &subject.snapshot);
-    if !has_service {
-        services::ensure(db, actor, &new.service, None)?;
-    }
+    let actor = &match has_service {
+        true => actor.clone(),
+        false => services::ensure(db, actor, &new.service, None)?.0,
+    };
     if snapshot.environment.is_none() {
         environments::ensure(db, actor, &subject.environment)?;
     }

@@ -2,11 +2,11 @@
 
 use diesel::prelude::*;
 
-use crate::db::Db;
 use crate::db::columns::ToWord;
 use crate::db::schema::deployments;
+use crate::db::{Db, clock};
 use crate::error::Error;
-use crate::http::context::{Actor, Ctx, Requires};
+use crate::http::context::{Author, Ctx, Requires};
 use crate::ledger::deployments::{Deployment, find, store};
 use crate::ledger::services;
 use crate::rules::lifecycle::State;
@@ -26,25 +26,25 @@ pub async fn settled<S: Requires, T: Send + 'static>(
     if !is_overdue(&found) {
         return Ok(found);
     }
-    ctx.write(|db, actor| expire_overdue(db, actor.now)).await?;
+    ctx.write(|db, _| expire_overdue(db)).await?;
     ctx.read(read).await
 }
 
 /// Expires all deployments that have waited too long.
-pub fn expire_overdue(db: &mut Db, now: Timestamp) -> Result<(), Error> {
+pub fn expire_overdue(db: &mut Db) -> Result<(), Error> {
     let is_waiting = deployments::state
         .eq(State::AwaitingApproval.word())
         .or(deployments::state.eq(State::Approved.word()));
     let overdue: Vec<(Slug, DeploymentId)> = deployments::table
         .filter(is_waiting)
-        .filter(deployments::expires_at.le(now))
+        .filter(deployments::expires_at.le(clock::now(db, None)?))
         .select((deployments::service, deployments::id))
         .order(deployments::service)
         .load(db)?;
     for (service, id) in overdue {
-        services::lock(db, &service)?;
+        let locked = services::lock(db, &service)?;
         let found = find(db, id)?;
-        expire(db, found.deployment, now)?;
+        expire(db, found.deployment, locked.now)?;
     }
     Ok(())
 }
@@ -54,6 +54,5 @@ pub fn expire(db: &mut Db, deployment: Deployment, now: Timestamp) -> Result<Dep
     if !deployment.is_overdue_at(now) {
         return Ok(deployment);
     }
-    let prop = Actor { name: "prop".into(), now };
-    store::advance(db, &prop, deployment, State::Expired, now, None)
+    store::advance(db, &Author::prop().at(now), deployment, State::Expired, now, None)
 }

@@ -11,9 +11,9 @@ use utoipa::IntoParams;
 use utoipa_actix_web::service_config::ServiceConfig;
 use uuid::Uuid;
 
-use crate::db::Db;
 use crate::db::columns::{Document, Identifier, Instant, Json};
 use crate::db::schema::{approvals, environments, freeze_overrides, releases, services};
+use crate::db::{Db, clock};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Read};
 use crate::http::extract::Query;
@@ -172,8 +172,8 @@ fn evaluate(
     version: &str,
     request: &GateRequest<'_>,
 ) -> Result<Decision, Error> {
-    let now = Timestamp::now();
     let snapshot = load_snapshot(db, service, environment, version)?;
+    let now = snapshot.seen_at;
     if !snapshot.has_service {
         return Err(unknown_service(db, service)?);
     }
@@ -203,6 +203,8 @@ pub struct PlaceSnapshot {
     /// back.
     last_end: Option<State>,
     succeeded_before_at: Option<Timestamp>,
+    /// When the state was read.
+    seen_at: Timestamp,
 }
 
 impl PlaceSnapshot {
@@ -267,7 +269,8 @@ impl Candidate {
 }
 
 /// The environment, the release, the live deployment and its release, the running one, how the
-/// release last stopped being live there, and when it first succeeded in the preceding environment.
+/// release last stopped being live there, when it first succeeded in the preceding environment, and
+/// the reading of the clock.
 type Row = (
     Option<Environment>,
     Option<Release>,
@@ -275,6 +278,7 @@ type Row = (
     Option<ReleaseId>,
     Option<DeploymentId>,
     Option<State>,
+    Option<Timestamp>,
     Option<Timestamp>,
 );
 
@@ -319,17 +323,18 @@ pub fn load_snapshot(
             sql::<Nullable<Identifier>>(RUNNING),
             sql::<Nullable<Text>>(LAST_END),
             sql::<Nullable<Instant>>(SUCCEEDED_BEFORE),
+            clock::reading(db),
         ))
         .first(db)
         .optional()?;
     let has_service = row.is_some();
-    let (environment, release, live, live_release, running, last_end, succeeded_before_at) =
+    let (environment, release, live, live_release, running, last_end, succeeded_before_at, read) =
         match row {
             Some(row) => row,
             None => {
                 let alone = environments::table.find(environment);
                 let alone = alone.select(Environment::as_select()).first(db).optional()?;
-                (alone, None, None, None, None, None, None)
+                (alone, None, None, None, None, None, None, None)
             }
         };
     Ok(PlaceSnapshot {
@@ -341,6 +346,7 @@ pub fn load_snapshot(
         running,
         last_end,
         succeeded_before_at,
+        seen_at: clock::seen(db, read),
     })
 }
 

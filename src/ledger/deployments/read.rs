@@ -57,7 +57,7 @@ struct Filter {
 #[get("/deployments")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
     if params.filter.state == Some(State::Expired) {
-        ctx.write(|db, actor| expire_overdue(db, actor.now)).await?;
+        ctx.write(|db, _| expire_overdue(db)).await?;
     }
     let page = settled(
         &ctx,

@@ -10,7 +10,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::db::Db;
 use crate::db::schema::deployments;
 use crate::error::{Code, Error};
-use crate::http::context::{Actor, Ctx, Deploy};
+use crate::http::context::{Actor, Author, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::response::Reply;
 use crate::ledger::deployments::expiry::expire;
@@ -76,8 +76,8 @@ async fn make_transition(
     id: web::Path<DeploymentId>,
     body: Body<Transition>,
 ) -> Result<Reply, Error> {
-    ctx.post(move |db, actor| {
-        let found = transition(db, actor, *id, body.0)?;
+    ctx.post(move |db, author| {
+        let found = transition(db, author, *id, body.0)?;
         Ok(Reply::ok(&found)?.at_revision(found.deployment.revision))
     })
     .await
@@ -108,15 +108,15 @@ pub fn observed_at(
 /// `gate_blocked` for a start.
 pub fn transition(
     db: &mut Db,
-    actor: &Actor,
+    author: &Author,
     id: DeploymentId,
     request: Transition,
 ) -> Result<DeploymentWithDecision, Error> {
     // The service of a deployment never changes. Everything else is read under the lock.
     let service: Option<Slug> =
         deployments::table.find(id).select(deployments::service).first(db).optional()?;
-    services::lock(db, &service.ok_or_else(|| Error::not_found("deployment", id))?)?;
-    let actor = &actor.afresh();
+    let service = service.ok_or_else(|| Error::not_found("deployment", id))?;
+    let actor = &services::lock_known(db, author, &service)?;
     let at = observed_at(request.observed, request.at, "/at", actor.now)?;
     let found = find(db, id)?;
     let state_before = found.deployment.state;

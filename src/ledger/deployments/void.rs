@@ -9,7 +9,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::db::Db;
 use crate::db::schema::deployments;
 use crate::error::Error;
-use crate::http::context::{Actor, Ctx, Operate};
+use crate::http::context::{Author, Ctx, Operate};
 use crate::http::extract::Body;
 use crate::http::response::Reply;
 use crate::ledger::deployments::gate;
@@ -52,8 +52,8 @@ async fn declare_void(
     id: web::Path<DeploymentId>,
     body: Body<Void>,
 ) -> Result<Reply, Error> {
-    ctx.post(move |db, actor| {
-        let found = void(db, actor, *id, body.0.reason)?;
+    ctx.post(move |db, author| {
+        let found = void(db, author, *id, body.0.reason)?;
         Ok(Reply::ok(&found)?.at_revision(found.deployment.revision))
     })
     .await
@@ -61,14 +61,14 @@ async fn declare_void(
 
 fn void(
     db: &mut Db,
-    actor: &Actor,
+    author: &Author,
     id: DeploymentId,
     reason: LongText,
 ) -> Result<DeploymentWithDecision, Error> {
     let service: Option<Slug> =
         deployments::table.find(id).select(deployments::service).first(db).optional()?;
-    services::lock(db, &service.ok_or_else(|| Error::not_found("deployment", id))?)?;
-    let actor = &actor.afresh();
+    let service = service.ok_or_else(|| Error::not_found("deployment", id))?;
+    let actor = &services::lock_known(db, author, &service)?;
     let before = find(db, id)?.deployment;
     if before.voided_at.is_some() {
         return find(db, id);

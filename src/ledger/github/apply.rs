@@ -7,7 +7,7 @@ use crate::db::Db;
 use crate::db::columns::ToWord;
 use crate::db::schema::{deliveries, deployments};
 use crate::error::{Code, Error};
-use crate::http::context::Actor;
+use crate::http::context::{Actor, Author};
 use crate::ledger::approvals::{self, NewApproval, Source, Verdict};
 use crate::ledger::deployments::create::{self, NewDeployment, Observation, Report};
 use crate::ledger::deployments::store::{self, Change, Fact as Reported};
@@ -54,12 +54,12 @@ impl Applied {
 ///
 /// # Errors
 /// Why the fact cannot be applied.
-pub fn apply(db: &mut Db, actor: &Actor, fact: &Fact) -> Result<Applied, Error> {
+pub fn apply(db: &mut Db, author: &Author, fact: &Fact) -> Result<Applied, Error> {
     match fact {
         Fact::Nothing(why) => Ok(Applied::unchanged(*why, None)),
-        Fact::Deployment(report) => deployment(db, actor, report),
-        Fact::Review(review) => self::review(db, actor, review),
-        Fact::RunEnded(run) => run_ended(db, actor, run),
+        Fact::Deployment(report) => deployment(db, author, report),
+        Fact::Review(review) => self::review(db, author, review),
+        Fact::RunEnded(run) => run_ended(db, author, run),
     }
 }
 
@@ -78,7 +78,7 @@ pub fn subject(fact: &Fact) -> Option<String> {
 
 /// Applies a fact about a deployment. The service is locked first, so that simultaneous deliveries
 /// about one deployment are applied one after another.
-fn deployment(db: &mut Db, actor: &Actor, report: &github::Deployment) -> Result<Applied, Error> {
+fn deployment(db: &mut Db, author: &Author, report: &github::Deployment) -> Result<Applied, Error> {
     let environment = environment_of(&report.environment)?;
     let subject = report.id.to_string();
     if environments::ignores_github(db, &environment)? && find_linked(db, &subject)?.is_none() {
@@ -86,15 +86,17 @@ fn deployment(db: &mut Db, actor: &Actor, report: &github::Deployment) -> Result
             "{environment} has ignore_github_deployments set. Nothing was recorded."
         )));
     }
-    let service = service_of(db, actor, &report.repository, report.service.as_deref())?;
-    let actor = &actor.afresh();
+    let (mut actor, service) =
+        service_of(db, author, &report.repository, report.service.as_deref())?;
     let all = all_reports(db, &subject)?;
     let status = with_its_run(db, github::deployment_status(&all))?;
     let mut known = find_known(db, &service, &environment, report, &status)?;
     if let Some(other) = known.as_mut().filter(|known| known.service != service) {
-        services::lock(db, &other.service)?;
+        let locked = services::lock(db, &other.service)?;
+        actor = actor.at(actor.now.max(locked.now));
         *other = find(db, other.id)?.deployment;
     }
+    let actor = &actor;
     if known.is_none() && services::find(db, &service)?.ignore_github_deployments {
         return Ok(Applied::ignored(format!(
             "{service} has ignore_github_deployments set. Nothing was recorded."
@@ -469,15 +471,15 @@ fn new_deployment(
     })
 }
 
-/// Finds and locks the service of a repository: the one with this `repository_url`, else one with
+/// Finds and locks the service of a repository, and gives the author with the time of the lock: the one with this `repository_url`, else one with
 /// the name of the repository, which is created. If several services have the same repository, the
 /// payload of the deployment must name one.
 fn service_of(
     db: &mut Db,
-    actor: &Actor,
+    author: &Author,
     repository: &Repository,
     named: Option<&str>,
-) -> Result<Slug, Error> {
+) -> Result<(Actor, Slug), Error> {
     let ours = normalized_url(&repository.html_url);
     let (of_it, of_others): (Vec<_>, Vec<_>) =
         services::repositories(db)?.into_iter().partition(|(_, url)| normalized_url(url) == ours);
@@ -506,13 +508,15 @@ fn service_of(
         let detail = format!("{name:?} is not a valid service name: {}.", is.detail);
         Error::new(Code::InvalidSlug, detail)
     })?;
-    if services::ensure(db, actor, &slug, repository.html_url.parse::<Url>().ok())? {
-        return Ok(slug);
+    let url = repository.html_url.parse::<Url>().ok();
+    let (actor, is_new) = services::lock_or_create(db, author, &slug, url)?;
+    if is_new {
+        return Ok((actor, slug));
     }
     // A webhook of one repository must not change a service of another one. This is checked again
     // under the lock of the service.
     match services::find(db, &slug)?.repository_url {
-        Some(url) if normalized_url(&url) == ours => Ok(slug),
+        Some(url) if normalized_url(&url) == ours => Ok((actor, slug)),
         Some(_) => Err(Error::new(
             Code::AlreadyExists,
             format!("The service {slug} does not belong to the repository {ours}."),
@@ -570,7 +574,7 @@ fn release_of(
 
 /// Records a GitHub review as approvals or rejections, as `POST /v1/approvals` does. Each
 /// environment is recorded on its own: if one fails, the others stay recorded.
-fn review(db: &mut Db, actor: &Actor, review: &Review) -> Result<Applied, Error> {
+fn review(db: &mut Db, author: &Author, review: &Review) -> Result<Applied, Error> {
     let run = github::run_of(&review.run_url).unwrap_or(&review.run_url);
     let (mut is_change, mut about, mut recorded_in, mut refused) =
         (false, None, Vec::new(), Vec::new());
@@ -578,15 +582,8 @@ fn review(db: &mut Db, actor: &Actor, review: &Review) -> Result<Applied, Error>
         let recorded: Result<Vec<_>, Error> = db.transaction(|db| {
             let environment = environment_of(name)?;
             let mut recorded = Vec::new();
-            for service in services_of_run(db, actor, &review.repository, &environment, run)? {
-                recorded.push(record_for_place(
-                    db,
-                    &actor.afresh(),
-                    review,
-                    service,
-                    &environment,
-                    run,
-                )?);
+            for service in services_of_run(db, author, &review.repository, &environment, run)? {
+                recorded.push(record_for_place(db, author, review, service, &environment, run)?);
             }
             Ok(recorded)
         });
@@ -619,7 +616,7 @@ fn review(db: &mut Db, actor: &Actor, review: &Review) -> Result<Applied, Error>
 /// none, the service of the repository.
 fn services_of_run(
     db: &mut Db,
-    actor: &Actor,
+    author: &Author,
     repository: &Repository,
     environment: &Slug,
     run: &str,
@@ -631,20 +628,20 @@ fn services_of_run(
             found.push(service);
         }
     }
-    Ok(if found.is_empty() { vec![service_of(db, actor, repository, None)?] } else { found })
+    Ok(if found.is_empty() { vec![service_of(db, author, repository, None)?.1] } else { found })
 }
 
 /// Records a review for one place. Returns the deployment that it is about, and whether the review
 /// was new.
 fn record_for_place(
     db: &mut Db,
-    actor: &Actor,
+    author: &Author,
     review: &Review,
     service: Slug,
     environment: &Slug,
     run: &str,
 ) -> Result<(Option<DeploymentId>, bool), Error> {
-    services::lock(db, &service)?;
+    let actor = &services::lock_known(db, author, &service)?;
     let known = of_run(db, &service, environment, run)?.into_iter().next();
     let about = known.as_ref().map(|known| known.id);
     let version = match known {
@@ -723,7 +720,7 @@ fn review_number(
 }
 
 /// Ends the deployments that are still running although their run has failed or was cancelled.
-fn run_ended(db: &mut Db, actor: &Actor, run: &RunEnded) -> Result<Applied, Error> {
+fn run_ended(db: &mut Db, author: &Author, run: &RunEnded) -> Result<Applied, Error> {
     let Some(to) = run.leaves else {
         return Ok(Applied::unchanged(
             format!("The run ended: {}. Its deployments report their own end.", run.conclusion),
@@ -744,7 +741,7 @@ fn run_ended(db: &mut Db, actor: &Actor, run: &RunEnded) -> Result<Applied, Erro
         if known.run_url.as_deref().and_then(github::run_of) != Some(run.run_url.as_str()) {
             continue;
         }
-        services::lock(db, &known.service)?;
+        let actor = &services::lock_known(db, author, &known.service)?;
         let known = find(db, known.id)?.deployment;
         // The end of an earlier attempt does not end what a later attempt has started.
         if known.reported_state() == State::Running

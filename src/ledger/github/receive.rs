@@ -10,9 +10,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::deliveries;
-use crate::db::{Db, MultiBackend};
+use crate::db::{Db, MultiBackend, clock};
 use crate::error::{Code, Error};
-use crate::http::context::{Actor, Admin, Ctx, Operate};
+use crate::http::context::{Admin, Author, Ctx, Operate};
 use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::deployments::GITHUB;
@@ -200,11 +200,17 @@ fn find(db: &mut Db, id: &str) -> Result<DeliveryWithBody, Error> {
 /// A delivery that cannot be applied is stored with the reason. When GitHub sends it again, it is
 /// applied again, because the obstacle may be gone. Only an error of prop or its database is
 /// answered to GitHub as an error; then nothing is stored.
-fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, bool), Error> {
+fn take(
+    db: &mut Db,
+    author: Author,
+    id: &str,
+    event: &str,
+    body: &str,
+) -> Result<(Delivery, bool), Error> {
     let payload: Value = serde_json::from_str(body)
         .map_err(|cause| Error::new(Code::MalformedJson, format!("{cause}.")))?;
     let fact = read(event, &payload);
-    let actor = sender(&payload);
+    let author = Author { name: sender(&payload), ..author };
     let digest = hex(&Sha256::digest(body));
     let (action, repository) = heading(&payload);
     let mut delivery = Delivery {
@@ -216,7 +222,7 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
         outcome: Outcome::Ignored,
         detail: String::new(),
         deployment_id: None,
-        received_at: actor.now,
+        received_at: clock::now(db, None)?,
     };
     if !insert(db, &delivery, &digest, body)? {
         let known = find(db, id)?;
@@ -227,15 +233,15 @@ fn take(db: &mut Db, id: &str, event: &str, body: &str) -> Result<(Delivery, boo
     }
     let delivery = match find_duplicate(db, &delivery, &digest)? {
         Some(duplicate) => update_as_duplicate(db, delivery, duplicate)?,
-        None => update_as_applied(db, &actor, delivery, fact)?,
+        None => update_as_applied(db, &author, delivery, fact)?,
     };
     Ok((delivery, true))
 }
 
 /// Whoever caused the event on GitHub.
-fn sender(payload: &Value) -> Actor {
+fn sender(payload: &Value) -> String {
     let login = payload["sender"]["login"].as_str();
-    Actor::new(login.map_or_else(|| GITHUB.to_owned(), |login| format!("{GITHUB}:{login}")))
+    login.map_or_else(|| GITHUB.to_owned(), |login| format!("{GITHUB}:{login}"))
 }
 
 /// Stores a delivery as it was received. Returns whether it is new.
@@ -303,12 +309,12 @@ fn update_as_duplicate(
 /// Applies what the delivery reports, and stores the outcome.
 fn update_as_applied(
     db: &mut Db,
-    actor: &Actor,
+    author: &Author,
     mut delivery: Delivery,
     fact: Result<Fact, String>,
 ) -> Result<Delivery, Error> {
     let applied = match &fact {
-        Ok(fact) => attempt(db, |db| apply::apply(db, actor, fact))?,
+        Ok(fact) => attempt(db, |db| apply::apply(db, author, fact))?,
         Err(missing) => Err(Error::new(Code::InvalidValue, missing)),
     };
     match applied {

@@ -12,8 +12,10 @@ use std::pin::Pin;
 use crate::config::Secret;
 use crate::db::Db;
 use crate::error::{Code, Error};
+use crate::http::context::Author;
 use crate::http::extract;
 use crate::http::state::State;
+use crate::ledger::deployments::GITHUB;
 
 /// A webhook request with a valid signature. The signature covers only the body, not the headers.
 pub struct Signed {
@@ -23,6 +25,7 @@ pub struct Signed {
     pub event: String,
     /// The body as it was received.
     pub body: String,
+    author: Author,
     state: web::Data<State>,
 }
 
@@ -63,22 +66,24 @@ impl FromRequest for Signed {
             let body = String::from_utf8(body.into()).ok().filter(|text| !text.contains('\0'));
             let body =
                 body.ok_or_else(|| Error::new(Code::MalformedJson, "The body is not UTF-8 text."))?;
-            Ok(Self { id, event, body, state })
+            let author = Author::of_request(GITHUB.to_owned(), &request);
+            Ok(Self { id, event, body, author, state })
         })
     }
 }
 
 impl Signed {
-    /// Runs `work` in one transaction. It gets the id, the event and the body of the delivery.
+    /// Runs `work` in one transaction. It gets the author, which is GitHub until the body names the
+    /// sender, and the id, the event and the body of the delivery.
     ///
     /// # Errors
     /// The error of `work`, or that the database is unavailable.
     pub async fn write<T: Send + 'static>(
         self,
-        work: impl FnOnce(&mut Db, &str, &str, &str) -> Result<T, Error> + Send + 'static,
+        work: impl FnOnce(&mut Db, Author, &str, &str, &str) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let Self { id, event, body, state } = self;
-        state.db.write(move |db| work(db, &id, &event, &body)).await
+        let Self { id, event, body, author, state } = self;
+        state.db.write(move |db| work(db, author, &id, &event, &body)).await
     }
 }
 

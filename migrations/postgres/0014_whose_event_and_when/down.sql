@@ -1,0 +1,3 @@
+DROP FUNCTION lock_service;
+ALTER TABLE events DROP COLUMN request_id;
+ALTER TABLE events DROP COLUMN key_id;

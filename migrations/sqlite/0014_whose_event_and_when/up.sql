@@ -1,0 +1,3 @@
+-- The key and the request that caused an event. NULL for prop itself, for events of earlier versions and, the key, for webhooks.
+ALTER TABLE events ADD COLUMN key_id text;
+ALTER TABLE events ADD COLUMN request_id text;

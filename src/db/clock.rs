@@ -1,0 +1,66 @@
+//! The time that prop assigns to what it records: that of the database, because the clocks of its
+//! processes differ. SQLite has none of its own, but only the processes of one machine share it.
+//!
+//! In a service this time never runs backwards, even if a clock does: a transaction is later than
+//! every event of the service that was committed before it (see [`super::locks::service`]).
+
+use diesel::dsl::sql;
+use diesel::expression::SqlLiteral;
+use diesel::prelude::*;
+use diesel::sql_types::{Nullable, Text};
+use jiff::SignedDuration;
+
+use super::Db;
+use super::columns::Instant;
+use crate::types::time::Timestamp;
+
+#[derive(QueryableByName)]
+struct Clock {
+    #[diesel(sql_type = Nullable<Instant>)]
+    read: Option<Timestamp>,
+}
+
+/// The time of a transaction that locks no service. With a `service`, it is later than every event
+/// of it. This takes one statement.
+pub fn now(db: &mut Db, service: Option<&str>) -> QueryResult<Timestamp> {
+    let statement = match db {
+        Db::Pg(_) => {
+            "SELECT greatest(clock_timestamp(), max(at) + interval '1 microsecond') AS read
+                FROM events WHERE service = $1"
+        }
+        Db::Sqlite(_) => "SELECT max(at) AS read FROM events WHERE service = $1",
+    };
+    let clock: Clock =
+        diesel::sql_query(statement).bind::<Nullable<Text>, _>(service).get_result(db)?;
+    Ok(match db {
+        Db::Pg(_) => clock.read.unwrap_or_else(Timestamp::now),
+        Db::Sqlite(_) => after(clock.read),
+    })
+}
+
+/// The process's time, but later than `last`.
+pub(super) fn after(last: Option<Timestamp>) -> Timestamp {
+    let now = Timestamp::now();
+    last.map_or(now, |last| now.max(last.plus(SignedDuration::from_micros(1))))
+}
+
+/// An expression for the column list of a query on `services`: the time for [`seen`].
+pub fn reading(db: &Db) -> SqlLiteral<Nullable<Instant>> {
+    sql(match db {
+        Db::Pg(_) => {
+            "(SELECT greatest(clock_timestamp(), max(e.at)) FROM events e
+                WHERE e.service = services.slug)"
+        }
+        Db::Sqlite(_) => "(SELECT max(e.at) FROM events e WHERE e.service = services.slug)",
+    })
+}
+
+/// The time at which a query read a service: not before any event that it could see. `read` is the
+/// value of [`reading`].
+pub fn seen(db: &Db, read: Option<Timestamp>) -> Timestamp {
+    match (db, read) {
+        (Db::Pg(_), Some(read)) => read,
+        (Db::Sqlite(_), Some(read)) => Timestamp::now().max(read),
+        (_, None) => Timestamp::now(),
+    }
+}
