@@ -102,11 +102,11 @@ scanner=$(key scanner '["attest"]')
 alice=$(key alice '["read","approve","override","operate"]')
 echo '  pipeline (deploys), scanner (reports scans), alice (approves, manages freezes and incidents)'
 
-step 'Environments: testing, staging and production. Production requires a scan, an hour in staging and an approval'
+step 'Environments: testing, staging and production. Production requires a scan, success in staging and an approval'
 ok "$PROP_KEY" POST /v1/environments '{"slug":"testing","name":"Testing","tier":"testing"}'
 ok "$PROP_KEY" POST /v1/environments '{"slug":"staging","name":"Staging","tier":"staging"}'
 ok "$PROP_KEY" POST /v1/environments '{"slug":"production","name":"Production","tier":"production","required_approvals":1,
-    "require_scan":true,"predecessor":"staging","soak_minutes":60}'
+    "require_scan":true,"predecessor":"staging"}'
 
 step 'Three services'
 for service in 'checkout Checkout payments' 'catalog Catalogue search' 'accounts Accounts identity'; do

@@ -100,6 +100,8 @@ tables! {
         retired_at -> Nullable<Instant>,
         rollback -> Bool,
         before_commit -> Bool,
+        counts_from -> Nullable<Instant>,
+        image_added_later -> Bool,
     }
 
     derived_places (service, environment) {

@@ -83,7 +83,9 @@ pub struct Candidate {
     pub has_digest: bool,
     /// Whether it passed its scan. `None` when it was not scanned.
     pub scan_passed: Option<bool>,
-    /// When it first succeeded in the predecessor. `None` when it has not.
+    /// From when its first success in the predecessor counts: the later of when it happened and when
+    /// it was recorded. What started against the gate, or with another image, does not count.
+    /// `None` when there is none.
     pub succeeded_before_at: Option<Timestamp>,
 }
 
@@ -138,8 +140,8 @@ pub struct Facts {
     /// The name of the key that records the deployment. Its holder's approval does not count
     /// either, so nobody can approve their own deployment by naming another requester.
     pub recorded_by: Option<String>,
-    /// Whether the caller asked for a rollback, and the release was live in the place before and is
-    /// not live now.
+    /// Whether the caller asked for a rollback to a release that went live in the place before,
+    /// through the gate and with the same image, and was not rolled back itself.
     pub is_rollback: bool,
     /// The rules of the environment.
     pub policy: Policy,
@@ -171,8 +173,8 @@ pub struct Decision {
     pub allowed: bool,
     /// All reasons that block the deployment. Empty when it is allowed.
     pub reasons: Vec<Reason>,
-    /// Whether the gate exempts it as a rollback: it was asked for as one, and goes back to a
-    /// release that was live in the place and was not rolled back itself.
+    /// Whether the gate exempts it as a rollback: it was asked for as one, and its release went live
+    /// in the place before, through the gate and with the same image, and was not rolled back itself.
     #[serde(default)]
     pub is_rollback: bool,
     /// The time for which the decision was made.

@@ -158,6 +158,13 @@ pub fn sql(app: &TestApp, statement: &str) {
     diesel::RunQueryDsl::execute(diesel::sql_query(statement), &mut app.db()).unwrap();
 }
 
+/// Lets so many minutes pass since every success in staging, and since prop learned of it.
+pub fn soak(app: &TestApp, minutes: i64) {
+    let then = in_minutes(-minutes);
+    let set = format!("finished_at = '{then}', counts_from = '{then}'");
+    sql(app, &format!("UPDATE deployments SET {set} WHERE environment = 'staging'"));
+}
+
 /// An instant in the future, or the past, as prop writes it.
 pub fn in_minutes(minutes: i64) -> String {
     format!("{:.6}", Timestamp::now() + SignedDuration::from_mins(minutes))
@@ -180,13 +187,7 @@ fn season(app: &TestApp, pipeline: &str, release: &Value) {
     let staged = deploy(app, pipeline, version, json!({"environment": "staging", "start": true}))
         .expect(201);
     app.transition(&staged, "succeeded").expect(200);
-    sql(
-        app,
-        &format!(
-            "UPDATE deployments SET finished_at = '{}' WHERE environment = 'staging'",
-            in_minutes(-31)
-        ),
-    );
+    soak(app, 31);
     scan(app, release, json!({"medium": 2}));
 }
 
@@ -230,7 +231,7 @@ fn a_release_goes_through_staging_its_scan_and_an_approval(app: &TestApp) {
     );
     assert_eq!(decision["reasons"][1]["until"], after(&staged["finished_at"], 30));
     assert_eq!(decision["reasons"][2]["missing"], 1);
-    sql(app, &format!("UPDATE deployments SET finished_at = '{}'", in_minutes(-31)));
+    soak(app, 31);
     expect_kept_back(app, pipeline, "production", "1", &["scan_missing", "approval_missing"]);
 
     scan(app, &first, json!({"high": 1}));

@@ -1,10 +1,10 @@
 //! Ways around the gate that were open once.
 
 use crate::gate::{
-    codes, deploy, evaluate, expect_blocked, go_live, person, post_review, production, release,
-    with,
+    codes, deploy, evaluate, evaluate_rollback, expect_blocked, go_live, in_minutes, path, person,
+    post_review, production, release, soak, sql, with,
 };
-use crate::harness::TestApp;
+use crate::harness::{TestApp, digest};
 use serde_json::{Value, json};
 
 crate::on_both_databases! {
@@ -14,6 +14,14 @@ crate::on_both_databases! {
     a_run_may_review_two_services
     a_review_that_changed_its_mind_is_heard
     who_asks_under_another_name_does_not_approve_it
+    what_ran_against_the_gate_is_no_way_back
+    what_ran_and_would_have_been_let_through_is_a_way_back
+    an_image_that_was_added_later_is_no_way_back
+    the_way_back_is_preferred_to_what_ran_against_the_gate
+    a_soak_counts_from_when_prop_learned_of_the_success
+    what_ran_against_the_gate_seasons_nothing
+    an_image_that_was_added_later_is_not_seasoned
+    an_older_success_that_is_reported_later_is_not_live
 }
 
 fn what_was_rolled_back_is_no_way_back(app: &TestApp) {
@@ -94,4 +102,226 @@ fn who_asks_under_another_name_does_not_approve_it(app: &TestApp) {
     let d = deploy(app, alice, "1", json!({"requested_by": "ci"})).expect(201);
     post_review(app, alice, "1", "approved").expect_problem(403, "own_approval");
     assert_eq!(d["state"], "awaiting_approval");
+}
+
+/// A key of a pipeline, which can report anything and approve nothing.
+fn pipeline(app: &TestApp) -> String {
+    app.key("pipeline", &["read", "deploy", "attest"])
+}
+
+/// Reports that a version of checkout went live in an environment, whatever the gate says.
+#[track_caller]
+fn observe(app: &TestApp, key: &str, environment: &str, version: &str, more: Value) -> Value {
+    let body = with(json!({"environment": environment, "state": "succeeded"}), more);
+    deploy(app, key, version, body).expect(201)
+}
+
+/// Checks that a rollback to a version is decided without the exemption: the question, the request
+/// and its start get these reasons.
+#[track_caller]
+fn expect_no_way_back(app: &TestApp, key: &str, version: &str, expected: &[&str]) {
+    let decision = evaluate_rollback(app, key, version);
+    assert_eq!((codes(&decision), &decision["is_rollback"]), (expected.to_vec(), &json!(false)));
+    let start = deploy(app, key, version, json!({"rollback": true, "start": true}));
+    expect_blocked(&start, expected);
+}
+
+fn what_ran_against_the_gate_is_no_way_back(app: &TestApp) {
+    production(app, json!({"required_approvals": 1}));
+    let (pipeline, alice) = (&pipeline(app), &person(app, "alice"));
+    for version in ["evil", "2"] {
+        release(app, version);
+        let seen = observe(app, pipeline, "production", version, json!({}));
+        assert_eq!(seen["ungated"], true);
+    }
+    app.post("/v1/freezes", json!({"reason": "Quarter end"})).expect(201);
+    let place = json!({"service": "checkout", "environment": "production"});
+    let incident = with(place, json!({"title": "Down", "severity": "major"}));
+    app.post("/v1/incidents", incident).expect(201);
+    expect_no_way_back(app, pipeline, "evil", &["frozen", "open_incident", "approval_missing"]);
+
+    // The same release is a way back once it has passed the gate.
+    for open in ["freezes", "incidents"] {
+        let id = app.all(&format!("/v1/{open}?open=true"))[0]["id"].as_str().unwrap().to_owned();
+        let end =
+            if open == "freezes" { json!({"ended": true}) } else { json!({"resolved": true}) };
+        app.patch(&format!("/v1/{open}/{id}"), end, &[]).expect(200);
+    }
+    release(app, "3");
+    for version in ["evil", "3"] {
+        post_review(app, alice, version, "approved").expect(201);
+        go_live(app, pipeline, version);
+    }
+    app.post("/v1/freezes", json!({"reason": "Quarter end"})).expect(201);
+    assert_eq!(codes(&evaluate(app, pipeline, "evil")), ["frozen", "approval_missing"]);
+    let decision = evaluate_rollback(app, pipeline, "evil");
+    assert_eq!((&decision["allowed"], &decision["is_rollback"]), (&json!(true), &json!(true)));
+    let back = json!({"rollback": true, "start": true});
+    assert_eq!(deploy(app, pipeline, "evil", back).expect(201)["ungated"], false);
+}
+
+/// Or a ledger that only webhooks feed could never roll back.
+fn what_ran_and_would_have_been_let_through_is_a_way_back(app: &TestApp) {
+    production(app, json!({}));
+    let pipeline = &pipeline(app);
+    for version in ["1", "2"] {
+        release(app, version);
+        observe(app, pipeline, "production", version, json!({}));
+    }
+    app.post("/v1/freezes", json!({"reason": "Quarter end"})).expect(201);
+    assert_eq!(evaluate_rollback(app, pipeline, "1")["allowed"], true);
+}
+
+fn an_image_that_was_added_later_is_no_way_back(app: &TestApp) {
+    app.post("/v1/environments", json!({"slug": "staging", "tier": "staging"})).expect(201);
+    let pipeline = &pipeline(app);
+    let live = |version: &&str| {
+        let body = json!({"environment": "staging", "start": true, "create_missing": true});
+        let running = deploy(app, pipeline, version, body).expect(201);
+        app.transition(&running, "succeeded").expect(200);
+    };
+    ["1", "2", "3"].iter().for_each(live);
+    let freeze = app.post("/v1/freezes", json!({"reason": "Quarter end"})).expect(201);
+    let back = |version: &str, more: Value| {
+        let rollback = json!({"environment": "staging", "rollback": true, "start": true});
+        deploy(app, pipeline, version, with(rollback, more))
+    };
+    // The request itself may bring the image.
+    expect_blocked(&back("1", json!({"image_digest": digest(9)})), &["frozen"]);
+    let image = json!({"service": "checkout", "version": "1", "image_digest": digest(9)});
+    app.call("POST", "/v1/releases", pipeline, Some(&image), &[]).expect(200);
+    expect_blocked(&back("1", json!({})), &["frozen"]);
+    let running = back("2", json!({})).expect(201);
+    app.transition(&running, "failed").expect(200);
+
+    // With its image, it has to pass the gate once.
+    let freeze = format!("/v1/freezes/{}", freeze["id"].as_str().unwrap());
+    app.patch(&freeze, json!({"ended": true}), &[]).expect(200);
+    ["1", "4"].iter().for_each(live);
+    app.post("/v1/freezes", json!({"reason": "Quarter end"})).expect(201);
+    back("1", json!({})).expect(201);
+}
+
+fn the_way_back_is_preferred_to_what_ran_against_the_gate(app: &TestApp) {
+    production(app, json!({"required_approvals": 1}));
+    let (pipeline, alice) = (&pipeline(app), &person(app, "alice"));
+    let approved = |version: &str| {
+        release(app, version);
+        post_review(app, alice, version, "approved").expect(201);
+        go_live(app, pipeline, version)
+    };
+    let place = || app.get("/v1/services/checkout/environments/production").expect(200);
+    release(app, "evil");
+    observe(app, pipeline, "production", "evil", json!({}));
+    approved("1");
+    // There is nothing better.
+    assert_eq!(place()["previous"]["version"], "evil");
+    approved("2");
+    release(app, "worse");
+    observe(app, pipeline, "production", "worse", json!({}));
+    release(app, "3");
+    observe(app, pipeline, "production", "3", json!({}));
+    assert_eq!(place()["previous"]["version"], "2");
+    let back = deploy(app, pipeline, "2", json!({"version": null, "rollback": true}));
+    assert_eq!(back.expect(201)["version"], "2");
+}
+
+/// Production, which wants a release to have been in staging for half an hour.
+fn seasoning(app: &TestApp, staging: Value) {
+    app.post("/v1/environments", with(json!({"slug": "staging", "tier": "staging"}), staging))
+        .expect(201);
+    production(app, json!({"predecessor": "staging", "soak_minutes": 30}));
+}
+
+fn a_soak_counts_from_when_prop_learned_of_the_success(app: &TestApp) {
+    seasoning(app, json!({}));
+    let pipeline = &pipeline(app);
+    let began = in_minutes(30);
+    let long_ago = json!({"at": "2026-01-01T00:00:00Z", "finished_at": "2026-01-01T01:00:00Z"});
+    let in_two_reports = |version: &str| {
+        let start = json!({"environment": "staging", "observed": true, "at": long_ago["at"]});
+        let running = deploy(app, pipeline, version, start).expect(201);
+        let end = json!({"to": "succeeded", "observed": true, "at": long_ago["finished_at"]});
+        let path = format!("{}/transitions", path(&running));
+        app.call("POST", &path, pipeline, Some(&end), &[]).expect(200);
+    };
+    for version in ["1", "2"] {
+        release(app, version);
+        if version == "1" {
+            observe(app, pipeline, "staging", version, long_ago.clone());
+        } else {
+            in_two_reports(version);
+        }
+        let decision = evaluate(app, pipeline, version);
+        assert_eq!(codes(&decision), ["soaking"], "{version}");
+        let until = decision["reasons"][0]["until"].as_str().unwrap();
+        assert!(until >= &*began, "{until} counts from before {began}");
+    }
+    // A second report, of the same or of another success, neither shortens nor lengthens it.
+    let until = evaluate(app, pipeline, "1")["reasons"][0]["until"].clone();
+    observe(app, pipeline, "staging", "1", long_ago.clone());
+    observe(app, pipeline, "staging", "1", json!({}));
+    assert_eq!(evaluate(app, pipeline, "1")["reasons"][0]["until"], until);
+    soak(app, 31);
+    assert_eq!(evaluate(app, pipeline, "1")["allowed"], true);
+
+    // What an earlier version recorded counts as it did then.
+    let then = format!("counts_from = NULL, finished_at = '{}'", in_minutes(-31));
+    sql(app, &format!("UPDATE deployments SET {then} WHERE version = '2'"));
+    assert_eq!(evaluate(app, pipeline, "2")["allowed"], true);
+}
+
+fn what_ran_against_the_gate_seasons_nothing(app: &TestApp) {
+    seasoning(app, json!({"required_approvals": 1}));
+    let pipeline = &pipeline(app);
+    release(app, "1");
+    let seen = observe(app, pipeline, "staging", "1", json!({}));
+    assert_eq!(seen["ungated"], true);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["not_in_predecessor"]);
+    app.patch("/v1/environments/staging", json!({"required_approvals": 0}), &[]).expect(200);
+    observe(app, pipeline, "staging", "1", json!({}));
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["soaking"]);
+}
+
+fn an_image_that_was_added_later_is_not_seasoned(app: &TestApp) {
+    seasoning(app, json!({}));
+    let pipeline = &pipeline(app);
+    let staged = json!({"create_missing": true});
+    observe(app, pipeline, "staging", "1", staged);
+    soak(app, 31);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["digest_missing"]);
+    let start = json!({"image_digest": digest(9), "start": true});
+    expect_blocked(&deploy(app, pipeline, "1", start), &["not_in_predecessor"]);
+    let image = json!({"service": "checkout", "version": "1", "image_digest": digest(9)});
+    app.call("POST", "/v1/releases", pipeline, Some(&image), &[]).expect(200);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["not_in_predecessor"]);
+    observe(app, pipeline, "staging", "1", json!({}));
+    soak(app, 31);
+    assert_eq!(evaluate(app, pipeline, "1")["allowed"], true);
+}
+
+/// As a pipeline reports after an outage.
+fn an_older_success_that_is_reported_later_is_not_live(app: &TestApp) {
+    production(app, json!({}));
+    let pipeline = &pipeline(app);
+    let running = [("1", "10:00"), ("2", "20:00")].map(|(version, start)| {
+        release(app, version);
+        let at = format!("2026-03-02T{start}:00Z");
+        deploy(app, pipeline, version, json!({"observed": true, "at": at})).expect(201)
+    });
+    for (deployment, end) in running.iter().zip(["10:05", "20:05"]).rev() {
+        let end = json!({"to": "succeeded", "observed": true,
+            "at": format!("2026-03-02T{end}:00Z")});
+        let path = format!("{}/transitions", path(deployment));
+        app.call("POST", &path, pipeline, Some(&end), &[]).expect(200);
+    }
+    let place = app.get("/v1/services/checkout/environments/production").expect(200);
+    assert_eq!(
+        (&place["live"]["version"], &place["previous"]["version"]),
+        (&json!("2"), &json!("1"))
+    );
+    let backwards = json!({"state": "succeeded", "at": "2026-03-02T10:00:00Z",
+        "finished_at": "2026-03-02T09:59:00Z"});
+    let problem = deploy(app, pipeline, "1", backwards).expect_problem(422, "invalid_value");
+    assert_eq!(problem["errors"][0]["pointer"], "/finished_at");
 }

@@ -52,9 +52,10 @@ pub struct NewDeployment {
     /// The version to deploy. May be absent or `null` only with `rollback`: it is then the previous
     /// good release of the place.
     pub version: Option<Version>,
-    /// Whether this is a rollback: it goes back to a release that was live in the place before. The
-    /// gate then needs no approvals, unless the environment says so, and freezes and incidents that
-    /// allow rollbacks do not block it. It is not, if absent.
+    /// Whether this is a rollback: it goes back to a release that was live in the place before. If
+    /// that release went live through the gate with the same image, the gate needs no approvals,
+    /// unless the environment says so, and freezes and incidents that allow rollbacks do not block
+    /// it. It is not, if absent.
     #[serde(default)]
     pub rollback: bool,
     /// The git commit of the release. It must agree with the recorded release, or is added to it.
@@ -300,7 +301,8 @@ fn subject(
             ));
         }
     };
-    let snapshot = gate::load_snapshot(db, &new.service, &new.environment, &version)?;
+    let snapshot = gate::load_snapshot(db, &new.service, &new.environment, &version)?
+        .with_digest(new.image_digest.as_ref());
     let environment = match &snapshot.environment {
         Some(environment) => environment.clone(),
         None if new.create_missing => Environment::named(&new.environment, actor.now),
@@ -319,9 +321,9 @@ fn subject(
             return Err(Error::not_found(&what, &version).or_create_missing());
         }
     };
-    // What happened is recorded anyway. It is only exempt if it was a way back.
+    // What happened is recorded anyway. Whether it is exempt is the gate's question.
     let is_observed = new.observed || new.state.is_some();
-    if new.rollback && !is_observed && !snapshot.is_way_back() {
+    if new.rollback && !is_observed && !snapshot.goes_back() {
         return Err(Error::field(
             Code::InvalidValue,
             "/version",
@@ -435,6 +437,8 @@ fn row(
         voided_at: None,
         retired_at: None,
         before_commit: timeline::starts_before_commit(course.started_at, release.last_commit_at),
+        counts_from: None,
+        image_added_later: false,
     }
 }
 

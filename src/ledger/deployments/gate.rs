@@ -18,7 +18,7 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Read};
 use crate::http::extract::Query;
 use crate::http::response::Reply;
-use crate::ledger::deployments::{Deployment, find, find_reported_by_webhook};
+use crate::ledger::deployments::{Deployment, find, find_reported_by_webhook, is_way_back};
 use crate::ledger::environments::{Environment, unknown as unknown_environment};
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::releases::{Release, ScanStatus};
@@ -202,6 +202,9 @@ pub struct PlaceSnapshot {
     /// The state of the release's last deployment that was live there before: superseded or rolled
     /// back.
     last_end: Option<State>,
+    /// Whether one of the release's former deployments there allows a rollback to it.
+    has_way_back: bool,
+    /// From when the release's first success in the preceding environment counts.
     succeeded_before_at: Option<Timestamp>,
     /// When the state was read.
     seen_at: Timestamp,
@@ -218,10 +221,26 @@ impl PlaceSnapshot {
         self.running
     }
 
-    /// Whether deploying the release is a rollback to a good release. A release that was rolled
-    /// back itself is not good.
-    pub fn is_way_back(&self) -> bool {
+    /// Whether deploying the release goes back to what was live in the place before. A release that
+    /// was rolled back itself is nothing to go back to.
+    pub fn goes_back(&self) -> bool {
         self.kind(false) == Kind::Rollback && self.last_end == Some(State::Superseded)
+    }
+
+    /// Whether the gate exempts a rollback to this release. Only what passed the gate with the same
+    /// image gives that right: what was merely reported to be live could be anything.
+    pub fn is_way_back(&self) -> bool {
+        self.goes_back() && self.has_way_back
+    }
+
+    /// The same place for the release with the image digest that the request adds to it. Nothing
+    /// that happened before had that image, so nothing of it gives rights.
+    pub fn with_digest(self, digest: Option<&Digest>) -> Self {
+        let known = self.release.as_ref().map(|release| &release.image_digest);
+        if !matches!((known, digest), (Some(None), Some(_))) {
+            return self;
+        }
+        Self { has_way_back: false, succeeded_before_at: None, ..self }
     }
 
     /// The kind that a deployment of the release to the place would have.
@@ -269,8 +288,8 @@ impl Candidate {
 }
 
 /// The environment, the release, the live deployment and its release, the running one, how the
-/// release last stopped being live there, when it first succeeded in the preceding environment, and
-/// the reading of the clock.
+/// release last stopped being live there, whether the gate exempts a rollback to it, from when its
+/// first success in the preceding environment counts, and the reading of the clock.
 type Row = (
     Option<Environment>,
     Option<Release>,
@@ -278,6 +297,7 @@ type Row = (
     Option<ReleaseId>,
     Option<DeploymentId>,
     Option<State>,
+    bool,
     Option<Timestamp>,
     Option<Timestamp>,
 );
@@ -294,9 +314,20 @@ const RUNNING: &str = "(SELECT d.id FROM deployments d WHERE d.service = service
 const LAST_END: &str = "(SELECT d.state FROM deployments d WHERE d.release_id = releases.id
     AND d.environment = environments.slug AND d.state IN ('succeeded', 'superseded', 'rolled_back')
     AND d.state <> 'succeeded' ORDER BY d.finished_at DESC LIMIT 1)";
-const SUCCEEDED_BEFORE: &str = "(SELECT d.finished_at FROM deployments d
-    WHERE d.release_id = releases.id AND d.environment = environments.predecessor
-    AND d.state IN ('succeeded', 'superseded', 'rolled_back') ORDER BY d.finished_at LIMIT 1)";
+const WAY_BACK: &str = concat!(
+    "EXISTS (SELECT 1 FROM deployments d WHERE d.release_id = releases.id
+    AND d.environment = environments.slug AND d.state IN ('succeeded', 'superseded', 'rolled_back')
+    AND ",
+    is_way_back!(),
+    ")"
+);
+/// Only what passed the gate with the image that the release has now seasons it, and not before
+/// prop learned of it.
+const SUCCEEDED_BEFORE: &str = "(SELECT min(coalesce(d.counts_from, d.finished_at))
+    FROM deployments d WHERE d.release_id = releases.id
+    AND d.environment = environments.predecessor
+    AND d.state IN ('succeeded', 'superseded', 'rolled_back')
+    AND NOT d.ungated AND NOT d.image_added_later)";
 
 /// Loads the state of a place for a release. This takes one query, and one more when the service
 /// does not exist.
@@ -322,19 +353,20 @@ pub fn load_snapshot(
             sql::<Nullable<Identifier>>(LIVE_RELEASE),
             sql::<Nullable<Identifier>>(RUNNING),
             sql::<Nullable<Text>>(LAST_END),
+            sql::<Bool>(WAY_BACK),
             sql::<Nullable<Instant>>(SUCCEEDED_BEFORE),
             clock::reading(db),
         ))
         .first(db)
         .optional()?;
     let has_service = row.is_some();
-    let (environment, release, live, live_release, running, last_end, succeeded_before_at, read) =
+    let (environment, release, live, live_release, running, last_end, has_way_back, before_at, read) =
         match row {
             Some(row) => row,
             None => {
                 let alone = environments::table.find(environment);
                 let alone = alone.select(Environment::as_select()).first(db).optional()?;
-                (alone, None, None, None, None, None, None, None)
+                (alone, None, None, None, None, None, false, None, None)
             }
         };
     Ok(PlaceSnapshot {
@@ -345,7 +377,8 @@ pub fn load_snapshot(
         live: live.zip(live_release),
         running,
         last_end,
-        succeeded_before_at,
+        has_way_back,
+        succeeded_before_at: before_at,
         seen_at: clock::seen(db, read),
     })
 }

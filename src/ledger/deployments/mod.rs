@@ -5,13 +5,14 @@
 //! says whether one may start. `store` is the only file that writes a deployment.
 
 use diesel::prelude::*;
+use diesel::sql_types::Text;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::Db;
-use crate::db::columns::{Json, ToWord};
+use crate::db::columns::{Identifier, Json, ToWord};
 use crate::db::schema::{deployments, incident_deployments};
 use crate::error::Error;
 use crate::ledger::events::{About, Entity};
@@ -135,6 +136,14 @@ pub struct Deployment {
     /// Whether it started more than a day before the newest known commit of its release, so that
     /// one of the two times is wrong.
     pub before_commit: bool,
+    /// From when its success gives rights: the later of when it happened and when prop recorded it.
+    /// `None` without a success, and for one that a version without this column recorded.
+    #[serde(skip)]
+    pub counts_from: Option<Timestamp>,
+    /// Whether its release got an image only after the gate had decided on the deployment. The gate
+    /// has not decided on that image, so the deployment gives no rights.
+    #[serde(skip)]
+    pub image_added_later: bool,
 }
 
 /// A deployment with the decision of the gate.
@@ -240,6 +249,16 @@ impl Deployment {
         self.before_commit = timeline::starts_before_commit(self.started_at, last_commit_at);
         (self.state, self.kind, self.previous_id) = (derived.state, derived.kind, derived.previous);
         self.rollback_of = derived.rollback_of();
+    }
+
+    /// When it succeeded, by its own report.
+    fn success(&self) -> Option<Timestamp> {
+        self.finished_at.filter(|_| self.outcome() == Some(Outcome::Succeeded))
+    }
+
+    /// From when its success gives rights.
+    fn counts_from(&self) -> Option<Timestamp> {
+        self.counts_from.or(self.success())
     }
 
     /// Whether this person requested or recorded the deployment. As on GitHub, the case of logins
@@ -353,21 +372,44 @@ pub fn running_in(
         .optional()
 }
 
-/// The latest deployment of another release that was live in the place of `live` and was replaced
-/// by a success, not rolled back.
+/// Whether deployment `d` lets the gate exempt a rollback to its release: it went live through the
+/// gate with the image that the release has now, and nothing has rolled the release back since. The
+/// states of the partial index `deployments_successes` stand in full, because SQLite uses such an
+/// index only for its very condition.
+macro_rules! is_way_back {
+    () => {
+        "d.state = 'superseded' AND NOT d.ungated AND NOT d.image_added_later
+            AND NOT EXISTS (SELECT 1 FROM deployments r
+                WHERE r.release_id = d.release_id AND r.environment = d.environment
+                AND r.state IN ('succeeded', 'superseded', 'rolled_back')
+                AND r.state = 'rolled_back' AND r.finished_at >= d.finished_at)"
+    };
+}
+pub(crate) use is_way_back;
+
+/// The former deployments of service `$1` in environment `$2` that were live there with another
+/// release than `$3` and were not rolled back: the latest one to which the gate exempts a rollback
+/// or, if there is none, the latest one.
+const PREVIOUS_GOOD: &str = concat!(
+    "SELECT p.* FROM deployments p WHERE p.id = coalesce(
+        (SELECT d.id FROM deployments d WHERE d.service = $1 AND d.environment = $2
+            AND d.release_id <> $3 AND ",
+    is_way_back!(),
+    " ORDER BY d.finished_at DESC, d.started_at DESC, d.id DESC LIMIT 1),
+        (SELECT d.id FROM deployments d WHERE d.service = $1 AND d.environment = $2
+            AND d.release_id <> $3 AND d.state = 'superseded'
+            ORDER BY d.finished_at DESC, d.started_at DESC, d.id DESC LIMIT 1))"
+);
+
+/// The deployment that a rollback of the place of `live` goes back to: the latest one of another
+/// release that was live there and was not rolled back. One that the gate lets a rollback go back
+/// to comes before all others.
 pub fn previous_good(db: &mut Db, live: &Deployment) -> QueryResult<Option<Deployment>> {
-    deployments::table
-        .filter(deployments::service.eq(&live.service))
-        .filter(deployments::environment.eq(&live.environment))
-        .filter(deployments::state.eq(State::Superseded.word()))
-        .filter(deployments::release_id.ne(live.release_id))
-        .select(Deployment::as_select())
-        .order((
-            deployments::finished_at.desc(),
-            deployments::started_at.desc(),
-            deployments::id.desc(),
-        ))
-        .first(db)
+    diesel::sql_query(PREVIOUS_GOOD)
+        .bind::<Text, _>(&live.service)
+        .bind::<Text, _>(&live.environment)
+        .bind::<Identifier, _>(live.release_id)
+        .get_result(db)
         .optional()
 }
 

@@ -83,6 +83,11 @@ pub fn save(db: &mut Db, actor: &Actor, change: Change<'_>) -> Result<Deployment
         && before.outcome().is_none()
         && now.outcome() != Some(Outcome::Succeeded);
     let (mut now, others) = if is_plain_end { (now, Vec::new()) } else { derive(db, before, now)? };
+    if before.success() != now.success() {
+        // The first report of the success counts; one that happened later counts from then.
+        let learned_at = before.counts_from().unwrap_or(actor.now);
+        now.counts_from = now.success().map(|end| end.max(learned_at));
+    }
     let is_changed = *before != now;
     now.revision = before.revision + i32::from(is_changed);
     let (first, last) = make_room(others);
@@ -225,7 +230,8 @@ pub fn refresh(db: &mut Db, actor: &Actor, deployment: Deployment) -> Result<Dep
 }
 
 /// Copies what has become known of a release to its deployments, and flags those that started more
-/// than a day before its newest commit.
+/// than a day before its newest commit. The gate decided on each of them without an image that
+/// becomes known now.
 ///
 /// # Errors
 /// That the database is unavailable.
@@ -241,7 +247,8 @@ pub fn follow_release(
         diesel::update(deployed).set(deployments::git_sha.eq(sha)).execute(db)?;
     }
     if let Some(digest) = image_digest {
-        diesel::update(deployed).set(deployments::image_digest.eq(digest)).execute(db)?;
+        let added = (deployments::image_digest.eq(digest), deployments::image_added_later.eq(true));
+        diesel::update(deployed).set(added).execute(db)?;
     }
     let Some(last_commit_at) = last_commit_at else { return Ok(()) };
     let earliest = last_commit_at.plus(-timeline::COMMIT_SKEW);

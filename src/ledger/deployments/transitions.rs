@@ -192,6 +192,7 @@ fn start(
         expires_at: None,
         reason: request.reason.clone().map(Into::into),
         ungated: !evaluation.decision.allowed,
+        image_added_later: false,
         ..before.clone()
     };
     let facts: &[Fact] = match before.state {

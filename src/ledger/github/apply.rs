@@ -254,6 +254,7 @@ fn observe(
     if starts {
         let ruling = transitions::evaluate_start(db, actor, &known, true)?;
         now.ungated = !ruling.decision.allowed;
+        now.image_added_later = false;
         decision = Some(ruling.document()?);
     }
     let mut facts = Vec::new();

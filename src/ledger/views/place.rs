@@ -56,7 +56,8 @@ pub struct PlaceView {
     /// The deployment that is live. `null` when nothing is live here.
     live: Option<Deployment>,
     /// The deployment that a rollback would go back to: the latest one that was live here with
-    /// another release and was not rolled back itself. `null` when there is none.
+    /// another release and was not rolled back itself. One that went live through the gate comes
+    /// before all that did not. `null` when there is none.
     previous: Option<Deployment>,
     /// The deployment that is being rolled out. `null` when none is.
     running: Option<Deployment>,
