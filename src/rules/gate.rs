@@ -1,7 +1,8 @@
 //! The gate: whether a release may be deployed to a place now, and every reason against it.
 //!
 //! The same rule answers a question, and decides on the request and the start of a deployment. Its
-//! input is all facts and the time. It reports all reasons at once, in the order of [`Code`].
+//! input is all facts and the time. It reports all reasons at once, in the order of [`Code`], and the
+//! exemptions that let the deployment pass others.
 
 use jiff::tz::TimeZone;
 use jiff::{RoundMode, SignedDuration, Unit, ZonedRound};
@@ -9,9 +10,9 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::rules::schedule::{Schedule, Until};
 use crate::text_enum;
-use crate::types::ids::{ApprovalId, DeploymentId, FreezeId, IncidentId};
+use crate::types::ids::{ApprovalId, DeploymentId, FreezeId, IncidentId, OverrideId};
 use crate::types::time::Timestamp;
-use crate::types::values::{Slug, Version};
+use crate::types::values::{Digest, Slug, Version};
 
 text_enum! {
     /// Why the gate blocks a deployment.
@@ -40,6 +41,18 @@ text_enum! {
         /// There were enough approvals, but they have expired. Blocks only the start, not the
         /// request.
         ApprovalExpired = "approval_expired",
+    }
+}
+
+text_enum! {
+    /// Why a deployment passes what blocks others.
+    Exempt {
+        /// It was asked for as a rollback, and the gate accepts it as one.
+        Rollback = "rollback",
+        /// Somebody has overridden the freeze for this deployment.
+        Override = "override",
+        /// It is the fix of the incident.
+        Fix = "fix",
     }
 }
 
@@ -79,8 +92,8 @@ pub struct Policy {
 pub struct Candidate {
     /// The version of the release.
     pub version: Version,
-    /// Whether its image digest is known.
-    pub has_digest: bool,
+    /// Its image digest. `None` while it is unknown.
+    pub image_digest: Option<Digest>,
     /// Whether it passed its scan. `None` when it was not scanned.
     pub scan_passed: Option<bool>,
     /// From when its first success in the predecessor counts: the later of when it happened and when
@@ -100,8 +113,18 @@ pub struct Freeze {
     pub schedule: Schedule,
     /// Whether rollbacks pass the freeze.
     pub allow_rollback: bool,
-    /// Whether an override lets this deployment pass the freeze.
-    pub is_overridden: bool,
+    /// The override that lets this deployment pass the freeze, if any.
+    pub overridden_by: Option<OverrideId>,
+}
+
+impl Freeze {
+    /// Why this deployment passes the freeze. A rollback uses up no override.
+    fn exempts(&self, facts: &Facts) -> Option<Exempt> {
+        match self.overridden_by {
+            _ if facts.is_rollback && self.allow_rollback => Some(Exempt::Rollback),
+            by => by.map(|_| Exempt::Override),
+        }
+    }
 }
 
 /// An unused approval or rejection of this image in this environment.
@@ -161,6 +184,11 @@ pub struct Facts {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Decision, example = json!({
     "allowed": false, "is_rollback": false, "evaluated_at": "2026-02-03T04:05:06.000000Z",
+    "exemptions": [
+        {"code": "open_incident", "by": "fix",
+            "detail": "Open incident: Card payments fail. Only a rollback or the fix is allowed.",
+            "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e46"}
+    ],
     "reasons": [
         {"code": "frozen", "detail": "Frozen until 5 Feb 00:00 UTC: Quarter end.",
             "until": "2026-02-05T00:00:00.000000Z",
@@ -173,6 +201,10 @@ pub struct Decision {
     pub allowed: bool,
     /// All reasons that block the deployment. Empty when it is allowed.
     pub reasons: Vec<Reason>,
+    /// What would have blocked the deployment, and the exemption by which it does not. Empty when it
+    /// needs no exemption.
+    #[serde(default)]
+    pub exemptions: Vec<Exemption>,
     /// Whether the gate exempts it as a rollback: it was asked for as one, and its release went live
     /// in the place before, through the gate and with the same image, and was not rolled back itself.
     #[serde(default)]
@@ -202,6 +234,22 @@ pub struct Reason {
     pub missing: Option<i32>,
 }
 
+/// A reason that would have blocked a deployment, and why it does not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = Exemption)]
+pub struct Exemption {
+    /// The kind of reason that does not block it.
+    pub code: Code,
+    /// Why the reason does not block this deployment.
+    pub by: Exempt,
+    /// The reason in a sentence for people, as it would have blocked the deployment.
+    pub detail: String,
+    /// The identifier of the freeze, incident or rejection that the reason is about. Absent, never
+    /// `null`, when there is none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub id: Option<String>,
+}
+
 /// Serializes an instant with six decimals, as in all responses.
 pub(super) fn micros<S: Serializer>(
     at: &jiff::Timestamp,
@@ -221,39 +269,39 @@ pub(super) fn micros_if_any<S: Serializer>(
     }
 }
 
+/// What a rule finds against a deployment: a reason, and perhaps why it does not block this one.
+struct Finding {
+    reason: Reason,
+    exempt: Option<Exempt>,
+}
+
+impl From<Reason> for Finding {
+    fn from(reason: Reason) -> Self {
+        Self { reason, exempt: None }
+    }
+}
+
 /// Decides whether a deployment is allowed at `now`, and collects all reasons against it.
 pub fn decide(facts: &Facts, now: Timestamp) -> Decision {
-    let mut reasons = Vec::new();
-    frozen(facts, now, &mut reasons);
-    scanned(facts, &mut reasons);
-    if facts.policy.is_production && !facts.release.has_digest {
-        reasons.push(Reason::new(
-            Code::DigestMissing,
-            format!(
-                "{} requires an image digest, and release {} has none.",
-                facts.policy.environment, facts.release.version
-            ),
-        ));
+    let findings = frozen(facts, now)
+        .chain(scanned(facts))
+        .chain(has_image(facts))
+        .chain(seasoned(facts, now))
+        .chain(runs_alone(facts))
+        .chain(sound(facts))
+        .chain(approved(facts, now).filter(|_| facts.step == Step::Start));
+    let (mut reasons, mut exemptions) = (Vec::new(), Vec::new());
+    for Finding { reason, exempt } in findings {
+        match exempt {
+            None => reasons.push(reason),
+            Some(by) => {
+                let Reason { code, detail, id, .. } = reason;
+                exemptions.push(Exemption { code, by, detail, id });
+            }
+        }
     }
-    seasoned(facts, now, &mut reasons);
-    if let Some(running) = facts.running {
-        reasons.push(
-            Reason::new(Code::DeploymentRunning, "Another deployment is already running.".into())
-                .about(running),
-        );
-    }
-    for incident in
-        facts.incidents.iter().filter(|incident| !incident.is_fixed_by_this && !facts.is_rollback)
-    {
-        let detail =
-            format!("Open incident: {}. Only a rollback or the fix is allowed.", incident.title);
-        reasons.push(Reason::new(Code::OpenIncident, detail).about(incident.id));
-    }
-    if facts.step == Step::Start {
-        approved(facts, now, &mut reasons);
-    }
-    let is_rollback = facts.is_rollback;
-    Decision { allowed: reasons.is_empty(), reasons, is_rollback, evaluated_at: now }
+    let (allowed, is_rollback) = (reasons.is_empty(), facts.is_rollback);
+    Decision { allowed, reasons, exemptions, is_rollback, evaluated_at: now }
 }
 
 impl Reason {
@@ -270,19 +318,32 @@ impl Reason {
     }
 }
 
-fn frozen(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
-    for freeze in &facts.freezes {
-        let passes = freeze.is_overridden || facts.is_rollback && freeze.allow_rollback;
-        let Some(until) = freeze.schedule.holds(now).filter(|_| !passes) else { continue };
+/// The exemption of a rollback from what would keep it from fixing.
+fn of_rollback(facts: &Facts) -> Option<Exempt> {
+    facts.is_rollback.then_some(Exempt::Rollback)
+}
+
+fn frozen(facts: &Facts, now: Timestamp) -> impl Iterator<Item = Finding> {
+    facts.freezes.iter().filter_map(move |freeze| {
         let why = freeze.reason.trim_end_matches('.');
         let reason = |is: String| Reason::new(Code::Frozen, is).about(freeze.id);
-        reasons.push(match until {
+        let reason = match freeze.schedule.holds(now)? {
             Until::At(end) => {
                 reason(format!("Frozen until {}: {why}.", minute(end, now))).until(end)
             }
             Until::Ended => reason(format!("Frozen until somebody ends the freeze: {why}.")),
-        });
-    }
+        };
+        Some(Finding { reason, exempt: freeze.exempts(facts) })
+    })
+}
+
+/// The overrides that the deployment uses up: those of the freezes that apply now and exempt it for
+/// no other reason.
+pub fn consumed_overrides(facts: &Facts, now: Timestamp) -> Vec<OverrideId> {
+    let used = facts.freezes.iter().filter(|freeze| {
+        freeze.exempts(facts) == Some(Exempt::Override) && freeze.schedule.holds(now).is_some()
+    });
+    used.filter_map(|freeze| freeze.overridden_by).collect()
 }
 
 /// An instant for people, in UTC, to the minute: rounded up, so that it is over by then. The year
@@ -296,45 +357,59 @@ fn minute(at: Timestamp, now: Timestamp) -> String {
     at.strftime(form).to_string()
 }
 
-fn scanned(facts: &Facts, reasons: &mut Vec<Reason>) {
+fn scanned(facts: &Facts) -> Option<Finding> {
     let (version, environment) = (&facts.release.version, &facts.policy.environment);
-    match facts.release.scan_passed {
-        _ if !facts.policy.require_scan => {}
-        None => reasons.push(Reason::new(
-            Code::ScanMissing,
-            format!("{environment} requires a scan, and release {version} has not been scanned."),
-        )),
-        Some(false) => reasons.push(Reason::new(
-            Code::ScanFailed,
-            format!("{environment} requires a scan, and the scan of release {version} failed."),
-        )),
-        Some(true) => {}
+    let (code, is) = match facts.release.scan_passed {
+        _ if !facts.policy.require_scan => return None,
+        None => (Code::ScanMissing, format!("release {version} has not been scanned")),
+        Some(false) => (Code::ScanFailed, format!("the scan of release {version} failed")),
+        Some(true) => return None,
+    };
+    Some(Reason::new(code, format!("{environment} requires a scan, and {is}.")).into())
+}
+
+fn has_image(facts: &Facts) -> Option<Finding> {
+    let Facts { policy, release, .. } = facts;
+    if !policy.is_production || release.image_digest.is_some() {
+        return None;
     }
+    let (environment, version) = (&policy.environment, &release.version);
+    let detail = format!("{environment} requires an image digest, and release {version} has none.");
+    Some(Reason::new(Code::DigestMissing, detail).into())
 }
 
 /// Checks that the release was in the predecessor for long enough. A rollback need not pass through
 /// it again.
-fn seasoned(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
-    let Some(predecessor) = facts.policy.predecessor.as_deref().filter(|_| !facts.is_rollback)
-    else {
-        return;
-    };
+fn seasoned(facts: &Facts, now: Timestamp) -> Option<Finding> {
+    let predecessor = facts.policy.predecessor.as_deref()?;
     let version = &facts.release.version;
+    let exempt = of_rollback(facts);
     let Some(succeeded_at) = facts.release.succeeded_before_at else {
-        reasons.push(Reason::new(
-            Code::NotInPredecessor,
-            format!("Release {version} has not succeeded in {predecessor} yet."),
-        ));
-        return;
+        let detail = format!("Release {version} has not succeeded in {predecessor} yet.");
+        return Some(Finding { reason: Reason::new(Code::NotInPredecessor, detail), exempt });
     };
-    let soak = SignedDuration::from_mins(facts.policy.soak_minutes.into());
-    let soaked_at = succeeded_at.plus(soak);
-    if now < soaked_at {
-        let minutes = facts.policy.soak_minutes;
+    let minutes = facts.policy.soak_minutes;
+    let soaked_at = succeeded_at.plus(SignedDuration::from_mins(minutes.into()));
+    let detail =
+        format!("Release {version} must have been in {predecessor} for {minutes} minutes.");
+    let reason = Reason::new(Code::Soaking, detail).until(soaked_at);
+    (now < soaked_at).then_some(Finding { reason, exempt })
+}
+
+fn runs_alone(facts: &Facts) -> Option<Finding> {
+    let detail = "Another deployment is already running.";
+    let reason = Reason::new(Code::DeploymentRunning, detail.into()).about(facts.running?);
+    Some(reason.into())
+}
+
+/// Checks that the place has no open incident, except those that the deployment ends.
+fn sound(facts: &Facts) -> impl Iterator<Item = Finding> {
+    facts.incidents.iter().map(|incident| {
         let detail =
-            format!("Release {version} must have been in {predecessor} for {minutes} minutes.");
-        reasons.push(Reason::new(Code::Soaking, detail).until(soaked_at));
-    }
+            format!("Open incident: {}. Only a rollback or the fix is allowed.", incident.title);
+        let exempt = incident.is_fixed_by_this.then_some(Exempt::Fix).or(of_rollback(facts));
+        Finding { reason: Reason::new(Code::OpenIncident, detail).about(incident.id), exempt }
+    })
 }
 
 /// Whether an approval or rejection counts. The approval of the requester or of the recorder does
@@ -359,32 +434,33 @@ fn latest(facts: &Facts, now: Timestamp) -> impl Iterator<Item = &Review> + Clon
         .filter(move |review| review.at <= now && is_last(review) && counts(facts, review))
 }
 
+/// The approvals that count and have not expired, one for each person.
+fn valid(facts: &Facts, now: Timestamp) -> impl Iterator<Item = &Review> {
+    latest(facts, now).filter(move |review| review.approved && now < review.expires_at)
+}
+
 /// The valid approvals for a start now, one for each person. Empty when none is required.
 pub fn carried_by(facts: &Facts, now: Timestamp) -> Vec<&Review> {
-    if needed(facts) == 0 {
-        Vec::new()
-    } else {
-        latest(facts, now).filter(|review| review.approved && now < review.expires_at).collect()
-    }
+    if needs_approval(facts) { valid(facts, now).collect() } else { Vec::new() }
 }
 
 /// The approvals and rejections that a start consumes: all that count, if the start needs
 /// approvals. They do not count for the next deployment.
 pub fn consumed_by_start(facts: &Facts) -> Vec<&Review> {
-    if needed(facts) == 0 {
-        Vec::new()
-    } else {
+    if needs_approval(facts) {
         facts.reviews.iter().filter(|review| counts(facts, review)).collect()
+    } else {
+        Vec::new()
     }
 }
 
-/// How many approvals a start requires.
-fn needed(facts: &Facts) -> i32 {
-    if facts.is_rollback && !facts.policy.rollback_needs_approval {
-        0
-    } else {
-        facts.policy.required_approvals
-    }
+/// Why a deployment needs no approvals where others do.
+fn needs_no_approval(facts: &Facts) -> Option<Exempt> {
+    of_rollback(facts).filter(|_| !facts.policy.rollback_needs_approval)
+}
+
+fn needs_approval(facts: &Facts) -> bool {
+    facts.policy.required_approvals > 0 && needs_no_approval(facts).is_none()
 }
 
 /// What the reviews of a release come to for a start.
@@ -400,51 +476,44 @@ pub enum Reviewed {
 
 /// Decides what the reviews of a release come to for a start at `now`.
 pub fn reviewed(facts: &Facts, now: Timestamp) -> Reviewed {
-    let mut reasons = Vec::new();
-    approved(facts, now, &mut reasons);
-    match reasons.first().map(|reason| reason.code) {
-        None => Reviewed::Approved,
-        Some(Code::ApprovalRejected) => Reviewed::Rejected,
-        Some(_) => Reviewed::Missing,
+    match approved(facts, now) {
+        Some(Finding { reason, exempt: None }) if reason.code == Code::ApprovalRejected => {
+            Reviewed::Rejected
+        }
+        Some(Finding { exempt: None, .. }) => Reviewed::Missing,
+        _ => Reviewed::Approved,
     }
 }
 
-fn approved(facts: &Facts, now: Timestamp, reasons: &mut Vec<Reason>) {
-    let needed = needed(facts);
+/// Checks the reviews of the release for a start.
+fn approved(facts: &Facts, now: Timestamp) -> Option<Finding> {
+    let needed = facts.policy.required_approvals;
     if needed == 0 {
-        return;
+        return None;
     }
     let (version, environment) = (&facts.release.version, &facts.policy.environment);
     let latest = latest(facts, now);
     let approvals = latest.clone().filter(|review| review.approved);
-    let valid = i32::try_from(carried_by(facts, now).len()).unwrap_or(i32::MAX);
+    let valid = i32::try_from(valid(facts, now).count()).unwrap_or(i32::MAX);
     let last_yes = approvals.clone().map(|review| review.at).max();
     let rejection = latest
         .filter(|review| !review.approved && last_yes.is_none_or(|yes| review.at >= yes))
         .max_by_key(|review| review.at);
-    if let Some(no) = rejection {
-        reasons.push(
-            Reason::new(
-                Code::ApprovalRejected,
-                format!("{} rejected release {version} for {environment}.", no.approver),
-            )
-            .about(no.id),
-        );
-    } else if valid < needed && approvals.count() as i32 >= needed {
+    let missing = Some(needed - valid);
+    let reason = if let Some(no) = rejection {
+        let detail = format!("{} rejected release {version} for {environment}.", no.approver);
+        Reason::new(Code::ApprovalRejected, detail).about(no.id)
+    } else if valid >= needed {
+        return None;
+    } else if approvals.count() as i32 >= needed {
         let detail = format!("The approvals of release {version} for {environment} have expired.");
-        reasons.push(Reason {
-            missing: Some(needed - valid),
-            ..Reason::new(Code::ApprovalExpired, detail)
-        });
-    } else if valid < needed {
-        let missing = needed - valid;
-        let detail = format!(
-            "Needs {needed} approval{} ({valid} of {needed}).",
-            if needed == 1 { "" } else { "s" }
-        );
-        reasons
-            .push(Reason { missing: Some(missing), ..Reason::new(Code::ApprovalMissing, detail) });
-    }
+        Reason { missing, ..Reason::new(Code::ApprovalExpired, detail) }
+    } else {
+        let plural = if needed == 1 { "" } else { "s" };
+        let detail = format!("Needs {needed} approval{plural} ({valid} of {needed}).");
+        Reason { missing, ..Reason::new(Code::ApprovalMissing, detail) }
+    };
+    Some(Finding { reason, exempt: needs_no_approval(facts) })
 }
 
 #[cfg(test)]
@@ -477,7 +546,7 @@ mod tests {
             },
             release: Candidate {
                 version: "1.4.2".parse().unwrap(),
-                has_digest: true,
+                image_digest: digest(),
                 scan_passed: Some(true),
                 succeeded_before_at: Some(at("2026-03-02T10:00:00Z")),
             },
@@ -499,6 +568,10 @@ mod tests {
         }
     }
 
+    fn digest() -> Option<Digest> {
+        format!("sha256:{}", "7".repeat(64)).parse().ok()
+    }
+
     fn freeze(ends_at: Option<&str>) -> Freeze {
         let schedule = Schedule {
             starts_at: at("2026-03-02T00:00:00Z"),
@@ -510,7 +583,7 @@ mod tests {
             reason: "Quarter end.".into(),
             schedule,
             allow_rollback: true,
-            is_overridden: false,
+            overridden_by: None,
         }
     }
 
@@ -532,7 +605,7 @@ mod tests {
         (Code::Frozen, |f| f.freezes.push(freeze(None))),
         (Code::ScanMissing, |f| f.release.scan_passed = None),
         (Code::ScanFailed, |f| f.release.scan_passed = Some(false)),
-        (Code::DigestMissing, |f| f.release.has_digest = false),
+        (Code::DigestMissing, |f| f.release.image_digest = None),
         (Code::NotInPredecessor, |f| f.release.succeeded_before_at = None),
         (Code::Soaking, |f| f.release.succeeded_before_at = Some(at("2026-03-02T11:30:00Z"))),
         (Code::DeploymentRunning, |f| f.running = Some(DeploymentId::new())),
@@ -617,7 +690,7 @@ mod tests {
             ..facts.policy
         };
         facts.release = Candidate {
-            has_digest: false,
+            image_digest: None,
             scan_passed: Some(false),
             succeeded_before_at: None,
             ..facts.release
@@ -651,9 +724,16 @@ mod tests {
 
     #[test]
     fn an_override_passes_its_own_freeze_and_no_other() {
-        let mut facts =
-            Facts { freezes: vec![Freeze { is_overridden: true, ..freeze(None) }], ..free() };
+        let given = OverrideId::new();
+        let overridden = Freeze { overridden_by: Some(given), ..freeze(None) };
+        let mut facts = Facts { freezes: vec![overridden], ..free() };
         assert_eq!(codes(&facts), []);
+        assert_eq!(consumed_overrides(&facts, at(NOW)), [given]);
+        // Where it is not needed, it is not used up.
+        let before = at("2026-03-01T00:00:00Z");
+        assert_eq!(consumed_overrides(&facts, before), []);
+        let back = Facts { is_rollback: true, ..facts.clone() };
+        assert_eq!(consumed_overrides(&back, at(NOW)), []);
         let id = FreezeId::new();
         facts.freezes.push(Freeze { id, ..freeze(None) });
         let decision = decide(&facts, at(NOW));
@@ -668,6 +748,57 @@ mod tests {
         assert_eq!(codes(&facts), []);
         facts.incidents.push(incident());
         assert_eq!(codes(&facts), [Code::OpenIncident]);
+    }
+
+    /// The codes of what an exemption lets pass, with the kind of the exemption.
+    fn exemptions(facts: &Facts) -> Vec<(Code, Exempt)> {
+        let decision = decide(facts, at(NOW));
+        decision.exemptions.iter().map(|exemption| (exemption.code, exemption.by)).collect()
+    }
+
+    #[test]
+    fn an_exemption_is_a_reason_that_would_have_blocked() {
+        assert_eq!(exemptions(&free()), []);
+        assert_eq!(exemptions(&Facts { is_rollback: true, ..free() }), [], "nothing to pass");
+        let mut facts = free();
+        facts.freezes.push(Freeze { overridden_by: Some(OverrideId::new()), ..freeze(None) });
+        facts.incidents.push(Incident { is_fixed_by_this: true, ..incident() });
+        facts.reviews.clear();
+        facts.release.succeeded_before_at = None;
+        let by = [(Code::Frozen, Exempt::Override), (Code::OpenIncident, Exempt::Fix)];
+        assert_eq!(exemptions(&facts), by);
+        assert_eq!(codes(&facts), [Code::NotInPredecessor, Code::ApprovalMissing]);
+        let ids = decide(&facts, at(NOW)).exemptions.into_iter().map(|exemption| exemption.id);
+        let expected = [facts.freezes[0].id.to_string(), facts.incidents[0].id.to_string()];
+        assert_eq!(ids.collect::<Vec<_>>(), expected.map(Some));
+
+        facts.is_rollback = true;
+        let by = [
+            (Code::Frozen, Exempt::Rollback),
+            (Code::NotInPredecessor, Exempt::Rollback),
+            (Code::OpenIncident, Exempt::Fix),
+            (Code::ApprovalMissing, Exempt::Rollback),
+        ];
+        assert_eq!(exemptions(&facts), by);
+        assert_eq!(codes(&facts), []);
+        facts.policy.rollback_needs_approval = true;
+        assert_eq!(codes(&facts), [Code::ApprovalMissing]);
+        // Every reason blocks or is exempt, never both and never neither.
+        for (code, change) in CAUSES {
+            for is_rollback in [false, true] {
+                let mut facts = Facts { is_rollback, ..free() };
+                change(&mut facts);
+                let exempt = exemptions(&facts).into_iter().map(|(code, _)| code);
+                assert_eq!(codes(&facts).into_iter().chain(exempt).collect::<Vec<_>>(), [*code]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_decision_that_was_stored_before_there_were_exemptions_is_read() {
+        let mut stored = serde_json::to_value(decide(&free(), at(NOW))).unwrap();
+        stored.as_object_mut().unwrap().remove("exemptions").unwrap();
+        assert_eq!(serde_json::from_value::<Decision>(stored).unwrap(), decide(&free(), at(NOW)));
     }
 
     /// The codes one microsecond before `turn`, and at `turn`.

@@ -103,12 +103,15 @@ function gate({ deployment: { decision, ungated, environment }, reasons: now }) 
 const reasonList = reasons => reasons.length > 0 && h('ul.reasons', {}, reasons.map(reason =>
   h('li', {}, icon('bad'), h('span', {}, reason.detail, reason.until && h('span.meta', {}, ' Until ', at(reason.until), ' local time.')))))
 
-/** The checks that passed, and what was bypassed. Old decisions call the reviews `opinions`. */
+/**
+ * The checks that passed, and what was bypassed. Old decisions call the reviews `opinions`, and have
+ * `has_digest` and `is_overridden` instead of the digest and of the override's id.
+ */
 function sentences({ policy, release, freezes = [], incidents = [], opinions = [], reviews = opinions, is_rollback: isRollback }, environment, codes) {
   if (!policy || !release) return []
   const all = []
   if (policy.require_scan && release.scan_passed) all.push(['live', `Scan passed (${environment} requires one).`])
-  if (policy.is_production && release.has_digest) all.push(['live', 'Image digest recorded.'])
+  if (policy.is_production && (release.image_digest ?? release.has_digest)) all.push(['live', 'Image digest recorded.'])
   if (policy.predecessor && release.succeeded_before_at && !codes.has('soaking')) {
     const soak = policy.soak_minutes ? ` at least ${lasting(policy.soak_minutes * 60_000)} earlier` : ''
     all.push(['live', `Succeeded in ${policy.predecessor}${soak}.`])
@@ -116,7 +119,7 @@ function sentences({ policy, release, freezes = [], incidents = [], opinions = [
   const yes = reviews.filter(review => review.approved).map(review => review.approver)
   if (yes.length) all.push(['live', `Approved by ${yes.join(' and ')} (${environment} requires ${count(policy.required_approvals, 'approval')}).`])
   for (const freeze of freezes) {
-    if (freeze.is_overridden) all.push(['ungated', `A freeze was active (${freeze.reason}). An override allowed this deployment.`])
+    if (freeze.overridden_by ?? freeze.is_overridden) all.push(['ungated', `A freeze was active (${freeze.reason}). An override allowed this deployment.`])
     else if (isRollback && freeze.allow_rollback) all.push(['rollback', `A freeze was active (${freeze.reason}). It allows rollbacks.`])
   }
   for (const incident of incidents) {

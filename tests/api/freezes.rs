@@ -41,6 +41,12 @@ fn let_through(app: &TestApp, key: &str, freeze: &Value, version: &str) -> crate
     )
 }
 
+/// What exemptions a decision used: the code of what would have blocked, and why it did not.
+fn exemptions(decision: &Value) -> Vec<(&str, &str)> {
+    let all = decision["exemptions"].as_array().unwrap().iter();
+    all.map(|it| (it["code"].as_str().unwrap(), it["by"].as_str().unwrap())).collect()
+}
+
 fn a_freeze_holds_until_it_ends(app: &TestApp) {
     production(app, json!({}));
     let pipeline = &person(app, "pipeline");
@@ -116,7 +122,11 @@ fn an_override_lets_one_deployment_through(app: &TestApp) {
     let problem = expect_blocked(&deploy(app, pipeline, "1", json!({})), &["frozen"]);
     assert_eq!(problem["reasons"][0]["id"], other["id"]);
     let_through(app, guard, &other, "1").expect(201);
-    deploy(app, pipeline, "1", json!({"start": true})).expect(201);
+    let started = deploy(app, pipeline, "1", json!({"start": true})).expect(201);
+    assert_eq!(exemptions(&started["decision"]), [("frozen", "override"); 2]);
+    let ids = started["decision"]["exemptions"].as_array().unwrap();
+    let ids: Vec<_> = ids.iter().map(|exemption| &exemption["id"]).collect();
+    assert_eq!(ids, [&frozen["id"], &other["id"]]);
     let overridden = app.all(&format!(
         "/v1/events?action=freeze.overridden&actor=guard&entity_id={}",
         frozen["id"].as_str().unwrap()
@@ -159,7 +169,9 @@ fn a_rollback_passes_a_freeze_that_allows_it(app: &TestApp) {
     expect_blocked(&deploy(app, pipeline, "1", json!({"start": true})), &["frozen"]);
     let decision = evaluate_rollback(app, pipeline, "1");
     assert_eq!((&decision["allowed"], &decision["is_rollback"]), (&json!(true), &json!(true)));
+    assert_eq!(exemptions(&decision), [("frozen", "rollback")]);
     let decision = evaluate_rollback(app, pipeline, "3");
+    assert_eq!(exemptions(&decision), []);
     assert_eq!((codes(&decision), &decision["is_rollback"]), (vec!["frozen"], &json!(false)));
     let asked = json!({"rollback": true, "start": true});
     deploy(app, pipeline, "3", asked.clone()).expect_problem(422, "invalid_value");

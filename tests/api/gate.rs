@@ -303,7 +303,7 @@ fn a_blocked_attempt_is_in_the_history_and_leaves_nothing_else(app: &TestApp) {
     assert_eq!(payload["decision"]["allowed"], false);
     assert_eq!(payload["decision"]["reasons"], problem["reasons"]);
     assert_eq!(payload["decision"]["facts"]["policy"]["required_approvals"], 2);
-    assert_eq!(payload["decision"]["facts"]["release"]["has_digest"], true);
+    assert_eq!(payload["decision"]["facts"]["release"]["image_digest"], digest(2));
 
     // An environment that is named for the first time does not stay either.
     app.post("/v1/freezes", json!({"reason": "Inventory"})).expect(201);

@@ -383,7 +383,7 @@ fn write(
     let decision = Some(evaluation.document()?);
     let known = subject.known;
     let deployment = store_new(db, actor, known, now, decision.clone(), is_newest, new.fixes)?;
-    gate::consume_overrides(db, id, &new.service, &evaluation.facts, actor.now)?;
+    gate::consume_overrides(db, id, &evaluation.facts, actor.now)?;
     if starts {
         gate::consume_reviews(db, id, &evaluation.facts)?;
     }

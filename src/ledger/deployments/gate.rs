@@ -2,7 +2,7 @@
 //! may be deployed. Answering changes nothing.
 
 use actix_web::get;
-use diesel::dsl::{exists, sql};
+use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::{Bool, Nullable, Text};
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ use crate::ledger::services::unknown as unknown_service;
 use crate::rules::gate::{self, Decision, Facts, Freeze, Incident, Review, Reviewed, Step};
 use crate::rules::lifecycle::{self, Kind, State};
 use crate::rules::schedule::{Schedule, Weekly};
-use crate::types::ids::{DeploymentId, IncidentId, OverrideId, ReleaseId};
+use crate::types::ids::{DeploymentId, IncidentId, ReleaseId};
 use crate::types::time::Timestamp;
 use crate::types::values::{Digest, ShortText, Slug, Url, Version};
 
@@ -430,8 +430,7 @@ struct FactRow {
     approver: String,
     #[diesel(sql_type = Bool)]
     allow_rollback: bool,
-    /// Whether the freeze is overridden, the incident fixed by this deployment, or the approval a
-    /// yes.
+    /// Whether the incident is fixed by this deployment, or the approval a yes.
     #[diesel(sql_type = Bool)]
     is_set: bool,
     #[diesel(sql_type = Instant)]
@@ -440,6 +439,9 @@ struct FactRow {
     until: Option<Timestamp>,
     #[diesel(sql_type = Nullable<Document>)]
     weekly: Option<Json<Weekly>>,
+    /// The override of the freeze that this deployment may use or has used.
+    #[diesel(sql_type = Nullable<Identifier>)]
+    overridden_by: Option<Uuid>,
 }
 
 impl FactRow {
@@ -454,7 +456,7 @@ impl FactRow {
                     weekly: self.weekly.map(|w| w.0),
                 },
                 allow_rollback: self.allow_rollback,
-                is_overridden: self.is_set,
+                overridden_by: self.overridden_by.map(Into::into),
             }),
             "incident" => facts.incidents.push(Incident {
                 id: self.id.into(),
@@ -479,12 +481,14 @@ impl FactRow {
 /// because SQLite numbers them so.
 const HOLDS: &str = "
     SELECT 'freeze' AS fact, f.id AS id, f.reason AS label, '' AS approver,
-        f.allow_rollback AS allow_rollback,
-        EXISTS (SELECT 1 FROM freeze_overrides o
+        f.allow_rollback AS allow_rollback, false AS is_set,
+        f.starts_at AS since, f.ends_at AS until, f.weekly AS weekly,
+        (SELECT o.id FROM freeze_overrides o
             WHERE o.service = $1 AND o.environment = $2 AND f.starts_at <= $3
             AND o.freeze_id = f.id AND o.version = $4
-            AND (o.consumed_by IS NULL OR o.consumed_by = $5)) AS is_set,
-        f.starts_at AS since, f.ends_at AS until, f.weekly AS weekly
+            AND (o.consumed_by IS NULL OR o.consumed_by = $5)
+            ORDER BY CASE WHEN o.consumed_by IS NULL THEN 1 ELSE 0 END, o.created_at, o.id
+            LIMIT 1) AS overridden_by
     FROM freezes f
     WHERE f.ended_at IS NULL AND f.starts_at <= $3 AND (f.ends_at IS NULL OR f.ends_at > $3)
         AND (f.service IS NULL OR f.service = $1) AND (f.environment IS NULL OR f.environment = $2)
@@ -492,12 +496,12 @@ const HOLDS: &str = "
     SELECT 'incident', i.id, i.title, '', false,
         i.id = $6 OR EXISTS (SELECT 1 FROM incident_deployments l
             WHERE l.incident_id = i.id AND l.deployment_id = $5 AND l.role = 'fixed_by'),
-        i.detected_at, CAST(NULL AS timestamptz), CAST(NULL AS jsonb)
+        i.detected_at, CAST(NULL AS timestamptz), CAST(NULL AS jsonb), CAST(NULL AS uuid)
     FROM incidents i
     WHERE i.resolved_at IS NULL AND i.service = $1 AND i.environment = $2
     UNION ALL
     SELECT 'review', a.id, a.decision, a.approver, false, a.decision = 'approved',
-        coalesce(a.at, a.created_at), a.expires_at, CAST(NULL AS jsonb)
+        coalesce(a.at, a.created_at), a.expires_at, CAST(NULL AS jsonb), CAST(NULL AS uuid)
     FROM approvals a
     WHERE a.release_id = $7 AND a.environment = $2
         AND (a.consumed_by IS NULL OR a.consumed_by = $5)
@@ -544,7 +548,7 @@ pub fn facts(
         policy: environment.policy(),
         release: gate::Candidate {
             version: release.version.clone(),
-            has_digest: release.image_digest.is_some(),
+            image_digest: release.image_digest.clone(),
             scan_passed: match release.scan {
                 ScanStatus::Missing => None,
                 ScanStatus::Passed => Some(true),
@@ -624,36 +628,16 @@ pub fn refuse(
         .recorded())
 }
 
-/// Consumes one override of each freeze that applies to the deployment, so that no other deployment
-/// can use it.
+/// Consumes the overrides by which the deployment passes freezes, so that no other deployment can
+/// use them.
 pub fn consume_overrides(
     db: &mut Db,
     deployment: DeploymentId,
-    service: &str,
     facts: &Facts,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let needed = |freeze: &&Freeze| {
-        freeze.is_overridden
-            && !(facts.is_rollback && freeze.allow_rollback)
-            && freeze.schedule.holds(now).is_some()
-    };
-    for freeze in facts.freezes.iter().filter(needed) {
-        let of_freeze =
-            || freeze_overrides::table.filter(freeze_overrides::freeze_id.eq(freeze.id));
-        let has_one = exists(of_freeze().filter(freeze_overrides::consumed_by.eq(deployment)));
-        if diesel::select(has_one).get_result(db)? {
-            continue;
-        }
-        let unused: OverrideId = of_freeze()
-            .filter(freeze_overrides::service.eq(service))
-            .filter(freeze_overrides::environment.eq(&facts.policy.environment))
-            .filter(freeze_overrides::version.eq(&facts.release.version))
-            .filter(freeze_overrides::consumed_by.is_null())
-            .order(freeze_overrides::created_at)
-            .select(freeze_overrides::id)
-            .first(db)?;
-        diesel::update(freeze_overrides::table.find(unused))
+    for used in gate::consumed_overrides(facts, now) {
+        diesel::update(freeze_overrides::table.find(used))
             .set(freeze_overrides::consumed_by.eq(deployment))
             .execute(db)?;
     }

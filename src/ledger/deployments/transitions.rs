@@ -236,7 +236,7 @@ pub fn evaluate_start(
             &evaluation,
         )?);
     }
-    gate::consume_overrides(db, deployment.id, &deployment.service, &evaluation.facts, actor.now)?;
+    gate::consume_overrides(db, deployment.id, &evaluation.facts, actor.now)?;
     gate::consume_reviews(db, deployment.id, &evaluation.facts)?;
     Ok(evaluation)
 }
