@@ -154,6 +154,8 @@ tables! {
         reason -> Text,
         created_at -> Instant,
         consumed_by -> Nullable<Identifier>,
+        image_digest -> Nullable<Text>,
+        expires_at -> Nullable<Instant>,
     }
 
     incidents (id) {

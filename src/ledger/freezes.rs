@@ -16,11 +16,11 @@ use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::patch::{apply, given, nullable};
-use crate::ledger::{environments, services};
+use crate::ledger::{environments, releases, services};
 use crate::rules::schedule::{Day, Schedule, Until, Weekly};
 use crate::types::ids::{DeploymentId, FreezeId, OverrideId};
 use crate::types::time::Timestamp;
-use crate::types::values::{ClockTime, ShortText, Slug, Version, Zone};
+use crate::types::values::{ClockTime, Digest, ShortText, Slug, Version, Zone};
 use crate::{filtered, newest_first};
 
 /// The routes of this file.
@@ -187,14 +187,16 @@ pub struct FreezePatch {
 }
 
 /// An override: the permission for one deployment to pass a freeze.
-#[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable)]
+#[derive(Debug, Clone, Serialize, ToSchema, Insertable)]
 #[diesel(table_name = freeze_overrides, treat_none_as_default_value = false)]
 #[schema(example = json!({
     "id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e45",
     "freeze_id": "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e44", "service": "checkout",
-    "environment": "production", "version": "1.4.3", "actor": "alice",
-    "reason": "Card payments are down.",
-    "created_at": "2026-02-03T04:05:06.000000Z", "consumed_by": null
+    "environment": "production", "version": "1.4.3",
+    "image_digest": "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "actor": "alice", "reason": "Card payments are down.",
+    "created_at": "2026-02-03T04:05:06.000000Z", "expires_at": "2026-02-06T04:05:06.000000Z",
+    "consumed_by": null
 }))]
 pub struct FreezeOverride {
     /// The identifier of the override.
@@ -207,12 +209,17 @@ pub struct FreezeOverride {
     environment: Slug,
     /// The version that may be deployed.
     version: Version,
+    /// The image digest of the release when the override was created. The override counts only for
+    /// this image. `null` when the release had none.
+    image_digest: Option<Digest>,
     /// The name of the key that created the override.
     actor: String,
     /// Why the deployment may pass the freeze.
     reason: ShortText,
     /// When the override was recorded in prop.
     created_at: Timestamp,
+    /// When the override expires. From then on it lets no deployment start.
+    expires_at: Timestamp,
     /// The deployment that used the override; no other one can. `null` while it is unused.
     consumed_by: Option<DeploymentId>,
 }
@@ -227,10 +234,14 @@ pub struct NewOverride {
     service: Slug,
     /// The slug of the environment that it may be deployed to.
     environment: Slug,
-    /// The version that may be deployed. Its release need not be recorded yet.
+    /// The version that may be deployed. Its release must be recorded: the override is for the image
+    /// that it has now.
     version: Version,
     /// Why the deployment may pass the freeze.
     reason: ShortText,
+    /// When the override expires, which must be in the future. If absent or `null`, it is valid for
+    /// as long as an approval for the environment.
+    expires_at: Option<Timestamp>,
 }
 
 /// The sort key of the list of freezes.
@@ -323,10 +334,10 @@ async fn change(
 
 /// Override a freeze for one deployment
 ///
-/// Lets the next deployment of this version to this place pass the freeze, and answers the
-/// override. Each request creates another override. Fails with 404 when the freeze, service or
-/// environment does not exist, with 409 (`freeze_ended`) when the freeze has ended, and with 422
-/// when it does not cover the place.
+/// Lets the next deployment of this version, with the image that it has now, to this place pass the
+/// freeze, until the override expires, and answers the override. Each request creates another one.
+/// Fails with 404 when the freeze, service, environment or release does not exist, with 409
+/// (`freeze_ended`) when the freeze has ended, and with 422 when it does not cover the place.
 #[utoipa::path(tag = "freezes", operation_id = "override_freeze", security(("key" = ["override"])),
     request_body = NewOverride,
     params(("id" = FreezeId, Path, description = "The identifier of the freeze.")),
@@ -458,7 +469,8 @@ fn insert_override(
 ) -> Result<FreezeOverride, Error> {
     let freeze = find(db, id)?;
     services::find(db, &new.service)?;
-    environments::find(db, &new.environment)?;
+    let environment = environments::find(db, &new.environment)?;
+    let release = releases::find_version(db, &new.service, &new.version)?;
     if freeze.ended_at.is_some() || freeze.ends_at.is_some_and(|end| end <= actor.now) {
         return Err(Error::new(
             Code::FreezeEnded,
@@ -472,15 +484,20 @@ fn insert_override(
             "the freeze does not cover this service and environment",
         ));
     }
+    if new.expires_at.is_some_and(|end| end <= actor.now) {
+        return Err(Error::field(Code::InvalidValue, "/expires_at", "must be in the future"));
+    }
     let given = FreezeOverride {
         id: OverrideId::new(),
         freeze_id: id,
         service: new.service,
         environment: new.environment,
         version: new.version,
+        image_digest: release.image_digest,
         actor: actor.name.clone(),
         reason: new.reason,
         created_at: actor.now,
+        expires_at: new.expires_at.unwrap_or(actor.now.plus(environment.approval_ttl())),
         consumed_by: None,
     };
     diesel::insert_into(freeze_overrides::table).values(&given).execute(db)?;

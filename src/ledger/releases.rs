@@ -61,7 +61,8 @@ pub struct Release {
     pub committed_at: Option<Timestamp>,
     /// The URL of the source code of this version. `null` while it is unknown.
     pub source_url: Option<Url>,
-    /// The result of the latest scan.
+    /// The result of the latest scan of its image. It is `missing` again once the image digest is
+    /// added: what was scanned before could be another image. The history keeps the earlier result.
     #[schema(value_type = Scan)]
     pub scan: Json<Scan>,
     /// The name of the key that recorded the release.
@@ -416,7 +417,8 @@ async fn show(ctx: Ctx<Read>, id: web::Path<ReleaseId>) -> Result<Reply, Error> 
 /// Record a scan of a release
 ///
 /// The body has the findings counted by severity, or is a SARIF 2.1.0 or Trivy JSON report. The
-/// scan passes when no finding is worse than `max_severity`. Answers the release with the scan that
+/// scan passes when no finding is worse than `max_severity`. It is for the image that the release has
+/// now: record the digest first. Answers the release with the scan that
 /// counts: the last one by `at`. A late report of an earlier scan is kept in the history only; one
 /// of the same time replaces the result.
 #[utoipa::path(tag = "releases", operation_id = "record_scan", security(("key" = ["attest"])),
@@ -561,6 +563,8 @@ struct Additions {
     at: Option<Timestamp>,
     #[serde(skip)]
     commits: Option<Json<Vec<Commit>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scan: Option<Json<Scan>>,
 }
 
 /// Adds values that were unknown. A value that differs from the recorded one is an error.
@@ -571,7 +575,7 @@ fn complete(
     new: NewRelease,
 ) -> Result<ReleaseWithCommits, Error> {
     let release = &known.release;
-    let additions = Additions {
+    let mut additions = Additions {
         git_sha: addition(release, "git_sha", &release.git_sha, new.git_sha)?,
         image_digest: addition(release, "image_digest", &release.image_digest, new.image_digest)?,
         committed_at: addition(release, "committed_at", &release.committed_at, new.committed_at)?,
@@ -588,7 +592,11 @@ fn complete(
             &known.commits,
             new.commits.map(|commits| Json(commits.0)),
         )?,
+        scan: None,
     };
+    if additions.image_digest.is_some() && release.scan.0.status != ScanStatus::Missing {
+        additions.scan = Some(Json(Scan::MISSING));
+    }
     if additions == Additions::default() {
         return Ok(known);
     }

@@ -171,7 +171,7 @@ pub fn in_minutes(minutes: i64) -> String {
 }
 
 /// An instant some minutes after another.
-fn after(at: &Value, minutes: i64) -> String {
+pub fn after(at: &Value, minutes: i64) -> String {
     let at: Timestamp = at.as_str().unwrap().parse().unwrap();
     format!("{:.6}", at + SignedDuration::from_mins(minutes))
 }

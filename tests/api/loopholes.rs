@@ -1,10 +1,10 @@
 //! Ways around the gate that were open once.
 
 use crate::gate::{
-    codes, deploy, evaluate, evaluate_rollback, expect_blocked, go_live, in_minutes, path, person,
-    post_review, production, release, soak, sql, with,
+    after, codes, deploy, evaluate, evaluate_rollback, expect_blocked, go_live, in_minutes, path,
+    person, post_review, production, release, soak, sql, with,
 };
-use crate::harness::{TestApp, digest};
+use crate::harness::{Answer, TestApp, digest};
 use serde_json::{Value, json};
 
 crate::on_both_databases! {
@@ -22,6 +22,9 @@ crate::on_both_databases! {
     what_ran_against_the_gate_seasons_nothing
     an_image_that_was_added_later_is_not_seasoned
     an_older_success_that_is_reported_later_is_not_live
+    a_scan_is_for_the_image_that_was_scanned
+    an_override_is_for_the_image_that_it_was_given_for
+    an_override_ends
 }
 
 fn what_was_rolled_back_is_no_way_back(app: &TestApp) {
@@ -188,8 +191,7 @@ fn an_image_that_was_added_later_is_no_way_back(app: &TestApp) {
     };
     // The request itself may bring the image.
     expect_blocked(&back("1", json!({"image_digest": digest(9)})), &["frozen"]);
-    let image = json!({"service": "checkout", "version": "1", "image_digest": digest(9)});
-    app.call("POST", "/v1/releases", pipeline, Some(&image), &[]).expect(200);
+    add_image(app, pipeline, "1");
     expect_blocked(&back("1", json!({})), &["frozen"]);
     let running = back("2", json!({})).expect(201);
     app.transition(&running, "failed").expect(200);
@@ -292,8 +294,7 @@ fn an_image_that_was_added_later_is_not_seasoned(app: &TestApp) {
     assert_eq!(codes(&evaluate(app, pipeline, "1")), ["digest_missing"]);
     let start = json!({"image_digest": digest(9), "start": true});
     expect_blocked(&deploy(app, pipeline, "1", start), &["not_in_predecessor"]);
-    let image = json!({"service": "checkout", "version": "1", "image_digest": digest(9)});
-    app.call("POST", "/v1/releases", pipeline, Some(&image), &[]).expect(200);
+    add_image(app, pipeline, "1");
     assert_eq!(codes(&evaluate(app, pipeline, "1")), ["not_in_predecessor"]);
     observe(app, pipeline, "staging", "1", json!({}));
     soak(app, 31);
@@ -324,4 +325,101 @@ fn an_older_success_that_is_reported_later_is_not_live(app: &TestApp) {
         "finished_at": "2026-03-02T09:59:00Z"});
     let problem = deploy(app, pipeline, "1", backwards).expect_problem(422, "invalid_value");
     assert_eq!(problem["errors"][0]["pointer"], "/finished_at");
+}
+
+/// Records a release of checkout without an image.
+fn release_without_image(app: &TestApp, key: &str, version: &str) -> Value {
+    let body = json!({"service": "checkout", "version": version, "create_missing": true});
+    app.call("POST", "/v1/releases", key, Some(&body), &[]).expect(201)
+}
+
+/// Adds an image to a release of checkout.
+fn add_image(app: &TestApp, key: &str, version: &str) -> Value {
+    let image = json!({"service": "checkout", "version": version, "image_digest": digest(9)});
+    app.call("POST", "/v1/releases", key, Some(&image), &[]).expect(200)
+}
+
+fn a_scan_is_for_the_image_that_was_scanned(app: &TestApp) {
+    production(app, json!({"require_scan": true}));
+    let pipeline = &pipeline(app);
+    let scan = |release: &Value| {
+        let path = format!("/v1/releases/{}/scan", release["id"].as_str().unwrap());
+        let body = json!({"tool": "trivy 0.66", "summary": {}});
+        app.call("PUT", &path, pipeline, Some(&body), &[]).expect(200)
+    };
+    for version in ["1", "2"] {
+        let scanned = scan(&release_without_image(app, pipeline, version));
+        assert_eq!(scanned["scan"]["status"], "passed");
+    }
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["digest_missing"]);
+    let completed = add_image(app, pipeline, "1");
+    assert_eq!(completed["scan"]["status"], "missing");
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["scan_missing"]);
+    let start = json!({"start": true, "image_digest": digest(9)});
+    expect_blocked(&deploy(app, pipeline, "2", start), &["scan_missing"]);
+    // The history has both.
+    let id = completed["id"].as_str().unwrap();
+    let events = app.all(&format!("/v1/events?entity=release&entity_id={id}"));
+    let seen = |n: usize| (&events[n]["action"], events[n].pointer("/payload/scan/status"));
+    assert_eq!(seen(0), (&json!("release.completed"), Some(&json!("missing"))));
+    assert_eq!(events[1]["action"], "release.scanned");
+    assert_eq!(scan(&completed)["scan"]["status"], "passed");
+    assert_eq!(evaluate(app, pipeline, "1")["allowed"], true);
+    // What adds no image leaves the scan alone.
+    let commit = json!({"service": "checkout", "version": "1", "git_sha": "a".repeat(40)});
+    let same = app.call("POST", "/v1/releases", pipeline, Some(&commit), &[]).expect(200);
+    assert_eq!(same["scan"]["status"], "passed");
+}
+
+/// A freeze of everything, and how its override is asked for.
+fn frozen(app: &TestApp) -> impl Fn(&str, Value) -> Answer {
+    let freeze = app.post("/v1/freezes", json!({"reason": "Quarter end"})).expect(201);
+    let path = format!("/v1/freezes/{}/overrides", freeze["id"].as_str().unwrap());
+    move |version, more| {
+        let body = json!({"service": "checkout", "environment": "production", "version": version,
+            "reason": "Payments are down."});
+        app.post(&path, with(body, more))
+    }
+}
+
+fn an_override_is_for_the_image_that_it_was_given_for(app: &TestApp) {
+    production(app, json!({}));
+    let pipeline = &pipeline(app);
+    release_without_image(app, pipeline, "1");
+    let let_through = frozen(app);
+    let_through("not-there-yet", json!({})).expect_problem(404, "not_found");
+    let given = let_through("1", json!({})).expect(201);
+    assert_eq!(given["image_digest"], Value::Null);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["digest_missing"]);
+    let start = json!({"start": true, "image_digest": digest(9)});
+    expect_blocked(&deploy(app, pipeline, "1", start.clone()), &["frozen"]);
+    add_image(app, pipeline, "1");
+    expect_blocked(&deploy(app, pipeline, "1", start.clone()), &["frozen"]);
+    assert_eq!(let_through("1", json!({})).expect(201)["image_digest"], digest(9));
+    deploy(app, pipeline, "1", start).expect(201);
+}
+
+fn an_override_ends(app: &TestApp) {
+    production(app, json!({"approval_ttl_hours": 2}));
+    let pipeline = &pipeline(app);
+    release(app, "1");
+    let let_through = frozen(app);
+    let given = let_through("1", json!({})).expect(201);
+    assert_eq!(given["expires_at"], after(&given["created_at"], 120));
+    let expire =
+        || sql(app, &format!("UPDATE freeze_overrides SET expires_at = '{}'", in_minutes(-1)));
+    let waiting = deploy(app, pipeline, "1", json!({})).expect(201);
+    expire();
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["frozen"]);
+    expect_blocked(&app.transition(&waiting, "running"), &["frozen"]);
+    expect_blocked(&deploy(app, pipeline, "1", json!({"start": true})), &["frozen"]);
+
+    // The request may say when.
+    let problem = let_through("1", json!({"expires_at": in_minutes(-1)}));
+    let problem = problem.expect_problem(422, "invalid_value");
+    assert_eq!(problem["errors"][0]["pointer"], "/expires_at");
+    let end = in_minutes(5);
+    let given = let_through("1", json!({"expires_at": end})).expect(201);
+    assert_eq!(given["expires_at"], end);
+    app.transition(&waiting, "running").expect(200);
 }

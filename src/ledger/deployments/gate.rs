@@ -281,9 +281,15 @@ impl Candidate {
         }
     }
 
-    /// The same release with the image digest that the request adds, if none is recorded.
+    /// The same release with the image digest that the request adds, if none is recorded. Nobody
+    /// has scanned that image.
     pub fn with_digest(self, digest: Option<&Digest>) -> Self {
-        Self { image_digest: self.image_digest.or(digest.cloned()), ..self }
+        match digest.filter(|_| self.image_digest.is_none()) {
+            None => self,
+            Some(added) => {
+                Self { image_digest: Some(added.clone()), scan: ScanStatus::Missing, ..self }
+            }
+        }
     }
 }
 
@@ -476,9 +482,9 @@ impl FactRow {
 
 /// Selects the freezes, incidents, approvals and rejections that apply now.
 ///
-/// Parameters: `$1` service, `$2` environment, `$3` now, `$4` version, `$5` deployment, `$6`
-/// incident that it fixes, `$7` release, `$8` image digest. They must first appear in this order,
-/// because SQLite numbers them so.
+/// Parameters: `$1` service, `$2` environment, `$3` now, `$4` version, `$5` deployment, `$6` image
+/// digest, `$7` incident that the deployment fixes, `$8` release. They must first appear in this
+/// order, because SQLite numbers them so.
 const HOLDS: &str = "
     SELECT 'freeze' AS fact, f.id AS id, f.reason AS label, '' AS approver,
         f.allow_rollback AS allow_rollback, false AS is_set,
@@ -487,6 +493,7 @@ const HOLDS: &str = "
             WHERE o.service = $1 AND o.environment = $2 AND f.starts_at <= $3
             AND o.freeze_id = f.id AND o.version = $4
             AND (o.consumed_by IS NULL OR o.consumed_by = $5)
+            AND o.image_digest IS NOT DISTINCT FROM $6 AND o.expires_at > $3
             ORDER BY CASE WHEN o.consumed_by IS NULL THEN 1 ELSE 0 END, o.created_at, o.id
             LIMIT 1) AS overridden_by
     FROM freezes f
@@ -494,7 +501,7 @@ const HOLDS: &str = "
         AND (f.service IS NULL OR f.service = $1) AND (f.environment IS NULL OR f.environment = $2)
     UNION ALL
     SELECT 'incident', i.id, i.title, '', false,
-        i.id = $6 OR EXISTS (SELECT 1 FROM incident_deployments l
+        i.id = $7 OR EXISTS (SELECT 1 FROM incident_deployments l
             WHERE l.incident_id = i.id AND l.deployment_id = $5 AND l.role = 'fixed_by'),
         i.detected_at, CAST(NULL AS timestamptz), CAST(NULL AS jsonb), CAST(NULL AS uuid)
     FROM incidents i
@@ -503,9 +510,9 @@ const HOLDS: &str = "
     SELECT 'review', a.id, a.decision, a.approver, false, a.decision = 'approved',
         coalesce(a.at, a.created_at), a.expires_at, CAST(NULL AS jsonb), CAST(NULL AS uuid)
     FROM approvals a
-    WHERE a.release_id = $7 AND a.environment = $2
+    WHERE a.release_id = $8 AND a.environment = $2
         AND (a.consumed_by IS NULL OR a.consumed_by = $5)
-        AND a.image_digest IS NOT DISTINCT FROM $8
+        AND a.image_digest IS NOT DISTINCT FROM $6
     ORDER BY 7, 2";
 
 /// Loads the freezes, incidents, approvals and rejections that apply to the request.
@@ -525,9 +532,9 @@ fn load_holds(
         .bind::<Instant, _>(now)
         .bind::<Text, _>(&release.version)
         .bind::<Identifier, _>(request.deployment.unwrap_or_else(DeploymentId::new))
+        .bind::<Nullable<Text>, _>(&release.image_digest)
         .bind::<Identifier, _>(request.fixes.unwrap_or_else(IncidentId::new))
         .bind::<Identifier, _>(release.id.unwrap_or_else(ReleaseId::new))
-        .bind::<Nullable<Text>, _>(&release.image_digest)
         .load(db)
 }
 
