@@ -170,7 +170,7 @@ fn app(state: web::Data<State>, docs: web::Data<Published>) -> App<impl Service>
         .into_utoipa_app()
         .configure(api)
         .into_app()
-        .configure(docs::swagger_ui)
+        .configure(docs::swagger::routes)
         .configure(pages::routes)
         .default_service(web::to(pages::no_route))
         .wrap(Condition::new(uses_cors, cors))

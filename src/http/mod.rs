@@ -6,6 +6,7 @@ pub mod context; // `Ctx`: the caller and the access to the database
 pub mod docs; // the OpenAPI document and Swagger UI
 pub mod etag; // ETag, If-None-Match, If-Match (RFC 9110, section 13)
 pub mod extract; // bodies and query parameters, and their errors
+pub mod files; // files in the binary, held once, plain and compressed
 pub mod health; // /livez, /readyz, /health, /version, /metrics
 pub mod idempotency; // Idempotency-Key
 pub mod metrics; // counters for Prometheus

@@ -1,17 +1,17 @@
 //! The web pages. They are static files in the binary, the same for everyone. Their scripts load
 //! what they show from the API, with the reader's own key.
 
-use actix_web::http::header::{self, EntityTag, HeaderValue};
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
+use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, web};
-use flate2::Compression;
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use crate::error::{Code, Error};
 use crate::http::docs::{Published, not_allowed};
-use crate::http::etag;
-use crate::http::response::{gzip, takes_gzip, takes_html};
+use crate::http::files::File;
+use crate::http::response::takes_html;
 
 /// The pages load our own files and our own API only. Scripts and styles in the markup are blocked,
 /// so text from the ledger can't become either.
@@ -56,57 +56,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
 }
 
 fn only_get(path: &str) -> actix_web::Resource {
-    let refuse = |request: HttpRequest| async move {
-        Err::<HttpResponse, _>(not_allowed(&request, HeaderValue::from_static("GET, HEAD")))
-    };
+    let refuse =
+        || async { Err::<HttpResponse, _>(not_allowed(HeaderValue::from_static("GET, HEAD"))) };
     web::resource(path).default_service(web::to(refuse))
-}
-
-/// A file, ready to be sent.
-struct File {
-    media_type: &'static str,
-    plain: Vec<u8>,
-    compressed: Vec<u8>,
-    etag: EntityTag,
-}
-
-impl File {
-    fn new(media_type: &'static str, text: &str) -> Self {
-        let plain = text.as_bytes().to_vec();
-        Self {
-            media_type,
-            compressed: gzip(&plain, Compression::best()).unwrap_or_default(),
-            etag: etag::of_bytes(&plain),
-            plain,
-        }
-    }
-
-    fn answer(&self, request: &HttpRequest, keep: &'static str) -> HttpResponse {
-        self.answer_as(StatusCode::OK, request, keep)
-    }
-
-    fn answer_as(
-        &self,
-        status: StatusCode,
-        request: &HttpRequest,
-        keep: &'static str,
-    ) -> HttpResponse {
-        let mut response = HttpResponse::build(status);
-        response
-            .content_type(self.media_type)
-            .insert_header((header::CONTENT_SECURITY_POLICY, POLICY))
-            .insert_header((header::CACHE_CONTROL, keep))
-            .insert_header((header::VARY, "Accept-Encoding"))
-            .insert_header((header::ETAG, self.etag.clone()));
-        if status == StatusCode::OK && etag::is_known(request, &self.etag) {
-            return response.status(StatusCode::NOT_MODIFIED).finish();
-        }
-        if takes_gzip(request) {
-            response.insert_header(header::ContentEncoding::Gzip).body(self.compressed.clone())
-        } else {
-            response.body(self.plain.clone())
-        }
-    }
 }
 
 /// All files, compressed once.
@@ -125,17 +77,18 @@ fn site() -> &'static Site {
         let all: String = ASSETS.iter().map(|(_, _, text)| *text).collect();
         let version = format!("{:08x}", crc32fast::hash(all.as_bytes()));
         let html = |text: &str| {
-            File::new(
-                "text/html; charset=utf-8",
-                &text.replace("{assets}", &format!("/assets/{version}")),
-            )
+            let text = text.replace("{assets}", &format!("/assets/{version}"));
+            File::new("text/html; charset=utf-8", text).with_policy(POLICY)
         };
         Site {
             page: html(include_str!("page.html")),
             not_found: html(include_str!("not-found.html")),
             assets: ASSETS
                 .iter()
-                .map(|(name, media_type, text)| (*name, File::new(media_type, text)))
+                .map(|(name, media_type, text)| {
+                    let text = Bytes::from_static(text.as_bytes());
+                    (*name, File::new(media_type, text).with_policy(POLICY))
+                })
                 .collect(),
             version,
         }
@@ -157,7 +110,7 @@ pub async fn no_route(
     docs: web::Data<Published>,
 ) -> Result<HttpResponse, Error> {
     match docs.allowed_methods(request.path()) {
-        Some(allow) => Err(not_allowed(&request, allow.clone())),
+        Some(allow) => Err(not_allowed(allow.clone())),
         None if is_for_a_page(&request) => {
             Ok(site().not_found.answer_as(StatusCode::NOT_FOUND, &request, "no-cache"))
         }

@@ -2,11 +2,10 @@
 
 use actix_web::dev::ResourceDef;
 use actix_web::http::header::HeaderValue;
-use flate2::Compression;
 use std::sync::OnceLock;
 use utoipa::openapi;
 
-use crate::http::response::gzip;
+use crate::http::files::File;
 
 /// The document as it is served, and the allowed methods of each path. Both are built at the first
 /// use.
@@ -15,10 +14,9 @@ pub struct Published {
     made: OnceLock<Made>,
 }
 
-/// The document in the forms that are served.
+/// The document as it is served.
 pub(super) struct Made {
-    pub(super) json: Vec<u8>,
-    pub(super) compressed: Vec<u8>,
+    pub(super) document: File,
     /// The `Allow` header of each path.
     methods: Vec<(ResourceDef, HeaderValue)>,
 }
@@ -45,11 +43,7 @@ impl Published {
                 .iter()
                 .map(|(path, item)| (ResourceDef::new(path.as_str()), allow(item)))
                 .collect();
-            Made {
-                compressed: gzip(&json, Compression::default()).unwrap_or_default(),
-                json,
-                methods,
-            }
+            Made { document: File::new("application/json", json), methods }
         })
     }
 }
