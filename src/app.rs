@@ -5,7 +5,7 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::header;
 use actix_web::middleware::{Condition, from_fn};
-use actix_web::{App, HttpServer, web};
+use actix_web::{App, web};
 use std::error::Error as StdError;
 use std::fmt;
 use std::net::SocketAddr;
@@ -22,6 +22,7 @@ use crate::db::{Db, migrations};
 use crate::error::Error;
 use crate::http::auth::authenticate;
 use crate::http::caller::Keys;
+use crate::http::connection::{self, Deadlines};
 use crate::http::docs::{self, Published};
 use crate::http::metrics::Metrics;
 use crate::http::state::State;
@@ -62,6 +63,7 @@ impl Application {
         let first_key = first_key(&mut db, &settings)?;
         drop(db);
 
+        let deadlines = Deadlines::new(&settings.http, settings.database.limits.time);
         let database = Database::start(
             settings.database.target,
             settings.database.options,
@@ -79,15 +81,10 @@ impl Application {
         });
         let (http, shared) = (settings.http, state.clone());
         let docs = web::Data::new(Published::new(document));
-        let server = HttpServer::new(move || app(shared.clone(), docs.clone()))
-            .workers(http.workers)
-            .client_request_timeout(http.read_timeout)
-            .shutdown_timeout(http.shutdown.as_secs())
-            .disable_signals()
-            .bind((http.host, http.port))
-            .map_err(|e| cannot_listen(&http, &e))?;
-        let port = server.addrs().first().map_or(http.port, |address| address.port());
-        Ok(Self { server: server.run(), state, port, first_key })
+        let (server, port) =
+            connection::serve(&http, deadlines, move || app(shared.clone(), docs.clone()))
+                .map_err(|e| cannot_listen(&http, &e))?;
+        Ok(Self { server, state, port, first_key })
     }
 
     /// The port that the server listens on.

@@ -95,6 +95,8 @@ pub struct Http {
     pub workers: usize,
     /// The largest body, in bytes.
     pub body_limit: usize,
+    /// How many connections may be open. More wait until one is closed.
+    pub max_connections: usize,
     /// Until a request's head, and its body, must have arrived.
     pub read_timeout: Duration,
     /// What running requests get to finish after SIGTERM.
@@ -313,6 +315,7 @@ struct RawHttp {
     port: i64,
     workers: i64,
     body_limit_kib: i64,
+    max_connections: i64,
     read_timeout_seconds: i64,
     shutdown_seconds: i64,
     cors_origins: String,
@@ -456,6 +459,8 @@ impl RawHttp {
             },
             body_limit: within("http.body_limit_kib", self.body_limit_kib, 1..=65536)? as usize
                 * 1024,
+            max_connections: within("http.max_connections", self.max_connections, 16..=100_000)?
+                as usize,
             read_timeout: seconds("http.read_timeout_seconds", self.read_timeout_seconds, 1..=600)?,
             shutdown: seconds("http.shutdown_seconds", self.shutdown_seconds, 0..=600)?,
             cors_origins,

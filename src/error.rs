@@ -92,6 +92,7 @@ codes! {
     InvalidTime = 422 "invalid_time" "A time is malformed",
     IdempotencyKeyReused = 422 "idempotency_key_reused"
         "This idempotency key was used for another request",
+    HeadTooLarge = 431 "head_too_large" "The head of the request is too large",
     Internal = 500 "internal" "Internal server error",
     Overloaded = 503 "overloaded" "Too many requests are waiting",
     DatabaseUnavailable = 503 "database_unavailable" "The database cannot be reached",

@@ -1,6 +1,6 @@
 //! The endpoints about the server process: health, version and metrics.
 
-use actix_web::http::header::ContentType;
+use actix_web::http::header::{self, ContentType};
 use actix_web::{HttpResponse, get, web};
 use serde::Serialize;
 use std::sync::atomic::Ordering;
@@ -119,6 +119,11 @@ async fn version(state: web::Data<State>) -> Result<Reply, Error> {
     responses((status = 200, body = String, content_type = "text/plain")))]
 #[get("/metrics")]
 async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
-    let text = state.metrics.render(&state.db)?;
-    Ok(HttpResponse::Ok().content_type(ContentType::plaintext()).body(text))
+    // On a thread of its own: a web worker serves others meanwhile.
+    let text = web::block(move || state.metrics.render(&state.db)).await;
+    let text = text.map_err(Error::internal)??;
+    Ok(HttpResponse::Ok()
+        .content_type(ContentType::plaintext())
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .body(text))
 }

@@ -2,9 +2,9 @@
 //! problem details.
 
 use actix_web::body::{BoxBody, MessageBody};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{RequestHead, ServiceRequest, ServiceResponse, Url};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
-use actix_web::http::{ConnectionType, Method};
+use actix_web::http::{ConnectionType, Method, Uri};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage, HttpRequest, web};
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::http::caller::Caller;
+use crate::http::exchange::{Answer, Exchange};
 use crate::http::problem;
 use crate::http::state::State;
 
@@ -31,19 +32,49 @@ const SECURITY: [(HeaderName, HeaderValue); 4] = [
     ),
 ];
 
+/// The methods that are counted and logged by their names.
+const METHODS: [Method; 7] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+];
+
+/// The name of all other methods. A client can invent any number of them, and each may be long.
+const OTHER: &[u8] = b"OTHER";
+
+/// The longest head of a request, in bytes. actix keeps the heads of some hundred requests, to use
+/// their memory again.
+const LONGEST_HEAD: usize = 32 * 1024;
+
 /// Gives a request its id, runs it, completes the response, and writes the access log.
 pub async fn observe(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+) -> Result<ServiceResponse<Answer>, actix_web::Error> {
+    if !METHODS.contains(request.method())
+        && let Ok(other) = Method::from_bytes(OTHER)
+    {
+        request.head_mut().method = other;
+    }
     let received = Received::now(&request);
+    let exchange = Exchange::begin(&mut request);
     if received.method == Method::HEAD {
         // HEAD is GET without the body (RFC 9110, section 9.3.2). actix omits the body by itself.
         request.head_mut().method = Method::GET;
     }
     request.extensions_mut().insert(RequestId(received.request_id.clone()));
-    let response = next.call(request).await?;
-    let mut response = render_error(response, &received.request_id);
+    let mut response = if length(request.head()) > LONGEST_HEAD {
+        forget_head(&mut request);
+        let detail = format!("The head of a request may have {LONGEST_HEAD} bytes.");
+        let error = Error::new(Code::HeadTooLarge, detail);
+        request.into_response(problem::render(&error, &received.request_id))
+    } else {
+        render_error(next.call(request).await?, &received.request_id)
+    };
     complete_headers(response.headers_mut(), &received.request_id);
 
     let took = received.started.elapsed();
@@ -58,7 +89,22 @@ pub async fn observe(
         }
     }
     received.log(&response, route, took);
-    Ok(response)
+    Ok(response.map_body(|_, body| Answer::new(body, exchange)))
+}
+
+/// The length of a head, in bytes, without the method.
+fn length(head: &RequestHead) -> usize {
+    let headers = head.headers.iter();
+    let headers: usize = headers.map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    head.uri.path().len() + head.uri.query().map_or(0, str::len) + headers
+}
+
+/// Drops all that a client has put into a head.
+fn forget_head(request: &mut ServiceRequest) {
+    request.match_info_mut().set(Url::new(Uri::default()));
+    let head = request.head_mut();
+    head.headers.clear();
+    head.uri = Uri::default();
 }
 
 /// The id of a request, as its response and the access log have it. It is attached to the request.
