@@ -80,17 +80,14 @@ async fn identify(headers: &HeaderMap, state: Option<&State>) -> Result<Arc<Call
     let token = bearer(header.as_bytes())?;
 
     let digest: [u8; 32] = Sha256::digest(token.reveal()).into();
-    if let Some(caller) = state.keys.get(&digest) {
-        return Ok(caller);
+    if let Some(checked) = state.keys.get(&digest) {
+        return checked.ok_or_else(unknown);
     }
-    let hash = token.hash();
-    let found = state.db.read(move |db| find(db, &hash)).await?;
-    let found = found.ok_or_else(|| {
-        refused(
-            Code::InvalidKey,
-            "Unknown key. Check that you copied all of it, and that it is a key of this ledger.",
-        )
-    })?;
+    let (hash, generation) = (token.hash(), state.keys.generation());
+    let Some(found) = state.db.read(move |db| find(db, &hash)).await? else {
+        state.keys.put(digest, None, generation);
+        return Err(unknown());
+    };
     if found.revoked_at.is_some() {
         return Err(refused(Code::RevokedKey, "The key was revoked."));
     }
@@ -100,8 +97,14 @@ async fn identify(headers: &HeaderMap, state: Option<&State>) -> Result<Arc<Call
         name: found.name,
         scopes: parse_scopes(&found.scopes),
     });
-    state.keys.put(digest, caller.clone());
+    state.keys.put(digest, Some(caller.clone()), generation);
     Ok(caller)
+}
+
+fn unknown() -> Error {
+    let detail =
+        "Unknown key. Check that you copied all of it, and that it is a key of this ledger.";
+    refused(Code::InvalidKey, detail)
 }
 
 #[derive(Queryable, Selectable)]

@@ -1,7 +1,7 @@
 //! The caller of a request, and the scopes of its key.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::text_enum;
@@ -58,38 +58,63 @@ pub fn parse_scopes(kept: &str) -> Vec<Scope> {
     kept.split(' ').filter_map(|word| word.parse().ok()).collect()
 }
 
-/// A cache of the keys that were checked during the last 5 seconds.
+/// A cache of the keys that were checked during the last 5 seconds, and of texts that are no key.
 ///
-/// Another process may therefore accept a revoked key for up to 5 seconds.
+/// Another process may therefore accept a revoked key for up to 5 seconds, and refuse a new one that
+/// was sent before it was made.
 #[derive(Default)]
-pub struct Keys(Mutex<HashMap<[u8; 32], Checked>>);
+pub struct Keys(Mutex<Known>);
 
-type Checked = (Instant, Arc<Caller>);
+#[derive(Default)]
+struct Known {
+    checked: HashMap<[u8; 32], Checked>,
+    generation: Generation,
+}
+
+/// How often the cache was emptied.
+pub type Generation = u64;
+
+/// When a key was checked, and whose it is: nobody's when it is unknown.
+type Checked = (Instant, Option<Arc<Caller>>);
 
 const REMEMBERED: Duration = Duration::from_secs(5);
 const MOST: usize = 10_000;
 
 impl Keys {
-    /// The caller with the key of this SHA-256, if it was checked recently.
-    pub fn get(&self, digest: &[u8; 32]) -> Option<Arc<Caller>> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known
-            .get(digest)
-            .filter(|(checked, _)| checked.elapsed() < REMEMBERED)
-            .map(|(_, caller)| caller.clone())
+    /// The caller with the key of this SHA-256, if it was checked recently; nobody if it is
+    /// unknown.
+    pub fn get(&self, digest: &[u8; 32]) -> Option<Option<Arc<Caller>>> {
+        let known = self.known();
+        let checked = known.checked.get(digest);
+        checked.filter(|(at, _)| at.elapsed() < REMEMBERED).map(|(_, caller)| caller.clone())
     }
 
-    /// Remembers the caller with the key of this SHA-256.
-    pub fn put(&self, digest: [u8; 32], caller: Arc<Caller>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MOST {
-            known.clear();
+    /// For [`Self::put`]: take it before you look a key up.
+    pub fn generation(&self) -> Generation {
+        self.known().generation
+    }
+
+    /// Remembers the caller with the key of this SHA-256, or that it is unknown. Has no effect when
+    /// the cache was emptied since `generation`: the key may have been made or revoked meanwhile.
+    pub fn put(&self, digest: [u8; 32], caller: Option<Arc<Caller>>, generation: Generation) {
+        let mut known = self.known();
+        if known.generation != generation {
+            return;
         }
-        known.insert(digest, (Instant::now(), caller));
+        if known.checked.len() >= MOST {
+            known.checked.clear();
+        }
+        known.checked.insert(digest, (Instant::now(), caller));
     }
 
-    /// Empties the cache. Call it after a key was revoked.
+    /// Empties the cache. Call it after a key was made or revoked.
     pub fn forget(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut known = self.known();
+        known.checked.clear();
+        known.generation += 1;
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

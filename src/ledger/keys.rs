@@ -150,13 +150,15 @@ async fn list(ctx: Ctx<Admin>, params: List<Everything, KeyId>) -> Result<Reply,
         body = CreatedKey)))]
 #[post("/keys")]
 async fn create(ctx: Ctx<Admin>, body: Body<NewKey>) -> Result<Reply, Error> {
-    ctx.write(move |db, author| {
+    let created = ctx.write(move |db, author| {
         let token = Token::generate().map_err(Error::internal)?;
         let made = insert(db, author, &body.0.name, &body.0.scopes.0, &token)?;
         let created = CreatedKey { key: token.reveal().to_owned(), made };
         Reply::made(&created)
-    })
-    .await
+    });
+    let created = created.await?;
+    ctx.forget_keys();
+    Ok(created)
 }
 
 /// Revoke a key
