@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use utoipa::openapi::OpenApi;
 use utoipa_actix_web::service_config::ServiceConfig;
 use utoipa_actix_web::{AppExt, scope};
@@ -25,7 +26,7 @@ use crate::http::caller::Keys;
 use crate::http::connection::{self, Deadlines};
 use crate::http::docs::{self, Published};
 use crate::http::metrics::Metrics;
-use crate::http::state::State;
+use crate::http::state::{ANONYMOUS_BODIES, State};
 use crate::http::telemetry::observe;
 use crate::http::{extract, health, idempotency};
 use crate::ledger::{self, backfill, github, keys};
@@ -74,6 +75,7 @@ impl Application {
             keys: Keys::default(),
             metrics: Metrics::new().map_err(|e| StartError(format!("metrics: {e}")))?,
             http: settings.http.clone(),
+            anonymous_bodies: Semaphore::new(ANONYMOUS_BODIES),
             webhook_secret: settings.webhook_secret,
             image_digest: settings.image_digest,
             public_read: settings.public_read,

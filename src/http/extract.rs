@@ -11,8 +11,10 @@ use std::fmt;
 use std::future::{Future, Ready, ready};
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use crate::error::{Code, Error};
+use crate::http::caller::Caller;
 use crate::http::idempotency;
 use crate::http::state::State;
 use crate::suggest::UnknownField;
@@ -22,6 +24,9 @@ use crate::types::malformed::Malformed;
 pub fn malformed<E: serde::de::Error>(code: Code, detail: impl fmt::Display) -> E {
     E::custom(Malformed::new(code.as_str(), detail))
 }
+
+/// The length up to which a body may always be read, in bytes. Most webhooks have 10 to 30 KiB.
+const SMALL: usize = 64 * 1024;
 
 /// A JSON request body.
 pub struct Body<T>(pub T);
@@ -64,7 +69,16 @@ pub async fn read(request: &HttpRequest, payload: Payload) -> Result<web::Bytes,
     }
     let payload =
         web::Payload::from_request(request, &mut { payload }).await.map_err(Error::internal)?;
-    match tokio::time::timeout(state.http.read_timeout, payload.to_bytes_limited(limit)).await {
+    let is_large = announced.is_none_or(|length| length > SMALL);
+    let bytes = async {
+        let is_anonymous = !request.extensions().contains::<Arc<Caller>>();
+        let _permit = match is_large && is_anonymous {
+            true => state.anonymous_bodies.acquire().await.ok(),
+            false => None,
+        };
+        payload.to_bytes_limited(limit).await
+    };
+    match tokio::time::timeout(state.http.read_timeout, bytes).await {
         Err(_elapsed) => Err(Error::new(
             Code::RequestTimeout,
             format!("The body was not complete after {} s.", state.http.read_timeout.as_secs()),

@@ -1,11 +1,16 @@
 //! What the requests of a process share.
 
 use std::sync::atomic::AtomicBool;
+use tokio::sync::Semaphore;
 
 use crate::config::{Http, Secret};
 use crate::db::pool::Database;
 use crate::http::caller::Keys;
 use crate::http::metrics::Metrics;
+
+/// How many large bodies of callers without a key may be read at a time: each takes memory until
+/// it is known who sent it. Webhooks are signed, which shows at their end only.
+pub const ANONYMOUS_BODIES: usize = 8;
 
 /// What the requests of a process share. Everything that must survive a restart is in the database.
 pub struct State {
@@ -15,6 +20,8 @@ pub struct State {
     pub keys: Keys,
     /// The counters for Prometheus.
     pub metrics: Metrics,
+    /// Permits to read a large body of somebody without a key; see [`ANONYMOUS_BODIES`].
+    pub anonymous_bodies: Semaphore,
     /// The settings of the HTTP server.
     pub http: Http,
     /// The secret that GitHub signs webhooks with. `None` when webhooks are off.

@@ -231,6 +231,33 @@ fn bodies_that_never_end() {
     drop(sending);
 }
 
+/// Whether somebody may send a webhook shows at the end of its body.
+#[test]
+fn large_webhooks() {
+    let directory = tempfile::tempdir().unwrap();
+    let (process, app) = victim(&directory);
+    let part = vec![b' '; (1 << 20) - 1];
+    let mut streams: Vec<_> = (0..200).map(|_| connect(&app)).collect();
+    for stream in &mut streams {
+        stream.set_write_timeout(Some(Duration::from_millis(10))).unwrap();
+        let signature = "0".repeat(64);
+        let _ = write!(
+            stream,
+            "POST /webhooks/github HTTP/1.1\r\nHost: prop\r\nX-Hub-Signature-256: sha256={signature}\r\n\
+                Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            part.len() + 1
+        );
+        let _ = stream.write_all(&part);
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    expect_little_memory(&process, "200 webhooks of 1 MiB");
+    // A webhook of the usual size is served meanwhile.
+    let body = format!(r#"{{"zen": "{}"}}"#, "z".repeat(30_000));
+    let usual = app.request("POST", "/webhooks/github").header("Content-Type", "application/json");
+    let usual = usual.header("X-Hub-Signature-256", format!("sha256={}", "0".repeat(64)));
+    app.send(usual.body(body.into_bytes()).unwrap()).expect_problem(401, "invalid_signature");
+}
+
 #[test]
 fn unknown_keys() {
     let directory = tempfile::tempdir().unwrap();
@@ -251,4 +278,22 @@ fn unknown_keys() {
         assert_eq!(answers.matches("HTTP/1.1 401 ").count(), 100, "{answers}");
     }
     expect_little_memory(&process, "5,000 unknown keys");
+
+    // Only what nobody has sent lately costs a statement.
+    let statements = |app: &TestApp| {
+        let metrics = app.get("/metrics").text;
+        let line = metrics.lines().find(|line| line.starts_with("prop_database_statements_total "));
+        line.unwrap().split_once(' ').unwrap().1.parse::<u64>().unwrap()
+    };
+    let send = |key: &Token| app.call("GET", "/v1/services", key.reveal(), None, &[]);
+    let before = statements(&app);
+    for _ in 0..50 {
+        send(&keys[4999]).expect_problem(401, "invalid_key");
+    }
+    assert!(statements(&app) <= before + 1, "{before} {}", statements(&app));
+    // A key that is made now may be one of those.
+    app.key("another", &["read"]);
+    let before = statements(&app);
+    send(&keys[4999]).expect_problem(401, "invalid_key");
+    assert_eq!(statements(&app), before + 1);
 }
