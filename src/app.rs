@@ -59,6 +59,7 @@ impl Application {
     /// # Errors
     /// When one of these steps fails.
     pub async fn build(settings: Settings) -> Result<Self, StartError> {
+        outlive_a_file_size_limit()?;
         let mut db = connect(&settings)?;
         migrate(&mut db)?;
         let first_key = first_key(&mut db, &settings)?;
@@ -74,8 +75,8 @@ impl Application {
             db: database.map_err(|e| StartError(format!("no database threads: {e}")))?,
             keys: Keys::default(),
             metrics: Metrics::new().map_err(|e| StartError(format!("metrics: {e}")))?,
-            http: settings.http.clone(),
             anonymous_bodies: Semaphore::new(ANONYMOUS_BODIES),
+            http: settings.http.clone(),
             webhook_secret: settings.webhook_secret,
             image_digest: settings.image_digest,
             public_read: settings.public_read,
@@ -117,6 +118,17 @@ impl Application {
         actix_web::rt::spawn(derive_places(self.state.db.clone()));
         self.server.await
     }
+}
+
+/// A limit of file sizes (`ulimit -f`) ends a process that writes more, unless it handles the
+/// signal. Then the write fails, as on a full disk.
+fn outlive_a_file_size_limit() -> Result<(), StartError> {
+    /// The same on Linux and macOS.
+    const SIGXFSZ: i32 = 25;
+    // Once a handler is installed, it stays, whether somebody waits for the signal or not.
+    signal(SignalKind::from_raw(SIGXFSZ))
+        .map(drop)
+        .map_err(|e| StartError(format!("no handler for SIGXFSZ: {e}")))
 }
 
 fn cannot_listen(http: &Http, error: &std::io::Error) -> StartError {

@@ -11,6 +11,7 @@ use std::fmt;
 use utoipa::ToSchema;
 
 use crate::db::pool::Unavailable;
+use crate::db::{cannot_write, is_lost};
 use crate::suggest;
 
 macro_rules! codes {
@@ -95,7 +96,8 @@ codes! {
     HeadTooLarge = 431 "head_too_large" "The head of the request is too large",
     Internal = 500 "internal" "Internal server error",
     Overloaded = 503 "overloaded" "Too many requests are waiting",
-    DatabaseUnavailable = 503 "database_unavailable" "The database cannot be reached",
+    DatabaseUnavailable = 503 "database_unavailable" "The database cannot be used",
+    OutcomeUnknown = 503 "outcome_unknown" "It is unknown whether the write was saved",
     TimedOut = 503 "timed_out" "The database did not answer in time",
     ShuttingDown = 503 "shutting_down" "The server is shutting down",
     NotReady = 503 "not_ready" "The database is missing migrations",
@@ -241,6 +243,12 @@ impl From<Unavailable> for Error {
             Unavailable::Unreachable => {
                 Self::new(Code::DatabaseUnavailable, "The database cannot be reached. Try again.")
             }
+            Unavailable::Unknown => Self::new(
+                Code::OutcomeUnknown,
+                "The connection to the database was lost while the write was being saved. It was \
+                    saved as a whole or not at all: check before you repeat it without an \
+                    idempotency key.",
+            ),
             Unavailable::TimedOut => Self::new(
                 Code::TimedOut,
                 "The database did not answer in time. A write may have been saved: check before \
@@ -255,11 +263,17 @@ impl From<Unavailable> for Error {
 impl From<DieselError> for Error {
     fn from(error: DieselError) -> Self {
         match &error {
-            DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
-            | DieselError::BrokenTransactionManager => {
+            // Not during the commit: see `Unavailable::Unknown`.
+            lost if is_lost(lost) => {
                 log::error!("database connection lost: {error}");
-                let detail = "The connection to the database was lost. A write may have been \
-                    saved: check before you repeat it without an idempotency key.";
+                let detail = "The connection to the database was lost. Nothing was changed. Try \
+                    again.";
+                Self::new(Code::DatabaseUnavailable, detail)
+            }
+            refused if cannot_write(refused) => {
+                log::error!("the database cannot write: {error}");
+                let detail = "The database cannot write now: its disk is full, or it is read-only. \
+                    Nothing was changed. Try again later.";
                 Self::new(Code::DatabaseUnavailable, detail)
             }
             DieselError::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => Self::new(

@@ -14,7 +14,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
+use crate::types::request;
 use crate::types::time::Timestamp;
+
+/// The field with the id of a request.
+const REQUEST_ID: &str = "request_id";
 
 /// How many lines may wait for the writer.
 const WAITING: usize = 8192;
@@ -97,6 +101,11 @@ fn write_all(messages: &Receiver<Message>) {
     }
 }
 
+/// The id of the request that the line is about, unless the line has one of its own.
+fn request_id(record: &Record<'_>) -> Option<request::RequestId> {
+    request::current().filter(|_| record.key_values().get(Key::from_str(REQUEST_ID)).is_none())
+}
+
 /// Formats a line as `{"at": ..., "level": ..., "target": ..., "message": ...}` with the record's
 /// own fields after these.
 fn json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
@@ -112,6 +121,9 @@ fn json(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     map.serialize_entry("level", record.level().as_str())?;
     map.serialize_entry("target", record.target())?;
     map.serialize_entry("message", &format_args!("{}", record.args()))?;
+    if let Some(id) = request_id(record) {
+        map.serialize_entry(REQUEST_ID, &*id)?;
+    }
     let mut fields = Fields(map);
     record.key_values().visit(&mut fields).map_err(io::Error::other)?;
     fields.0.end()?;
@@ -140,6 +152,9 @@ fn text(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
         record.target(),
         record.args()
     )?;
+    if let Some(id) = request_id(record) {
+        write!(out, " {REQUEST_ID}={id}")?;
+    }
     record.key_values().visit(&mut Fields(out)).map_err(io::Error::other)?;
     writeln!(out)
 }

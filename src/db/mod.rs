@@ -6,6 +6,7 @@
 #![allow(missing_docs, reason = "diesel generates public items from `Db` and from the schema")]
 
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::{Connection, PgConnection, QueryResult, SqliteConnection};
 
 pub mod clock;
@@ -23,6 +24,42 @@ pub enum Db {
     Pg(PgConnection),
     /// SQLite, in this process.
     Sqlite(SqliteConnection),
+}
+
+/// Whether the connection broke, so that what it was doing is done or not.
+pub fn is_lost(error: &DieselError) -> bool {
+    match error {
+        DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _)
+        | DieselError::DatabaseError(DatabaseErrorKind::UnableToSendCommand, _)
+        | DieselError::BrokenTransactionManager => true,
+        DieselError::RollbackErrorOnCommit { commit_error, .. } => is_lost(commit_error),
+        _ => false,
+    }
+}
+
+/// What the databases say when they cannot write: the disk is full, or it fails, or the database
+/// is read-only. Neither driver tells the code of the error. The first four are SQLite's.
+const CANNOT_WRITE: [&str; 8] = [
+    "database or disk is full",
+    "disk I/O error",
+    "attempt to write a readonly database",
+    "unable to open database file",
+    "No space left on device",
+    "Disk quota exceeded",
+    "could not extend file",
+    "File too large",
+];
+
+/// Whether the database cannot write now, although it may still be read.
+pub fn cannot_write(error: &DieselError) -> bool {
+    match error {
+        DieselError::DatabaseError(DatabaseErrorKind::ReadOnlyTransaction, _) => true,
+        DieselError::DatabaseError(_, cause) => {
+            CANNOT_WRITE.iter().any(|text| cause.message().contains(text))
+        }
+        DieselError::RollbackErrorOnCommit { commit_error, .. } => cannot_write(commit_error),
+        _ => false,
+    }
 }
 
 /// Compiles the same source for each backend. It is for queries that [`Db`] cannot
@@ -51,7 +88,7 @@ impl Db {
         work: impl FnOnce(&mut Db) -> Result<T, E>,
     ) -> Result<T, E> {
         self.begin()?;
-        self.finish(work)
+        self.finish(work, E::from)
     }
 
     /// Begins the transaction that [`Self::finish`] ends.
@@ -63,14 +100,18 @@ impl Db {
     }
 
     /// Runs `work` in the transaction that [`Self::begin`] began, and commits or rolls back.
-    pub(crate) fn finish<T, E: From<diesel::result::Error>>(
+    ///
+    /// # Errors
+    /// The error of `work`, or what `not_committed` makes of the error of the commit.
+    pub(crate) fn finish<T, E>(
         &mut self,
         work: impl FnOnce(&mut Db) -> Result<T, E>,
+        not_committed: impl FnOnce(DieselError) -> E,
     ) -> Result<T, E> {
         type Manager = <Db as Connection>::TransactionManager;
         match work(self) {
             Ok(value) => {
-                Manager::commit_transaction(self)?;
+                Manager::commit_transaction(self).map_err(not_committed)?;
                 Ok(value)
             }
             Err(error) => {

@@ -8,15 +8,18 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use diesel::ConnectionError;
 use diesel::connection::{Connection as _, InstrumentationEvent};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Db;
 use super::connection::{Options, Target};
+use super::{cannot_write, is_lost};
+use crate::types::request;
 
-/// Why a query did not return a result. Except for `TimedOut`, the query has changed nothing.
+/// Why a query did not return a result. Except for `TimedOut` and `Unknown`, the query has changed
+/// nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unavailable {
     /// The queue is full.
@@ -25,6 +28,8 @@ pub enum Unavailable {
     Unreachable,
     /// The result did not arrive in time. A write may have been committed or not.
     TimedOut,
+    /// The connection broke during the commit, which was done or not.
+    Unknown,
     /// The work panicked. The log has the cause.
     Failed,
 }
@@ -40,6 +45,8 @@ pub struct Database {
     prepared_statements: bool,
     connections: u32,
     statements: Arc<AtomicU64>,
+    /// Whether the last write failed because the database cannot write.
+    cannot_write: Arc<AtomicBool>,
     /// On SQLite, writers wait here for their turn. Without it, SQLite would let them retry after
     /// longer and longer pauses.
     turn: Option<Arc<Mutex<()>>>,
@@ -62,7 +69,7 @@ impl Database {
     /// # Errors
     /// When the operating system cannot create a thread, or the pool cannot be built.
     pub fn start(target: Target, options: Options, limits: &Limits) -> std::io::Result<Self> {
-        let statements = Arc::new(AtomicU64::new(0));
+        let (statements, cannot_write) = (Arc::new(AtomicU64::new(0)), Arc::default());
         let prepared_statements = options.prepared_statements;
         let turn = matches!(target, Target::Sqlite(_)).then(Arc::default);
         let pool = r2d2::Pool::builder()
@@ -72,7 +79,12 @@ impl Database {
             // A broken connection is detected when it is used (`has_broken`), and the work is
             // repeated where that is safe. A test before each use would cost one more round trip.
             .test_on_check_out(false)
-            .build_unchecked(Manager { target, options, statements: statements.clone() });
+            .build_unchecked(Manager {
+                target,
+                options,
+                statements: statements.clone(),
+                cannot_write: Arc::clone(&cannot_write),
+            });
         let (sender, receiver) = crossbeam_channel::bounded::<Job>(limits.queue);
         for n in 0..limits.connections {
             let (pool, jobs): (Pool, Receiver<Job>) = (pool.clone(), receiver.clone());
@@ -90,6 +102,7 @@ impl Database {
             prepared_statements,
             connections: limits.connections,
             statements,
+            cannot_write,
             turn,
         })
     }
@@ -138,6 +151,7 @@ impl Database {
         E: From<diesel::result::Error> + From<Unavailable> + Send + 'static,
     {
         let (attempts, turn) = (self.connections + 1, self.turn.clone());
+        let cannot_write = self.cannot_write.clone();
         self.run(move |pool| {
             let _turn =
                 turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
@@ -145,7 +159,16 @@ impl Database {
             loop {
                 let mut db = pool.get().map_err(unreachable)?;
                 match db.begin() {
-                    Ok(()) => return db.finish(work),
+                    Ok(()) => {
+                        let result = db.finish(work, |error| match is_lost(&error) {
+                            true => lost_in_commit(&error).into(),
+                            false => error.into(),
+                        });
+                        if result.is_ok() {
+                            cannot_write.store(false, Ordering::Relaxed);
+                        }
+                        return result;
+                    }
                     Err(_) if db.is_broken() && attempt < attempts => attempt += 1,
                     Err(error) => return Err(error.into()),
                 }
@@ -162,11 +185,11 @@ impl Database {
         T: Send + 'static,
         E: From<Unavailable> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
+        let ((reply, answer), request) = (oneshot::channel(), request::current());
         let job: Job = Box::new(move |pool| {
             // A closed channel means that the caller gave up while the job was queued.
             if !reply.is_closed() {
-                let _ = reply.send(job(pool));
+                let _ = reply.send(request::within(request, || job(pool)));
             }
         });
         self.jobs.try_send(job).map_err(|refused| match refused {
@@ -185,10 +208,21 @@ impl Database {
         self.jobs.len()
     }
 
+    /// Whether the last write failed because the database cannot write: see [`cannot_write`]. It
+    /// holds until a write succeeds.
+    pub fn cannot_write(&self) -> bool {
+        self.cannot_write.load(Ordering::Relaxed)
+    }
+
     /// How many SQL statements were run since the start, including transaction control.
     pub fn statements(&self) -> u64 {
         self.statements.load(Ordering::Relaxed)
     }
+}
+
+fn lost_in_commit(error: &diesel::result::Error) -> Unavailable {
+    log::error!("database connection lost during a commit: {error}");
+    Unavailable::Unknown
 }
 
 fn unreachable(error: r2d2::Error) -> Unavailable {
@@ -202,6 +236,7 @@ struct Manager {
     target: Target,
     options: Options,
     statements: Arc<AtomicU64>,
+    cannot_write: Arc<AtomicBool>,
 }
 
 impl r2d2::ManageConnection for Manager {
@@ -211,11 +246,15 @@ impl r2d2::ManageConnection for Manager {
     fn connect(&self) -> Result<Db, ConnectionError> {
         let mut db = self.target.connect(&self.options)?;
         let (statements, slow) = (self.statements.clone(), self.options.slow_statement);
+        let refused = self.cannot_write.clone();
         let mut started = Instant::now();
         db.set_instrumentation(move |event: InstrumentationEvent<'_>| match event {
             InstrumentationEvent::StartQuery { .. } => {
                 statements.fetch_add(1, Ordering::Relaxed);
                 started = Instant::now();
+            }
+            InstrumentationEvent::FinishQuery { error: Some(error), .. } if cannot_write(error) => {
+                refused.store(true, Ordering::Relaxed);
             }
             InstrumentationEvent::FinishQuery { query, .. } if started.elapsed() > slow => {
                 // Log only the text before diesel's list of bound values: those come from clients.

@@ -9,6 +9,7 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::migrations;
 use crate::error::{Code, Error};
+use crate::http::idempotency;
 use crate::http::response::Reply;
 use crate::http::state::State;
 
@@ -38,8 +39,8 @@ async fn livez() -> Result<Reply, Error> {
 
 /// Check that requests can be served
 ///
-/// Answers 200 when the database answers and has all migrations of this version, and the process is
-/// not shutting down; else 503. Needs no key.
+/// Answers 200 when the database answers, takes writes as far as is known, and has all migrations of
+/// this version, and the process is not shutting down; else 503. Needs no key.
 #[utoipa::path(tag = "operations", operation_id = "readyz",
     responses((status = 200, body = Health)))]
 #[get("/readyz")]
@@ -71,6 +72,10 @@ async fn ready(state: &State) -> Result<Reply, Error> {
                 .map_err(|_| Error::from(crate::db::pool::Unavailable::Unreachable))
         })
         .await?;
+    if state.db.cannot_write() {
+        // Whether it still cannot. Nobody sends writes to a server that is not ready.
+        state.db.write(idempotency::try_to_write).await?;
+    }
     if pending {
         return Err(Error::new(
             Code::NotReady,

@@ -10,8 +10,9 @@ use actix_web::{HttpMessage, HttpRequest};
 use diesel::prelude::*;
 use jiff::SignedDuration;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
-use crate::db::schema::idempotency_keys;
+use crate::db::schema::{idempotency_keys, keys};
 use crate::db::{Db, locks};
 use crate::error::{Code, Error};
 use crate::http::response::Reply;
@@ -150,6 +151,37 @@ impl StoredResponse {
         reply.replayed = true;
         Ok(reply)
     }
+}
+
+/// The length of the response that [`try_to_write`] stores, in bytes: more than an ordinary write
+/// needs, of which the last may have failed for want of a few pages.
+const TRIED: usize = 128 * 1024;
+
+/// Stores a response and deletes it again, to find out whether the database can write.
+///
+/// # Errors
+/// `database_unavailable` when it cannot.
+pub fn try_to_write(db: &mut Db) -> Result<(), Error> {
+    let Some(caller) = keys::table.select(keys::id).first::<KeyId>(db).optional()? else {
+        return Ok(());
+    };
+    let key = format!("readiness {}", Uuid::now_v7());
+    diesel::insert_into(idempotency_keys::table)
+        .values((
+            idempotency_keys::key_id.eq(caller),
+            idempotency_keys::key.eq(&key),
+            StoredResponse {
+                fingerprint: String::new(),
+                status: i32::from(StatusCode::OK.as_u16()),
+                location: None,
+                etag: None,
+                body: " ".repeat(TRIED),
+                expires_at: Timestamp::now(),
+            },
+        ))
+        .execute(db)?;
+    diesel::delete(idempotency_keys::table.find((caller, &key))).execute(db)?;
+    Ok(())
 }
 
 /// Deletes the expired keys with their stored responses, and returns how many there were.

@@ -7,6 +7,8 @@ use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method, Uri};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage, HttpRequest, web};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ use crate::http::caller::Caller;
 use crate::http::exchange::{Answer, Exchange};
 use crate::http::problem;
 use crate::http::state::State;
+use crate::types::request::{self, RequestId};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -73,7 +76,11 @@ pub async fn observe(
         let error = Error::new(Code::HeadTooLarge, detail);
         request.into_response(problem::render(&error, &received.request_id))
     } else {
-        render_error(next.call(request).await?, &received.request_id)
+        let (mut work, id) = (pin!(next.call(request)), &received.request_id);
+        let response =
+            poll_fn(|cx| request::within(Some(id.clone()), || work.as_mut().poll(cx))).await?;
+        // What is logged about an error names the request, too.
+        request::within(Some(id.clone()), || render_error(response, id))
     };
     complete_headers(response.headers_mut(), &received.request_id);
 
@@ -121,7 +128,7 @@ impl RequestId {
 struct Received {
     started: Instant,
     method: Method,
-    request_id: String,
+    request_id: RequestId,
     trace_id: Option<String>,
 }
 
@@ -145,7 +152,7 @@ impl Received {
             status = response.status().as_u16(),
             ms = (took.as_micros() as f64) / 1000.0,
             key_id:serde = caller.as_ref().and_then(|caller| caller.id),
-            request_id = self.request_id.as_str(),
+            request_id = &*self.request_id,
             trace_id:serde = self.trace_id;
             "request"
         );
@@ -181,14 +188,14 @@ fn complete_headers(headers: &mut HeaderMap, request_id: &str) {
 
 /// The request id that the client sent, if it is well formed, so that both logs have the same id;
 /// else a new one.
-fn request_id(headers: &HeaderMap) -> String {
+fn request_id(headers: &HeaderMap) -> RequestId {
     let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
     let sensible = |id: &&str| {
         !id.is_empty()
             && id.len() <= 64
             && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };
-    given.filter(sensible).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+    given.filter(sensible).map_or_else(|| Uuid::now_v7().to_string().into(), RequestId::from)
 }
 
 /// The trace id of the request (W3C Trace Context, section 3.2.2:
@@ -244,9 +251,9 @@ mod tests {
 
     #[test]
     fn a_clients_request_id_is_kept_when_it_is_sensible() {
-        assert_eq!(request_id(&headers("x-request-id", "build-17.3_a")), "build-17.3_a");
+        assert_eq!(&*request_id(&headers("x-request-id", "build-17.3_a")), "build-17.3_a");
         for wrong in ["", "a b", "<script>", &"x".repeat(65)] {
-            assert_ne!(request_id(&headers("x-request-id", wrong)), wrong);
+            assert_ne!(&*request_id(&headers("x-request-id", wrong)), wrong);
         }
     }
 }

@@ -15,6 +15,7 @@ mod process;
 
 mod clocks;
 mod command_line;
+mod disk;
 mod exhaustion;
 mod faults;
 mod first_start;
