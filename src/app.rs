@@ -6,6 +6,7 @@ use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::header;
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, web};
+use diesel::ConnectionResult;
 use std::error::Error as StdError;
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,7 +18,8 @@ use utoipa::openapi::OpenApi;
 use utoipa_actix_web::service_config::ServiceConfig;
 use utoipa_actix_web::{AppExt, scope};
 
-use crate::config::{Http, Mode, Settings};
+use crate::config::{self, Http, Mode, Settings};
+use crate::db::connection::Target;
 use crate::db::pool::Database;
 use crate::db::{Db, migrations};
 use crate::error::Error;
@@ -60,8 +62,8 @@ impl Application {
     /// When one of these steps fails.
     pub async fn build(settings: Settings) -> Result<Self, StartError> {
         outlive_a_file_size_limit()?;
+        migrate(&settings)?;
         let mut db = connect(&settings)?;
-        migrate(&mut db)?;
         let first_key = first_key(&mut db, &settings)?;
         drop(db);
 
@@ -212,27 +214,35 @@ fn cors(origins: &[String]) -> Cors {
     origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
 }
 
-/// Connects to the database. A PostgreSQL server that does not answer yet is tried again, with
-/// growing pauses, until `database.connect_wait_seconds` have passed.
+/// Opens a connection to serve with. A server that does not answer yet is tried again, with longer
+/// and longer pauses, until `database.connect_wait_seconds` have passed.
 ///
 /// # Errors
 /// When there is still no connection then, or an SQLite file cannot be opened.
 pub fn connect(settings: &Settings) -> Result<Db, StartError> {
-    let (database, started) = (&settings.database, Instant::now());
+    let database = &settings.database;
+    open(database, || database.target.connect(&database.options))
+}
+
+fn open(
+    database: &config::Database,
+    connect: impl Fn() -> ConnectionResult<Db>,
+) -> Result<Db, StartError> {
+    let started = Instant::now();
+    let target = &database.target;
     let mut pause = Duration::from_millis(100);
     loop {
-        let error = match database.target.connect(&database.options) {
+        let error = match connect() {
             Ok(db) => return Ok(db),
             Err(error) => error.to_string().trim().replace('\n', " "),
         };
         let left = database.connect_wait.saturating_sub(started.elapsed());
-        let is_file = matches!(database.target, crate::db::connection::Target::Sqlite(_));
+        let is_file = matches!(target, Target::Sqlite(_));
         if left.is_zero() || is_file {
-            return Err(StartError(format!("no connection to {:?}: {error}", database.target)));
+            return Err(StartError(format!("no connection to {target:?}: {error}")));
         }
         log::warn!(
-            "no connection to {:?} yet, trying for {} s more: {error}",
-            database.target,
+            "no connection to {target:?} yet, trying for {} s more: {error}",
             left.as_secs()
         );
         std::thread::sleep(pause.min(left));
@@ -243,9 +253,14 @@ pub fn connect(settings: &Settings) -> Result<Db, StartError> {
 /// Applies the pending migrations, logs them, and returns their names.
 ///
 /// # Errors
-/// When a migration fails.
-pub fn migrate(db: &mut Db) -> Result<Vec<String>, StartError> {
-    let applied = migrations::apply(db).map_err(|e| StartError(format!("migrations: {e}")))?;
+/// When there is no connection, or a migration fails.
+pub fn migrate(settings: &Settings) -> Result<Vec<String>, StartError> {
+    let database = &settings.database;
+    let target = &database.target;
+    let connect = || open(database, || target.connect_to_migrate(&database.options));
+    let another = || connect().map_err(Into::into);
+    let applied = migrations::apply(&mut connect()?, &another)
+        .map_err(|e| StartError(format!("migrations: {e}")))?;
     if !applied.is_empty() {
         log::info!("applied migrations: {}", applied.join(", "));
     }

@@ -210,7 +210,7 @@ The API in a browser: {here}/docs/"#
 }
 
 fn migrate(settings: &Settings) -> Outcome {
-    let applied = app::migrate(&mut app::connect(settings)?)?;
+    let applied = app::migrate(settings)?;
     print(&if applied.is_empty() {
         "No pending migrations.".to_owned()
     } else {
@@ -220,8 +220,8 @@ fn migrate(settings: &Settings) -> Outcome {
 }
 
 fn key(settings: &Settings, command: KeyCommand) -> Outcome {
+    app::migrate(settings)?;
     let mut db = app::connect(settings)?;
-    app::migrate(&mut db)?;
     let author = Author::prop();
     match command {
         KeyCommand::Create { name, scopes } => {

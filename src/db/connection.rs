@@ -62,6 +62,20 @@ impl Target {
         Self::Postgres(quoted.chain(DEFAULTS.iter().map(|(k, v)| format!("{k}={v} "))).collect())
     }
 
+    /// Opens a connection for migrations: the same, but on PostgreSQL its statements may take as
+    /// long as they need. Behind a pooler the limits of the role apply, if it has any.
+    ///
+    /// # Errors
+    /// When the database cannot be reached or rejects a setting.
+    pub fn connect_to_migrate(&self, options: &Options) -> ConnectionResult<Db> {
+        let mut db = self.connect(options)?;
+        if matches!(db, Db::Pg(_)) && options.prepared_statements {
+            db.batch_execute("SET statement_timeout = 0; SET lock_timeout = 0")
+                .map_err(ConnectionError::CouldntSetupConfiguration)?;
+        }
+        Ok(db)
+    }
+
     /// Opens a connection and applies the session settings.
     ///
     /// # Errors

@@ -4,8 +4,8 @@
 
 use prop::app::Application;
 use prop::config::Settings;
-use prop::db::Db;
 use prop::db::connection::{Options, Target};
+use prop::db::{Db, migrations};
 use prop::types::token::hex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -338,6 +338,11 @@ pub fn connect(url: &str) -> Db {
             slow_statement: limit,
         })
         .unwrap()
+}
+
+/// Migrates a database as its owner, and returns what was applied.
+pub fn migrate(url: &str) -> Vec<String> {
+    migrations::apply(&mut connect(url), &|| Ok(connect(url))).unwrap()
 }
 
 /// How many rows a table, perhaps with a condition, has.

@@ -1,6 +1,6 @@
 //! Keys: who may do what, at once and no longer than they may; and their secrets stay secret.
 
-use crate::harness::{ADMIN, Answer, TestApp, connect, with};
+use crate::harness::{ADMIN, Answer, TestApp, migrate, with};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -219,8 +219,7 @@ fn no_secret_is_logged() {
     let directory = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", directory.path().join("prop.db").display());
     // Migrated beforehand, so that a key can be made that the process has to look up.
-    let mut db = connect(&url);
-    prop::app::migrate(&mut db).unwrap();
+    migrate(&url);
     for format in ["json", "text"] {
         let mut server = Command::new(env!("CARGO_BIN_EXE_prop"))
             .current_dir(directory.path())

@@ -20,6 +20,7 @@ mod exhaustion;
 mod faults;
 mod first_start;
 mod logs;
+mod migrating;
 mod overload;
 mod pgbouncer;
 mod shutdown;

@@ -146,7 +146,13 @@ impl Process {
     /// Waits until it has ended by itself.
     #[track_caller]
     pub fn end(mut self) -> Ended {
-        let status = wait_for("the end of the process", || self.child.try_wait().unwrap());
+        wait_for("the end of the process", || self.child.try_wait().unwrap());
+        self.end_of_long()
+    }
+
+    /// The same, of one that may take as long as it needs.
+    pub fn end_of_long(mut self) -> Ended {
+        let status = self.child.wait().unwrap();
         // The pipes close with the process: nothing is missing now.
         for output in [&mut self.stdout, &mut self.stderr] {
             output.reader.take().unwrap().join().unwrap();

@@ -1,5 +1,3 @@
 -- When a review was given and a release was made, if that was reported; otherwise the time of recording counts.
 ALTER TABLE approvals ADD COLUMN at timestamptz;
 ALTER TABLE releases ADD COLUMN at timestamptz;
--- The order of a service's releases, for what a place is behind.
-CREATE INDEX releases_in_order ON releases (service, coalesce(last_commit_at, at, created_at));

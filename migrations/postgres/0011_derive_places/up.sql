@@ -5,5 +5,3 @@ CREATE TABLE derived_places (
     derived_at  timestamptz,
     PRIMARY KEY (service, environment)
 );
-INSERT INTO derived_places (service, environment)
-SELECT DISTINCT service, environment FROM deployments WHERE started_at IS NOT NULL;
