@@ -10,7 +10,7 @@ use crate::types::ids::KeyId;
 text_enum! {
     /// A scope of a key: a set of operations that the key may use.
     Scope {
-        /// May read everything except keys and webhook deliveries.
+        /// May read everything except keys, their events and webhook deliveries.
         Read = "read",
         /// May record releases and deployments, and change the state of deployments.
         Deploy = "deploy",

@@ -155,6 +155,11 @@ impl<S: Requires> Ctx<S> {
         Err(Error::new(Code::MissingScope, detail).with("scopes", any_of))
     }
 
+    /// Whether the caller has the scope, for what depends on it within an operation.
+    pub fn may(&self, scope: Scope) -> bool {
+        self.caller.may(scope)
+    }
+
     /// The name of the caller's key.
     pub fn name(&self) -> &str {
         &self.caller.name
@@ -184,7 +189,7 @@ impl<S: Requires> Ctx<S> {
         self.state.db.read(work).await
     }
 
-    /// Runs `work` in one transaction, with the caller as the author of its events. The transaction is committed
+    /// Runs `work` in one transaction, with the caller as the author of its events. It is committed
     /// when `work` succeeds, or when its error has `is_recorded` set.
     ///
     /// # Errors

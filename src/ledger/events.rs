@@ -12,6 +12,7 @@ use crate::db::columns::Json;
 use crate::db::schema::events;
 use crate::db::{Db, MultiBackend};
 use crate::error::Error;
+use crate::http::caller::Scope;
 use crate::http::context::{Actor, Ctx, Read};
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
@@ -44,7 +45,7 @@ text_enum! {
         Incident = "incident",
         /// The gate has blocked a deployment. The entity id is `service/environment`.
         Gate = "gate",
-        /// An API key was created or revoked.
+        /// An API key was created or revoked. Only for keys with the scope `admin`.
         Key = "key",
     }
 }
@@ -154,19 +155,30 @@ struct Filter {
 
 /// List events
 ///
-/// Answers a page of the events that match all parameters, the newest first.
+/// Answers a page of the events that match all parameters, the newest first. The events about keys
+/// are only for keys with the scope `admin`, as the keys themselves: for others they are left out,
+/// and `entity=key` fails with 403 (`missing_scope`).
 #[utoipa::path(tag = "events", operation_id = "list_events", security(("key" = ["read"])),
     params(Filter, Paging),
     responses((status = 200, description = "One page of the events.", body = Page<Event>)))]
 #[get("/events")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, i64>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &params)).await?;
+    if params.filter.entity == Some(Entity::Key) {
+        ctx.require(&[Scope::Admin])?;
+    }
+    let with_keys = ctx.may(Scope::Admin);
+    let page = ctx.read(move |db| find_all(db, &params, with_keys)).await?;
     Reply::page(&page)
 }
 
-fn find_all(db: &mut Db, params: &List<Filter, i64>) -> Result<Page<Event>, Error> {
+fn find_all(
+    db: &mut Db,
+    params: &List<Filter, i64>,
+    with_keys: bool,
+) -> Result<Page<Event>, Error> {
     let all = events::table.select(Event::as_select()).into_boxed::<MultiBackend>();
     let query = filtered!(all;
+        (!with_keys).then_some(Entity::Key) => |it| events::entity.ne(it),
         params.filter.entity => |it| events::entity.eq(it),
         &params.filter.entity_id => |it| events::entity_id.eq(it),
         &params.filter.service => |it| events::service.eq(it),

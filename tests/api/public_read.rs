@@ -8,6 +8,7 @@ crate::on_both_databases! {
     what_a_reader_may_read_needs_no_key
     nothing_but_reading_goes_without_a_key
     a_key_that_is_given_must_be_right
+    events_about_keys_are_for_admins
 }
 
 fn public(app: &TestApp) -> TestApp {
@@ -75,7 +76,7 @@ fn what_a_reader_may_read_needs_no_key(app: &TestApp) {
     .map(|path| format!("/v1/{path}"))
     .into();
     paths.extend(
-        ["deployments", "approvals", "freezes", "incidents", "events"]
+        ["deployments", "approvals", "freezes", "incidents", "events?entity=deployment"]
             .map(|path| format!("/v1/{path}")),
     );
     paths.extend([format!("/v1/deployments/{id}"), format!("/v1/deployments/{id}/events")]);
@@ -123,4 +124,42 @@ fn a_key_that_is_given_must_be_right(app: &TestApp) {
         .body(Vec::new())
         .unwrap();
     public.send(basic).expect_problem(401, "invalid_key");
+}
+
+fn events_about_keys_are_for_admins(app: &TestApp) {
+    app.go_live("checkout", "staging", "1");
+    let made = app.post("/v1/keys", json!({"name": "mirror", "scopes": ["mirror"]})).expect(201);
+    let id = made["id"].as_str().unwrap();
+    let all = ["read", "deploy", "attest", "approve", "mirror", "operate", "override"];
+    let reader = app.key("reader", &all);
+    app.delete(&format!("/v1/keys/{id}")).expect(200);
+    let public = public(app);
+    let anonymous = |path: &str| evaluate(&public, "GET", path, None);
+    let read = |path: &str| public.call("GET", path, &reader, None, &[]);
+    anonymous("/v1/events?entity=key").expect_problem(401, "unauthenticated");
+    read("/v1/events?entity=key").expect_problem(403, "missing_scope");
+    let others = app.all("/v1/events").into_iter().filter(|event| event["entity"] != "key");
+    let others = Value::Array(others.collect());
+    assert!(others.as_array().unwrap().len() > 4, "{others}");
+    let of_key =
+        [format!("entity_id={id}"), "action=key.created".into(), "action=key.revoked".into()];
+    for get in [&anonymous as &dyn Fn(&str) -> Answer, &read] {
+        assert_eq!(get("/v1/events?limit=100").expect(200)["items"], others);
+        // A walk in small steps neither shows them nor ends at them.
+        let (mut walked, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = get(&format!("/v1/events?limit=1{cursor}")).expect(200);
+            walked.extend(page["items"].as_array().unwrap().clone());
+            let Some(next) = page["next"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(Value::Array(walked), others);
+        for filter in &of_key {
+            let found = get(&format!("/v1/events?{filter}")).expect(200);
+            assert_eq!(found["items"], json!([]), "{filter}");
+            assert!(!app.all(&format!("/v1/events?{filter}")).is_empty(), "{filter}");
+        }
+    }
+    let of_admin = app.all("/v1/events?entity=key");
+    assert_eq!(of_admin.len(), 4, "two keys, the bootstrap key, and the revocation: {of_admin:?}");
 }

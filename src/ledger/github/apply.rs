@@ -472,9 +472,10 @@ fn new_deployment(
     })
 }
 
-/// Finds and locks the service of a repository, and gives the author with the time of the lock: the one with this `repository_url`, else one with
-/// the name of the repository, which is created. If several services have the same repository, the
-/// payload of the deployment must name one.
+/// Finds and locks the service of a repository, and gives the author with the time of the lock. The
+/// service is the one with this `repository_url`, else one with the name of the repository, which
+/// is created. If several services have the same repository, the payload of the deployment must
+/// name one.
 fn service_of(
     db: &mut Db,
     author: &Author,
