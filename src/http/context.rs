@@ -17,8 +17,8 @@ use crate::http::etag::IfMatch;
 use crate::http::idempotency::Claim;
 use crate::http::response::Reply;
 use crate::http::state::State;
-use crate::http::telemetry::RequestId;
 use crate::types::ids::KeyId;
+use crate::types::request;
 use crate::types::time::Timestamp;
 
 /// A required scope as a type, for [`Ctx`].
@@ -67,8 +67,8 @@ impl Author {
     }
 
     /// The sender of a request without a key, such as a webhook.
-    pub fn of_request(name: String, request: &HttpRequest) -> Self {
-        Self { name, key_id: None, request_id: RequestId::of(request) }
+    pub fn of_request(name: String) -> Self {
+        Self { name, key_id: None, request_id: request::current().map(|id| id.to_string()) }
     }
 
     /// The author of the events of a transaction, with the time of the transaction. It comes from a
@@ -199,7 +199,7 @@ impl<S: Requires> Ctx<S> {
         work: impl FnOnce(&mut Db, &Author) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let Caller { id, name, .. } = &*self.caller;
-        let author = Author { key_id: *id, ..Author::of_request(name.clone(), &self.request) };
+        let author = Author { key_id: *id, ..Author::of_request(name.clone()) };
         let recorded = move |db: &mut Db| match work(db, &author) {
             Err(refusal) if refusal.is_recorded => Ok(Err(refusal)),
             other => other.map(Ok),

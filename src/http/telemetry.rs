@@ -6,7 +6,7 @@ use actix_web::dev::{RequestHead, ServiceRequest, ServiceResponse, Url};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method, Uri};
 use actix_web::middleware::Next;
-use actix_web::{HttpMessage, HttpRequest, web};
+use actix_web::{HttpMessage, web};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -69,7 +69,6 @@ pub async fn observe(
         // HEAD is GET without the body (RFC 9110, section 9.3.2). actix omits the body by itself.
         request.head_mut().method = Method::GET;
     }
-    request.extensions_mut().insert(RequestId(received.request_id.clone()));
     let mut response = if length(request.head()) > LONGEST_HEAD {
         forget_head(&mut request);
         let detail = format!("The head of a request may have {LONGEST_HEAD} bytes.");
@@ -112,16 +111,6 @@ fn forget_head(request: &mut ServiceRequest) {
     let head = request.head_mut();
     head.headers.clear();
     head.uri = Uri::default();
-}
-
-/// The id of a request, as its response and the access log have it. It is attached to the request.
-pub struct RequestId(String);
-
-impl RequestId {
-    /// The id of this request.
-    pub fn of(request: &HttpRequest) -> Option<String> {
-        request.extensions().get::<Self>().map(|id| id.0.clone())
-    }
 }
 
 /// What a request was before it ran.

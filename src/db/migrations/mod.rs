@@ -103,14 +103,14 @@ fn apply_all(db: &mut Db) -> Result<Vec<String>> {
         }
         waits.log();
     }
-    db.finish(|db| match db {
+    let work = |db: &mut Db| match db {
         Db::Pg(_) => Ok(Vec::new()),
         Db::Sqlite(c) => {
             let applied = c.run_pending_migrations(SQLITE).map_err(Failed)?;
             Ok(applied.iter().map(ToString::to_string).collect())
         }
-    })
-    .map_err(|Failed(error)| error)
+    };
+    db.finish(work, Failed::from).map_err(|Failed(error)| error)
 }
 
 /// Applies the migrations of a PostgreSQL database one by one.

@@ -366,15 +366,24 @@ pub fn load_snapshot(
         .first(db)
         .optional()?;
     let has_service = row.is_some();
-    let (environment, release, live, live_release, running, last_end, has_way_back, before_at, read) =
-        match row {
-            Some(row) => row,
-            None => {
-                let alone = environments::table.find(environment);
-                let alone = alone.select(Environment::as_select()).first(db).optional()?;
-                (alone, None, None, None, None, None, false, None, None)
-            }
-        };
+    let (
+        environment,
+        release,
+        live,
+        live_release,
+        running,
+        last_end,
+        has_way_back,
+        before_at,
+        read,
+    ) = match row {
+        Some(row) => row,
+        None => {
+            let alone = environments::table.find(environment);
+            let alone = alone.select(Environment::as_select()).first(db).optional()?;
+            (alone, None, None, None, None, None, false, None, None)
+        }
+    };
     Ok(PlaceSnapshot {
         service: service.to_owned(),
         has_service,

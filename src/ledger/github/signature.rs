@@ -66,7 +66,7 @@ impl FromRequest for Signed {
             let body = String::from_utf8(body.into()).ok().filter(|text| !text.contains('\0'));
             let body =
                 body.ok_or_else(|| Error::new(Code::MalformedJson, "The body is not UTF-8 text."))?;
-            let author = Author::of_request(GITHUB.to_owned(), &request);
+            let author = Author::of_request(GITHUB.to_owned());
             Ok(Self { id, event, body, author, state })
         })
     }
