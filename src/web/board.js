@@ -129,7 +129,7 @@ function wordsOf({ slug, name, owner, places }) {
 const emptyCell = environment =>
   h('td.empty', { role: 'cell' }, h('span.where', {}, environment.name), h('span', { 'aria-hidden': 'true' }, '–'), h('span.hidden', {}, 'no deployments'))
 
-function placeCell(service, environment, { live, last_failed: failed, running, waiting, frozen, incident, behind }) {
+function placeCell(service, environment, { live, last_failed: failed, running, waiting, more_waiting: more, frozen, incident, behind }) {
   const isUnscanned = environment.require_scan && live?.scan === 'missing'
   const history = `/services/${service.slug}/environments/${environment.slug}`
   return h('td', { role: 'cell' },
@@ -147,7 +147,8 @@ function placeCell(service, environment, { live, last_failed: failed, running, w
       live && ungatedChip(live)),
     failed && failureOf(failed),
     running && nextOf(running),
-    waiting.map(deployment => nextOf(deployment, frozen)))
+    waiting.map(deployment => nextOf(deployment, frozen)),
+    more > 0 && h('a.next.waiting', { href: history }, icon('waiting'), h('span', {}, `and ${more} more`)))
 }
 
 function versionOf(live) {

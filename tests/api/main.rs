@@ -34,6 +34,7 @@ mod public_read;
 mod releases;
 mod reported;
 mod sequences;
+mod status;
 mod times;
 mod void;
 mod walkthrough;

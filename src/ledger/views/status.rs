@@ -3,7 +3,7 @@
 use actix_web::get;
 use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool, Text};
+use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use serde::Serialize;
 use std::collections::HashMap;
 use utoipa::ToSchema;
@@ -48,7 +48,7 @@ pub fn routes(config: &mut ServiceConfig) {
             "state": "succeeded", "kind": "normal", "requested_by": "pipeline",
             "since": "2026-02-03T04:07:00.000000Z", "expires_at": null,
             "blocked": null, "scan": "passed", "ungated": false},
-        "running": null, "waiting": [], "last_failed": null, "frozen": null, "incident": null,
+        "running": null, "waiting": [], "more_waiting": 0, "last_failed": null, "frozen": null, "incident": null,
         "behind": {"environment": "staging", "version": "1.5.0", "releases": 2,
             "since": "2026-02-03T06:00:00.000000Z"}}]}]
 }))]
@@ -96,8 +96,14 @@ struct Cell {
     live: Option<Current>,
     /// The deployment that is being rolled out. `null` when none is.
     running: Option<Current>,
-    /// The deployments that wait for approval or for their start, the oldest request first.
+    /// The deployments that wait for approval or for their start, the oldest request first. Only
+    /// the 10 that were requested last are listed.
     waiting: Vec<Current>,
+    /// The number of deployments that wait besides those in `waiting`.
+    more_waiting: i64,
+    /// When the first of all that wait expires.
+    #[serde(skip)]
+    first_expiry: Option<Timestamp>,
     /// The last failed deployment, if it failed after the live one had succeeded. `null` when there
     /// is none.
     last_failed: Option<Current>,
@@ -173,8 +179,8 @@ struct Current {
     /// When a waiting deployment expires. `null` when it does not wait.
     expires_at: Option<Timestamp>,
     /// The codes of the gate for the reasons why a waiting deployment cannot start now. Empty when
-    /// nothing blocks it. `null` when it does not wait, and for all but the 20 deployments that
-    /// have waited longest.
+    /// nothing blocks it. `null` when it does not wait, and for all but the 20 deployments listed
+    /// here that have waited longest.
     blocked: Option<Vec<Code>>,
     /// Whether the release was scanned, and whether it passed.
     scan: ScanStatus,
@@ -232,6 +238,22 @@ struct DeploymentRow {
     scan: Json<Scan>,
 }
 
+/// How many deployments of a place the status lists of those that wait.
+const LISTED: &str = "10";
+
+/// The condition of those that wait.
+const WAITS: &str = "state IN ('awaiting_approval', 'approved')";
+
+/// Of a waiting deployment: a value of all that wait in its place. The partial index of those that
+/// wait serves it, and at most [`LISTED`] rows of a place have it.
+fn of_waiting_place(value: &str) -> String {
+    format!(
+        "(CASE WHEN deployments.{WAITS} THEN (SELECT {value} FROM deployments w
+            WHERE w.service = deployments.service AND w.environment = deployments.environment
+                AND w.{WAITS}) END)"
+    )
+}
+
 impl From<DeploymentRow> for Current {
     fn from(found: DeploymentRow) -> Self {
         Self {
@@ -262,9 +284,8 @@ impl Grid {
 
     fn has_overdue(&self) -> bool {
         let now = Timestamp::now();
-        let waiting =
-            self.services.iter().flat_map(|row| &row.places).flat_map(|cell| &cell.waiting);
-        waiting.filter_map(|current| current.expires_at).any(|end| end <= now)
+        let places = self.services.iter().flat_map(|row| &row.places);
+        places.filter_map(|cell| cell.first_expiry).any(|end| end <= now)
     }
 }
 
@@ -342,29 +363,45 @@ fn environments(db: &mut Db) -> QueryResult<Vec<Column>> {
     Ok(columns)
 }
 
-/// Loads the services, each with what is live, running or waiting in its places.
+/// Loads the services, each with what is live, running or waiting in its places. What waits is
+/// limited for each place, since a client may record any number.
 fn services_with_deployments(db: &mut Db) -> QueryResult<Vec<Row>> {
+    let newest_waiting = format!(
+        "deployments.id IN (SELECT id FROM (
+            SELECT id, row_number() OVER (
+                PARTITION BY service, environment ORDER BY requested_at DESC, id DESC) AS n
+            FROM deployments WHERE {WAITS}) waiting WHERE n <= {LISTED})"
+    );
     let is_current = deployments::state
         .eq(State::Succeeded.word())
         .or(deployments::state.eq(State::Running.word()))
-        .or(deployments::state.eq(State::AwaitingApproval.word()))
-        .or(deployments::state.eq(State::Approved.word()));
-    let found: Vec<(Service, Option<DeploymentRow>)> = services::table
+        .or(sql::<Bool>(&newest_waiting));
+    type Found = (Service, Option<DeploymentRow>, Option<i64>, Option<Timestamp>);
+    let found: Vec<Found> = services::table
         .left_join(
             deployments::table
                 .inner_join(releases::table.on(releases::id.eq(deployments::release_id)))
                 .on(deployments::service.eq(services::slug).and(is_current)),
         )
-        .select((Service::as_select(), Option::<DeploymentRow>::as_select()))
+        .select((
+            Service::as_select(),
+            Option::<DeploymentRow>::as_select(),
+            sql::<Nullable<BigInt>>(&of_waiting_place("count(*)")),
+            sql::<Nullable<Instant>>(&of_waiting_place("min(w.expires_at)")),
+        ))
         .order((services::slug, deployments::environment, deployments::requested_at))
         .load(db)?;
     let mut rows: Vec<Row> = Vec::new();
-    for (Service { slug, name, owner }, deployment) in found {
+    for (Service { slug, name, owner }, deployment, waiting, first_expiry) in found {
         if rows.last().is_none_or(|row| row.slug != slug) {
             rows.push(Row { slug, name, owner, places: Vec::new() });
         }
         if let (Some(row), Some(deployment)) = (rows.last_mut(), deployment) {
-            row.add(deployment);
+            let cell = row.add(deployment);
+            if let Some(waiting) = waiting {
+                cell.more_waiting = waiting - cell.waiting.len() as i64;
+                cell.first_expiry = first_expiry;
+            }
         }
     }
     Ok(rows)
@@ -473,6 +510,8 @@ impl Cell {
             live: None,
             running: None,
             waiting: Vec::new(),
+            more_waiting: 0,
+            first_expiry: None,
             last_failed: None,
             frozen: None,
             incident: None,
@@ -482,7 +521,8 @@ impl Cell {
 }
 
 impl Row {
-    fn add(&mut self, found: DeploymentRow) {
+    /// Adds a deployment to its place, and returns the place.
+    fn add(&mut self, found: DeploymentRow) -> &mut Cell {
         let cell = self.at(&found.environment);
         match found.state {
             State::Succeeded => cell.live = Some(found.into()),
@@ -490,6 +530,7 @@ impl Row {
             State::Failed => cell.last_failed = Some(found.into()),
             _ => cell.waiting.push(found.into()),
         }
+        cell
     }
 
     /// The place in an environment, added if it is missing. Places are sorted by environment.
