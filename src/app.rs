@@ -3,7 +3,7 @@
 use actix_cors::Cors;
 use actix_web::body::MessageBody;
 use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
-use actix_web::http::header;
+use actix_web::http::{Method, header};
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, web};
 use diesel::ConnectionResult;
@@ -34,6 +34,10 @@ use crate::http::{extract, health, idempotency};
 use crate::ledger::{self, backfill, github, keys};
 use crate::types::token::Token;
 use crate::web as pages;
+
+/// The methods that the API has.
+const METHODS: [Method; 6] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
 
 /// Why prop did not start, as a message for the person who started it.
 #[derive(Debug)]
@@ -209,8 +213,11 @@ pub fn document() -> OpenApi {
 fn cors(origins: &[String]) -> Cors {
     let exposed =
         [header::ETAG.as_str(), header::LINK.as_str(), header::LOCATION.as_str(), "x-request-id"];
-    let cors =
-        Cors::default().allow_any_method().allow_any_header().expose_headers(exposed).max_age(3600);
+    let cors = Cors::default()
+        .allowed_methods(METHODS)
+        .allow_any_header()
+        .expose_headers(exposed)
+        .max_age(3600);
     origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
 }
 

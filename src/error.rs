@@ -78,6 +78,7 @@ codes! {
     PreconditionFailed = 412 "precondition_failed" "The resource has changed since it was read",
     BodyTooLarge = 413 "body_too_large" "The body is too large",
     UnsupportedMediaType = 415 "unsupported_media_type" "The content type must be application/json",
+    UnsupportedEncoding = 415 "unsupported_encoding" "The body must not be compressed",
     UnknownField = 422 "unknown_field" "The body has an unknown field",
     MissingField = 422 "missing_field" "A required field is missing",
     InvalidType = 422 "invalid_type" "A field has the wrong type",

@@ -78,6 +78,9 @@ resource "aws_lb_listener" "https" {
   certificate_arn   = var.certificate_arn
   ssl_policy        = "ELBSecurityPolicy-TLS13-1-2-2021-06"
 
+  # For a year, browsers use https here only.
+  routing_http_response_strict_transport_security_header_value = "max-age=31536000"
+
   default_action {
     type             = "forward"
     target_group_arn = aws_lb_target_group.tasks.arn

@@ -1,7 +1,7 @@
 //! Request bodies and query parameters. An error names the field that is wrong.
 
 use actix_web::dev::Payload;
-use actix_web::http::header::CONTENT_LENGTH;
+use actix_web::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderValue};
 use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
@@ -48,14 +48,9 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
 /// Reads the body of a request.
 ///
 /// # Errors
-/// When its content type is not JSON, it is too large, or it does not arrive in time.
+/// When its content type is not JSON, it is compressed or too large, or it does not arrive in time.
 pub async fn read(request: &HttpRequest, payload: Payload) -> Result<web::Bytes, Error> {
-    if request.content_type() != "application/json" {
-        return Err(Error::new(
-            Code::UnsupportedMediaType,
-            "Send JSON with `Content-Type: application/json`.",
-        ));
-    }
+    check_form(request)?;
     let state =
         request.app_data::<web::Data<State>>().ok_or_else(|| Error::internal("no state"))?;
     let limit = state.http.body_limit;
@@ -89,6 +84,24 @@ pub async fn read(request: &HttpRequest, payload: Payload) -> Result<web::Bytes,
         }
         Ok(Ok(Ok(bytes))) => Ok(bytes),
     }
+}
+
+/// Checks that the headers announce a body of JSON as it is.
+fn check_form(request: &HttpRequest) -> Result<(), Error> {
+    // Media types and codings are compared in any case (RFC 9110, sections 8.3.1 and 8.4.1).
+    if !request.content_type().eq_ignore_ascii_case("application/json") {
+        return Err(Error::new(
+            Code::UnsupportedMediaType,
+            "Send JSON with `Content-Type: application/json`.",
+        ));
+    }
+    let coding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
+    if coding.is_some_and(|coding| !coding.trim_ascii().eq_ignore_ascii_case(b"identity")) {
+        let detail = "Send the body as it is, without a `Content-Encoding`.";
+        return Err(Error::new(Code::UnsupportedEncoding, detail)
+            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity")));
+    }
+    Ok(())
 }
 
 /// Parses a JSON body.

@@ -80,6 +80,11 @@ impl FromStr for Timestamp {
         if !time_is_whole || !offset_is_whole || text.contains([' ', '[', ',']) {
             return Err(malformed());
         }
+        // The hour of an offset ends at 23; jiff goes to 25, as the time zone database does.
+        let offset_hour = text.len().checked_sub(5).and_then(|start| text.get(start..start + 2));
+        if !text.ends_with('Z') && offset_hour.is_none_or(|hour| hour > "23") {
+            return Err(malformed());
+        }
         let instant: jiff::Timestamp = text.parse().map_err(|_| malformed())?;
         if instant < Self::EARLIEST {
             return Err(malformed());
@@ -122,3 +127,19 @@ impl PartialSchema for Timestamp {
     }
 }
 impl ToSchema for Timestamp {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_has_hours_to_23() {
+        for taken in ["+23:59", "-23:59", "+05:30", "-00:00"] {
+            assert!(format!("2026-02-03T04:05:06{taken}").parse::<Timestamp>().is_ok(), "{taken}");
+        }
+        for refused in ["+24:00", "+25:00", "-25:59", "+99:00", "+2:00", "+0a:00", "+é:00"] {
+            let text = format!("2026-02-03T04:05:06{refused}");
+            assert!(text.parse::<Timestamp>().is_err(), "{refused}");
+        }
+    }
+}

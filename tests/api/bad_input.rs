@@ -546,7 +546,20 @@ fn a_body_that_is_not_json_is_refused(app: &TestApp) {
             answer.expect_problem(415, "unsupported_media_type");
         }
     });
-    send(Some("application/json; charset=utf-8"), valid).expect(201);
+    // Media types are compared in any case (RFC 9110, section 8.3.1).
+    send(Some("APPLICATION/json; charset=utf-8"), valid).expect(201);
+    let encoded = |coding: &str, slug: &str| {
+        let request = app.request("POST", "/v1/services").header("Content-Encoding", coding);
+        let request = request.header("Authorization", format!("Bearer {ADMIN}"));
+        let body = format!(r#"{{"slug":"{slug}"}}"#).into_bytes();
+        app.send(request.header("Content-Type", "application/json").body(body).unwrap())
+    };
+    for coding in ["gzip", "br", "gzip, identity", ""] {
+        let answer = encoded(coding, "compressed");
+        answer.expect_problem(415, "unsupported_encoding");
+        assert_eq!(answer.header("accept-encoding"), "identity");
+    }
+    encoded("Identity", "plain").expect(201);
 }
 
 fn a_bad_query_is_refused(app: &TestApp) {

@@ -445,6 +445,14 @@ fn every_answer_has_the_security_headers(app: &TestApp) {
         );
         assert_eq!(answer.header("server"), "");
     }
+    for (path, keep) in [
+        ("/openapi.json", "no-cache"),
+        ("/metrics", "no-store"),
+        ("/v1/services/unknown", "no-store"),
+        ("/nothing", "no-store"),
+    ] {
+        assert_eq!(app.get(path).header("cache-control"), keep, "{path}");
+    }
     assert!(
         app.get("/v1/services").header("cache-control").contains("private"),
         "no proxy may keep what a key was needed for"
@@ -498,7 +506,10 @@ fn cors_is_off_until_origins_are_set(app: &TestApp) {
         }
         let answer = preflight(&open, origin);
         assert_eq!((answer.status, allowed(&answer).as_str()), (200, origin), "{}", answer.text);
-        assert!(answer.header("access-control-allow-methods").contains("PATCH"));
+        let methods = answer.header("access-control-allow-methods").to_owned();
+        let methods: BTreeSet<_> = methods.split(',').map(str::trim).collect();
+        let ours = ["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"];
+        assert_eq!(methods, BTreeSet::from(ours), "TRACE and others are none of ours");
         let headers = answer.header("access-control-allow-headers").to_lowercase();
         assert!(headers.contains("authorization") && headers.contains("if-match"), "{headers}");
         assert_eq!(
