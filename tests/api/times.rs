@@ -2,7 +2,7 @@
 //! the order of the reports.
 
 use crate::gate::{
-    codes, deploy, evaluate, in_minutes, now, person, production, release, sql, with,
+    codes, deploy, evaluate, in_minutes, now, path, person, production, release, sql, with,
 };
 use crate::harness::{ADMIN, Answer, TestApp};
 use serde_json::{Value, json};
@@ -287,6 +287,7 @@ fn an_incident_ends_after_it_was_detected(app: &TestApp) {
 fn what_is_in_the_future_is_refused(app: &TestApp) {
     production(app, json!({}));
     let recorded = release(app, "1");
+    let running = path(&app.deploy("checkout", "staging", "3", true));
     let seconds = |n: i64| {
         let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(n);
         json!(format!("{at:.6}"))
@@ -296,23 +297,51 @@ fn what_is_in_the_future_is_refused(app: &TestApp) {
         json!({"service": "checkout", "environment": "production", "title": "Down",
             "severity": "major", "detected_at": at})
     };
+    let opened = app.post("/v1/incidents", incident(seconds(-60))).expect(201);
+    let opened = format!("/v1/incidents/{}", opened["id"].as_str().unwrap());
+    let observed =
+        |more: Value| with(crate::harness::new_deployment("checkout", "staging", "4"), more);
     let send = |what: &str, at: Value| match what {
         "review" => record(app, review("1", "alice", "approved", at)),
         "scan" => app.put(&scan, json!({"tool": "trivy", "at": at})),
+        "scan in the query" => {
+            let report = json!({"tool": "trivy", "summary": {}});
+            app.put(&format!("{scan}?at={}", at.as_str().unwrap()), report)
+        }
         "release" => {
             app.post("/v1/releases", json!({"service": "checkout", "version": "2", "at": at}))
         }
+        "start" => app.post("/v1/deployments", observed(json!({"observed": true, "at": at}))),
+        "course" => {
+            let course = json!({"state": "failed", "at": seconds(-60), "finished_at": at});
+            app.post("/v1/deployments", observed(course))
+        }
+        "end" => {
+            let end = json!({"to": "failed", "observed": true, "at": at});
+            app.post(&format!("{running}/transitions"), end)
+        }
+        "resolution" => app.patch(&opened, json!({"resolved_at": at}), &[]),
         _ => app.call("POST", "/v1/incidents", ADMIN, Some(&incident(at)), &[]),
     };
-    for (what, field) in
-        [("review", "at"), ("scan", "at"), ("release", "at"), ("incident", "detected_at")]
-    {
+    // What is sent, the field that is refused, and where the answer has the time.
+    let inputs = [
+        ("review", "/at", "/at"),
+        ("scan", "/at", "/scan/at"),
+        ("scan in the query", "/at", "/scan/at"),
+        ("release", "/at", "/at"),
+        ("start", "/at", "/started_at"),
+        ("course", "/finished_at", "/finished_at"),
+        ("end", "/at", "/finished_at"),
+        ("incident", "/detected_at", "/detected_at"),
+        ("resolution", "/resolved_at", "/resolved_at"),
+    ];
+    for (what, field, place) in inputs {
         let problem = send(what, seconds(90)).expect_problem(422, "invalid_value");
-        assert_eq!(problem["errors"][0]["pointer"], format!("/{field}"), "{what}");
-        let answer = send(what, seconds(30));
+        assert_eq!(problem["errors"][0]["pointer"], field, "{what}");
+        let (before, answer) = (seconds(0), send(what, seconds(30)));
         assert!(answer.status < 300, "{what}: {}", answer.text);
         let found = answer.json();
-        let at = if what == "scan" { &found["scan"]["at"] } else { &found[field] };
-        assert!(at.as_str() <= seconds(0).as_str(), "{what}: {found}");
+        let at = found.pointer(place).and_then(Value::as_str);
+        assert!(before.as_str() <= at && at <= seconds(0).as_str(), "{what}: {found}");
     }
 }
