@@ -13,8 +13,8 @@ A release may be deployed to production after it has passed a scan, has succeede
 webhooks for the repository may report deployments of the service. The script needs curl and jq.
 
 Options:
-  --keys          also create the pipeline's two keys and print them as shell commands, for setup-github.sh. Older keys with
-                  the same names stay valid: revoke them when the new ones are in use
+  --keys          also create the pipeline's two keys and print them as shell commands, for setup-github.sh. Older keys stay
+                  valid, and the new ones get another name (pipeline-2): revoke the old ones when the new ones are in use
   --approvals N   number of approvals that production requires (default: 1)
   --soak MINUTES  time that a release must have been in staging (default: 0)
   --repository OWNER/REPOSITORY
@@ -88,18 +88,24 @@ record() {
     esac
 }
 
-# key VARIABLE NAME SCOPES_JSON: creates a key and prints it as a shell command.
+# key VARIABLE NAME SCOPES_JSON: creates a key and prints it as a shell command. While a valid key has the name, the new one is
+# called NAME-2, NAME-3 and so on.
 key() {
-    local new
-    new=$(jq -nc --arg name "$2" --argjson scopes "$3" '{name: $name, scopes: $scopes}')
-    if [ "$DRY_RUN" = yes ]; then
-        would_send POST /v1/keys "$new"
-        return
-    fi
-    send POST /v1/keys "$new"
-    [ "$LEDGER_STATUS" = 201 ] || die "prop rejected the key $2: $(ledger_problem)"
+    local new name=$2 number=1
+    while :; do
+        new=$(jq -nc --arg name "$name" --argjson scopes "$3" '{name: $name, scopes: $scopes}')
+        if [ "$DRY_RUN" = yes ]; then
+            would_send POST /v1/keys "$new"
+            return
+        fi
+        send POST /v1/keys "$new"
+        [ "$LEDGER_STATUS" = 409 ] && [ "$(ledger_get .code)" = already_exists ] || break
+        number=$((number + 1))
+        name=$2-$number
+    done
+    [ "$LEDGER_STATUS" = 201 ] || die "prop rejected the key $name: $(ledger_problem)"
     printf 'export %s=%s\n' "$1" "$(ledger_get .key)"
-    success "key $2: $(jq -r 'join(", ")' <<<"$3")"
+    success "key $name: $(jq -r 'join(", ")' <<<"$3")"
 }
 
 record environment staging '{"tier": "staging"}'

@@ -15,8 +15,8 @@ use prop::ledger::keys;
 use prop::logging;
 use prop::types::ids::KeyId;
 use prop::types::malformed::Malformed;
+use prop::types::name::Name;
 use prop::types::token::Token;
-use prop::types::values::ShortText;
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILD_GIT_SHA"), ")");
 
@@ -225,7 +225,7 @@ fn key(settings: &Settings, command: KeyCommand) -> Outcome {
     let author = Author::prop();
     match command {
         KeyCommand::Create { name, scopes } => {
-            let name: ShortText = name
+            let name: Name = name
                 .parse()
                 .map_err(|is: Malformed| format!("the name is malformed: {}", is.detail))?;
             let token = Token::generate()?;

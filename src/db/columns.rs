@@ -10,7 +10,7 @@ use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::result::QueryResult;
 use diesel::serialize::{self, IsNull, Output, ToSql};
-use diesel::sql_types::{HasSqlType, SqlType, Text};
+use diesel::sql_types::{HasSqlType, Nullable, SqlType, Text};
 use diesel::sqlite::Sqlite;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,11 @@ pub struct Identifier;
 #[derive(Debug, Clone, Copy, SqlType, QueryId)]
 #[diesel(postgres_type(oid = 3802, array_oid = 3807), sqlite_type(name = "Text"))]
 pub struct Document;
+
+diesel::define_sql_function! {
+    /// The text in lower case: at least the ASCII letters, on both databases.
+    fn lower(text: Nullable<Text>) -> Nullable<Text>;
+}
 
 /// Lets [`super::Db`] use a column type that both backends have.
 macro_rules! column_type {

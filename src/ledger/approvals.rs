@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
+use crate::db::columns::lower;
 use crate::db::schema::approvals;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
@@ -24,6 +25,7 @@ use crate::ledger::services;
 use crate::ledger::times::reported_time;
 use crate::rules::lifecycle::State;
 use crate::types::ids::{ApprovalId, DeploymentId, ReleaseId};
+use crate::types::name::Name;
 use crate::types::time::Timestamp;
 use crate::types::values::{Digest, LongText, ShortText, Slug, Url, Version};
 use crate::{filtered, newest_first, text_enum};
@@ -81,8 +83,10 @@ pub struct Approval {
     image_digest: Option<Digest>,
     /// Whether the release was approved or rejected.
     decision: Verdict,
-    /// The name of the person who decided: the name of the key, or the GitHub login.
-    approver: String,
+    /// The name of the person who decided: the name of the key, or the GitHub login. Two names that
+    /// differ only in the case of letters are one person.
+    #[schema(value_type = String)]
+    approver: Name,
     /// The comment of the approver. `null` when there is none.
     comment: Option<LongText>,
     /// Where the decision was made.
@@ -136,8 +140,10 @@ pub struct NewApproval {
     /// `approve`. `api`, if absent or `null`.
     pub source: Option<Source>,
     /// The GitHub login of the approver. Required with the source `github`; must be absent or
-    /// `null` with `api`.
-    pub approver: Option<ShortText>,
+    /// `null` with `api`. `prop`, `anonymous`, `github` and names that begin with `github:` are
+    /// reserved.
+    #[schema(value_type = Option<ShortText>)]
+    pub approver: Option<Name>,
     /// The URL of the pipeline run that was reviewed. Required with the source `github`; must be
     /// absent or `null` with `api`.
     pub run_url: Option<Url>,
@@ -278,13 +284,13 @@ fn approval(
 ) -> Result<Approval, Error> {
     let source = new.source.unwrap_or(Source::Api);
     let (approver, run_url) = match (source, new.approver, new.run_url) {
-        (Source::Api, None, None) if new.review_id.is_none() => (actor.name.clone(), None),
+        (Source::Api, None, None) if new.review_id.is_none() => (actor.name.as_str().into(), None),
         (Source::Api, ..) => {
             let detail =
                 "approver, run_url and review_id are only allowed with the source `github`";
             return Err(Error::field(Code::InvalidValue, "/source", detail));
         }
-        (Source::GitHub, Some(approver), Some(run_url)) => (approver.into(), Some(run_url)),
+        (Source::GitHub, Some(approver), Some(run_url)) => (approver, Some(run_url)),
         (Source::GitHub, None, _) => {
             return Err(Error::field(
                 Code::MissingField,
@@ -325,12 +331,14 @@ fn approval(
     })
 }
 
+/// The recorded approval of the same review. The case of its identifier does not matter, because it
+/// contains a login.
 fn find_review(db: &mut Db, approval: &Approval) -> Result<Option<Approval>, Error> {
     let Some(review) = &approval.review_id else { return Ok(None) };
     let the_same = approvals::table
         .filter(approvals::release_id.eq(approval.release_id))
         .filter(approvals::environment.eq(&approval.environment))
-        .filter(approvals::review_id.eq(review));
+        .filter(lower(approvals::review_id).eq(lower(review)));
     Ok(the_same.select(Approval::as_select()).first(db).optional()?)
 }
 

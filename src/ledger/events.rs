@@ -8,7 +8,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
-use crate::db::columns::Json;
+use crate::db::columns::{Json, lower};
 use crate::db::schema::events;
 use crate::db::{Db, MultiBackend};
 use crate::error::Error;
@@ -143,7 +143,7 @@ struct Filter {
     service: Option<Slug>,
     /// Only events of this environment.
     environment: Option<Slug>,
-    /// Only events that this actor caused.
+    /// Only events that this actor caused. The case of letters does not matter.
     actor: Option<ShortText>,
     /// Only events with this action, such as `deployment.started`.
     action: Option<ShortText>,
@@ -183,7 +183,7 @@ fn find_all(
         &params.filter.entity_id => |it| events::entity_id.eq(it),
         &params.filter.service => |it| events::service.eq(it),
         &params.filter.environment => |it| events::environment.eq(it),
-        &params.filter.actor => |it| events::actor.eq(it),
+        &params.filter.actor => |it| lower(events::actor.nullable()).eq(lower(&**it)),
         &params.filter.action => |it| events::action.eq(it),
         params.filter.since => |it| events::at.ge(it),
         params.filter.until => |it| events::at.lt(it));

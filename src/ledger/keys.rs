@@ -7,6 +7,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
+use crate::db::columns::lower;
 use crate::db::schema::keys;
 use crate::db::{Db, MultiBackend, locks};
 use crate::error::{Code, Error};
@@ -18,6 +19,7 @@ use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
 use crate::ledger::events::{self, About, Entity};
 use crate::types::ids::KeyId;
+use crate::types::name::Name;
 use crate::types::time::Timestamp;
 use crate::types::token::Token;
 use crate::types::values::ShortText;
@@ -105,8 +107,12 @@ pub struct CreatedKey {
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "pipeline", "scopes": ["read", "deploy"]}))]
 pub struct NewKey {
-    /// The name of the person or pipeline that will use the key. It is the actor of their events.
-    name: ShortText,
+    /// The name of the person or pipeline that will use the key, which is the actor of their
+    /// events. For a person, use the GitHub login: reviews on GitHub and with this key are then
+    /// known to be the same person's. No two valid keys have the same name in any case. `prop`,
+    /// `anonymous`, `github` and names that begin with `github:` are reserved.
+    #[schema(value_type = ShortText)]
+    name: Name,
     /// The scopes of the key: what it may be used for. At least one.
     scopes: Scopes,
 }
@@ -141,9 +147,10 @@ async fn list(ctx: Ctx<Admin>, params: List<Everything, KeyId>) -> Result<Reply,
 
 /// Create a key
 ///
-/// Answers the new key with its secret, which cannot be shown again. Each request creates another
-/// key. An `Idempotency-Key` has no effect here, because prop does not store responses with a
-/// secret.
+/// Answers the new key with its secret, which cannot be shown again. Fails with 409
+/// (`already_exists`) while another valid key has the name, and with 422 when prop uses the name
+/// for itself. An `Idempotency-Key` has no effect here, because prop does not store responses with
+/// a secret.
 #[utoipa::path(tag = "keys", operation_id = "create_key", security(("key" = ["admin"])),
     request_body = NewKey,
     responses((status = 201, description = "The key that was created, with its secret.",
@@ -189,13 +196,23 @@ pub fn all(db: &mut Db) -> Result<Vec<Key>, Error> {
 }
 
 /// Stores a new key and records the event.
+///
+/// # Errors
+/// `already_exists` while another valid key has the name, in any case.
 pub fn insert(
     db: &mut Db,
     author: &Author,
-    name: &str,
+    name: &Name,
     scopes: &[Scope],
     token: &Token,
 ) -> Result<Key, Error> {
+    locks::all_keys(db)?;
+    if let Some(other) = find_valid(db, name)? {
+        let detail = format!(
+            "The valid key {other} has the name {name}. Revoke it first, or use another name."
+        );
+        return Err(Error::new(Code::AlreadyExists, detail).with("key_id", other));
+    }
     let actor = &author.now(db, None)?;
     let scopes: Vec<_> = Scope::ALL
         .iter()
@@ -204,7 +221,7 @@ pub fn insert(
         .collect();
     let row = KeyRow {
         id: KeyId::new(),
-        name: name.to_owned(),
+        name: name.to_string(),
         scopes: scopes.join(" "),
         prefix: token.shown().to_owned(),
         created_at: actor.now,
@@ -221,6 +238,16 @@ pub fn insert(
         json!({"name": key.name, "scopes": key.scopes}),
     )?;
     Ok(key)
+}
+
+/// The valid key with this name. Ledgers of earlier versions may have several.
+fn find_valid(db: &mut Db, name: &Name) -> QueryResult<Option<KeyId>> {
+    keys::table
+        .filter(keys::revoked_at.is_null())
+        .filter(lower(keys::name.nullable()).eq(lower(&**name)))
+        .select(keys::id)
+        .first(db)
+        .optional()
 }
 
 /// Revokes a key. A key that is already revoked stays as it is.
@@ -254,17 +281,30 @@ pub fn bootstrap(db: &mut Db, given: Option<&Token>) -> Result<Option<Token>, Er
                 .first::<KeyId>(db)
                 .optional()?;
             if known.is_none() {
-                insert(db, &author, "bootstrap", &[Scope::Admin], token)?;
+                let name = free_name(db, "bootstrap")?;
+                insert(db, &author, &name, &[Scope::Admin], token)?;
             }
             Ok(None)
         }
         None if keys::table.select(keys::id).first::<KeyId>(db).optional()?.is_some() => Ok(None),
         None => {
             let token = Token::generate().map_err(Error::internal)?;
-            insert(db, &author, "first", &[Scope::Admin], &token)?;
+            insert(db, &author, &"first".into(), &[Scope::Admin], &token)?;
             Ok(Some(token))
         }
     }
+}
+
+/// The name, or, while a valid key has it, the name with the next free number: `bootstrap-2`. The
+/// bootstrap key of a rotated setting stays valid until somebody revokes it.
+fn free_name(db: &mut Db, name: &str) -> QueryResult<Name> {
+    let mut free = Name::from(name);
+    let mut number = 2;
+    while find_valid(db, &free)?.is_some() {
+        free = format!("{name}-{number}").into();
+        number += 1;
+    }
+    Ok(free)
 }
 
 /// Whether any key exists, revoked or not.

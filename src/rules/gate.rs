@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::rules::schedule::{Schedule, Until};
 use crate::text_enum;
 use crate::types::ids::{ApprovalId, DeploymentId, FreezeId, IncidentId, OverrideId};
+use crate::types::name::Name;
 use crate::types::time::Timestamp;
 use crate::types::values::{Digest, Slug, Version};
 
@@ -133,7 +134,7 @@ pub struct Review {
     /// The identifier of the approval.
     pub id: ApprovalId,
     /// The name of the person who decided.
-    pub approver: String,
+    pub approver: Name,
     /// Whether it is an approval; else it is a rejection.
     pub approved: bool,
     /// When it was given or, if that is unknown, recorded.
@@ -159,10 +160,10 @@ pub struct Facts {
     /// The step to decide on.
     pub step: Step,
     /// The name of the person or pipeline that requests the deployment.
-    pub requested_by: String,
+    pub requested_by: Name,
     /// The name of the key that records the deployment. Its holder's approval does not count
     /// either, so nobody can approve their own deployment by naming another requester.
-    pub recorded_by: Option<String>,
+    pub recorded_by: Option<Name>,
     /// Whether the caller asked for a rollback to a release that went live in the place before,
     /// through the gate and with the same image, and was not rolled back itself.
     pub is_rollback: bool,
@@ -413,12 +414,12 @@ fn sound(facts: &Facts) -> impl Iterator<Item = Finding> {
 }
 
 /// Whether an approval or rejection counts. The approval of the requester or of the recorder does
-/// not, unless the environment allows it. As on GitHub, the case of logins does not matter.
+/// not, unless the environment allows it.
 fn counts(facts: &Facts, review: &Review) -> bool {
     let mut own = [Some(&facts.requested_by), facts.recorded_by.as_ref()].into_iter().flatten();
     !review.approved
         || facts.policy.allow_self_approval
-        || !own.any(|name| name.eq_ignore_ascii_case(&review.approver))
+        || !own.any(|name| *name == review.approver)
 }
 
 /// The last approval or rejection of each person, as far as it counts.
@@ -877,6 +878,27 @@ mod tests {
         facts.reviews.push(review("carol", true, "2026-03-02T11:30:00Z"));
         assert_eq!(codes(&facts), []);
         assert_eq!(carried_by(&facts, at(NOW)).len(), 2);
+    }
+
+    #[test]
+    fn the_case_of_a_login_makes_no_second_person() {
+        let two = |reviews| Facts {
+            policy: Policy { required_approvals: 2, ..free().policy },
+            reviews,
+            ..free()
+        };
+        let yes = |who, hour| review(who, true, &format!("2026-03-02T{hour}:00:00Z"));
+        let no = |who, hour| review(who, false, &format!("2026-03-02T{hour}:00:00Z"));
+        let (missing, rejected) = (Code::ApprovalMissing, Code::ApprovalRejected);
+        let cases = [
+            (vec![yes("bob", "10"), yes("Bob", "11")], vec![missing]),
+            (vec![yes("bob", "10"), yes("BOB", "10"), yes("carol", "11")], vec![]),
+            (vec![yes("bob", "09"), yes("carol", "10"), no("Carol", "11")], vec![rejected]),
+            (vec![no("Bob", "09"), yes("bob", "10"), yes("carol", "08")], vec![]),
+        ];
+        for (reviews, expected) in cases {
+            assert_eq!(codes(&two(reviews.clone())), expected, "{reviews:?}");
+        }
     }
 
     #[test]

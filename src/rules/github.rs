@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::rules::lifecycle::State;
+use crate::types::name::Name;
 
 /// The fact that a delivery reports.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,7 +85,7 @@ pub struct Review {
     /// Whether it is an approval; else it is a rejection.
     pub is_approved: bool,
     /// The login of the approver.
-    pub approver: String,
+    pub approver: Name,
     /// The comment of the approver, if any.
     pub comment: Option<String>,
     /// The names of the environments on GitHub.
@@ -302,7 +303,7 @@ fn review(report: ReviewPayload, is_approved: bool) -> Review {
     Review {
         repository: report.repository,
         is_approved,
-        approver: report.approver.login,
+        approver: report.approver.login.into(),
         comment: report.comment.filter(|text| !text.is_empty()),
         environments,
         reference: report.workflow_run.head_branch.unwrap_or_default(),

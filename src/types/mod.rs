@@ -4,6 +4,7 @@
 pub mod enums; // `text_enum!`: enums that are one of a few words
 pub mod ids; // identifiers of rows
 pub mod malformed; // the error for what is not a value of its type
+pub mod name; // names of people and programs
 pub mod request; // the id of the request that the running code works for
 pub mod time; // instants
 pub mod token; // the secret text of a key

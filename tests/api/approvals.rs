@@ -22,6 +22,7 @@ crate::on_both_databases! {
     an_approval_lets_what_waits_for_it_move_on
     a_review_is_mirrored_once
     a_list_of_approvals_is_filtered
+    one_person_is_one_in_any_case
 }
 
 /// Checks that exactly one of the answers is a deployment that runs, that the approval was used for
@@ -363,4 +364,44 @@ fn a_list_of_approvals_is_filtered(app: &TestApp) {
     );
     assert_eq!(app.all("/v1/approvals?service=billing"), [] as [Value; 0]);
     assert_eq!(app.all("/v1/approvals?environment=staging"), [] as [Value; 0]);
+}
+
+fn one_person_is_one_in_any_case(app: &TestApp) {
+    production(app, json!({"required_approvals": 2}));
+    release(app, "1");
+    let (pipeline, alice) = (&person(app, "pipeline"), &person(app, "alice"));
+    let mirrored = |approver: &str, decision: &str| {
+        let review = json!({"service": "checkout", "environment": "production", "version": "1",
+            "source": "github", "approver": approver, "decision": decision,
+            "run_url": "https://github.com/shop/checkout/actions/runs/1"});
+        app.post("/v1/approvals", review)
+    };
+    post_review(app, alice, "1", "approved").expect(201);
+    let of_github = mirrored("Alice", "approved").expect(201);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["approval_missing"]);
+    // The identifier that prop makes of the run, the approver and the decision is one too.
+    let again = mirrored("ALICE", "approved").expect(200);
+    assert_eq!((&again["id"], &again["approver"]), (&of_github["id"], &json!("Alice")));
+    let named = |review_id: &str, approver: &str| {
+        let review = json!({"service": "checkout", "environment": "production", "version": "1",
+            "source": "github", "approver": approver, "decision": "approved",
+            "run_url": "https://github.com/shop/checkout/actions/runs/2", "review_id": review_id});
+        app.post("/v1/approvals", review)
+    };
+    named("run 2 Dora approved 1", "Dora").expect(201);
+    named("run 2 dora approved 1", "dora").expect(200);
+    // Whoever rejects withdraws their own approval, and the other way round.
+    let bob = &person(app, "Bob");
+    mirrored("bob", "rejected").expect(201);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["approval_rejected"]);
+    post_review(app, bob, "1", "approved").expect(201);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), [""; 0]);
+    // Who requested it does not approve it, and finds their events, in any case.
+    sql(app, "DELETE FROM approvals");
+    app.patch("/v1/environments/production", json!({"required_approvals": 1}), &[]).expect(200);
+    deploy(app, pipeline, "1", json!({"requested_by": "BOB"})).expect(201);
+    post_review(app, bob, "1", "approved").expect_problem(403, "own_approval");
+    mirrored("bOb", "approved").expect_problem(403, "own_approval");
+    let of_bob = |name: &str| app.all(&format!("/v1/events?actor={name}")).len();
+    assert_eq!((of_bob("Bob"), of_bob("bob"), of_bob("bo")), (1, 1, 0));
 }

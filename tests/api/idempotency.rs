@@ -262,10 +262,12 @@ fn of_many_at_once_one_is_done(app: &TestApp) {
 }
 
 fn a_made_key_is_never_kept(app: &TestApp) {
-    let body = json!({"name": "pipeline", "scopes": ["read"]});
-    let made = [post(app, "/v1/keys", "k", &body), post(app, "/v1/keys", "k", &body)];
+    let body = |name: &str| json!({"name": name, "scopes": ["read"]});
+    let made = ["one", "two"].map(|name| post(app, "/v1/keys", "k", &body(name)));
     let secrets = made.map(|answer| answer.expect(201)["key"].as_str().unwrap().to_owned());
     assert_ne!(secrets[0], secrets[1], "documented: the header has no effect here");
+    // The answer with the secret is not repeated; the name shows that the key exists.
+    post(app, "/v1/keys", "k", &body("one")).expect_problem(409, "already_exists");
     let mut db = app.db();
     assert_eq!(count(&mut db, "idempotency_keys"), 0);
     for secret in &secrets {

@@ -1,6 +1,7 @@
 //! Keys: who may do what, at once and no longer than they may; and their secrets stay secret.
 
-use crate::harness::{ADMIN, Answer, TestApp, migrate, with};
+use crate::harness::{ADMIN, Answer, TestApp, connect, migrate, together, with};
+use prop::types::token::Token;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -14,6 +15,9 @@ crate::on_both_databases! {
     the_last_use_is_noted
     a_made_key_shows_its_secret_once
     scopes_are_kept_in_one_order_and_once
+    a_name_of_prop_is_nobody_elses
+    valid_keys_have_different_names
+    a_rotated_bootstrap_key_has_a_name_of_its_own
 }
 
 const UNKNOWN: &str = "019c2d2f-7a10-7cc3-b3a1-6f0d5a1c9e42";
@@ -254,11 +258,15 @@ fn no_secret_is_logged() {
                 .header("Content-Type", "application/json");
             crate::harness::agent().run(request.body(body.to_owned()).unwrap()).unwrap()
         };
-        let made: Value =
-            send("POST", "/v1/keys", ADMIN, r#"{"name":"pipeline","scopes":["read"]}"#)
-                .body_mut()
-                .read_json()
-                .unwrap();
+        let made: Value = send(
+            "POST",
+            "/v1/keys",
+            ADMIN,
+            &json!({"name": format, "scopes": ["read"]}).to_string(),
+        )
+        .body_mut()
+        .read_json()
+        .unwrap();
         let secret = made["key"].as_str().unwrap();
         assert_eq!(send("GET", "/v1/services", secret, "").status(), 200);
         assert_eq!(
@@ -277,4 +285,68 @@ fn no_secret_is_logged() {
             assert!(!log.contains(secret), "{format}: {secret}");
         }
     }
+}
+
+/// Names that the history uses for the ledger itself and for webhooks.
+const RESERVED: [&str; 6] = ["prop", "Prop", "anonymous", "github", "github:octocat", "GitHub:x"];
+
+fn a_name_of_prop_is_nobody_elses(app: &TestApp) {
+    app.go_live("checkout", "staging", "1");
+    let place = json!({"service": "checkout", "environment": "staging", "version": "1"});
+    for name in RESERVED {
+        let key = json!({"name": name, "scopes": ["read"]});
+        let deployment = with(place.clone(), json!({"requested_by": name}));
+        let review = with(
+            place.clone(),
+            json!({"decision": "approved", "source": "github", "approver": name,
+                "run_url": "https://github.com/shop/checkout/actions/runs/1"}),
+        );
+        for (path, body, pointer) in [
+            ("/v1/keys", key, "/name"),
+            ("/v1/deployments", deployment, "/requested_by"),
+            ("/v1/approvals", review, "/approver"),
+        ] {
+            let problem = app.post(path, body).expect_problem(422, "invalid_value");
+            assert_eq!(problem["errors"][0]["pointer"], pointer, "{name}: {problem}");
+            assert!(problem["detail"].as_str().unwrap().contains("reserved"), "{problem}");
+        }
+        let question = "service=checkout&environment=staging&version=1&requested_by=";
+        app.get(&format!("/v1/gate?{question}{name}")).expect_problem(400, "invalid_query");
+    }
+    app.key("property", &["read"]);
+}
+
+fn valid_keys_have_different_names(app: &TestApp) {
+    let new = |name: &str| json!({"name": name, "scopes": ["read"]});
+    let first = app.post("/v1/keys", new("pipeline")).expect(201);
+    let before = app.counts();
+    for name in ["pipeline", "Pipeline"] {
+        let taken = app.post("/v1/keys", new(name)).expect_problem(409, "already_exists");
+        assert_eq!(taken["key_id"], first["id"]);
+    }
+    assert_eq!(app.counts(), before);
+    // One of the simultaneous requests wins.
+    let answers = together(8, |_| app.another().post("/v1/keys", new("mirror")).status);
+    assert_eq!(answers.iter().filter(|status| **status == 201).count(), 1, "{answers:?}");
+    assert!(answers.iter().all(|status| [201, 409].contains(status)), "{answers:?}");
+    // The name of a revoked key is free again.
+    app.delete(&format!("/v1/keys/{}", first["id"].as_str().unwrap())).expect(200);
+    app.post("/v1/keys", new("pipeline")).expect(201);
+}
+
+fn a_rotated_bootstrap_key_has_a_name_of_its_own(app: &TestApp) {
+    let named = |app: &TestApp, key: &str| {
+        let keys = app.call("GET", "/v1/keys", key, None, &[]).expect(200);
+        let keys = keys["items"].as_array().unwrap().iter();
+        keys.map(|key| key["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (second, third) = (Token::generate().unwrap(), Token::generate().unwrap());
+    let rotated =
+        |key: &Token| TestApp::start(&app.database_url, &[("PROP_BOOTSTRAP_KEY", key.reveal())]);
+    let names = named(&rotated(&second), second.reveal());
+    assert_eq!(names, ["bootstrap-2", "bootstrap"]);
+    let names = named(&rotated(&second), second.reveal());
+    assert_eq!(names, ["bootstrap-2", "bootstrap"], "known at the second start");
+    let names = named(&rotated(&third), ADMIN);
+    assert_eq!(names, ["bootstrap-3", "bootstrap-2", "bootstrap"], "the old ones stay valid");
 }

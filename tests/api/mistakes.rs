@@ -153,10 +153,11 @@ fn the_end_of_a_deployment_is_final_and_says_so(app: &TestApp) {
 
 fn a_verdict_may_be_a_verb(app: &TestApp) {
     app.deploy("checkout", "staging", "1", false);
+    let carol = app.key("carol", &["approve"]);
     let post_review = |decision: &str| {
         let body = json!({"service": "checkout", "environment": "staging", "version": "1",
             "decision": decision});
-        app.call("POST", "/v1/approvals", &app.key("carol", &["approve"]), Some(&body), &[])
+        app.call("POST", "/v1/approvals", &carol, Some(&body), &[])
     };
     assert_eq!(post_review("approve").expect(201)["decision"], "approved");
     assert_eq!(post_review("reject").expect(201)["decision"], "rejected");

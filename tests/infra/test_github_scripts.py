@@ -156,6 +156,9 @@ def test_the_ledger_is_made_ready_and_again(tmp_path: Path) -> None:
             production = prop.get("/v1/environments/production")
             policy = {name: production[name] for name in ("tier", "predecessor", "require_scan", "required_approvals", "soak_minutes")}
             assert policy == {"tier": "production", "predecessor": "staging", "require_scan": True, "required_approvals": 1, "soak_minutes": int(soak)}
+        # Those of the first run stay valid, so those of the second have names of their own.
+        names = [one["name"] for one in prop.get("/v1/keys")["items"]]
+        assert names == ["github-approvals-2", "pipeline-2", "github-approvals", "pipeline", "bootstrap"]
         pipeline, mirror = (line.partition("=")[2] for line in ended.stdout.splitlines())
         # What deploys can't say that somebody approved, and what says so can't deploy.
         approval = {"service": "x", "version": "1", "environment": "production", "decision": "approved", "source": "github", "approver": "a", "run_url": "https://x.example"}

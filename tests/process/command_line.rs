@@ -52,6 +52,11 @@ fn keys_are_made_listed_and_revoked_beside_a_running_server() {
     app.call("GET", "/v1/deployments", key, None, &[]).expect(200);
     let body = serde_json::json!({"slug": "checkout"});
     app.call("POST", "/v1/services", key, Some(&body), &[]).expect_problem(403, "missing_scope");
+    for (name, why) in [("Reader", "has the name Reader"), ("GitHub:octocat", "is reserved")] {
+        let refused = run(&["key", "create", name, "--scope", "read"], &database, &[]);
+        assert_eq!((refused.code, &*refused.stdout), (Some(1), ""), "{refused:?}");
+        assert!(refused.stderr.contains(why), "{refused:?}");
+    }
 
     let listed = run(&["key", "list"], &database, &[]);
     assert_eq!(listed.code, Some(0), "{listed:?}");
@@ -211,13 +216,14 @@ fn a_port_in_use_is_named_with_a_way_out() {
 fn scopes_are_separated_by_commas_or_given_one_by_one() {
     let directory = tempfile::tempdir().unwrap();
     let database = sqlite_in(&directory);
-    let create =
-        |scopes: &[&str]| run(&[&["key", "create", "pipeline"], scopes].concat(), &database, &[]);
-    assert_eq!(create(&["--scope", "read,deploy"]).code, Some(0));
-    assert_eq!(create(&["--scope", "deploy", "--scope", "read"]).code, Some(0));
+    let create = |name: &str, scopes: &[&str]| {
+        run(&[&["key", "create", name], scopes].concat(), &database, &[])
+    };
+    assert_eq!(create("one", &["--scope", "read,deploy"]).code, Some(0));
+    assert_eq!(create("two", &["--scope", "deploy", "--scope", "read"]).code, Some(0));
     let listed = run(&["key", "list"], &database, &[]).stdout;
-    assert_eq!(listed.matches("pipeline  (read, deploy)").count(), 2, "{listed}");
-    let wrong = create(&["--scope", "read,deplyo"]);
+    assert_eq!(listed.matches("  (read, deploy)").count(), 2, "{listed}");
+    let wrong = create("three", &["--scope", "read,deplyo"]);
     assert_eq!(wrong.code, Some(2), "{wrong:?}");
     assert!(wrong.stderr.contains("must be one of read, deploy, attest, "), "{wrong:?}");
     let help = run(&["key", "create", "--help"], "", &[]).stdout;

@@ -1,5 +1,6 @@
 """A prop of its own for a test: the binary that `cargo test` has built, as a process on a port of its own."""
 
+import itertools
 import json
 import os
 import re
@@ -48,8 +49,13 @@ class Prop:
         return answer
 
     def new_key(self, name: str, *scopes: str) -> str:
-        """A key with these scopes."""
-        return self.post("/v1/keys", {"name": name, "scopes": list(scopes)})["key"]
+        """A key with these scopes. While a valid key has the name, it is called `name-2` and so on."""
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        for name in names:
+            status, answer = self.request("POST", "/v1/keys", {"name": name, "scopes": list(scopes)})
+            if status != 409:
+                assert status == 201, f"POST /v1/keys answered {status}: {answer}"
+                return answer["key"]
 
 
 def generate_key() -> str:

@@ -28,6 +28,7 @@ use crate::rules::gate::Step;
 use crate::rules::lifecycle::{Kind, Report as ReportedState, State};
 use crate::rules::timeline;
 use crate::types::ids::{DeploymentId, IncidentId};
+use crate::types::name::Name;
 use crate::types::time::Timestamp;
 use crate::types::values::{Digest, GitSha, LongText, ShortText, Slug, Url, Version};
 
@@ -65,8 +66,10 @@ pub struct NewDeployment {
     /// May be absent or `null`.
     pub image_digest: Option<Digest>,
     /// The name of the person or pipeline that requested the deployment. The name of the key, if
-    /// absent or `null`.
-    pub requested_by: Option<ShortText>,
+    /// absent or `null`. `prop`, `anonymous`, `github` and names that begin with `github:` are
+    /// reserved.
+    #[schema(value_type = Option<ShortText>)]
+    pub requested_by: Option<Name>,
     /// The kind of client that reports the deployment. `api`, if absent or `null`.
     pub source: Option<Slug>,
     /// The identifier of the deployment in that source. A repeat with the same identifier answers
@@ -246,7 +249,7 @@ pub fn record(
     }
     let subject = subject(db, actor, new, source)?;
     let id = subject.known.as_ref().map_or_else(DeploymentId::new, |known| known.id);
-    let requested_by = new.requested_by.as_deref().unwrap_or(&actor.name).to_owned();
+    let requested_by = new.requested_by.clone().unwrap_or_else(|| actor.name.as_str().into());
     let starts = new.start || report.observation.is_some();
     let request = GateRequest {
         step: if starts { Step::Start } else { Step::Create },
@@ -350,7 +353,7 @@ fn release_of(new: &NewDeployment, version: &Version) -> NewRelease {
 /// A deployment on which the gate has decided.
 struct Evaluated {
     id: DeploymentId,
-    requested_by: String,
+    requested_by: Name,
     evaluation: Evaluation,
 }
 
@@ -433,7 +436,7 @@ fn row(
         revision: 1,
         ungated: !evaluation.decision.allowed,
         expires_at: may_wait.then(|| actor.now.plus(subject.environment.approval_ttl())),
-        recorded_by: Some(actor.name.clone()),
+        recorded_by: Some(actor.name.as_str().into()),
         voided_at: None,
         retired_at: None,
         before_commit: timeline::starts_before_commit(course.started_at, release.last_commit_at),

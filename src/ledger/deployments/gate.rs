@@ -27,6 +27,7 @@ use crate::rules::gate::{self, Decision, Facts, Freeze, Incident, Review, Review
 use crate::rules::lifecycle::{self, Kind, State};
 use crate::rules::schedule::{Schedule, Weekly};
 use crate::types::ids::{DeploymentId, IncidentId, ReleaseId};
+use crate::types::name::Name;
 use crate::types::time::Timestamp;
 use crate::types::values::{Digest, ShortText, Slug, Url, Version};
 
@@ -55,8 +56,8 @@ struct Question {
     version: Option<Version>,
     /// The name of the person or pipeline that would request the deployment. The caller's, if
     /// absent. Their own approval does not count, unless the environment allows it.
-    #[param(inline)]
-    requested_by: Option<ShortText>,
+    #[param(inline, value_type = Option<ShortText>)]
+    requested_by: Option<Name>,
     /// The URL of the pipeline run that would perform the deployment. A deployment that a webhook
     /// has already reported for this run does not block it. No such run, if absent.
     #[param(inline)]
@@ -480,7 +481,7 @@ impl FactRow {
             }),
             _ => facts.reviews.push(Review {
                 id: self.id.into(),
-                approver: self.approver,
+                approver: self.approver.into(),
                 approved: self.is_set,
                 at: self.since,
                 expires_at: self.until.unwrap_or(self.since),
@@ -558,8 +559,8 @@ pub fn facts(
 ) -> Result<Facts, Error> {
     let mut facts = Facts {
         step: request.step,
-        requested_by: request.requested_by.to_owned(),
-        recorded_by: request.recorded_by.map(str::to_owned),
+        requested_by: request.requested_by.into(),
+        recorded_by: request.recorded_by.map(Name::from),
         is_rollback: request.rollback && snapshot.is_way_back(),
         policy: environment.policy(),
         release: gate::Candidate {

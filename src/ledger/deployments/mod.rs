@@ -20,6 +20,7 @@ use crate::rules::github;
 use crate::rules::lifecycle::{Kind, State};
 use crate::rules::timeline::{self, Derived, Entry, Outcome};
 use crate::types::ids::{DeploymentId, IncidentId, ReleaseId};
+use crate::types::name::Name;
 use crate::types::time::Timestamp;
 use crate::types::values::{Digest, GitSha, ShortText, Slug, Url, Version};
 use crate::{each_backend, text_enum};
@@ -97,7 +98,8 @@ pub struct Deployment {
     /// Whether the caller asked for a rollback. Only then does the gate exempt it as one.
     pub rollback: bool,
     /// The name of the person or pipeline that requested the deployment.
-    pub requested_by: String,
+    #[schema(value_type = String)]
+    pub requested_by: Name,
     /// The kind of client that reported the deployment, such as `api`, `script` or `github`.
     pub source: String,
     /// The identifier of the deployment in that source. `null` when the source gave none.
@@ -126,7 +128,8 @@ pub struct Deployment {
     pub expires_at: Option<Timestamp>,
     /// The name of the key that recorded the deployment. `null` for deployments that were recorded
     /// before prop stored it.
-    pub recorded_by: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub recorded_by: Option<Name>,
     /// When the deployment was declared void, because it did not take place. `null` when it was
     /// not.
     pub voided_at: Option<Timestamp>,
@@ -261,13 +264,9 @@ impl Deployment {
         self.counts_from.or(self.success())
     }
 
-    /// Whether this person requested or recorded the deployment. As on GitHub, the case of logins
-    /// does not matter.
-    pub fn belongs_to(&self, person: &str) -> bool {
-        [Some(&self.requested_by), self.recorded_by.as_ref()]
-            .into_iter()
-            .flatten()
-            .any(|name| name.eq_ignore_ascii_case(person))
+    /// Whether this person requested or recorded the deployment.
+    pub fn belongs_to(&self, person: &Name) -> bool {
+        self.requested_by == *person || self.recorded_by.as_ref() == Some(person)
     }
 
     /// Whether it is still waiting although it should have expired.

@@ -21,6 +21,7 @@ use crate::rules::lifecycle::{self, By, Move, State};
 use crate::rules::timeline::Outcome;
 use crate::types::ids::DeploymentId;
 use crate::types::malformed::Malformed;
+use crate::types::name::Name;
 use crate::types::time::Timestamp;
 use crate::types::values::{GitSha, LongText, ShortText, Slug, Url, Version};
 
@@ -286,7 +287,7 @@ fn add_missing_details(
     }
     let now = Deployment {
         run_url: run_url.or(known.run_url.clone()),
-        requested_by: person.unwrap_or(known.requested_by.clone()),
+        requested_by: person.map_or_else(|| known.requested_by.clone(), Name::from),
         ..known.clone()
     };
     let facts = &[Reported::Corrected];
@@ -456,7 +457,8 @@ fn new_deployment(
         requested_by: status
             .requested_by
             .as_deref()
-            .and_then(|login| login.parse::<ShortText>().ok()),
+            .and_then(|login| login.parse::<ShortText>().ok())
+            .map(Name::from),
         source: GITHUB.parse::<Slug>().ok(),
         external_id: report.id.to_string().parse::<ShortText>().ok(),
         run_url: status.run_url.as_deref().and_then(|url| url.parse::<Url>().ok()),
@@ -677,7 +679,7 @@ fn record_for_place(
         decision,
         comment: review.comment.as_deref().and_then(|comment| comment.parse::<LongText>().ok()),
         source: Some(Source::GitHub),
-        approver: Some(line(&review.approver)?),
+        approver: Some(line(&review.approver)?.into()),
         run_url: Some(run.parse::<Url>().map_err(|is| malformed(Code::InvalidUrl, run, is))?),
         review_id: Some(line(&review_id)?),
         at: Some(Timestamp::from(review.at).min(actor.now)),
