@@ -9,6 +9,7 @@
 
 mod harness;
 
+mod append_only;
 mod approvals;
 mod backfill;
 mod bad_input;

@@ -1,0 +1,2 @@
+DROP TRIGGER events_keep_numbers;
+DROP TRIGGER events_keep_order;
