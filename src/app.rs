@@ -20,6 +20,7 @@ use utoipa_actix_web::{AppExt, scope};
 
 use crate::config::{self, Http, Mode, Settings};
 use crate::db::connection::Target;
+use crate::db::migrations::Access;
 use crate::db::pool::Database;
 use crate::db::{Db, migrations};
 use crate::error::Error;
@@ -228,15 +229,15 @@ fn cors(origins: &[String]) -> Cors {
 /// When there is still no connection then, or an SQLite file cannot be opened.
 pub fn connect(settings: &Settings) -> Result<Db, StartError> {
     let database = &settings.database;
-    open(database, || database.target.connect(&database.options))
+    open(database, &database.target, || database.target.connect(&database.options))
 }
 
 fn open(
     database: &config::Database,
+    target: &Target,
     connect: impl Fn() -> ConnectionResult<Db>,
 ) -> Result<Db, StartError> {
     let started = Instant::now();
-    let target = &database.target;
     let mut pause = Duration::from_millis(100);
     loop {
         let error = match connect() {
@@ -257,16 +258,23 @@ fn open(
     }
 }
 
-/// Applies the pending migrations, logs them, and returns their names.
+/// Applies the pending migrations, logs them, and returns their names. With `database.migrate_url`
+/// it connects as that owner, and gives the role of `database.url` what it needs to serve. The
+/// connections are closed then.
 ///
 /// # Errors
 /// When there is no connection, or a migration fails.
 pub fn migrate(settings: &Settings) -> Result<Vec<String>, StartError> {
     let database = &settings.database;
-    let target = &database.target;
-    let connect = || open(database, || target.connect_to_migrate(&database.options));
+    let target = database.owner.as_ref().map_or(&database.target, |owner| &owner.target);
+    let connect = || open(database, target, || target.connect_to_migrate(&database.options));
+    let can_log_in = || database.target.connect(&database.options).is_ok();
+    let access = database
+        .owner
+        .as_ref()
+        .map(|owner| Access { role: &owner.serves, can_log_in: &can_log_in });
     let another = || connect().map_err(Into::into);
-    let applied = migrations::apply(&mut connect()?, &another)
+    let applied = migrations::apply(&mut connect()?, &another, access)
         .map_err(|e| StartError(format!("migrations: {e}")))?;
     if !applied.is_empty() {
         log::info!("applied migrations: {}", applied.join(", "));

@@ -11,7 +11,8 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::db::connection::{Options, Target};
+use crate::db::access::Role;
+use crate::db::connection::{self, Options, Target};
 use crate::db::pool::Limits;
 use crate::suggest::{self, UnknownField};
 use crate::types::token::Token;
@@ -31,8 +32,11 @@ const OTHER_VARIABLES: [&str; 7] = [
 ];
 
 /// Variables that platforms set, and the settings they stand for. prop's own variable wins.
-const PLATFORM_VARIABLES: [(&str, &str); 2] =
-    [("DATABASE_URL", "database.url"), ("PORT", "http.port")];
+const PLATFORM_VARIABLES: [(&str, &str); 3] = [
+    ("DATABASE_URL", "database.url"),
+    ("MIGRATE_DATABASE_URL", "database.migrate_url"),
+    ("PORT", "http.port"),
+];
 
 /// Everything that can be set, checked.
 #[derive(Debug, Clone)]
@@ -108,14 +112,25 @@ pub struct Http {
 /// Where the ledger is kept, and how it is reached.
 #[derive(Debug, Clone)]
 pub struct Database {
-    /// Which database.
+    /// Which database, as whom prop serves.
     pub target: Target,
+    /// Who migrates it, when that is somebody else.
+    pub owner: Option<Owner>,
     /// How connections behave.
     pub options: Options,
     /// How many there are, and how long to wait for them.
     pub limits: Limits,
     /// How long to wait at start for a database that does not answer yet.
     pub connect_wait: Duration,
+}
+
+/// The owner of a PostgreSQL database, whose credentials are used before the port opens.
+#[derive(Debug, Clone)]
+pub struct Owner {
+    /// The same database, as its owner.
+    pub target: Target,
+    /// The role that prop serves with.
+    pub serves: Role,
 }
 
 /// What is logged, and how.
@@ -325,11 +340,14 @@ struct RawHttp {
 #[serde(deny_unknown_fields)]
 struct RawDatabase {
     url: String,
+    migrate_url: Option<String>,
     host: Option<String>,
     port: Option<i64>,
     name: Option<String>,
     user: Option<String>,
     password: Option<String>,
+    migrate_user: Option<String>,
+    migrate_password: Option<String>,
     sslmode: Option<String>,
     ca_file: Option<String>,
     pool_size: i64,
@@ -473,6 +491,7 @@ impl RawDatabase {
         let time = seconds("database.timeout_seconds", self.timeout_seconds, 1..=300)?;
         Ok(Database {
             target: self.target()?,
+            owner: self.owner()?,
             options: Options {
                 prepared_statements: self.prepared_statements,
                 statement_timeout: time,
@@ -500,17 +519,58 @@ impl RawDatabase {
             return Target::from_url(&self.url)
                 .map_err(|why| SettingError::new("database.url", why));
         };
+        self.parts(host, &self.user, &self.password)
+    }
+
+    /// Who migrates: `migrate_user` beside `host`, or `migrate_url`. Nobody else, if neither is set
+    /// or it is the one who serves.
+    fn owner(&self) -> Result<Option<Owner>, SettingError> {
+        if let (Some(_), None) = (&self.migrate_user, &self.host) {
+            let is = "is only for database.host; beside database.url, set database.migrate_url";
+            return Err(SettingError::new("database.migrate_user", is));
+        }
+        let (setting, name, target) = match (&self.host, &self.migrate_user, &self.migrate_url) {
+            (Some(host), Some(user), _) => {
+                let target = self.parts(host, &self.migrate_user, &self.migrate_password)?;
+                ("database.migrate_user", Some(user.clone()), target)
+            }
+            (_, _, Some(url)) => {
+                let setting = "database.migrate_url";
+                let target =
+                    Target::from_url(url).map_err(|why| SettingError::new(setting, why))?;
+                (setting, connection::credentials(url).map(|(name, _)| name), target)
+            }
+            _ => return Ok(None),
+        };
+        let serves = match &self.host {
+            Some(_) => self.user.clone().map(|name| (name, self.password.clone())),
+            None => connection::credentials(&self.url),
+        };
+        let (Some(owner), Some((serving, password))) = (name, serves) else {
+            let is = "is for PostgreSQL; it and database.url must each name a role";
+            return Err(SettingError::new(setting, is));
+        };
+        let serves = Role { name: serving, password };
+        Ok((owner != serves.name).then_some(Owner { target, serves }))
+    }
+
+    fn parts(
+        &self,
+        host: &str,
+        user: &Option<String>,
+        password: &Option<String>,
+    ) -> Result<Target, SettingError> {
         let port = within("database.port", self.port.unwrap_or(5432), 1..=65535)?.to_string();
         let missing = |setting| {
             move || SettingError::new(setting, "is missing; it is needed beside database.host")
         };
         let mut parts = vec![
-            ("host", host.as_str()),
+            ("host", host),
             ("port", &port),
             ("dbname", self.name.as_deref().ok_or_else(missing("database.name"))?),
-            ("user", self.user.as_deref().ok_or_else(missing("database.user"))?),
+            ("user", user.as_deref().ok_or_else(missing("database.user"))?),
         ];
-        if let Some(password) = &self.password {
+        if let Some(password) = password {
             parts.push(("password", password));
         }
         if let Some(mode) = &self.sslmode {
@@ -914,6 +974,61 @@ mod tests {
             refused(with("PROP_DATABASE__CA_FILE", "/nowhere/ca.pem"))
                 .contains("a file that exists")
         );
+    }
+
+    #[test]
+    fn the_owner_migrates_and_the_role_of_the_url_serves() {
+        let serving = ("DATABASE_URL", "postgres://app:s3cret-words@db/n");
+        let owner = |settings: Settings| {
+            let shown = format!("{settings:?}");
+            assert!(!shown.contains("s3cret"), "{shown}");
+            settings.database.owner.map(|owner| (owner.target, owner.serves))
+        };
+        let app = Role { name: "app".into(), password: Some("s3cret-words".into()) };
+        let url = "postgres://owner:s3cret-too@db/n";
+        let settings = read(&[serving, ("MIGRATE_DATABASE_URL", url)]).unwrap();
+        assert_eq!(owner(settings), Some((Target::from_url(url).unwrap(), app.clone())));
+        assert_eq!(owner(read(&[serving]).unwrap()), None);
+        // The same role needs nothing from itself.
+        let same =
+            ("PROP_DATABASE__MIGRATE_URL", "postgres://app:s3cret-words@db/n?sslmode=disable");
+        assert_eq!(owner(read(&[serving, same]).unwrap()), None);
+
+        let parts = [
+            ("PROP_DATABASE__HOST", "db"),
+            ("PROP_DATABASE__NAME", "n"),
+            ("PROP_DATABASE__USER", "app"),
+            ("PROP_DATABASE__PASSWORD", "s3cret-words"),
+            ("PROP_DATABASE__MIGRATE_USER", "owner"),
+            ("PROP_DATABASE__MIGRATE_PASSWORD", "s3cret-too"),
+        ];
+        let (target, serves) = owner(read(&parts).unwrap()).unwrap();
+        let Target::Postgres(conninfo) = target else { unreachable!() };
+        assert!(
+            conninfo.contains("host='db'")
+                && conninfo.contains("user='owner' password='s3cret-too'")
+        );
+        assert_eq!(serves, app);
+
+        let sqlite = ("DATABASE_URL", "sqlite:prop.db");
+        for (variables, words) in [
+            (
+                vec![sqlite, ("MIGRATE_DATABASE_URL", url)],
+                "(MIGRATE_DATABASE_URL) is for PostgreSQL",
+            ),
+            (
+                vec![serving, ("MIGRATE_DATABASE_URL", "s3cret-too")],
+                "(MIGRATE_DATABASE_URL) is not",
+            ),
+            (vec![serving, ("MIGRATE_DATABASE_URL", "postgres://db/n")], "must each name a role"),
+            (
+                vec![serving, parts[4]],
+                "database.migrate_user (PROP_DATABASE__MIGRATE_USER) is only",
+            ),
+        ] {
+            let line = refused(read(&variables));
+            assert!(line.contains(words) && !line.contains("s3cret"), "{line}");
+        }
     }
 
     /// The settings of `prop.toml.example`, by section, commented ones too: name, value, and

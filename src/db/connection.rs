@@ -115,6 +115,50 @@ impl Target {
     }
 }
 
+/// The role that a PostgreSQL URL names, and its password, if any.
+pub fn credentials(url: &str) -> Option<(String, Option<String>)> {
+    let (scheme, rest) = url.split_once("://")?;
+    if !matches!(scheme, "postgres" | "postgresql") {
+        return None;
+    }
+    let (base, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let authority = base.split('/').next().unwrap_or_default();
+    let named = authority.rsplit_once('@').map_or("", |(named, _)| named);
+    let (user, password) = match named.split_once(':') {
+        Some((user, password)) => (user, Some(password)),
+        None => (named, None),
+    };
+    // As in libpq, a parameter wins over the part before the `@`.
+    let parameter = |name: &str| {
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).last()
+    };
+    let user = parameter("user").unwrap_or(user);
+    let password = parameter("password").or(password);
+    (!user.is_empty()).then(|| (decoded(user), password.map(decoded)))
+}
+
+/// A part of a URL without its percent encoding, as libpq reads it.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let code = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = code.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match byte.filter(|_| *first == b'%') {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// The settings of a connection.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -185,6 +229,22 @@ mod tests {
             conninfo.starts_with(r"host='db' password='it\'s \\ a secret' connect_timeout=5 "),
             "{conninfo}"
         );
+    }
+
+    #[test]
+    fn a_url_names_a_role_and_its_password() {
+        for (url, user, password) in [
+            ("postgres://app:a%20%40%2Fb@h:5432/n?sslmode=require", "app", Some("a @/b")),
+            ("postgresql://app@h/n", "app", None),
+            ("postgres://h/n?user=app&password=s%253", "app", Some("s%3")),
+            ("postgres://other:x@/n?host=/tmp&user=app", "app", Some("x")),
+        ] {
+            let expected = (user.to_owned(), password.map(str::to_owned));
+            assert_eq!(credentials(url), Some(expected), "{url}");
+        }
+        for url in ["sqlite:app@h", "postgres://h/n", "sqlite://app:x@h/n", ""] {
+            assert_eq!(credentials(url), None, "{url}");
+        }
     }
 
     #[test]

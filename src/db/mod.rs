@@ -9,6 +9,7 @@ use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::{Connection, PgConnection, QueryResult, SqliteConnection};
 
+pub mod access;
 pub mod clock;
 pub mod columns;
 pub mod connection;
@@ -16,6 +17,7 @@ pub mod locks;
 pub mod migrations;
 pub mod pool;
 pub mod schema;
+mod scram;
 
 /// A connection to PostgreSQL or SQLite. Queries take `&mut Db` and return [`QueryResult`].
 #[derive(diesel::MultiConnection)]

@@ -104,7 +104,6 @@ impl TestApp {
         // Each app of a test run keeps its connections until the run ends: together they must not
         // be more than a PostgreSQL has.
         let base = [
-            ("DATABASE_URL", database_url),
             ("PROP_DATABASE__POOL_SIZE", "4"),
             ("PROP_HTTP__PORT", "0"),
             ("PROP_HTTP__WORKERS", "1"),
@@ -113,6 +112,9 @@ impl TestApp {
         ];
         let mut variables: HashMap<OsString, OsString> =
             base.iter().chain(more).map(|(k, v)| (k.into(), v.into())).collect();
+        for (name, value) in database_settings(database_url) {
+            variables.entry(name.into()).or_insert(value.into());
+        }
         if let Some((name, value)) = behind_pooler() {
             variables.entry(name.into()).or_insert(value.into());
         }
@@ -342,8 +344,26 @@ pub fn connect(url: &str) -> Db {
 
 /// Migrates a database as its owner, and returns what was applied.
 pub fn migrate(url: &str) -> Vec<String> {
-    migrations::apply(&mut connect(url), &|| Ok(connect(url))).unwrap()
+    migrations::apply(&mut connect(url), &|| Ok(connect(url)), None).unwrap()
 }
+
+/// The settings that lead prop to this database. It serves a PostgreSQL of our own with a role that
+/// may do only what it needs: so every test shows that nothing else is needed.
+pub fn database_settings(url: &str) -> Vec<(&'static str, String)> {
+    let Some(serving) = serving_url(url) else { return vec![("DATABASE_URL", url.into())] };
+    vec![("DATABASE_URL", serving), ("MIGRATE_DATABASE_URL", url.into())]
+}
+
+/// The URL of a database for the role that prop serves with, where the tests may create roles.
+pub fn serving_url(url: &str) -> Option<String> {
+    let rest = url.strip_prefix(OWNER)?;
+    let database = rest.split_once('/')?.1.split('?').next()?;
+    Some(format!("postgres://serves_{database}:never-to-be-printed@{rest}"))
+}
+
+/// How the URL of a cluster of our own begins. It asks for no password; there is one in the URL all
+/// the same, as something that must not be printed.
+const OWNER: &str = "postgres://prop:never-to-be-printed@";
 
 /// How many rows a table, perhaps with a condition, has.
 pub fn count(db: &mut Db, from: &str) -> i64 {
@@ -554,10 +574,14 @@ impl Cluster {
         }
     }
 
-    /// Its maintenance database. It asks for no password; there is one in the URL all the same, as
-    /// something that must not be printed.
+    /// The file that it logs to.
+    pub fn log(&self) -> std::path::PathBuf {
+        self.directory.join("log")
+    }
+
+    /// Its maintenance database.
     pub fn url(&self) -> String {
-        format!("postgres://prop:never-to-be-printed@127.0.0.1:{}/postgres", self.port)
+        format!("{OWNER}127.0.0.1:{}/postgres", self.port)
     }
 }
 

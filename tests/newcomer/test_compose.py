@@ -25,12 +25,15 @@ def services() -> dict[str, Any]:
 
 def test_prop_accepts_its_settings(services: dict[str, Any], tmp_path: Path) -> None:
     settings = dict(services["prop"]["environment"])
-    database = urlsplit(settings["DATABASE_URL"])
-    server = services[database.hostname]["environment"]
-    assert (server["POSTGRES_USER"], server["POSTGRES_DB"]) == (database.username, database.path[1:]) == ("prop", "prop")
+    urls = ("DATABASE_URL", "MIGRATE_DATABASE_URL")
+    serving, owner = (urlsplit(settings[name]) for name in urls)
+    server = services[owner.hostname]["environment"]
+    assert (server["POSTGRES_USER"], server["POSTGRES_DB"]) == (owner.username, owner.path[1:]) == ("prop", "prop")
+    assert (serving.hostname, serving.path) == (owner.hostname, owner.path)
+    assert serving.username == "prop_app"  # not the owner
     with running_postgres() as postgres_port:
         port = free_port()
-        settings |= {"DATABASE_URL": f"postgres://prop@127.0.0.1:{postgres_port}/prop", "PORT": str(port)}
+        settings |= {name: settings[name].replace("@database/", f"@127.0.0.1:{postgres_port}/") for name in urls} | {"PORT": str(port)}
         output = tmp_path / "output"
         with output.open("wb") as file:
             process = subprocess.Popen([BINARY], env=settings, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
@@ -40,9 +43,17 @@ def test_prop_accepts_its_settings(services: dict[str, Any], tmp_path: Path) -> 
             for command in health_checks(services):
                 checked = subprocess.run([*here[command[0]], *command[1:]], env=settings, capture_output=True, text=True)
                 assert checked.returncode == 0, checked
+            assert connected_roles(postgres_port) == {"prop_app"}, "the owner has left"
         finally:
             process.terminate()
             process.wait(timeout=60)
+
+
+def connected_roles(port: int) -> set[str]:
+    """Who has connections, but for this look at them."""
+    query = "SELECT DISTINCT usename FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    command = [programs() / "psql", "--host=127.0.0.1", f"--port={port}", "--username=prop", "--tuples-only", "--no-align", "--command", query, "prop"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 
 def wait_until_ready(process: subprocess.Popen, url: str, output: Path) -> None:

@@ -13,6 +13,7 @@ mod harness;
 mod load;
 mod process;
 
+mod application_role;
 mod clocks;
 mod command_line;
 mod disk;

@@ -1,6 +1,6 @@
 //! prop as a child process, with an environment of its own.
 
-use crate::harness::{ADMIN, TestApp};
+use crate::harness::{ADMIN, TestApp, database_settings};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -40,7 +40,8 @@ pub struct Ended {
 pub fn prop(arguments: &[&str], database_url: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_prop"));
     command.args(arguments).env_clear().current_dir(env!("CARGO_TARGET_TMPDIR"));
-    command.env("DATABASE_URL", database_url).env("PORT", "0").envs(variables.iter().copied());
+    command.envs(database_settings(database_url)).env("PORT", "0");
+    command.envs(variables.iter().copied());
     command
 }
 
@@ -81,11 +82,13 @@ impl Process {
     /// Starts a command and reads along what it prints.
     #[track_caller]
     pub fn spawn(command: &mut Command) -> Self {
-        let database_url = command
-            .get_envs()
-            .find(|(name, _)| *name == "DATABASE_URL")
-            .and_then(|(_, value)| value?.to_str());
-        let database_url = database_url.unwrap_or_default().to_owned();
+        let set = |wanted: &str| {
+            let (_, value) = command.get_envs().find(|(name, _)| *name == wanted)?;
+            Some(value?.to_str()?.to_owned())
+        };
+        // Tests look into the database as its owner.
+        let database_url = set("MIGRATE_DATABASE_URL").or_else(|| set("DATABASE_URL"));
+        let database_url = database_url.unwrap_or_default();
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

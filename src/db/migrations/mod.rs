@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::error::Error;
 
 use super::Db;
+use super::access::{self, Role};
 
 mod online;
 mod turn;
@@ -70,7 +71,16 @@ fn versions<B: diesel::backend::Backend>(source: &EmbeddedMigrations) -> Result<
     Ok(migrations.iter().map(|m| m.name().version().to_string()).collect())
 }
 
-/// Applies the pending migrations, in the order of their names, and returns these.
+/// The role that prop serves with, when that does not own the database.
+pub struct Access<'a> {
+    /// The role.
+    pub role: &'a Role,
+    /// Whether it can log in with its password.
+    pub can_log_in: &'a dyn Fn() -> bool,
+}
+
+/// Applies the pending migrations, in the order of their names, and returns these. Then makes sure
+/// that the role of `access` exists and has its rights.
 ///
 /// Several processes may call this at the same time: one migrates, and the others wait until it has
 /// ended, however long that takes. `db` should be a connection of [`Target::connect_to_migrate`].
@@ -81,17 +91,30 @@ fn versions<B: diesel::backend::Backend>(source: &EmbeddedMigrations) -> Result<
 /// # Errors
 /// When a migration fails, or gets no lock for a quarter of an hour. Nothing of it is left then
 /// that applying it again does not complete.
-pub fn apply(db: &mut Db, another: Connect<'_>) -> Result<Vec<String>> {
+pub fn apply(db: &mut Db, another: Connect<'_>, access: Option<Access<'_>>) -> Result<Vec<String>> {
     if let Db::Sqlite(_) = db {
         return if is_pending(db)? { apply_all(db) } else { Ok(Vec::new()) };
     }
+    let is_done = match &access {
+        Some(access) => (access.can_log_in)() && access::is_set(db, access.role)?,
+        None => true,
+    };
     // A transaction, because a pooler may give each statement another server connection. In an
     // empty database it fails.
-    if matches!(db.write(|db| is_pending(db).map_err(Failed)), Ok(false)) {
+    if is_done && matches!(db.write(|db| is_pending(db).map_err(Failed)), Ok(false)) {
         return Ok(Vec::new());
     }
     let mut turn = turn::Turn::wait_for(another)?;
-    apply_each(db, &mut turn)
+    let applied = apply_each(db, &mut turn)?;
+    if let Some(Access { role, can_log_in }) = access {
+        if !can_log_in() {
+            access::admit(db, role)?;
+        }
+        if !access::is_set(db, role)? {
+            access::set(db, role)?;
+        }
+    }
+    Ok(applied)
 }
 
 /// Applies all migrations of an SQLite file in one transaction, which takes the only write lock.
