@@ -1,6 +1,6 @@
 //! Keys: who may do what, at once and no longer than they may; and their secrets stay secret.
 
-use crate::harness::{ADMIN, Answer, TestApp, connect, migrate, together, with};
+use crate::harness::{ADMIN, Answer, TestApp, migrate, together, with};
 use prop::types::token::Token;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};

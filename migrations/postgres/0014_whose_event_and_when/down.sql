@@ -1,3 +1,4 @@
+DROP INDEX events_of_service;
 DROP FUNCTION lock_service;
 ALTER TABLE events DROP COLUMN request_id;
 ALTER TABLE events DROP COLUMN key_id;

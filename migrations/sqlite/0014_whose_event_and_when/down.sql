@@ -1,2 +1,3 @@
+DROP INDEX events_of_service;
 ALTER TABLE events DROP COLUMN request_id;
 ALTER TABLE events DROP COLUMN key_id;
