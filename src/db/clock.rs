@@ -4,38 +4,22 @@
 //! In a service this time never runs backwards, even if a clock does: a transaction is later than
 //! every event of the service that was committed before it (see [`super::locks::service`]).
 
-use diesel::dsl::sql;
+use diesel::dsl::{select, sql};
 use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
-use diesel::sql_types::{Nullable, Text};
+use diesel::sql_types::Nullable;
 use jiff::SignedDuration;
 
 use super::Db;
 use super::columns::Instant;
 use crate::types::time::Timestamp;
 
-#[derive(QueryableByName)]
-struct Clock {
-    #[diesel(sql_type = Nullable<Instant>)]
-    read: Option<Timestamp>,
-}
-
-/// The time of a transaction that locks no service. With a `service`, it is later than every event
-/// of it. This takes one statement.
-pub fn now(db: &mut Db, service: Option<&str>) -> QueryResult<Timestamp> {
-    let statement = match db {
-        Db::Pg(_) => {
-            "SELECT greatest(clock_timestamp(), max(at) + interval '1 microsecond') AS read
-                FROM events WHERE service = $1"
-        }
-        Db::Sqlite(_) => "SELECT max(at) AS read FROM events WHERE service = $1",
-    };
-    let clock: Clock =
-        diesel::sql_query(statement).bind::<Nullable<Text>, _>(service).get_result(db)?;
-    Ok(match db {
-        Db::Pg(_) => clock.read.unwrap_or_else(Timestamp::now),
-        Db::Sqlite(_) => after(clock.read),
-    })
+/// The time of a transaction that locks no service. On PostgreSQL this takes one statement.
+pub fn now(db: &mut Db) -> QueryResult<Timestamp> {
+    match db {
+        Db::Pg(c) => select(sql::<Instant>("clock_timestamp()")).get_result(c),
+        Db::Sqlite(_) => Ok(Timestamp::now()),
+    }
 }
 
 /// The process's time, but later than `last`.

@@ -77,13 +77,12 @@ impl Author {
         Actor { author: self.clone(), now }
     }
 
-    /// The author of events that belong to no service, or to one that need not be locked. This
-    /// takes a statement.
+    /// The author of events that belong to no service. Those of a service need its lock.
     ///
     /// # Errors
     /// That of the database.
-    pub fn now(&self, db: &mut Db, service: Option<&str>) -> QueryResult<Actor> {
-        Ok(self.at(clock::now(db, service)?))
+    pub fn now(&self, db: &mut Db) -> QueryResult<Actor> {
+        Ok(self.at(clock::now(db)?))
     }
 }
 

@@ -292,7 +292,7 @@ async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, E
 #[post("/environments")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewEnvironment>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
-        let actor = author.now(db, None)?;
+        let actor = author.now(db)?;
         let environment = insert(db, &actor, body.0)?;
         Ok(Reply::created(environment.path(), &environment)?.at_revision(environment.revision))
     })
@@ -332,7 +332,7 @@ async fn change(
     ctx.write(move |db, author| {
         let before = find_locked(db, &slug)?;
         if_match.check(before.revision)?;
-        let actor = author.now(db, None)?;
+        let actor = author.now(db)?;
         let environment = update(db, &actor, before, body.0)?;
         Ok(Reply::ok(&environment)?.at_revision(environment.revision))
     })

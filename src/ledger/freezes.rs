@@ -10,7 +10,7 @@ use crate::db::columns::Json;
 use crate::db::schema::{freeze_overrides, freezes};
 use crate::db::{Db, MultiBackend, locks};
 use crate::error::{Code, Error};
-use crate::http::context::{Actor, Ctx, Operate, Override, Read};
+use crate::http::context::{Actor, Author, Ctx, Operate, Override, Read};
 use crate::http::extract::{Body, malformed};
 use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
@@ -283,8 +283,7 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
 #[post("/freezes")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewFreeze>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
-        let actor = author.now(db, body.0.service.as_deref())?;
-        let freeze = insert(db, &actor, body.0)?;
+        let freeze = insert(db, author, body.0)?;
         Ok(Reply::created(freeze.path(), &freeze)?.at_revision(freeze.revision))
     })
     .await
@@ -325,7 +324,7 @@ async fn change(
     ctx.write(move |db, author| {
         let before = find_locked(db, *id)?;
         if_match.check(before.revision)?;
-        let actor = author.now(db, before.service.as_deref())?;
+        let actor = services::lock_if_any(db, author, before.service.as_ref())?;
         let freeze = update(db, &actor, before, body.0)?;
         Ok(Reply::ok(&freeze)?.at_revision(freeze.revision))
     })
@@ -349,11 +348,7 @@ async fn create_override(
     id: web::Path<FreezeId>,
     body: Body<NewOverride>,
 ) -> Result<Reply, Error> {
-    ctx.post(move |db, author| {
-        let actor = author.now(db, Some(&body.0.service))?;
-        Reply::made(&insert_override(db, &actor, *id, body.0)?)
-    })
-    .await
+    ctx.post(move |db, author| Reply::made(&insert_override(db, author, *id, body.0)?)).await
 }
 
 fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Freeze>, Error> {
@@ -388,10 +383,8 @@ fn find_locked(db: &mut Db, id: FreezeId) -> Result<Freeze, Error> {
     find(db, id)
 }
 
-fn insert(db: &mut Db, actor: &Actor, new: NewFreeze) -> Result<Freeze, Error> {
-    if let Some(service) = &new.service {
-        services::find(db, service)?;
-    }
+fn insert(db: &mut Db, author: &Author, new: NewFreeze) -> Result<Freeze, Error> {
+    let actor = &services::lock_if_any(db, author, new.service.as_ref())?;
     if let Some(environment) = &new.environment {
         environments::find(db, environment)?;
     }
@@ -463,12 +456,12 @@ fn update(
 
 fn insert_override(
     db: &mut Db,
-    actor: &Actor,
+    author: &Author,
     id: FreezeId,
     new: NewOverride,
 ) -> Result<FreezeOverride, Error> {
     let freeze = find(db, id)?;
-    services::find(db, &new.service)?;
+    let actor = &services::lock_known(db, author, &new.service)?;
     let environment = environments::find(db, &new.environment)?;
     let release = releases::find_version(db, &new.service, &new.version)?;
     if freeze.ended_at.is_some() || freeze.ends_at.is_some_and(|end| end <= actor.now) {

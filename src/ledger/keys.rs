@@ -213,7 +213,7 @@ pub fn insert(
         );
         return Err(Error::new(Code::AlreadyExists, detail).with("key_id", other));
     }
-    let actor = &author.now(db, None)?;
+    let actor = &author.now(db)?;
     let scopes: Vec<_> = Scope::ALL
         .iter()
         .filter(|scope| scopes.contains(scope))
@@ -255,7 +255,7 @@ fn find_valid(db: &mut Db, name: &Name) -> QueryResult<Option<KeyId>> {
 /// # Errors
 /// `not_found` when there is no such key.
 pub fn revoke(db: &mut Db, author: &Author, id: KeyId) -> Result<Key, Error> {
-    let actor = &author.now(db, None)?;
+    let actor = &author.now(db)?;
     let revoked = diesel::update(keys::table.find(id).filter(keys::revoked_at.is_null()))
         .set(keys::revoked_at.eq(actor.now))
         .execute(db)?;

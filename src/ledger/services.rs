@@ -160,7 +160,7 @@ async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, E
 #[post("/services")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewService>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
-        let actor = author.now(db, Some(&body.0.slug))?;
+        let actor = author.at(lock(db, &body.0.slug)?.now);
         let service = insert(db, &actor, body.0)?;
         Ok(Reply::created(service.path(), &service)?.at_revision(service.revision))
     })
@@ -246,6 +246,17 @@ pub fn lock_known(db: &mut Db, author: &Author, slug: &str) -> Result<Actor, Err
     match lock(db, slug)? {
         Locked { exists: true, now } => Ok(author.at(now)),
         _ => Err(unknown(db, slug)?),
+    }
+}
+
+/// The author with the time of a transaction that may be about a service, which is then locked.
+///
+/// # Errors
+/// `not_found` when there is no such service.
+pub fn lock_if_any(db: &mut Db, author: &Author, service: Option<&Slug>) -> Result<Actor, Error> {
+    match service {
+        Some(service) => lock_known(db, author, service),
+        None => Ok(author.now(db)?),
     }
 }
 

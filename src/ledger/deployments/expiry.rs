@@ -2,9 +2,9 @@
 
 use diesel::prelude::*;
 
+use crate::db::Db;
 use crate::db::columns::ToWord;
 use crate::db::schema::deployments;
-use crate::db::{Db, clock};
 use crate::error::Error;
 use crate::http::context::{Author, Ctx, Requires};
 use crate::ledger::deployments::{Deployment, find, store};
@@ -30,14 +30,15 @@ pub async fn settled<S: Requires, T: Send + 'static>(
     ctx.read(read).await
 }
 
-/// Expires all deployments that have waited too long.
+/// Expires all deployments that have waited too long. The clock of this process only proposes them;
+/// the time of each service's lock decides.
 pub fn expire_overdue(db: &mut Db) -> Result<(), Error> {
     let is_waiting = deployments::state
         .eq(State::AwaitingApproval.word())
         .or(deployments::state.eq(State::Approved.word()));
     let overdue: Vec<(Slug, DeploymentId)> = deployments::table
         .filter(is_waiting)
-        .filter(deployments::expires_at.le(clock::now(db, None)?))
+        .filter(deployments::expires_at.le(Timestamp::now()))
         .select((deployments::service, deployments::id))
         .order(deployments::service)
         .load(db)?;

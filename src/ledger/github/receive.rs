@@ -222,7 +222,7 @@ fn take(
         outcome: Outcome::Ignored,
         detail: String::new(),
         deployment_id: None,
-        received_at: clock::now(db, None)?,
+        received_at: clock::now(db)?,
     };
     if !insert(db, &delivery, &digest, body)? {
         let known = find(db, id)?;
