@@ -122,8 +122,8 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 pub struct Progress {
     /// Whether a request is being answered.
     is_answering: Cell<bool>,
-    /// Whether more of the body of this request may arrive.
-    is_body_open: Cell<bool>,
+    /// Whether the handler waits for more of the body of this request.
+    is_body_wanted: Cell<bool>,
     /// How many answers were made.
     answers: Cell<u64>,
     /// The connection, while it must not read.
@@ -132,20 +132,27 @@ pub struct Progress {
 
 impl Progress {
     /// A request begins to be answered.
-    pub fn begin(&self, has_body: bool) {
+    pub fn begin(&self) {
         self.is_answering.set(true);
-        self.is_body_open.set(has_body);
+        self.is_body_wanted.set(false);
     }
 
-    /// All of the body has arrived.
-    pub fn end_body(&self) {
-        self.is_body_open.set(false);
+    /// The handler waits for more of the body, or does not.
+    pub fn want_body(&self, is_wanted: bool) {
+        self.is_body_wanted.set(is_wanted);
+        if is_wanted {
+            self.resume();
+        }
     }
 
     /// All of the answer was given to the connection.
     pub fn end(&self) {
         self.is_answering.set(false);
         self.answers.set(self.answers.get() + 1);
+        self.resume();
+    }
+
+    fn resume(&self) {
         if let Some(connection) = self.held_back.take() {
             connection.wake();
         }
@@ -200,10 +207,10 @@ impl Connection {
     }
 
     /// Whether nothing may be read now: a client that sends requests without waiting for the
-    /// answers must wait.
+    /// answers must wait, and so must a body until its handler asks for it.
     fn is_held_back(&self, cx: &Context<'_>) -> bool {
         let progress = &self.progress;
-        let is_held_back = progress.is_answering.get() && !progress.is_body_open.get();
+        let is_held_back = progress.is_answering.get() && !progress.is_body_wanted.get();
         if is_held_back {
             progress.held_back.replace(Some(cx.waker().clone()));
         }

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::error::Error as StdError;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use crate::http::connection::Progress;
 
@@ -28,7 +28,7 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// Begins with a request, whose body is replaced by one that knows when it was read.
+    /// Begins with a request, whose body is replaced by one that says when it is waited for.
     pub fn begin(request: &mut ServiceRequest) -> Self {
         let progress = request.conn_data::<Rc<Progress>>().cloned();
         let body = match request.take_payload() {
@@ -36,7 +36,7 @@ impl Exchange {
             payload => Some(Rc::new(RefCell::new(payload))),
         };
         if let Some(progress) = &progress {
-            progress.begin(body.is_some());
+            progress.begin();
         }
         if let Some(body) = body.clone() {
             let stream: actix_http::BoxedPayloadStream =
@@ -64,11 +64,11 @@ impl Stream for RequestBody {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let part = ready!(Pin::new(&mut *self.body.borrow_mut()).poll_next(cx));
-        if let (None | Some(Err(_)), Some(progress)) = (&part, &self.progress) {
-            progress.end_body();
+        let part = Pin::new(&mut *self.body.borrow_mut()).poll_next(cx);
+        if let Some(progress) = &self.progress {
+            progress.want_body(part.is_pending());
         }
-        Poll::Ready(part)
+        part
     }
 }
 

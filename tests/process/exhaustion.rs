@@ -177,6 +177,31 @@ fn slow_clients() {
     }
 }
 
+/// Nobody is refused: who comes when all are taken waits until one is closed.
+#[test]
+fn more_connections_than_there_may_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let variables = [
+        ("PROP_HTTP__WORKERS", "1"),
+        ("PROP_HTTP__MAX_CONNECTIONS", "16"),
+        ("PROP_HTTP__READ_TIMEOUT_SECONDS", "2"),
+    ];
+    let (process, app) = serve(&sqlite_in(&directory), &variables);
+    let silent: Vec<_> = (0..40).map(|_| connect(&app)).collect();
+    let asked = Instant::now();
+    std::thread::sleep(Duration::from_millis(500));
+    let sockets = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap();
+    let sockets = sockets
+        .filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok())
+        .filter(|target| target.to_string_lossy().starts_with("socket:"));
+    let sockets = sockets.count();
+    assert!((16..26).contains(&sockets), "{sockets} sockets, with those of the process itself");
+    app.get("/livez").expect(200);
+    println!("behind 40 silent clients with room for 16: {:?}", asked.elapsed());
+    assert!(asked.elapsed() > Duration::from_secs(2), "{:?}", asked.elapsed());
+    drop(silent);
+}
+
 /// A queue of small requests behind an answer that is not read.
 #[test]
 fn queues_of_requests() {
@@ -223,6 +248,10 @@ fn bodies_that_never_end() {
             }
         }
     });
+    let mut answer = [0; 4096];
+    let length = open[0].read(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]).to_lowercase();
+    assert!(answer.starts_with("http/1.1 200") && answer.contains("connection: close"), "{answer}");
     let took = wait_until_closed(&mut open, Duration::from_secs(10));
     println!("200 endless bodies: closed after {took:?}");
     app.get("/livez").expect(200);
