@@ -60,8 +60,8 @@ pub fn parse_scopes(kept: &str) -> Vec<Scope> {
 
 /// A cache of the keys that were checked during the last 5 seconds, and of texts that are no key.
 ///
-/// Another process may therefore accept a revoked key for up to 5 seconds, and refuse a new one that
-/// was sent before it was made.
+/// Another process may therefore accept a revoked key for up to 5 seconds, and refuse a new one
+/// that was sent before it was made.
 #[derive(Default)]
 pub struct Keys(Mutex<Known>);
 

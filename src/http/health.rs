@@ -39,8 +39,8 @@ async fn livez() -> Result<Reply, Error> {
 
 /// Check that requests can be served
 ///
-/// Answers 200 when the database answers, takes writes as far as is known, and has all migrations of
-/// this version, and the process is not shutting down; else 503. Needs no key.
+/// Answers 200 when the database answers, takes writes as far as is known, and has all migrations
+/// of this version, and the process is not shutting down; else 503. Needs no key.
 #[utoipa::path(tag = "operations", operation_id = "readyz",
     responses((status = 200, body = Health)))]
 #[get("/readyz")]

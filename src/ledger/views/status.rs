@@ -48,7 +48,8 @@ pub fn routes(config: &mut ServiceConfig) {
             "state": "succeeded", "kind": "normal", "requested_by": "pipeline",
             "since": "2026-02-03T04:07:00.000000Z", "expires_at": null,
             "blocked": null, "scan": "passed", "ungated": false},
-        "running": null, "waiting": [], "more_waiting": 0, "last_failed": null, "frozen": null, "incident": null,
+        "running": null, "waiting": [], "more_waiting": 0, "last_failed": null, "frozen": null,
+        "incident": null,
         "behind": {"environment": "staging", "version": "1.5.0", "releases": 2,
             "since": "2026-02-03T06:00:00.000000Z"}}]}]
 }))]
