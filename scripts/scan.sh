@@ -27,7 +27,8 @@ Options:
 Environment:
   SCAN_MAX_SEVERITY  highest severity that passes: low, medium or high (default: medium)
   PROP_URL           address of prop; without PROP_URL and PROP_KEY, the result is not reported
-  PROP_KEY           key for prop with the scopes deploy and attest
+  PROP_KEY           key for prop with the scope deploy, which records the release
+  PROP_ATTEST_KEY    key for prop with the scope attest, which reports the scan (default: PROP_KEY)
 
 Examples:
   scripts/scan.sh files
@@ -137,7 +138,7 @@ record_scan() {
     fi
     send_to_ledger POST /v1/releases "$release" || return 0
     id=$(ledger_get .id)
-    send_to_ledger PUT "/v1/releases/$id/scan?max_severity=$max_severity${run_url:+&report_url=$(jq -rn --arg url "$run_url" '$url | @uri')}" "$report" || return 0
+    PROP_KEY=${PROP_ATTEST_KEY:-$PROP_KEY} send_to_ledger PUT "/v1/releases/$id/scan?max_severity=$max_severity${run_url:+&report_url=$(jq -rn --arg url "$run_url" '$url | @uri')}" "$report" || return 0
     success "Reported to prop: the scan of $LEDGER_SERVICE $1 $(ledger_get .scan.status)."
 }
 

@@ -12,6 +12,8 @@ readonly PRODUCTION_VARIABLES=(AWS_ROLE_ARN=PRODUCTION_ROLE_ARN APP_URL=PRODUCTI
 # Only jobs of an environment can read its secrets, and only jobs on the deployment branch can use the environment. Staging has
 # the key for approvals too: when production is rejected, its job never starts, and a job in staging records the rejection.
 readonly ENVIRONMENT_SECRETS=(PROP_KEY=PIPELINE_KEY PROP_MIRROR_KEY=MIRROR_KEY)
+# Images are scanned in a job of staging. Jobs of production cannot read the key for scans.
+readonly STAGING_SECRETS=(PROP_ATTEST_KEY=ATTEST_KEY)
 
 usage() {
     cat <<END
@@ -44,6 +46,7 @@ Environment:
   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY  secrets of the repository, if there are no roles
   SLACK_WEBHOOK                             secret of the repository
   PIPELINE_KEY, MIRROR_KEY                  secrets of the environments: keys for prop, as setup-ledger.sh --keys prints them
+  ATTEST_KEY                                secret of staging: key for prop, as setup-ledger.sh --keys prints it
 
 Examples:
   scripts/setup-github.sh --reviewer alice --reviewer acme/platform
@@ -258,6 +261,8 @@ check_missing() {
         github_get "/repos/$repository/environments/$what/secrets/PROP_MIRROR_KEY"
         [ "$status" = 200 ] || fix_difference "PROP_MIRROR_KEY is missing in $what: GitHub's approvals are not copied to prop, so its gate does not count them." :
     done
+    github_get "/repos/$repository/environments/staging/secrets/PROP_ATTEST_KEY"
+    [ "$status" = 200 ] || fix_difference "PROP_ATTEST_KEY is missing in staging: scans are reported with PROP_KEY, which then needs the scope attest and can pass the gate's scan by itself." :
 }
 
 github_must GET "/repos/$repository"
@@ -285,6 +290,7 @@ variables production "/repos/$repository/environments/production/variables" "${P
 for name in staging production; do
     secrets "$name" "/repos/$repository/environments/$name/secrets" "${ENVIRONMENT_SECRETS[@]}"
 done
+secrets staging "/repos/$repository/environments/staging/secrets" "${STAGING_SECRETS[@]}"
 [ "$check" = no ] || check_missing
 
 if [ "$check" = yes ] && [ "$differences" -gt 0 ]; then

@@ -13,7 +13,7 @@ A release may be deployed to production after it has passed a scan, has succeede
 webhooks for the repository may report deployments of the service. The script needs curl and jq.
 
 Options:
-  --keys          also create the pipeline's two keys and print them as shell commands, for setup-github.sh. Older keys stay
+  --keys          also create the pipeline's three keys and print them as shell commands, for setup-github.sh. Older keys stay
                   valid, and the new ones get another name (pipeline-2): revoke the old ones when the new ones are in use
   --approvals N   number of approvals that production requires (default: 1)
   --soak MINUTES  time that a release must have been in staging (default: 0)
@@ -118,7 +118,9 @@ else
     warn "Unknown repository: the git remote \"origin\" is not on GitHub. GitHub's webhooks cannot report deployments of $LEDGER_SERVICE. Use --repository to set it."
 fi
 if [ "$keys" = yes ]; then
-    # Two keys, so that the key that deploys cannot also record approvals.
-    key PIPELINE_KEY pipeline '["read", "deploy", "attest"]'
+    # The key that deploys can neither record approvals nor say that a scan passed: whoever gets hold of it cannot fulfil what
+    # the gate of production asks for.
+    key PIPELINE_KEY pipeline '["read", "deploy"]'
+    key ATTEST_KEY scanner '["read", "attest"]'
     key MIRROR_KEY github-approvals '["read", "mirror"]'
 fi

@@ -21,7 +21,8 @@ use crate::types::token::Token;
 pub const DEFAULTS: &str = include_str!("../prop.toml.example");
 
 /// Variables that other programs of this project read: scripts and pipelines.
-const OTHER_VARIABLES: [&str; 7] = [
+const OTHER_VARIABLES: [&str; 8] = [
+    "PROP_ATTEST_KEY",
     "PROP_BIN",
     "PROP_CONFIG",
     "PROP_KEY",

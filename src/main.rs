@@ -35,7 +35,8 @@ Exit codes: 0 done, 1 failed, 2 a setting or an argument is wrong.";
 const KEY_SCOPES: &str = "\
 Which scopes?
   A dashboard           read
-  A pipeline            read,deploy; with attest if it reports scans
+  A pipeline            read,deploy
+  A scanner             attest
   A person              read,approve; with operate and override to manage freezes and incidents
   A mirror of approvals mirror
   An administrator      admin (includes all of them)

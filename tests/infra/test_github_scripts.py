@@ -13,7 +13,7 @@ from workflow import ROOT, path_with
 
 VALUES = {
     "PROP_URL": "https://prop.example.org", "STAGING_ROLE_ARN": "arn:staging", "PRODUCTION_ROLE_ARN": "arn:production", "PIPELINE_KEY": "prop_pipeline",
-    "MIRROR_KEY": "prop_mirror", "SLACK_WEBHOOK": "https://hooks.example.org/services/very-secret",
+    "MIRROR_KEY": "prop_mirror", "ATTEST_KEY": "prop_scanner", "SLACK_WEBHOOK": "https://hooks.example.org/services/very-secret",
 }  # fmt: skip
 REVIEWERS = ["--reviewer", "alice", "--reviewer", "prop-ledger/platform"]
 
@@ -57,10 +57,12 @@ def test_it_makes_what_the_workflow_needs(github: GitHub) -> None:
         assert environment.policy == {"protected_branches": False, "custom_branch_policies": True}
         assert list(environment.branches.values()) == ["main"]
         assert environment.variables == {"AWS_ROLE_ARN": role}
-        assert environment.secrets == {"PROP_KEY": "prop_pipeline", "PROP_MIRROR_KEY": "prop_mirror"}
+    keys = {"PROP_KEY": "prop_pipeline", "PROP_MIRROR_KEY": "prop_mirror"}
+    assert production.secrets == keys, "no job of production can report a scan"
+    assert staging.secrets == keys | {"PROP_ATTEST_KEY": "prop_scanner"}
     assert github.variables == {"PROP_URL": "https://prop.example.org"}
     assert github.secrets == {"SLACK_WEBHOOK": VALUES["SLACK_WEBHOOK"]}
-    for secret in ("prop_pipeline", "prop_mirror", "very-secret", "admin"):
+    for secret in ("prop_pipeline", "prop_mirror", "prop_scanner", "very-secret", "admin"):
         assert secret not in ended.stdout + ended.stderr
 
 
@@ -158,8 +160,17 @@ def test_the_ledger_is_made_ready_and_again(tmp_path: Path) -> None:
             assert policy == {"tier": "production", "predecessor": "staging", "require_scan": True, "required_approvals": 1, "soak_minutes": int(soak)}
         # Those of the first run stay valid, so those of the second have names of their own.
         names = [one["name"] for one in prop.get("/v1/keys")["items"]]
-        assert names == ["github-approvals-2", "pipeline-2", "github-approvals", "pipeline", "bootstrap"]
-        pipeline, mirror = (line.partition("=")[2] for line in ended.stdout.splitlines())
+        assert names == [
+            "github-approvals-2", "scanner-2", "pipeline-2", "github-approvals", "scanner", "pipeline", "bootstrap",
+        ]
+        keys = dict(line.removeprefix("export ").split("=", 1) for line in ended.stdout.splitlines())
+        pipeline, scanner, mirror = keys["PIPELINE_KEY"], keys["ATTEST_KEY"], keys["MIRROR_KEY"]
+        # What deploys can't say that a scan passed, and what says so can't deploy.
+        release = prop.request("POST", "/v1/releases", {"service": "prop", "version": "1"}, pipeline)[1]
+        scan = f"/v1/releases/{release['id']}/scan"
+        assert prop.request("PUT", scan, {"tool": "trivy"}, pipeline)[0] == 403
+        assert prop.request("PUT", scan, {"tool": "trivy"}, scanner)[0] == 200
+        assert prop.request("POST", "/v1/releases", {"service": "prop", "version": "2"}, scanner)[0] == 403
         # What deploys can't say that somebody approved, and what says so can't deploy.
         approval = {"service": "x", "version": "1", "environment": "production", "decision": "approved", "source": "github", "approver": "a", "run_url": "https://x.example"}
         assert prop.request("POST", "/v1/approvals", approval, pipeline)[0] == 403

@@ -103,6 +103,8 @@ def test_secrets_that_deploy_are_an_environment_s() -> None:
     assert {step["env"]["PROP_KEY"] for step in deploying} == {"${{ secrets.PROP_MIRROR_KEY }}"}, "what deploys can't approve"
     others = [step for _, step in STEPS if re.search(r"(deploy|rollback|scan)\.sh", step.get("run", "")) and "PROP_KEY" in step.get("env", {})]
     assert {step["env"]["PROP_KEY"] for step in others} == {"${{ secrets.PROP_KEY }}"}
+    scanning = {name for name, job in JOBS.items() if "PROP_ATTEST_KEY" in yaml.dump(job)}
+    assert scanning == {"build"}, "what deploys can't say that a scan passed"
 
 
 def test_every_outcome_is_reported() -> None:
