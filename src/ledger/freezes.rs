@@ -20,7 +20,7 @@ use crate::ledger::{environments, releases, services};
 use crate::rules::schedule::{Day, Schedule, Until, Weekly};
 use crate::types::ids::{DeploymentId, FreezeId, OverrideId};
 use crate::types::time::Timestamp;
-use crate::types::values::{ClockTime, Digest, ShortText, Slug, Version, Zone};
+use crate::types::values::{ClockTime, Digest, Slug, Title, Version, Zone};
 use crate::{filtered, newest_first};
 
 /// The routes of this file.
@@ -47,7 +47,7 @@ pub struct Freeze {
     /// The slug of the service that is frozen. `null` when the freeze covers all services.
     service: Option<Slug>,
     /// Why deployments are blocked, for the people who are affected.
-    pub reason: ShortText,
+    pub reason: Title,
     /// When the freeze begins to apply.
     starts_at: Timestamp,
     /// When the freeze ends by itself. `null` when it lasts until somebody ends it.
@@ -151,7 +151,7 @@ pub struct NewFreeze {
     /// The slug of the service to freeze. All services, if absent or `null`.
     service: Option<Slug>,
     /// Why deployments are blocked, for the people who are affected.
-    reason: ShortText,
+    reason: Title,
     /// When the freeze begins. Now, if absent or `null`.
     starts_at: Option<Timestamp>,
     /// When the freeze ends by itself. If absent or `null`, it lasts until somebody ends it.
@@ -171,7 +171,7 @@ pub struct FreezePatch {
     /// The new reason, for the people who are affected.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
-    reason: Option<ShortText>,
+    reason: Option<Title>,
     /// The new end. With `null`, the freeze lasts until somebody ends it.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Timestamp>)]
@@ -215,7 +215,7 @@ pub struct FreezeOverride {
     /// The name of the key that created the override.
     actor: String,
     /// Why the deployment may pass the freeze.
-    reason: ShortText,
+    reason: Title,
     /// When the override was recorded in prop.
     created_at: Timestamp,
     /// When the override expires. From then on it lets no deployment start.
@@ -238,7 +238,7 @@ pub struct NewOverride {
     /// that it has now.
     version: Version,
     /// Why the deployment may pass the freeze.
-    reason: ShortText,
+    reason: Title,
     /// When the override expires, which must be in the future. If absent or `null`, it is valid for
     /// as long as an approval for the environment.
     expires_at: Option<Timestamp>,

@@ -21,7 +21,7 @@ use crate::ledger::times::reported_time;
 use crate::ledger::{environments, services};
 use crate::types::ids::{DeploymentId, IncidentId};
 use crate::types::time::Timestamp;
-use crate::types::values::{ShortText, Slug};
+use crate::types::values::{Slug, Title};
 use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.
@@ -59,7 +59,7 @@ pub struct Incident {
     /// The slug of the environment where it has the problem.
     pub environment: Slug,
     /// What is wrong, in one line.
-    pub title: ShortText,
+    pub title: Title,
     /// The impact of the incident on users.
     pub severity: ImpactLevel,
     /// When the incident was detected.
@@ -119,7 +119,7 @@ pub struct NewIncident {
     /// The slug of the environment where it has the problem.
     environment: Slug,
     /// What is wrong, in one line.
-    title: ShortText,
+    title: Title,
     /// The impact of the incident on users.
     severity: ImpactLevel,
     /// When the incident was detected. Now, if absent or `null`. Up to a minute in the future
@@ -139,7 +139,7 @@ pub struct IncidentPatch {
     /// The new title: what is wrong, in one line.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
-    title: Option<ShortText>,
+    title: Option<Title>,
     /// The new impact on users.
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
@@ -395,7 +395,8 @@ fn update(
         }
         (Some(false), None) => None,
         (_, Some(at)) => Some(reported_time(at, "/resolved_at", actor.now)?),
-        (Some(true), None) => incident.resolved_at.or(Some(actor.now)),
+        // An earlier version took times of detection that have not come yet.
+        (Some(true), None) => incident.resolved_at.or(Some(actor.now.max(incident.detected_at))),
         (None, None) => incident.resolved_at,
     };
     if incident.resolved_at.is_some_and(|end| end < incident.detected_at) {

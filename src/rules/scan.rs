@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::text_enum;
+use crate::types::invisible;
 use crate::types::malformed::Malformed;
 
 text_enum! {
@@ -89,7 +90,7 @@ impl Severities {
 }
 
 /// The content of a report.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// The name of the scanner, with its version if the report has it.
     pub tool: String,
@@ -133,9 +134,9 @@ fn is_complete(run: &Value) -> bool {
         && items(run, "invocations").all(|invocation| invocation["executionSuccessful"] != false)
 }
 
-/// A tool's name without control characters, cut to the allowed length.
+/// A tool's name without invisible characters, cut to the allowed length.
 fn line(text: &str) -> String {
-    text.trim().chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect()
+    text.trim().chars().filter(|c| !invisible::in_name(*c)).take(LONGEST_NAME).collect()
 }
 
 fn tool_of(driver: &Value) -> Option<String> {

@@ -3,6 +3,7 @@
 
 pub mod enums; // `text_enum!`: enums that are one of a few words
 pub mod ids; // identifiers of rows
+pub mod invisible; // characters that texts may not contain
 pub mod malformed; // the error for what is not a value of its type
 pub mod name; // names of people and programs
 pub mod request; // the id of the request that the running code works for

@@ -16,13 +16,15 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
+use super::invisible;
 use super::malformed::Malformed;
 
 /// Declares a text type with a pattern and a largest number of characters. The OpenAPI document
-/// shows both. `is` is the error message for other texts.
+/// shows both. `and` is what a pattern cannot say, and `is` the error message for other texts.
 macro_rules! value {
     ($(#[doc = $doc:literal])+ $name:ident {
-        code: $code:literal, pattern: $pattern:literal, most: $most:literal,
+        code: $code:literal, pattern: $pattern:expr, most: $most:literal,
+        $(and: $and:expr,)?
         example: $example:expr, is: $is:literal
     }) => {
         $(#[doc = $doc])+
@@ -43,6 +45,7 @@ macro_rules! value {
                 let fits = text.len() <= $most || text.chars().count() <= $most;
                 let pattern = PATTERN.as_ref().filter(|_| fits);
                 let matches = pattern.is_some_and(|pattern| pattern.is_match(text));
+                $(let matches = matches && $and(text);)?
                 matches.then(|| Self(text.to_owned())).ok_or_else(|| Malformed::new($code, $is))
             }
         }
@@ -182,33 +185,97 @@ value! {
     }
 }
 
+/// A URL as browsers take it (WHATWG URL, "host parsing"), in the characters of RFC 3986: a host
+/// whose last part is no number, an IPv4 address or an IPv6 address, and a port up to 65535.
+const URL: &str = concat!(
+    r"^https?://",
+    r"([A-Za-z0-9._~!$&'()*+,;=:%-]*@)?",
+    r"(([A-Za-z0-9_-]+\.)*([A-Za-z_-]|[1-9][0-9]*[A-Za-z_-])[A-Za-z0-9_-]*\.?",
+    r"|((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])",
+    r"|\[(([0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}|([0-9A-Fa-f]{1,4}:){1,7}:",
+    r"|([0-9A-Fa-f]{1,4}:){1,6}:[0-9A-Fa-f]{1,4}",
+    r"|([0-9A-Fa-f]{1,4}:){1,5}(:[0-9A-Fa-f]{1,4}){1,2}",
+    r"|([0-9A-Fa-f]{1,4}:){1,4}(:[0-9A-Fa-f]{1,4}){1,3}",
+    r"|([0-9A-Fa-f]{1,4}:){1,3}(:[0-9A-Fa-f]{1,4}){1,4}",
+    r"|([0-9A-Fa-f]{1,4}:){1,2}(:[0-9A-Fa-f]{1,4}){1,5}",
+    r"|[0-9A-Fa-f]{1,4}:(:[0-9A-Fa-f]{1,4}){1,6}|:((:[0-9A-Fa-f]{1,4}){1,7}|:))\])",
+    r"(:([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])?)?",
+    r"([/?#][A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*)?$",
+);
+
+/// Whether browsers take this for a URL with a host. They refuse a little more than the pattern
+/// does, such as a malformed `xn--` name.
+fn is_url(text: &str) -> bool {
+    url::Url::parse(text).is_ok_and(|url| url.has_host())
+}
+
 value! {
-    /// An absolute URL that starts with `http://` or `https://`.
+    /// An absolute URL that starts with `http://` or `https://`, with a host that browsers accept.
     Url {
-        code: "invalid_url", pattern: r"^https?://[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+$",
-        most: 2000, example: "https://ci.example.org/runs/17",
-        is: "a URL starts with http:// or https:// and has at most 2000 characters, all of which \
-            RFC 3986 allows"
+        code: "invalid_url", pattern: URL, most: 2000, and: is_url,
+        example: "https://ci.example.org/runs/17",
+        is: "a URL starts with http:// or https:// and a host that browsers accept, and has at \
+            most 2000 characters, all of which RFC 3986 allows"
     }
 }
 
+/// The characters of the Basic Multilingual Plane that [`invisible::in_name`] refuses, except for
+/// those that [`invisible::in_line`] allows.
+macro_rules! invisible_in_line {
+    () => {
+        r"\u0000-\u001F\u007F-\u009F\u00AD\u034F\u0600-\u0605\u061C\u06DD\u070F\u0890-\u0891\u08E2\u115F-\u1160\u17B4-\u17B5\u180B-\u180F\u200B\u200E-\u200F\u2028-\u202E\u2060-\u206F\u3164\uFEFF\uFFA0\uFFF0-\uFFFB"
+    };
+}
+
+/// The characters of the Basic Multilingual Plane that [`invisible::in_name`] refuses.
+macro_rules! invisible_in_name {
+    () => {
+        concat!(invisible_in_line!(), r"\u200C-\u200D\uFE00-\uFE0F")
+    };
+}
+
 value! {
-    /// One line of text, 1 to 200 characters long.
+    /// One line of text, 1 to 200 characters long, that starts with a visible one. So that no two
+    /// names look alike, it has no control characters, no invisible ones, and none that change the
+    /// direction of text: no characters of Unicode's categories Cc, Cf, Zl and Zp or with its
+    /// property Default_Ignorable_Code_Point, and so no emoji of several parts.
     ShortText {
-        code: "invalid_text", pattern: r"^[^\u0000-\u0020\u007F][^\u0000-\u001F\u007F]*$",
-        most: 200, example: "Checkout",
+        code: "invalid_text",
+        pattern: concat!("^[^ ", invisible_in_name!(), "][^", invisible_in_name!(), "]*$"),
+        most: 200, and: |text: &str| !text.contains(invisible::in_name), example: "Checkout",
         is: "this text must have 1 to 200 characters, start with a visible one, and contain no \
-            control characters"
+            control characters, no invisible ones, and none that change the direction of text"
     }
 }
 
 value! {
-    /// Text of one or more lines, 1 to 4000 characters long.
+    /// One line of text for people, 1 to 200 characters long, that starts with a visible one. It has
+    /// no control characters, no invisible ones, and none that change the direction of text, except
+    /// for joiners and variation selectors: emoji of several parts are allowed.
+    Title {
+        code: "invalid_text",
+        pattern: concat!(
+            r"^[^ \u200C-\u200D\uFE00-\uFE0F", invisible_in_line!(), "][^", invisible_in_line!(),
+            "]*$"
+        ),
+        most: 200, and: |text: &str| !text.contains(invisible::in_line),
+        example: "Card payments are down",
+        is: "this text must have 1 to 200 characters, start with a visible one, and contain no \
+            control characters, no invisible ones, and none that change the direction of text"
+    }
+}
+
+value! {
+    /// Text of one or more lines, 1 to 4000 characters long. It has no control characters except for
+    /// tabs and line breaks, no overrides, embeddings or isolates of the direction of text, and no
+    /// tags (U+E0000 to U+E007F). Joiners, as in emoji of several parts, are allowed.
     LongText {
-        code: "invalid_text", pattern: r"^[^\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F]+$",
-        most: 4000, example: "Takes the money.",
-        is: "this text must have 1 to 4000 characters, and no control characters except tabs and \
-            line breaks"
+        code: "invalid_text",
+        pattern: r"^[^\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F-\u009F\u202A-\u202E\u2066-\u206F\uFFF9-\uFFFB]+$",
+        most: 4000, and: |text: &str| !text.contains(invisible::in_text),
+        example: "Takes the money.",
+        is: "this text must have 1 to 4000 characters, no control characters except tabs and line \
+            breaks, and none that override the direction of text"
     }
 }
 
@@ -350,6 +417,38 @@ mod tests {
         );
         assert!(is::<Url>("https://a.example/b?c=d#e") && is::<Url>("http://[::1]:8080/"));
         assert!(
+            is::<Url>("http://alice@bitbucket.org:443/team/repo.git")
+                && is::<Url>("https://10.0.0.1?a=[b]")
+                && is::<Url>("http://runner_1:8080")
+                && is::<Url>("http://[2001:db8::8a2e:370:7334]/")
+                && is::<Url>("http://2048-app./")
+        );
+        for refused in [
+            "https://[",
+            "https://]",
+            "https://[::1",
+            "https://[1:2]",
+            "https://[::g]",
+            "https://a:b",
+            "https://a:65536",
+            "https://1.2.3.256",
+            "https://1.2.3.4.5",
+            "https://0x1",
+            "https://a%zz",
+            "https://@",
+            "https://a@",
+            "https:///a",
+            "https://?",
+            "https://a@b@c",
+            "https://xn--a",
+            "https://a\\b",
+            "http://a|b",
+            "https://[::1]x",
+            "https://a.08",
+        ] {
+            assert!(!is::<Url>(refused), "{refused}");
+        }
+        assert!(
             !is::<Url>("ftp://a")
                 && !is::<Url>("https://")
                 && !is::<Url>("https://a b")
@@ -370,6 +469,27 @@ mod tests {
                 && !is::<LongText>(&long(4001))
                 && !is::<LongText>("")
         );
+    }
+
+    /// The pattern that the document shows.
+    fn pattern<T: PartialSchema>() -> Regex {
+        let schema = serde_json::to_value(T::schema()).unwrap();
+        Regex::new(schema["pattern"].as_str().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_patterns_refuse_what_the_tables_refuse() {
+        let (name, line, text) =
+            (pattern::<ShortText>(), pattern::<Title>(), pattern::<LongText>());
+        for character in (0..=0xFFFF).filter_map(char::from_u32) {
+            let sent = format!("a{character}");
+            assert_eq!(name.is_match(&sent), !invisible::in_name(character), "{sent:?}");
+            assert_eq!(line.is_match(&sent), !invisible::in_line(character), "{sent:?}");
+            assert_eq!(text.is_match(&sent), !invisible::in_text(character), "{sent:?}");
+        }
+        // Beyond, where a pattern would depend on the dialect, only the table says it.
+        assert!(!is::<ShortText>("a\u{E0061}") && !is::<LongText>("a\u{E0061}"));
+        assert!(is::<Title>("\u{26A0}\u{FE0F} down") && !is::<Title>("\u{FE0F} down"));
     }
 
     #[test]

@@ -33,9 +33,19 @@ export function put(element, ...children) {
   add(element, children)
 }
 
+/** The host that an http or https URL names; null for any other text, which an old ledger may hold. */
+export function hostOf(url) {
+  if (!/^https?:\/\//i.test(url ?? '')) return null
+  try {
+    return new URL(url).hostname
+  } catch {
+    return null
+  }
+}
+
 /** A link to another site. Only http and https become links; the ledger may hold any text. */
 export function outside(url, ...children) {
-  if (!/^https?:\/\//i.test(url ?? '')) return h('span', {}, ...children)
+  if (!hostOf(url)) return h('span', {}, ...children)
   return h('a.outside', { href: url, rel: 'noopener noreferrer' }, ...children, icon('outside'))
 }
 

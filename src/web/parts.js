@@ -1,6 +1,6 @@
 // Parts that several pages use.
 
-import { chip, h, outside } from './dom.js'
+import { chip, h, hostOf, outside } from './dom.js'
 import { at, kindChip, lasting, short, since, stateChip, ungatedChip } from './words.js'
 
 /** A part of a page, under a heading. */
@@ -27,9 +27,9 @@ export function commit(repository, sha) {
 
 /** The addresses of commits and ranges of commits on a forge; null if the forge is not known. */
 export function forgeOf(repository) {
-  if (!/^https?:\/\//i.test(repository ?? '')) return null
-  const base = repository.replace(/(\.git)?\/*$/, '')
-  const host = new URL(base).hostname
+  const base = (repository ?? '').replace(/(\.git)?\/*$/, '')
+  const host = hostOf(base)
+  if (!host) return null
   if (/(^|\.)gitlab\b/.test(host)) {
     return { commit: sha => `${base}/-/commit/${sha}`, range: (from, to) => `${base}/-/compare/${from}...${to}` }
   }

@@ -1,6 +1,8 @@
 //! What is wrong with a request is said in one problem, and nothing is written.
 
 use crate::harness::{ADMIN, Answer, TestApp, digest, sha, together, with};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 
@@ -9,6 +11,8 @@ crate::on_both_databases! {
     a_body_that_is_not_json_is_refused
     a_bad_query_is_refused
     a_cursor_of_another_list_is_refused
+    a_forged_cursor_breaks_nothing
+    nul_in_a_query_or_a_path_breaks_nothing
     what_does_not_exist_is_not_found
     environments_that_would_come_before_themselves_are_refused
     of_concurrent_changes_none_closes_a_circle
@@ -160,7 +164,47 @@ fn a_bad_body_is_refused(app: &TestApp) {
             &[json!(""), json!(" a"), json!("a\nb"), json!("a\0b"), json!("a\u{7f}"), long(201)],
             "invalid_text",
         ),
+        (
+            0,
+            "/name",
+            &[
+                json!("a\u{202e}b"),
+                json!("a\u{2066}b"),
+                json!("a\u{200b}"),
+                json!("a\u{200d}b"),
+                json!("\u{feff}a"),
+                json!("a\u{9b}31m"),
+                json!("a\u{2028}b"),
+                json!("a\u{ad}b"),
+                json!("\u{3164}"),
+                json!("\u{2764}\u{fe0f}"),
+                json!("a\u{e0061}"),
+            ],
+            "invalid_text",
+        ),
         (0, "/name", &[json!(1), json!([])], "invalid_type"),
+        (
+            0,
+            "/description",
+            &[json!("a\u{202e}b"), json!("a\u{2067}b"), json!("a\u{85}b"), json!("a\u{e0061}")],
+            "invalid_text",
+        ),
+        (
+            0,
+            "/repository_url",
+            &[
+                json!("https://["),
+                json!("https://]"),
+                json!("https://a:b"),
+                json!("https://a:65536"),
+                json!("https://1.2.3.256"),
+                json!("https://a%2"),
+                json!("https://@"),
+                json!("https:///a"),
+                json!("https://xn--a"),
+            ],
+            "invalid_url",
+        ),
         (
             0,
             "/description",
@@ -349,7 +393,7 @@ fn a_bad_body_is_refused(app: &TestApp) {
         (8, "/scopes", &[json!([])], "invalid_value"),
         (8, "/scopes/0", &[json!("root")], "invalid_value"),
         (8, "/scopes", &[json!("read")], "invalid_type"),
-        (8, "/name", &[json!(""), json!("a\n")], "invalid_text"),
+        (8, "/name", &[json!(""), json!("a\n"), json!("admin\u{200b}")], "invalid_text"),
         (8, "/key", &[json!(ADMIN)], "unknown_field"),
         (9, "/service", std::slice::from_ref(&absent), "missing_field"),
         (9, "/version", &[json!("1 2")], "invalid_version"),
@@ -357,7 +401,7 @@ fn a_bad_body_is_refused(app: &TestApp) {
         (9, "/decision", std::slice::from_ref(&absent), "missing_field"),
         (9, "/decision", &[json!("yes"), json!("APPROVED"), json!("")], "invalid_value"),
         (9, "/decision", &[json!(true), json!(null)], "invalid_type"),
-        (9, "/comment", &[json!(""), json!("a\0"), long(4001)], "invalid_text"),
+        (9, "/comment", &[json!(""), json!("a\0"), json!("\u{202e}"), long(4001)], "invalid_text"),
         (9, "/at", &[json!("now")], "invalid_time"),
         (9, "/at", &[json!("9999-01-01T00:00:00Z")], "invalid_value"),
         (9, "/source", &[json!("gitlab")], "invalid_value"),
@@ -370,7 +414,7 @@ fn a_bad_body_is_refused(app: &TestApp) {
         // What was said here, by the caller, has no other approver and no run.
         (10, "/source", &[json!("api"), json!(null), absent.clone()], "invalid_value"),
         (11, "/reason", std::slice::from_ref(&absent), "missing_field"),
-        (11, "/reason", &[json!(""), json!("a\nb"), long(201)], "invalid_text"),
+        (11, "/reason", &[json!(""), json!("a\nb"), json!("a\u{2028}"), long(201)], "invalid_text"),
         (11, "/environment", &[json!("Staging")], "invalid_slug"),
         (11, "/service", &[json!("")], "invalid_slug"),
         (11, "/starts_at", &[json!("now"), json!("2026-02-03")], "invalid_time"),
@@ -436,7 +480,7 @@ fn a_bad_body_is_refused(app: &TestApp) {
         (13, "/version", &[json!("-1")], "invalid_version"),
         (13, "/actor", &[json!("alice")], "unknown_field"),
         (14, "/title", std::slice::from_ref(&absent), "missing_field"),
-        (14, "/title", &[json!(""), json!("a\nb"), long(201)], "invalid_text"),
+        (14, "/title", &[json!(""), json!("a\nb"), json!("a\u{202e}"), long(201)], "invalid_text"),
         (14, "/severity", &[json!("high"), json!("")], "invalid_value"),
         (14, "/severity", std::slice::from_ref(&absent), "missing_field"),
         (14, "/detected_at", &[json!("now")], "invalid_time"),
@@ -712,6 +756,72 @@ fn a_cursor_of_another_list_is_refused(app: &TestApp) {
             }
         }
     });
+}
+
+/// Every GET operation of the document with its parameters.
+fn questions() -> Vec<(String, Vec<Value>)> {
+    let document: Value = serde_json::from_str(&prop::app::document().to_json().unwrap()).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let asked = paths.iter().filter_map(|(path, item)| {
+        let parameters = item.get("get")?["parameters"].as_array()?.clone();
+        Some((path.clone(), parameters))
+    });
+    asked.collect()
+}
+
+fn a_forged_cursor_breaks_nothing(app: &TestApp) {
+    let forged = [
+        json!(["2026-01-01T00:00:00Z", "\0"]),
+        json!(["2026-01-01T00:00:00Z", "a\u{202E}"]),
+        json!(["2026-01-01T00:00:00Z", UNKNOWN]),
+        json!(["9999-12-31T23:59:59.999999Z", UNKNOWN]),
+        json!(["0000-01-01T00:00:00Z", UNKNOWN]),
+        json!("\0"),
+        json!("a"),
+        json!(i64::MAX),
+        json!(i64::MIN),
+        json!(1e300),
+        json!(null),
+        json!([[]]),
+    ];
+    let mut lists = 0;
+    let deployment = ledger(app);
+    for (path, parameters) in questions() {
+        if !parameters.iter().any(|parameter| parameter["name"] == "cursor") {
+            continue;
+        }
+        lists += 1;
+        let path = path.replace("{id}", deployment["id"].as_str().unwrap());
+        for key in &forged {
+            let cursor = BASE64_URL_SAFE_NO_PAD.encode(key.to_string());
+            let answer = app.get(&format!("{path}?cursor={cursor}"));
+            if answer.status != 200 {
+                answer.expect_problem(400, "invalid_cursor");
+            }
+        }
+        for cursor in ["", "a", "%00", "%C3%A9", "%7B%7D"] {
+            app.get(&format!("{path}?cursor={cursor}")).expect_problem(400, "invalid_cursor");
+        }
+    }
+    assert_eq!(lists, 11);
+}
+
+fn nul_in_a_query_or_a_path_breaks_nothing(app: &TestApp) {
+    let mut sent = 0;
+    for (path, parameters) in questions() {
+        for parameter in &parameters {
+            let name = parameter["name"].as_str().unwrap();
+            let asked = match parameter["in"].as_str().unwrap() {
+                "query" => format!("{path}?{name}=%00"),
+                "path" => path.replace(&format!("{{{name}}}"), "%00"),
+                _ => continue,
+            };
+            let answer = app.get(&asked.replace(['{', '}'], ""));
+            assert!((400..500).contains(&answer.status), "{asked}: {}", answer.text);
+            sent += 1;
+        }
+    }
+    assert!(sent > 50, "{sent}");
 }
 
 fn what_does_not_exist_is_not_found(app: &TestApp) {
@@ -1054,6 +1164,15 @@ fn the_most_that_is_allowed_is_accepted(app: &TestApp) {
         app.post("/v1/releases", oldest).expect(201)["committed_at"],
         "0000-01-01T00:00:00.000000Z"
     );
+    // Emoji of several parts are no names, but belong to what people write.
+    app.deploy("cards", "staging", "1", false);
+    let place = json!({"service": "cards", "environment": "staging"});
+    let title =
+        json!({"title": "\u{26a0}\u{fe0f} down \u{1f469}\u{200d}\u{1f692}", "severity": "minor"});
+    accepted(app.post("/v1/incidents", with(place.clone(), title)));
+    let comment = json!({"version": "1", "decision": "rejected",
+        "comment": "\u{1f469}\u{200d}\u{1f692}\n\tnot\u{ad}yet \u{200e}\r\n"});
+    accepted(app.post("/v1/approvals", with(place, comment)));
     accepted(app.get("/v1/services?limit=100"));
     accepted(app.get("/v1/services?limit=1"));
 }

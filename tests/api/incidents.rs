@@ -4,7 +4,7 @@ use crate::gate::{
     codes, deploy, evaluate, evaluate_rollback, expect_blocked, go_live, now, person, production,
     release,
 };
-use crate::harness::{ADMIN, TestApp, count};
+use crate::harness::{ADMIN, TestApp, count, with};
 use serde_json::{Value, json};
 
 crate::on_both_databases! {
@@ -12,6 +12,7 @@ crate::on_both_databases! {
     a_fix_may_wait_for_its_approval
     a_rollback_finds_its_release_itself
     a_rollback_needs_approval_where_the_environment_says_so
+    one_detected_in_the_future_can_be_resolved
 }
 
 fn open(app: &TestApp, body: Value) -> Value {
@@ -143,4 +144,19 @@ fn a_rollback_needs_approval_where_the_environment_says_so(app: &TestApp) {
     expect_blocked(&deploy(app, pipeline, "1", back.clone()), &["approval_missing"]);
     crate::gate::post_review(app, ADMIN, "1", "approved").expect(201);
     assert_eq!(deploy(app, pipeline, "1", back).expect(201)["kind"], "rollback");
+}
+
+fn one_detected_in_the_future_can_be_resolved(app: &TestApp) {
+    app.deploy("checkout", "staging", "1", false);
+    let body = json!({"service": "checkout", "environment": "staging", "title": "Cards fail",
+        "severity": "minor"});
+    let ahead = with(body.clone(), json!({"detected_at": "9999-01-01T00:00:00Z"}));
+    app.post("/v1/incidents", ahead).expect_problem(422, "invalid_value");
+    let incident = app.post("/v1/incidents", body).expect(201);
+    // As earlier versions took it.
+    let ahead = "UPDATE incidents SET detected_at = '9999-01-01T00:00:00.000000Z'";
+    crate::gate::sql(app, ahead);
+    let path = format!("/v1/incidents/{}", incident["id"].as_str().unwrap());
+    let resolved = app.patch(&path, json!({"resolved": true}), &[]).expect(200);
+    assert!(resolved["resolved_at"].is_string(), "{resolved}");
 }

@@ -1,6 +1,7 @@
 """The pages behind the board: a deployment, a place, the measures of delivery. And what every page must do."""
 
 import re
+import sqlite3
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -156,6 +157,21 @@ def test_a_deployment_that_bypassed_the_gate_shows_what_blocked_it(shop, reader)
     assert "not_in_predecessor" in [reason["code"] for reason in here["decision"]["reasons"]]
     for reason in here["decision"]["reasons"]:
         expect(panel(page, "Gate")).to_contain_text(reason["detail"])
+
+
+def test_a_stored_url_that_is_none_does_not_hide_the_page(prop, reader, tmp_path):
+    """An earlier version took such texts; `new URL` throws at the first, and the page was not shown."""
+    deployment = prop.post("/v1/deployments", {
+        "service": "checkout", "environment": "staging", "version": "1", "git_sha": "a" * 40, "create_missing": True})
+    page = reader(prop)
+    for url in ["https://[", "https://a:b", "javascript:alert(1)"]:
+        with sqlite3.connect(tmp_path / "prop.db", timeout=10) as ledger:
+            ledger.execute("UPDATE services SET repository_url = ?", [url])
+            ledger.execute("UPDATE deployments SET run_url = ?, revision = revision + 1", [url])
+        page.goto(f"/deployments/{deployment['id']}")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Checkout 1 to staging")
+        expect(panel(page, "Release")).to_contain_text("pipeline run")
+        expect(panel(page, "Release").get_by_role("link", name="pipeline run")).to_have_count(0)
 
 
 def test_an_unknown_deployment_is_not_found(shop, reader):

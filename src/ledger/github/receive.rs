@@ -102,7 +102,7 @@ pub struct DeliveryWithBody {
 }
 
 /// The sort key of the list of deliveries.
-type After = (Timestamp, String);
+type After = (Timestamp, ShortText);
 
 /// The query parameters of the list.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
