@@ -10,7 +10,7 @@ use serde::Serialize;
 use std::fmt;
 use utoipa::ToSchema;
 
-use crate::db::pool::Unavailable;
+use crate::db::pool::{Transient, Unavailable};
 use crate::db::{cannot_write, is_lost};
 use crate::suggest;
 
@@ -148,6 +148,14 @@ pub struct Error {
     pub is_recorded: bool,
     /// Additional headers of the response, such as `Allow`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whether the same transaction may succeed when it is repeated; see [`Transient`].
+    pub is_transient: bool,
+}
+
+impl Transient for Error {
+    fn is_transient(&self) -> bool {
+        self.is_transient
+    }
 }
 
 impl Error {
@@ -160,6 +168,7 @@ impl Error {
             members: serde_json::Map::new(),
             headers: Vec::new(),
             is_recorded: false,
+            is_transient: false,
         }
     }
 
@@ -215,6 +224,13 @@ impl Error {
     /// Commits what the transaction has written about this failure; see `is_recorded`.
     pub fn recorded(self) -> Self {
         Self { is_recorded: true, ..self }
+    }
+
+    /// Creates the 503 for a transaction that the database ended for the sake of another one.
+    fn lost() -> Self {
+        let detail = "Other requests changed the same rows at the same time. Nothing was changed: \
+            try again.";
+        Self { is_transient: true, ..Self::new(Code::Overloaded, detail) }
     }
 
     /// Creates a 500. The cause is only logged; the client does not see it.
@@ -277,10 +293,13 @@ impl From<DieselError> for Error {
                     Nothing was changed. Try again later.";
                 Self::new(Code::DatabaseUnavailable, detail)
             }
-            DieselError::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => Self::new(
-                Code::Overloaded,
-                "Another request changed the same rows at the same time. Try again.",
-            ),
+            DieselError::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => Self::lost(),
+            // SQLSTATE 40P01, which diesel has no kind for.
+            DieselError::DatabaseError(DatabaseErrorKind::Unknown, cause)
+                if cause.message().starts_with("deadlock detected") =>
+            {
+                Self::lost()
+            }
             // SQLite waited for the write lock until its timeout, or PostgreSQL cancelled the
             // statement at statement_timeout.
             DieselError::DatabaseError(DatabaseErrorKind::Unknown, cause)

@@ -37,6 +37,20 @@ pub enum Unavailable {
 type Pool = r2d2::Pool<Manager>;
 type Job = Box<dyn FnOnce(&Pool) + Send>;
 
+/// An error of a transaction.
+pub trait Transient {
+    /// Whether the database ended the transaction for the sake of another one (a deadlock or a
+    /// serialization failure). It has changed nothing then, and may succeed when it is repeated.
+    fn is_transient(&self) -> bool;
+}
+
+/// How often a transaction is repeated that ended for the sake of another one.
+const REPEATS: u32 = 4;
+
+/// How long the first repetition waits; the second waits twice as long, and so on. Whoever won is
+/// done by then, as a rule.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// The database as the rest of the program uses it: it runs closures on a connection.
 #[derive(Clone)]
 pub struct Database {
@@ -138,40 +152,52 @@ impl Database {
     }
 
     /// Runs `work` in a transaction, which is committed when `work` returns `Ok`. When the
-    /// connection is broken before the transaction begins, another connection is tried.
+    /// connection is broken before the transaction begins, another connection is tried. When the
+    /// database ends the transaction for the sake of another one, it is repeated, so `work` may run
+    /// more than once; what an earlier run wrote is undone.
     ///
     /// # Errors
     /// The error of `work`, or [`Unavailable`] when no result arrived.
     pub async fn write<T, E>(
         &self,
-        work: impl FnOnce(&mut Db) -> Result<T, E> + Send + 'static,
+        mut work: impl FnMut(&mut Db) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<diesel::result::Error> + From<Unavailable> + Send + 'static,
+        E: From<diesel::result::Error> + From<Unavailable> + Transient + Send + 'static,
     {
         let (attempts, turn) = (self.connections + 1, self.turn.clone());
         let cannot_write = self.cannot_write.clone();
         self.run(move |pool| {
             let _turn =
                 turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
-            let mut attempt = 1;
+            let (mut attempt, mut repeats) = (1, 0);
             loop {
                 let mut db = pool.get().map_err(unreachable)?;
                 match db.begin() {
                     Ok(()) => {
-                        let result = db.finish(work, |error| match is_lost(&error) {
+                        let result = db.finish(&mut work, |error| match is_lost(&error) {
                             true => lost_in_commit(&error).into(),
                             false => error.into(),
                         });
-                        if result.is_ok() {
-                            cannot_write.store(false, Ordering::Relaxed);
+                        match result {
+                            Err(error) if error.is_transient() && repeats < REPEATS => repeats += 1,
+                            Err(error) => return Err(error),
+                            Ok(value) => {
+                                cannot_write.store(false, Ordering::Relaxed);
+                                return Ok(value);
+                            }
                         }
-                        return result;
                     }
-                    Err(_) if db.is_broken() && attempt < attempts => attempt += 1,
+                    Err(_) if db.is_broken() && attempt < attempts => {
+                        attempt += 1;
+                        continue;
+                    }
                     Err(error) => return Err(error.into()),
                 }
+                drop(db);
+                log::debug!("a transaction is repeated ({repeats} of {REPEATS})");
+                std::thread::sleep(PAUSE * repeats);
             }
         })
         .await

@@ -189,13 +189,14 @@ impl<S: Requires> Ctx<S> {
     }
 
     /// Runs `work` in one transaction, with the caller as the author of its events. It is committed
-    /// when `work` succeeds, or when its error has `is_recorded` set.
+    /// when `work` succeeds, or when its error has `is_recorded` set. `work` may run more than once;
+    /// what an earlier run wrote is undone then.
     ///
     /// # Errors
     /// The error of `work`, or that the database is unavailable.
     pub async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Db, &Author) -> Result<T, Error> + Send + 'static,
+        mut work: impl FnMut(&mut Db, &Author) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let Caller { id, name, .. } = &*self.caller;
         let author = Author { key_id: *id, ..Author::of_request(name.clone()) };
@@ -214,7 +215,7 @@ impl<S: Requires> Ctx<S> {
     /// unavailable.
     pub async fn post(
         &self,
-        work: impl FnOnce(&mut Db, &Author) -> Result<Reply, Error> + Send + 'static,
+        mut work: impl FnMut(&mut Db, &Author) -> Result<Reply, Error> + Send + 'static,
     ) -> Result<Reply, Error> {
         let claim = self.caller.id.map(|id| Claim::from_request(&self.request, id)).transpose()?;
         match claim.flatten() {

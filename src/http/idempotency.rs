@@ -76,7 +76,7 @@ impl Claim {
     /// The error of `work`; `idempotency_key_reused` when the key came with another request before;
     /// `idempotency_in_progress` when another request with the key is running.
     pub fn honour(
-        self,
+        &self,
         db: &mut Db,
         work: impl FnOnce(&mut Db) -> Result<Reply, Error>,
     ) -> Result<Reply, Error> {
@@ -101,7 +101,7 @@ impl Claim {
                 idempotency_keys::key_id.eq(self.caller),
                 idempotency_keys::key.eq(&self.key),
                 StoredResponse {
-                    fingerprint: self.fingerprint,
+                    fingerprint: self.fingerprint.clone(),
                     status: i32::from(reply.status.as_u16()),
                     location: reply.location.clone(),
                     etag: reply.etag.as_ref().map(ToString::to_string),

@@ -120,7 +120,7 @@ impl Approval {
 }
 
 /// An approval or a rejection to record.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"service": "checkout", "version": "1.4.2", "environment": "production",
     "decision": "approved", "comment": "Go."}))]
@@ -223,7 +223,7 @@ async fn create(ctx: Ctx<ApproveOrMirror>, body: Body<NewApproval>) -> Result<Re
         Scope::Approve
     }])?;
     ctx.post(move |db, author| {
-        let Recorded { approval, is_new, .. } = record(db, author, body.0)?;
+        let Recorded { approval, is_new, .. } = record(db, author, body.0.clone())?;
         if is_new { Reply::made(&approval) } else { Reply::ok(&approval) }
     })
     .await

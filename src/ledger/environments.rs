@@ -177,7 +177,7 @@ impl Environment {
 const DEFAULT_TTL_HOURS: i32 = 72;
 
 /// An environment that is to be created.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"slug": "production", "tier": "production", "required_approvals": 1,
     "require_scan": true, "predecessor": "staging", "soak_minutes": 60}))]
@@ -220,7 +220,7 @@ pub struct NewEnvironment {
 }
 
 /// A change of an environment. Fields that are absent stay as they are.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"required_approvals": 2, "predecessor": null}))]
 pub struct EnvironmentPatch {
@@ -293,7 +293,7 @@ async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, E
 async fn create(ctx: Ctx<Operate>, body: Body<NewEnvironment>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
         let actor = author.now(db)?;
-        let environment = insert(db, &actor, body.0)?;
+        let environment = insert(db, &actor, body.0.clone())?;
         Ok(Reply::created(environment.path(), &environment)?.at_revision(environment.revision))
     })
     .await
@@ -333,7 +333,7 @@ async fn change(
         let before = find_locked(db, &slug)?;
         if_match.check(before.revision)?;
         let actor = author.now(db)?;
-        let environment = update(db, &actor, before, body.0)?;
+        let environment = update(db, &actor, before, body.0.clone())?;
         Ok(Reply::ok(&environment)?.at_revision(environment.revision))
     })
     .await

@@ -97,7 +97,7 @@ impl Freeze {
 }
 
 /// A window of local time on some days of every week.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"days": ["fri"], "from": "18:00", "to": "08:00",
     "time_zone": "Asia/Kolkata"}))]
@@ -115,7 +115,7 @@ pub struct WeeklyWindow {
     time_zone: Zone,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Days(Vec<Day>);
 
 impl<'de> Deserialize<'de> for Days {
@@ -141,7 +141,7 @@ impl From<WeeklyWindow> for Weekly {
 }
 
 /// A freeze that is to be created.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"environment": "production", "reason": "Quarter end",
     "ends_at": "2026-02-05T00:00:00Z"}))]
@@ -164,7 +164,7 @@ pub struct NewFreeze {
 }
 
 /// A change of a freeze. Fields that are absent stay as they are.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"ended": true}))]
 pub struct FreezePatch {
@@ -225,7 +225,7 @@ pub struct FreezeOverride {
 }
 
 /// An override that is to be created.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"service": "checkout", "environment": "production", "version": "1.4.3",
     "reason": "Card payments are down."}))]
@@ -283,7 +283,7 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
 #[post("/freezes")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewFreeze>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
-        let freeze = insert(db, author, body.0)?;
+        let freeze = insert(db, author, body.0.clone())?;
         Ok(Reply::created(freeze.path(), &freeze)?.at_revision(freeze.revision))
     })
     .await
@@ -325,7 +325,7 @@ async fn change(
         let before = find_locked(db, *id)?;
         if_match.check(before.revision)?;
         let actor = services::lock_if_any(db, author, before.service.as_ref())?;
-        let freeze = update(db, &actor, before, body.0)?;
+        let freeze = update(db, &actor, before, body.0.clone())?;
         Ok(Reply::ok(&freeze)?.at_revision(freeze.revision))
     })
     .await
@@ -348,7 +348,8 @@ async fn create_override(
     id: web::Path<FreezeId>,
     body: Body<NewOverride>,
 ) -> Result<Reply, Error> {
-    ctx.post(move |db, author| Reply::made(&insert_override(db, author, *id, body.0)?)).await
+    ctx.post(move |db, author| Reply::made(&insert_override(db, author, *id, body.0.clone())?))
+        .await
 }
 
 fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Freeze>, Error> {

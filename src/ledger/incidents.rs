@@ -4,6 +4,7 @@
 use actix_web::{delete, get, patch, post, web};
 use diesel::prelude::*;
 use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeSet;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -14,7 +15,7 @@ use crate::http::context::{Actor, Author, Ctx, Operate, Read};
 use crate::http::extract::{Body, malformed};
 use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
-use crate::ledger::deployments::{self, Deployment, Role, link, store};
+use crate::ledger::deployments::{self, Role, link, store};
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::patch::{apply, given};
 use crate::ledger::times::reported_time;
@@ -109,7 +110,7 @@ impl Incident {
 }
 
 /// An incident that is to be opened.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"service": "checkout", "environment": "production",
     "title": "Card payments are down", "severity": "critical"}))]
@@ -132,7 +133,7 @@ pub struct NewIncident {
 }
 
 /// A change of an incident. Fields that are absent stay as they are.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"resolved": true}))]
 pub struct IncidentPatch {
@@ -169,6 +170,17 @@ pub struct IncidentPatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(nullable = false)]
     resolved_at: Option<Timestamp>,
+}
+
+impl IncidentPatch {
+    /// The deployments that the change links or unlinks.
+    fn linked(&self) -> Vec<DeploymentId> {
+        [&self.caused_by, &self.fixed_by, &self.not_caused_by, &self.not_fixed_by]
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect()
+    }
 }
 
 /// Deserializes a list of at most 100 deployments.
@@ -228,7 +240,7 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
 #[post("/incidents")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewIncident>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
-        let found = insert(db, author, body.0)?;
+        let found = insert(db, author, body.0.clone())?;
         Ok(Reply::created(found.incident.path(), &found)?.at_revision(found.incident.revision))
     })
     .await
@@ -268,9 +280,9 @@ async fn change(
 ) -> Result<Reply, Error> {
     let if_match = ctx.if_match()?;
     ctx.write(move |db, author| {
-        let (actor, before) = locked(db, author, *id)?;
+        let (actor, before) = locked(db, author, *id, &body.0.linked())?;
         if_match.check(before.revision)?;
-        let found = update(db, &actor, before, body.0)?;
+        let found = update(db, &actor, before, body.0.clone())?;
         Ok(Reply::ok(&found)?.at_revision(found.incident.revision))
     })
     .await
@@ -295,7 +307,7 @@ async fn remove_link(
     let if_match = ctx.if_match()?;
     let (id, deployment) = path.into_inner();
     ctx.write(move |db, author| {
-        let (actor, mut incident) = locked(db, author, id)?;
+        let (actor, mut incident) = locked(db, author, id, &[deployment])?;
         if_match.check(incident.revision)?;
         unlink(db, &actor, &incident, deployment, &[Role::CausedBy, Role::FixedBy])?;
         incident.revision += 1;
@@ -307,11 +319,30 @@ async fn remove_link(
     .await
 }
 
-/// The incident, in the lock of its service, and the author with the time of the transaction.
-fn locked(db: &mut Db, author: &Author, id: IncidentId) -> Result<(Actor, Incident), Error> {
+/// The incident, in the lock of its service and of those of the deployments to link, whose places
+/// may be derived again; and the author with the time of the transaction.
+fn locked(
+    db: &mut Db,
+    author: &Author,
+    id: IncidentId,
+    linked: &[DeploymentId],
+) -> Result<(Actor, Incident), Error> {
     let service = find(db, id)?.service;
-    let actor = services::lock_known(db, author, &service)?;
+    let actor = lock_services(db, author, service, linked)?;
     Ok((actor, find(db, id)?))
+}
+
+fn lock_services(
+    db: &mut Db,
+    author: &Author,
+    service: Slug,
+    linked: &[DeploymentId],
+) -> Result<Actor, Error> {
+    let mut services = BTreeSet::from([service]);
+    if !linked.is_empty() {
+        services.extend(deployments::services_of(db, linked)?);
+    }
+    services::lock_all(db, author, services)
 }
 
 /// The incidents that go on, the first noticed first.
@@ -355,7 +386,7 @@ fn insert(
     author: &Author,
     new: NewIncident,
 ) -> Result<IncidentWithDeployments, Error> {
-    let actor = &services::lock_known(db, author, &new.service)?;
+    let actor = &lock_services(db, author, new.service.clone(), &new.caused_by)?;
     environments::find(db, &new.environment)?;
     let incident = Incident {
         id: IncidentId::new(),
@@ -434,27 +465,11 @@ fn link_all(
     role: Role,
 ) -> Result<(), Error> {
     for id in linked {
-        let (actor, deployment) = locked_deployment(db, actor, incident, *id)?;
+        let deployment = deployments::find(db, *id)?.deployment;
         link(db, incident.id, *id, role)?;
-        store::refresh(db, &actor, deployment)?;
+        store::refresh(db, actor, deployment)?;
     }
     Ok(())
-}
-
-/// A deployment to link, and the author of its events. One of another service is locked too, and
-/// the events have the time of that lock: its place may be derived again.
-fn locked_deployment(
-    db: &mut Db,
-    actor: &Actor,
-    incident: &Incident,
-    id: DeploymentId,
-) -> Result<(Actor, Deployment), Error> {
-    let found = deployments::find(db, id)?.deployment;
-    if found.service == incident.service {
-        return Ok((actor.clone(), found));
-    }
-    let actor = services::lock_known(db, actor, &found.service)?;
-    Ok((actor, deployments::find(db, id)?.deployment))
 }
 
 /// Removes a deployment's links to an incident in these roles.
@@ -468,7 +483,7 @@ fn unlink(
     id: DeploymentId,
     roles: &[Role],
 ) -> Result<(), Error> {
-    let (actor, deployment) = locked_deployment(db, actor, incident, id)?;
+    let deployment = deployments::find(db, id)?.deployment;
     let links = incident_deployments::table
         .filter(incident_deployments::incident_id.eq(incident.id))
         .filter(incident_deployments::deployment_id.eq(id))
@@ -476,6 +491,6 @@ fn unlink(
     if diesel::delete(links).execute(db)? == 0 {
         return Err(Error::not_found("link of this incident to deployment", id));
     }
-    store::refresh(db, &actor, deployment)?;
+    store::refresh(db, actor, deployment)?;
     Ok(())
 }

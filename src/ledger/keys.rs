@@ -103,7 +103,7 @@ pub struct CreatedKey {
 }
 
 /// An API key to create.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "pipeline", "scopes": ["read", "deploy"]}))]
 pub struct NewKey {
@@ -118,7 +118,7 @@ pub struct NewKey {
 }
 
 /// A list of scopes, at least one.
-#[derive(Debug, ToSchema)]
+#[derive(Debug, Clone, ToSchema)]
 #[schema(value_type = Vec<Scope>, min_items = 1)]
 pub struct Scopes(Vec<Scope>);
 

@@ -193,7 +193,7 @@ impl Scan {
 }
 
 /// A release to record or to complete.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({
     "service": "checkout", "version": "1.4.2",
@@ -266,7 +266,7 @@ impl<'de> Deserialize<'de> for Commits {
 
 /// The result of a scan with the findings counted by the sender. Instead of this object, the body
 /// may be a SARIF 2.1.0 or Trivy JSON report as the tool wrote it; prop then counts the findings.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"tool": "trivy 0.66", "summary": {"medium": 2, "low": 7}}))]
 pub struct NewScan {
@@ -300,7 +300,7 @@ text_enum! {
 }
 
 /// The body of a scan request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum SentScan {
     /// Findings that the sender has counted.
     Counted(NewScan),
@@ -392,7 +392,7 @@ async fn create(ctx: Ctx<Deploy>, body: Body<NewRelease>) -> Result<Reply, Error
             }
             (actor, _) = services::ensure(db, &actor, service, None)?;
         }
-        let (recorded, is_new) = record(db, &actor, body.0)?;
+        let (recorded, is_new) = record(db, &actor, body.0.clone())?;
         let release = &recorded.release;
         let reply =
             if is_new { Reply::created(release.path(), &recorded)? } else { Reply::ok(&recorded)? };
@@ -435,7 +435,7 @@ async fn record_scan(
 ) -> Result<Reply, Error> {
     let sent = SentScan::read(body.0)?;
     ctx.write(move |db, author| {
-        let found = scan(db, author, *id, policy.0, sent)?;
+        let found = scan(db, author, *id, policy.0.clone(), sent.clone())?;
         Ok(Reply::ok(&found)?.at_revision(found.release.revision))
     })
     .await

@@ -3,6 +3,7 @@
 use actix_web::{get, patch, post, web};
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use utoipa::ToSchema;
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -89,7 +90,7 @@ impl Service {
 }
 
 /// A service that is to be created.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"slug": "checkout", "name": "Checkout", "owner": "payments",
     "repository_url": "https://git.example.org/shop/checkout"}))]
@@ -112,7 +113,7 @@ pub struct NewService {
 }
 
 /// A change of a service. Fields that are absent stay as they are.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"owner": "payments", "description": null}))]
 pub struct ServicePatch {
@@ -161,7 +162,7 @@ async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, E
 async fn create(ctx: Ctx<Operate>, body: Body<NewService>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
         let actor = author.at(lock(db, &body.0.slug)?.now);
-        let service = insert(db, &actor, body.0)?;
+        let service = insert(db, &actor, body.0.clone())?;
         Ok(Reply::created(service.path(), &service)?.at_revision(service.revision))
     })
     .await
@@ -200,7 +201,7 @@ async fn change(
         let actor = lock_known(db, author, &slug)?;
         let before = find(db, &slug)?;
         if_match.check(before.revision)?;
-        let service = update(db, &actor, before, body.0)?;
+        let service = update(db, &actor, before, body.0.clone())?;
         Ok(Reply::ok(&service)?.at_revision(service.revision))
     })
     .await
@@ -247,6 +248,18 @@ pub fn lock_known(db: &mut Db, author: &Author, slug: &str) -> Result<Actor, Err
         Locked { exists: true, now } => Ok(author.at(now)),
         _ => Err(unknown(db, slug)?),
     }
+}
+
+/// Locks several services in the order of their slugs, and returns the author with the time of the
+/// transaction. Everything that locks several does so in this order: then none waits for another
+/// that waits for it.
+///
+/// # Errors
+/// `not_found` when one of them does not exist.
+pub fn lock_all(db: &mut Db, author: &Author, slugs: BTreeSet<Slug>) -> Result<Actor, Error> {
+    let times = slugs.iter().map(|slug| Ok(lock_known(db, author, slug)?.now));
+    let times: Vec<Timestamp> = times.collect::<Result<_, Error>>()?;
+    Ok(author.at(times.into_iter().max().unwrap_or_else(Timestamp::now)))
 }
 
 /// The author with the time of a transaction that may be about a service, which is then locked.

@@ -33,6 +33,7 @@ mod pages;
 mod places;
 mod public_read;
 mod releases;
+mod repeats;
 mod reported;
 mod sequences;
 mod status;

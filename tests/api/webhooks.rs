@@ -140,10 +140,18 @@ fn told_of_run(id: u64, environment: &str, state: &str, second: u32) -> (&'stati
 /// What GitHub reports of the end of a run.
 fn run_ended(run: &str, conclusion: &str, updated: &str) -> (&'static str, Value) {
     let mut payload = example("workflow_run/completed.payload.json");
+    let (repository, _) = run.split_once("/actions/").unwrap();
+    payload["repository"]["html_url"] = json!(repository);
     let reported = &mut payload["workflow_run"];
     (reported["html_url"], reported["conclusion"], reported["updated_at"]) =
         (json!(run), json!(conclusion), json!(updated));
     ("workflow_run", payload)
+}
+
+/// Reports that a run has failed now, and returns what came of it.
+#[track_caller]
+pub fn deliver_run_ended(app: &TestApp, run: &str) -> Value {
+    send(app, run_ended(run, "failure", &crate::gate::in_minutes(0)))
 }
 
 #[track_caller]

@@ -38,7 +38,7 @@ pub fn routes(config: &mut ServiceConfig) {
 }
 
 /// A deployment to request or to report.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({
     "service": "checkout", "environment": "staging", "version": "1.4.2",
@@ -131,7 +131,7 @@ pub struct NewDeployment {
 #[post("/deployments")]
 async fn create(ctx: Ctx<Deploy>, body: Body<NewDeployment>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
-        let (found, is_new) = request(db, author, body.0)?;
+        let (found, is_new) = request(db, author, body.0.clone())?;
         let reply = if is_new {
             Reply::created(found.deployment.path(), &found)?
         } else {

@@ -294,6 +294,12 @@ pub fn find(db: &mut Db, id: DeploymentId) -> Result<DeploymentWithDecision, Err
     found.ok_or_else(|| Error::not_found("deployment", id))
 }
 
+/// The services of these deployments; none for those that do not exist.
+pub fn services_of(db: &mut Db, ids: &[DeploymentId]) -> QueryResult<Vec<Slug>> {
+    let these = deployments::table.filter(deployments::id.eq_any(ids));
+    these.select(deployments::service).distinct().load(db)
+}
+
 /// The deployment with this external id in this source.
 pub fn find_external(
     db: &mut Db,

@@ -33,7 +33,7 @@ pub fn routes(config: &mut ServiceConfig) {
 }
 
 /// A change of the state of a deployment.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"to": "succeeded"}))]
 pub struct Transition {
@@ -77,7 +77,7 @@ async fn make_transition(
     body: Body<Transition>,
 ) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
-        let found = transition(db, author, *id, body.0)?;
+        let found = transition(db, author, *id, body.0.clone())?;
         Ok(Reply::ok(&found)?.at_revision(found.deployment.revision))
     })
     .await

@@ -26,7 +26,7 @@ pub fn routes(config: &mut ServiceConfig) {
 }
 
 /// Why a deployment counts for nothing.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"reason": "The nightly job took the environment for its secrets and \
     deployed nothing."}))]
@@ -53,7 +53,7 @@ async fn declare_void(
     body: Body<Void>,
 ) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
-        let found = void(db, author, *id, body.0.reason)?;
+        let found = void(db, author, *id, body.0.reason.clone())?;
         Ok(Reply::ok(&found)?.at_revision(found.deployment.revision))
     })
     .await

@@ -202,7 +202,7 @@ fn find(db: &mut Db, id: &str) -> Result<DeliveryWithBody, Error> {
 /// answered to GitHub as an error; then nothing is stored.
 fn take(
     db: &mut Db,
-    author: Author,
+    author: &Author,
     id: &str,
     event: &str,
     body: &str,
@@ -210,7 +210,7 @@ fn take(
     let payload: Value = serde_json::from_str(body)
         .map_err(|cause| Error::new(Code::MalformedJson, format!("{cause}.")))?;
     let fact = read(event, &payload);
-    let author = Author { name: sender(&payload), ..author };
+    let author = Author { name: sender(&payload), ..author.clone() };
     let digest = hex(&Sha256::digest(body));
     let (action, repository) = heading(&payload);
     let mut delivery = Delivery {

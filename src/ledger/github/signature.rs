@@ -74,16 +74,17 @@ impl FromRequest for Signed {
 
 impl Signed {
     /// Runs `work` in one transaction. It gets the author, which is GitHub until the body names the
-    /// sender, and the id, the event and the body of the delivery.
+    /// sender, and the id, the event and the body of the delivery. It may run more than once; what
+    /// an earlier run wrote is undone then.
     ///
     /// # Errors
     /// The error of `work`, or that the database is unavailable.
     pub async fn write<T: Send + 'static>(
         self,
-        work: impl FnOnce(&mut Db, Author, &str, &str, &str) -> Result<T, Error> + Send + 'static,
+        mut work: impl FnMut(&mut Db, &Author, &str, &str, &str) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let Self { id, event, body, author, state } = self;
-        state.db.write(move |db| work(db, author, &id, &event, &body)).await
+        state.db.write(move |db| work(db, &author, &id, &event, &body)).await
     }
 }
 
