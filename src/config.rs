@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::db::access::Role;
-use crate::db::connection::{self, Options, Target};
+use crate::db::connection::{Options, Target};
 use crate::db::pool::Limits;
 use crate::suggest::{self, UnknownField};
 use crate::types::token::Token;
@@ -490,9 +490,10 @@ impl RawHttp {
 impl RawDatabase {
     fn check(self) -> Result<Database, SettingError> {
         let time = seconds("database.timeout_seconds", self.timeout_seconds, 1..=300)?;
+        let target = self.target()?;
         Ok(Database {
-            target: self.target()?,
-            owner: self.owner()?,
+            owner: self.owner(&target)?,
+            target,
             options: Options {
                 prepared_statements: self.prepared_statements,
                 statement_timeout: time,
@@ -525,34 +526,31 @@ impl RawDatabase {
 
     /// Who migrates: `migrate_user` beside `host`, or `migrate_url`. Nobody else, if neither is set
     /// or it is the one who serves.
-    fn owner(&self) -> Result<Option<Owner>, SettingError> {
+    fn owner(&self, serving: &Target) -> Result<Option<Owner>, SettingError> {
         if let (Some(_), None) = (&self.migrate_user, &self.host) {
             let is = "is only for database.host; beside database.url, set database.migrate_url";
             return Err(SettingError::new("database.migrate_user", is));
         }
-        let (setting, name, target) = match (&self.host, &self.migrate_user, &self.migrate_url) {
-            (Some(host), Some(user), _) => {
+        let (setting, target) = match (&self.host, &self.migrate_user, &self.migrate_url) {
+            (Some(host), Some(_), _) => {
                 let target = self.parts(host, &self.migrate_user, &self.migrate_password)?;
-                ("database.migrate_user", Some(user.clone()), target)
+                ("database.migrate_user", target)
             }
             (_, _, Some(url)) => {
                 let setting = "database.migrate_url";
-                let target =
-                    Target::from_url(url).map_err(|why| SettingError::new(setting, why))?;
-                (setting, connection::credentials(url).map(|(name, _)| name), target)
+                (setting, Target::from_url(url).map_err(|why| SettingError::new(setting, why))?)
             }
             _ => return Ok(None),
         };
-        let serves = match &self.host {
-            Some(_) => self.user.clone().map(|name| (name, self.password.clone())),
-            None => connection::credentials(&self.url),
-        };
-        let (Some(owner), Some((serving, password))) = (name, serves) else {
+        let (Some((owner, _)), Some((name, password))) =
+            (target.credentials(), serving.credentials())
+        else {
             let is = "is for PostgreSQL; it and database.url must each name a role";
             return Err(SettingError::new(setting, is));
         };
-        let serves = Role { name: serving, password };
-        Ok((owner != serves.name).then_some(Owner { target, serves }))
+        let is_another = owner != name;
+        let serves = Role { name: name.to_owned(), password: password.map(str::to_owned) };
+        Ok(is_another.then_some(Owner { target, serves }))
     }
 
     fn parts(
@@ -683,9 +681,9 @@ mod tests {
         line
     }
 
-    fn postgres(settings: &Settings) -> &str {
+    fn postgres(settings: &Settings) -> String {
         match &settings.database.target {
-            Target::Postgres(url) => url,
+            Target::Postgres(conninfo) => conninfo.text(),
             Target::Sqlite(path) => panic!("SQLite in {path}"),
         }
     }
@@ -744,11 +742,11 @@ mod tests {
         let theirs = [("DATABASE_URL", "postgres://u@theirs/n"), ("PORT", "9000")];
         let settings = read(&theirs).unwrap();
         assert_eq!(settings.http.port, 9000);
-        assert!(postgres(&settings).starts_with("postgres://u@theirs/n?"));
+        assert!(postgres(&settings).contains("host='theirs' "));
         let ours = [("PROP_DATABASE__URL", "postgres://u@ours/n"), ("PROP_HTTP__PORT", "9001")];
         let settings = read(&[theirs, ours].concat()).unwrap();
         assert_eq!(settings.http.port, 9001);
-        assert!(postgres(&settings).starts_with("postgres://u@ours/n?"));
+        assert!(postgres(&settings).contains("host='ours' "));
         // Blamed is the variable that was set.
         assert!(refused(read(&[("PORT", "http")])).starts_with("setting http.port (PORT) is "));
         let url = [("DATABASE_URL", "mysql://h/n")];
@@ -1005,6 +1003,7 @@ mod tests {
         ];
         let (target, serves) = owner(read(&parts).unwrap()).unwrap();
         let Target::Postgres(conninfo) = target else { unreachable!() };
+        let conninfo = conninfo.text();
         assert!(
             conninfo.contains("host='db'")
                 && conninfo.contains("user='owner' password='s3cret-too'")

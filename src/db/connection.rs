@@ -6,12 +6,13 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Db;
+pub use super::conninfo::Conninfo;
 
 /// The database that stores the ledger.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Target {
-    /// A libpq connection string or URL. It may contain a password and is never printed.
-    Postgres(String),
+    /// The parameters of the connection. One may be a password, so they are never printed.
+    Postgres(Conninfo),
     /// A path to the database file.
     Sqlite(String),
 }
@@ -34,7 +35,7 @@ impl Target {
     pub fn from_url(url: &str) -> Result<Self, String> {
         match url.split_once(':') {
             Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
-                Ok(Self::Postgres(with_defaults(url)))
+                Ok(Self::Postgres(Conninfo::from_url(&rest[2..])?))
             }
             Some(("sqlite", rest)) => match rest.strip_prefix("//").unwrap_or(rest) {
                 "" | ":memory:" => {
@@ -42,10 +43,11 @@ impl Target {
                 }
                 path => Ok(Self::Sqlite(path.into())),
             },
-            Some((scheme, _)) => {
+            // Only what is a scheme is shown: the text may be a password.
+            Some((scheme, rest)) if rest.starts_with("//") => {
                 Err(format!("has the scheme {scheme:?}; allowed are postgres:// and sqlite:"))
             }
-            None => Err(
+            _ => Err(
                 "is not a URL; allowed are postgres://USER:PASSWORD@HOST:PORT/NAME and sqlite:FILE"
                     .into(),
             ),
@@ -55,11 +57,17 @@ impl Target {
     /// Builds a PostgreSQL target from libpq keywords (PostgreSQL documentation, 34.1.2) and
     /// values.
     pub fn from_parts<'a>(parts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let quoted = parts.into_iter().map(|(keyword, value)| {
-            let value = value.replace('\\', r"\\").replace('\'', r"\'");
-            format!("{keyword}='{value}' ")
-        });
-        Self::Postgres(quoted.chain(DEFAULTS.iter().map(|(k, v)| format!("{k}={v} "))).collect())
+        Self::Postgres(Conninfo::new(parts))
+    }
+
+    /// The role of a PostgreSQL target and its password, as far as they are named.
+    pub fn credentials(&self) -> Option<(&str, Option<&str>)> {
+        match self {
+            Self::Postgres(conninfo) => {
+                conninfo.value("user").map(|user| (user, conninfo.value("password")))
+            }
+            Self::Sqlite(_) => None,
+        }
     }
 
     /// Opens a connection for migrations: the same, but on PostgreSQL its statements may take as
@@ -82,8 +90,14 @@ impl Target {
     /// When the database cannot be reached or rejects a setting.
     pub fn connect(&self, options: &Options) -> ConnectionResult<Db> {
         let mut db = match self {
-            Target::Postgres(url) => {
-                let mut c = PgConnection::establish(url)?;
+            Target::Postgres(conninfo) => {
+                let mut c =
+                    PgConnection::establish(&conninfo.text()).map_err(|error| match error {
+                        ConnectionError::BadConnection(message) => {
+                            ConnectionError::BadConnection(conninfo.masked(&message))
+                        }
+                        other => other,
+                    })?;
                 if options.prepared_statements {
                     // Behind a pooler in transaction mode, a session setting would also apply to
                     // other clients.
@@ -115,50 +129,6 @@ impl Target {
     }
 }
 
-/// The role that a PostgreSQL URL names, and its password, if any.
-pub fn credentials(url: &str) -> Option<(String, Option<String>)> {
-    let (scheme, rest) = url.split_once("://")?;
-    if !matches!(scheme, "postgres" | "postgresql") {
-        return None;
-    }
-    let (base, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let authority = base.split('/').next().unwrap_or_default();
-    let named = authority.rsplit_once('@').map_or("", |(named, _)| named);
-    let (user, password) = match named.split_once(':') {
-        Some((user, password)) => (user, Some(password)),
-        None => (named, None),
-    };
-    // As in libpq, a parameter wins over the part before the `@`.
-    let parameter = |name: &str| {
-        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).last()
-    };
-    let user = parameter("user").unwrap_or(user);
-    let password = parameter("password").or(password);
-    (!user.is_empty()).then(|| (decoded(user), password.map(decoded)))
-}
-
-/// A part of a URL without its percent encoding, as libpq reads it.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let code = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let byte = code.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match byte.filter(|_| *first == b'%') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 /// The settings of a connection.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -169,24 +139,6 @@ pub struct Options {
     pub statement_timeout: Duration,
     /// A statement that takes longer than this is logged.
     pub slow_statement: Duration,
-}
-
-/// Connection parameters that differ from libpq's defaults, so that a lost server is noticed within
-/// seconds.
-const DEFAULTS: [(&str, &str); 3] = [
-    ("connect_timeout", "5"),
-    ("tcp_user_timeout", "10000"),
-    ("fallback_application_name", "prop"),
-];
-
-fn with_defaults(url: &str) -> String {
-    let (base, query) = url.split_once('?').unwrap_or((url, ""));
-    let given = query.split('&').filter(|pair| !pair.is_empty()).map(str::to_owned);
-    let added = DEFAULTS
-        .iter()
-        .filter(|(keyword, _)| !query.contains(&format!("{keyword}=")))
-        .map(|(k, v)| format!("{k}={v}"));
-    format!("{base}?{}", given.chain(added).collect::<Vec<_>>().join("&"))
 }
 
 #[cfg(test)]
@@ -200,11 +152,15 @@ mod tests {
             Target::from_url("sqlite:///var/prop.db"),
             Ok(Target::Sqlite("/var/prop.db".into()))
         );
-        assert!(matches!(
+        assert_eq!(
             Target::from_url("postgresql://u@h/n?sslmode=require"),
-            Ok(Target::Postgres(url))
-                if url.starts_with("postgresql://u@h/n?sslmode=require&connect_timeout=5")
-        ));
+            Ok(Target::from_parts([
+                ("user", "u"),
+                ("host", "h"),
+                ("dbname", "n"),
+                ("sslmode", "require")
+            ]))
+        );
         for refused in [
             "prop.db",
             "mysql://h/n",
@@ -219,38 +175,9 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_quoted() {
-        let Target::Postgres(conninfo) =
-            Target::from_parts([("host", "db"), ("password", r"it's \ a secret")])
-        else {
-            unreachable!()
-        };
-        assert!(
-            conninfo.starts_with(r"host='db' password='it\'s \\ a secret' connect_timeout=5 "),
-            "{conninfo}"
-        );
-    }
-
-    #[test]
-    fn a_url_names_a_role_and_its_password() {
-        for (url, user, password) in [
-            ("postgres://app:a%20%40%2Fb@h:5432/n?sslmode=require", "app", Some("a @/b")),
-            ("postgresql://app@h/n", "app", None),
-            ("postgres://h/n?user=app&password=s%253", "app", Some("s%3")),
-            ("postgres://other:x@/n?host=/tmp&user=app", "app", Some("x")),
-        ] {
-            let expected = (user.to_owned(), password.map(str::to_owned));
-            assert_eq!(credentials(url), Some(expected), "{url}");
-        }
-        for url in ["sqlite:app@h", "postgres://h/n", "sqlite://app:x@h/n", ""] {
-            assert_eq!(credentials(url), None, "{url}");
-        }
-    }
-
-    #[test]
     fn a_password_is_never_shown() {
         assert_eq!(
-            format!("{:?}", Target::Postgres("postgres://u:secret@h/n".into())),
+            format!("{:?}", Target::from_url("postgres://u:secret@h/n").unwrap()),
             "PostgreSQL"
         );
     }

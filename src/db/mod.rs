@@ -13,6 +13,7 @@ pub mod access;
 pub mod clock;
 pub mod columns;
 pub mod connection;
+mod conninfo;
 pub mod locks;
 pub mod migrations;
 pub mod pool;

@@ -24,5 +24,6 @@ mod logs;
 mod migrating;
 mod overload;
 mod pgbouncer;
+mod secrets;
 mod shutdown;
 mod start;
