@@ -70,6 +70,7 @@ impl Application {
         migrate(&settings)?;
         let mut db = connect(&settings)?;
         let first_key = first_key(&mut db, &settings)?;
+        warn_of_old_keys(&mut db)?;
         drop(db);
 
         let deadlines = Deadlines::new(&settings.http, settings.database.limits.time);
@@ -296,6 +297,18 @@ fn first_key(db: &mut Db, settings: &Settings) -> Result<Option<Token>, StartErr
         return Err(StartError(detail.into()));
     }
     db.write(|db| keys::bootstrap(db, given)).map_err(failed)
+}
+
+/// Says that a rotated bootstrap key is still valid.
+fn warn_of_old_keys(db: &mut Db) -> Result<(), StartError> {
+    let valid = keys::valid_bootstrap_keys(db).map_err(|e| StartError(format!("keys: {e}")))?;
+    if valid > 1 {
+        log::warn!(
+            "{valid} bootstrap keys are valid: a new PROP_BOOTSTRAP_KEY does not revoke the one \
+             before. Revoke those that are not used any more: `prop key list`, `prop key revoke`"
+        );
+    }
+    Ok(())
 }
 
 /// Derives the places of a ledger that an earlier version kept in another way, one after another.

@@ -72,6 +72,7 @@ codes! {
     NothingToRollBackTo = 409 "nothing_to_roll_back_to"
         "There is no earlier release to roll back to",
     ApprovalUsed = 409 "approval_used" "A deployment has already used this approval",
+    LastAdminKey = 409 "last_admin_key" "This is the last valid admin key",
     FreezeEnded = 409 "freeze_ended" "The freeze has ended",
     IdempotencyInProgress = 409 "idempotency_in_progress"
         "A request with this idempotency key is still in progress",

@@ -171,13 +171,21 @@ async fn create(ctx: Ctx<Admin>, body: Body<NewKey>) -> Result<Reply, Error> {
 /// Revoke a key
 ///
 /// Revokes the key for ever, and answers it. Other processes of prop may accept the key for up to
-/// five more seconds. A repeat changes nothing.
+/// five more seconds. A repeat changes nothing. Fails with 409 (`last_admin_key`) when no other valid
+/// key has the scope `admin`.
 #[utoipa::path(tag = "keys", operation_id = "revoke_key", security(("key" = ["admin"])),
     params(("id" = KeyId, Path, description = "The identifier of the key.")),
-    responses((status = 200, description = "The key, which is now revoked.", body = Key)))]
+    responses(
+        (status = 200, description = "The key, which is now revoked.", body = Key),
+        (status = 409, description = "No other valid key has the scope `admin`.")))]
 #[delete("/keys/{id}")]
 async fn revoke_one(ctx: Ctx<Admin>, id: web::Path<KeyId>) -> Result<Reply, Error> {
-    let key = ctx.write(move |db, author| revoke(db, author, *id)).await?;
+    let key = ctx
+        .write(move |db, author| {
+            keep_an_admin(db, *id)?;
+            revoke(db, author, *id)
+        })
+        .await?;
     ctx.forget_keys();
     Reply::ok(&key)
 }
@@ -267,6 +275,34 @@ pub fn revoke(db: &mut Db, author: &Author, id: KeyId) -> Result<Key, Error> {
     Ok(key)
 }
 
+/// Refuses to revoke the last valid admin key. Two that revoke each other at the same time come one
+/// after the other.
+fn keep_an_admin(db: &mut Db, id: KeyId) -> Result<(), Error> {
+    locks::all_keys(db)?;
+    let valid: Vec<(KeyId, String)> =
+        keys::table.filter(keys::revoked_at.is_null()).select((keys::id, keys::scopes)).load(db)?;
+    let admins: Vec<_> = valid
+        .into_iter()
+        .filter(|(_, scopes)| parse_scopes(scopes).contains(&Scope::Admin))
+        .map(|(id, _)| id)
+        .collect();
+    if admins == [id] {
+        let detail = "No other valid key has the scope `admin`, so nobody could create keys any \
+            more. Create another admin key first, or use `prop key revoke` on the server.";
+        return Err(Error::new(Code::LastAdminKey, detail));
+    }
+    Ok(())
+}
+
+/// How many of the keys that `PROP_BOOTSTRAP_KEY` has named are valid.
+pub fn valid_bootstrap_keys(db: &mut Db) -> QueryResult<i64> {
+    let named = keys::name.eq(BOOTSTRAP).or(keys::name.like(format!("{BOOTSTRAP}-%")));
+    keys::table.filter(keys::revoked_at.is_null()).filter(named).count().get_result(db)
+}
+
+/// The name of a key that came from `PROP_BOOTSTRAP_KEY`.
+const BOOTSTRAP: &str = "bootstrap";
+
 /// Makes sure that an admin key exists. Stores the `given` key if it is not stored yet. Without a
 /// given key, creates one if there is no key at all, and returns it. Several processes may call
 /// this at the same time.
@@ -281,7 +317,7 @@ pub fn bootstrap(db: &mut Db, given: Option<&Token>) -> Result<Option<Token>, Er
                 .first::<KeyId>(db)
                 .optional()?;
             if known.is_none() {
-                let name = free_name(db, "bootstrap")?;
+                let name = free_name(db, BOOTSTRAP)?;
                 insert(db, &author, &name, &[Scope::Admin], token)?;
             }
             Ok(None)

@@ -1,6 +1,6 @@
 //! Keys: who may do what, at once and no longer than they may; and their secrets stay secret.
 
-use crate::harness::{ADMIN, Answer, TestApp, migrate, together, with};
+use crate::harness::{ADMIN, Answer, TestApp, count, migrate, together, with};
 use prop::types::token::Token;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -12,6 +12,7 @@ crate::on_both_databases! {
     who_may_approve_may_not_mirror_and_the_other_way_round
     a_revoked_key_is_refused_at_once
     revoking_again_changes_nothing
+    the_last_admin_key_can_not_be_revoked
     the_last_use_is_noted
     a_made_key_shows_its_secret_once
     scopes_are_kept_in_one_order_and_once
@@ -174,6 +175,32 @@ fn revoking_again_changes_nothing(app: &TestApp) {
     assert_eq!(app.delete(&path).expect(200), first);
     assert_eq!(app.all("/v1/events?action=key.revoked").len(), 1);
     app.delete(&format!("/v1/keys/{UNKNOWN}")).expect_problem(404, "not_found");
+}
+
+fn the_last_admin_key_can_not_be_revoked(app: &TestApp) {
+    let id = |name: &str| {
+        let keys = app.all("/v1/keys");
+        let found = keys.iter().find(|key| key["name"] == name && key["revoked_at"].is_null());
+        found.unwrap_or_else(|| panic!("{name}"))["id"].as_str().unwrap().to_owned()
+    };
+    let revoke =
+        |id: &str, key: &str| app.call("DELETE", &format!("/v1/keys/{id}"), key, None, &[]);
+    app.key("reader", &["read"]);
+    let own = id("bootstrap");
+    let before = app.counts();
+    revoke(&own, ADMIN).expect_problem(409, "last_admin_key");
+    assert_eq!(app.counts(), before);
+    // One that holds no admin's scope may go, and an admin when there is another one.
+    revoke(&id("reader"), ADMIN).expect(200);
+    let second = app.key("second", &["admin"]);
+    let ids = [own, id("second")];
+    // Of two that revoke each other at once, one stays.
+    let answers = together(2, |n| {
+        let (id, key) = (&ids[n], [second.as_str(), ADMIN][n]);
+        app.another().call("DELETE", &format!("/v1/keys/{id}"), key, None, &[]).status
+    });
+    assert_eq!(answers.iter().filter(|status| **status == 200).count(), 1, "{answers:?}");
+    assert_eq!(count(&mut app.db(), "keys WHERE revoked_at IS NULL"), 1);
 }
 
 fn the_last_use_is_noted(app: &TestApp) {

@@ -105,3 +105,31 @@ fn production_takes_the_bootstrap_key_and_prints_it_nowhere() {
         }
     }
 }
+
+#[test]
+fn an_old_bootstrap_key_stays_valid_and_prop_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = sqlite_in(&directory);
+    let warning = "bootstrap keys are valid";
+    let start = |key: &str| {
+        let mut command = prop(&[], &database, &PRODUCTION);
+        let mut process = Process::spawn(command.env("PROP_BOOTSTRAP_KEY", key));
+        let app = process.app();
+        (process, app)
+    };
+    let end = |process: Process| {
+        process.terminate();
+        process.end().stderr
+    };
+    let [old, new] = [(); 2].map(|()| run(&["key", "generate"], "", &[]).stdout.trim().to_owned());
+    let (process, _) = start(&old);
+    assert!(!end(process).contains(warning));
+    let (process, app) = start(&new);
+    let keys = app.call("GET", "/v1/keys", &old, None, &[]).expect(200);
+    let first = keys["items"][1]["id"].as_str().unwrap();
+    app.call("DELETE", &format!("/v1/keys/{first}"), &new, None, &[]).expect(200);
+    assert!(end(process).contains(&format!("2 {warning}")));
+    let (process, app) = start(&new);
+    app.call("GET", "/v1/keys", &old, None, &[]).expect_problem(401, "revoked_key");
+    assert!(!end(process).contains(warning));
+}
