@@ -85,7 +85,7 @@ impl Application {
             metrics: Metrics::new().map_err(|e| StartError(format!("metrics: {e}")))?,
             anonymous_bodies: Semaphore::new(ANONYMOUS_BODIES),
             http: settings.http.clone(),
-            webhook_secret: settings.webhook_secret,
+            webhook_secrets: settings.webhook_secrets,
             image_digest: settings.image_digest,
             public_read: settings.public_read,
             draining: AtomicBool::new(false),

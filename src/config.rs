@@ -54,8 +54,8 @@ pub struct Settings {
     pub http: Http,
     /// Where the ledger is kept, and how it is reached.
     pub database: Database,
-    /// What GitHub's webhooks are signed with; without it, none is taken.
-    pub webhook_secret: Option<Secret>,
+    /// What GitHub's webhooks may be signed with; without any, none is taken.
+    pub webhook_secrets: Vec<WebhookSecret>,
     /// What is logged, and how.
     pub log: Log,
     /// A sentence for each environment variable that looks like a setting and is none.
@@ -76,6 +76,33 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("...")
+    }
+}
+
+/// A secret that webhooks are signed with.
+#[derive(Debug, Clone)]
+pub struct WebhookSecret {
+    /// The secret itself.
+    pub secret: Secret,
+    /// The owners (`acme`) and repositories (`acme/shop`) whose webhooks it may sign, in lower case.
+    /// `None`: it may sign those of all.
+    repositories: Option<Vec<String>>,
+}
+
+impl WebhookSecret {
+    /// Whether the secret may sign only the webhooks of some repositories.
+    pub fn is_limited(&self) -> bool {
+        self.repositories.is_some()
+    }
+
+    /// Whether the secret may sign the webhooks of a repository with this full name (`acme/shop`),
+    /// or of an organization with this login.
+    pub fn covers(&self, name: &str) -> bool {
+        let name = name.to_lowercase();
+        let owner = name.split('/').next();
+        self.repositories
+            .as_ref()
+            .is_none_or(|allowed| allowed.iter().any(|one| *one == name || Some(&**one) == owner))
     }
 }
 
@@ -363,6 +390,8 @@ struct RawDatabase {
 #[serde(deny_unknown_fields)]
 struct RawGitHub {
     webhook_secret: Option<String>,
+    /// An array in the file, and its JSON in the environment.
+    webhook_secrets: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -435,7 +464,7 @@ impl Raw {
             public_read: self.public_read,
             http: self.http.check(environment)?,
             database: self.database.check()?,
-            webhook_secret: self.github.check()?,
+            webhook_secrets: self.github.check()?,
             log: self.log.check(environment)?,
             ignored: Vec::new(),
         })
@@ -595,17 +624,82 @@ impl RawDatabase {
 }
 
 impl RawGitHub {
-    fn check(self) -> Result<Option<Secret>, SettingError> {
-        let Some(secret) = self.webhook_secret else { return Ok(None) };
-        let length = secret.chars().count() as i64;
-        if !(16..=200).contains(&length) {
-            return Err(SettingError::new(
-                "github.webhook_secret",
-                format!("has {length} characters; allowed are 16 to 200"),
-            ));
+    fn check(self) -> Result<Vec<WebhookSecret>, SettingError> {
+        let mut secrets = Vec::new();
+        if let Some(secret) = self.webhook_secret {
+            secrets.push(WebhookSecret {
+                secret: webhook_secret("github.webhook_secret", "has", secret)?,
+                repositories: None,
+            });
         }
-        Ok(Some(Secret(secret)))
+        for (n, entry) in entries(self.webhook_secrets)?.into_iter().enumerate() {
+            let is_wrong = |why: &str| {
+                let is = format!("is wrong in entry {}: {why}", n + 1);
+                SettingError::new("github.webhook_secrets", is)
+            };
+            // The messages of serde could show the secret.
+            let Ok(RawWebhookSecret { secret, repositories }) = serde_json::from_value(entry)
+            else {
+                return Err(is_wrong("it has a `secret` and perhaps `repositories`, a list"));
+            };
+            let has = format!("is wrong in entry {}: its secret has", n + 1);
+            let secret = webhook_secret("github.webhook_secrets", &has, secret)?;
+            let repositories = repositories
+                .map(|names| names.into_iter().map(|name| name.to_lowercase()).collect::<Vec<_>>());
+            let is_name = |name: &String| {
+                let mut parts = name.split('/');
+                let are_words = parts.clone().all(|part| {
+                    !part.is_empty()
+                        && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+                });
+                are_words && parts.by_ref().count() <= 2
+            };
+            if repositories
+                .as_ref()
+                .is_some_and(|names| names.is_empty() || !names.iter().all(is_name))
+            {
+                let form =
+                    "`repositories` has owners (acme) and repositories (acme/shop), at least one";
+                return Err(is_wrong(form));
+            }
+            secrets.push(WebhookSecret { secret, repositories });
+        }
+        Ok(secrets)
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWebhookSecret {
+    secret: String,
+    repositories: Option<Vec<String>>,
+}
+
+/// The entries of `github.webhook_secrets`.
+fn entries(setting: Option<serde_json::Value>) -> Result<Vec<serde_json::Value>, SettingError> {
+    use serde_json::Value;
+    let parsed = match setting {
+        None => return Ok(Vec::new()),
+        Some(Value::String(json)) => serde_json::from_str(&json).unwrap_or_default(),
+        Some(other) => other,
+    };
+    match parsed {
+        Value::Array(entries) => Ok(entries),
+        _ => {
+            let form = r#"[{"secret": "...", "repositories": ["acme", "acme/shop"]}]"#;
+            let is = format!("is not a JSON array; allowed is the form {form}");
+            Err(SettingError::new("github.webhook_secrets", is))
+        }
+    }
+}
+
+/// Checks the length of a secret. `has` begins the message about another length.
+fn webhook_secret(setting: &str, has: &str, secret: String) -> Result<Secret, SettingError> {
+    let length = secret.chars().count();
+    if (16..=200).contains(&length) {
+        return Ok(Secret(secret));
+    }
+    Err(SettingError::new(setting, format!("{has} {length} characters; allowed are 16 to 200")))
 }
 
 impl RawLog {
@@ -879,8 +973,15 @@ mod tests {
     fn a_secret_is_never_shown() {
         let host = ("PROP_DATABASE__HOST", "db");
         let password = ("PROP_DATABASE__PASSWORD", "s3cret-words");
-        let cases: [&[(&str, &str)]; 7] = [
+        let webhooks = "PROP_GITHUB__WEBHOOK_SECRETS";
+        let cases: [&[(&str, &str)]; 13] = [
             &[("PROP_GITHUB__WEBHOOK_SECRET", "s3cret-words")],
+            &[(webhooks, "s3cret-words")],
+            &[(webhooks, r#"["s3cret-words"]"#)],
+            &[(webhooks, r#"{"secret": "s3cret-words"}"#)],
+            &[(webhooks, r#"[{"secret": "s3cret-words"}]"#)],
+            &[(webhooks, r#"[{"s3cret-words": 1}]"#)],
+            &[(webhooks, r#"[{"secret": ["s3cret-words-of-a-webhook"]}]"#)],
             &[("PROP_BOOTSTRAP_KEY", "prop_s3cret-words")],
             &[("DATABASE_URL", "mysql://u:s3cret-words@h/n")],
             &[("DATABASE_URL", "u:s3cret-words@h/n")],
@@ -903,10 +1004,17 @@ mod tests {
             "[database]\npassword = \"s3cret-words\n",
             "[database]\npassword = s3cret-words\n",
             "bootstrap_key = [\"s3cret-words\"]",
+            "[github]\nwebhook_secrets = [\"s3cret-words\"]",
+            "[github]\nwebhook_secrets = [{ secret = [\"s3cret-words\"] }]",
+            "[github]\nwebhook_secrets = \"s3cret-words\"",
+            "[github]\nwebhook_secret = [\"s3cret-words\"]",
         ] {
             let line = refused(with_file(text, &[]));
             assert!(!line.contains("s3cret"), "{line}");
-            assert!(line.contains("line 2") || line.contains("bootstrap_key"), "{line}");
+            assert!(
+                ["line 2", "bootstrap_key", "github."].iter().any(|place| line.contains(place)),
+                "{line}"
+            );
         }
         let token = Token::generate().unwrap();
         let settings = read(&[
@@ -918,7 +1026,48 @@ mod tests {
         let shown = format!("{settings:?}");
         assert!(!shown.contains("s3cret") && !shown.contains(&token.reveal()[12..]), "{shown}");
         assert_eq!(settings.bootstrap_key.unwrap().reveal(), token.reveal());
-        assert_eq!(settings.webhook_secret.unwrap().reveal(), "s3cret-words-of-a-webhook");
+        assert_eq!(settings.webhook_secrets[0].secret.reveal(), "s3cret-words-of-a-webhook");
+    }
+
+    #[test]
+    fn webhooks_may_have_several_secrets_for_some_repositories_each() {
+        let variable = "PROP_GITHUB__WEBHOOK_SECRETS";
+        let (one, two) = ("a".repeat(16), "b".repeat(16));
+        let json = format!(
+            r#"[{{"secret": "{one}", "repositories": ["Acme", "other/Shop.js"]}}, {{"secret": "{two}"}}]"#
+        );
+        let file = format!(
+            "[github]\nwebhook_secrets = [{{ secret = \"{one}\", repositories = [\"Acme\", \
+             \"other/Shop.js\"] }}, {{ secret = \"{two}\" }}]"
+        );
+        for settings in [read(&[(variable, &json)]).unwrap(), with_file(&file, &[]).unwrap()] {
+            let [limited, free] = &settings.webhook_secrets[..] else { panic!("{settings:?}") };
+            assert_eq!((limited.secret.reveal(), free.secret.reveal()), (&*one, &*two));
+            assert!(limited.is_limited() && !free.is_limited());
+            for name in ["acme", "ACME/shop", "other/shop.js"] {
+                assert!(limited.covers(name) && free.covers(name), "{name}");
+            }
+            for name in ["", "other", "other/shop", "acme2/shop", "shop.js", "/acme"] {
+                assert!(!limited.covers(name) && free.covers(name), "{name}");
+            }
+        }
+        // Beside the single one, which goes on working.
+        let both = [("PROP_GITHUB__WEBHOOK_SECRET", &*two), (variable, &*json)];
+        assert_eq!(read(&both).unwrap().webhook_secrets.len(), 3);
+        let entry = |more: &str| format!(r#"[{{"secret": "{one}"{more}}}]"#);
+        for (value, expected) in [
+            (entry(r#", "repositories": []"#), "entry 1: `repositories` has owners"),
+            (entry(r#", "repositories": ["a/b/c"]"#), "at least one"),
+            (entry(r#", "repositories": [""]"#), "at least one"),
+            (entry(r#", "repositories": ["https://github.com/acme"]"#), "at least one"),
+            (entry(r#", "repositories": "acme""#), "a list"),
+            (entry(r#", "repository": "acme""#), "a list"),
+            (r#"[{"secret": "short"}]"#.to_owned(), "entry 1: its secret has 5 characters"),
+            ("short".to_owned(), "is not a JSON array"),
+        ] {
+            let line = refused(read(&[(variable, &value)]));
+            assert!(line.contains(variable) && line.contains(expected), "{value}: {line}");
+        }
     }
 
     #[test]
@@ -1078,6 +1227,7 @@ mod tests {
             let value = match name.as_str() {
                 "bootstrap_key" => format!("{:?}", token.reveal()),
                 "github.webhook_secret" => format!("{:?}", "a".repeat(16)),
+                "github.webhook_secrets" => value.replace("...", &"a".repeat(16)),
                 "database.ca_file" => format!("{ca:?}"),
                 _ => value.clone(),
             };

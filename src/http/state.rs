@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use tokio::sync::Semaphore;
 
-use crate::config::{Http, Secret};
+use crate::config::{Http, WebhookSecret};
 use crate::db::pool::Database;
 use crate::http::caller::Keys;
 use crate::http::metrics::Metrics;
@@ -24,8 +24,8 @@ pub struct State {
     pub anonymous_bodies: Semaphore,
     /// The settings of the HTTP server.
     pub http: Http,
-    /// The secret that GitHub signs webhooks with. `None` when webhooks are off.
-    pub webhook_secret: Option<Secret>,
+    /// The secrets that GitHub may sign webhooks with. Empty when webhooks are off.
+    pub webhook_secrets: Vec<WebhookSecret>,
     /// The digest of the image that this process runs in. `None` when `image_digest` is not set.
     pub image_digest: Option<String>,
     /// Whether reading needs no key (setting `public_read`).

@@ -12,7 +12,7 @@ use crate::db::Db;
 use crate::db::schema::derived_places;
 use crate::error::Error;
 use crate::http::context::Author;
-use crate::ledger::deployments::{Deployment, GITHUB, store};
+use crate::ledger::deployments::{Deployment, store};
 use crate::ledger::github::apply;
 use crate::ledger::services;
 use crate::rules::lifecycle::State;
@@ -69,8 +69,8 @@ fn correct(db: &mut Db, deployments: &mut [Deployment]) -> Result<(), Error> {
     let Some(last) = last_success.filter(|row| row.state != State::Succeeded) else {
         return Ok(());
     };
-    if let (GITHUB, Some(id), None) = (&*last.source, &last.external_id, last.retired_at) {
-        last.retired_at = apply::retired_at(db, id)?;
+    if last.retired_at.is_none() {
+        last.retired_at = apply::retired_at(db, last)?;
     }
     Ok(())
 }

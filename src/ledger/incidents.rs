@@ -342,7 +342,7 @@ fn lock_services(
     if !linked.is_empty() {
         services.extend(deployments::services_of(db, linked)?);
     }
-    services::lock_all(db, author, services)
+    Ok(services::lock_all(db, author, services)?)
 }
 
 /// The incidents that go on, the first noticed first.
@@ -387,6 +387,7 @@ fn insert(
     new: NewIncident,
 ) -> Result<IncidentWithDeployments, Error> {
     let actor = &lock_services(db, author, new.service.clone(), &new.caused_by)?;
+    services::find(db, &new.service)?;
     environments::find(db, &new.environment)?;
     let incident = Incident {
         id: IncidentId::new(),

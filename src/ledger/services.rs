@@ -250,15 +250,15 @@ pub fn lock_known(db: &mut Db, author: &Author, slug: &str) -> Result<Actor, Err
     }
 }
 
-/// Locks several services in the order of their slugs, and returns the author with the time of the
-/// transaction. Everything that locks several does so in this order: then none waits for another
-/// that waits for it.
+/// Locks those of several services that exist, in the order of their slugs, and returns the author
+/// with the time of the transaction. Everything that locks several does so in this order: then none
+/// waits for another that waits for it.
 ///
 /// # Errors
-/// `not_found` when one of them does not exist.
-pub fn lock_all(db: &mut Db, author: &Author, slugs: BTreeSet<Slug>) -> Result<Actor, Error> {
-    let times = slugs.iter().map(|slug| Ok(lock_known(db, author, slug)?.now));
-    let times: Vec<Timestamp> = times.collect::<Result<_, Error>>()?;
+/// That of the database.
+pub fn lock_all(db: &mut Db, author: &Author, slugs: BTreeSet<Slug>) -> QueryResult<Actor> {
+    let times = slugs.iter().map(|slug| Ok(lock(db, slug)?.now));
+    let times: Vec<Timestamp> = times.collect::<QueryResult<_>>()?;
     Ok(author.at(times.into_iter().max().unwrap_or_else(Timestamp::now)))
 }
 

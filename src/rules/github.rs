@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::rules::lifecycle::State;
+use crate::types::invisible;
 use crate::types::name::Name;
 
 /// The fact that a delivery reports.
@@ -197,6 +198,7 @@ struct JobRun {
 
 #[derive(Deserialize)]
 struct RunPayload {
+    repository: Repository,
     workflow_run: Run,
 }
 
@@ -206,6 +208,51 @@ pub fn heading(payload: &Value) -> (Option<String>, Option<String>) {
         Ok(heading) => (heading.action, heading.repository.map(|repository| repository.full_name)),
         Err(_) => (None, None),
     }
+}
+
+/// Parses the body of a delivery. All text that the ledger takes from it comes from here: what no
+/// text may contain, such as U+0000, is replaced by U+FFFD, so that the delivery is recorded
+/// whatever its sender wrote.
+///
+/// # Errors
+/// When the body is not JSON.
+pub fn parse(body: &str) -> serde_json::Result<Value> {
+    let mut payload = serde_json::from_str(body)?;
+    clean(&mut payload);
+    Ok(payload)
+}
+
+fn clean(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            if let Some(cleaned) = invisible::cleaned(text) {
+                *text = cleaned;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(clean),
+        // Names of fields are not stored.
+        Value::Object(fields) => fields.values_mut().for_each(clean),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// The URL of a repository in a normal form for comparison.
+pub fn normalized_url(url: &str) -> String {
+    url.trim_end_matches('/').trim_end_matches(".git").to_ascii_lowercase()
+}
+
+/// The full name of the repository (`acme/shop`) that a payload is about, or the login of the
+/// organization where it is about no repository. `None` where the payload does not say it, or where
+/// the URL of the repository, by which its service is found, is that of another one.
+pub fn signed_for(payload: &Value) -> Option<String> {
+    let repository = &payload["repository"];
+    if repository.is_null() {
+        return payload["organization"]["login"].as_str().map(str::to_owned);
+    }
+    let name = repository["full_name"].as_str()?;
+    let url = normalized_url(repository["html_url"].as_str()?);
+    let (_, path) = url.split_once("://")?.1.split_once('/')?;
+    (path == name.to_lowercase()).then(|| name.to_owned())
 }
 
 /// Whether prop uses events of this kind.
@@ -228,14 +275,12 @@ pub fn read(event: &str, payload: &Value) -> Result<Fact, String> {
             Fact::Deployment(Box::new(deployment(of(payload)?)))
         }
         ("deployment_review", "approved" | "rejected") => {
-            Fact::Review(Box::new(review(of(payload)?, action == "approved")))
+            Fact::Review(Box::new(review(of(payload)?, action == "approved")?))
         }
         ("deployment_review", _) => {
             Fact::Nothing("A review was requested. GitHub reports its result later.")
         }
-        ("workflow_run", "completed") => {
-            Fact::RunEnded(run_ended(of::<RunPayload>(payload)?.workflow_run))
-        }
+        ("workflow_run", "completed") => Fact::RunEnded(run_ended(of(payload)?)?),
         ("workflow_run", _) => {
             Fact::Nothing("The run has not ended. Only the end of a run affects deployments.")
         }
@@ -262,7 +307,7 @@ fn deployment(report: DeploymentPayload) -> Deployment {
         of_run.or_else(|| linked.map(|url| run_of(url)).find_map(|run| run.map(str::to_owned)));
     // In the older form of GitHub, the payload is a text that contains the object.
     let given = match deployment.payload {
-        Some(Value::String(text)) => serde_json::from_str(&text).unwrap_or(Value::Null),
+        Some(Value::String(text)) => parse(&text).unwrap_or(Value::Null),
         other => other.unwrap_or(Value::Null),
     };
     Deployment {
@@ -289,7 +334,19 @@ fn deployment(report: DeploymentPayload) -> Deployment {
     }
 }
 
-fn review(report: ReviewPayload, is_approved: bool) -> Review {
+/// Checks that a run is one of the repository that reports it: the webhook of one repository says
+/// nothing about the runs of another.
+fn check_run(run_url: &str, repository: &Repository) -> Result<(), String> {
+    let owner = run_url.split_once("/actions/runs/").map(|(owner, _)| normalized_url(owner));
+    let ours = normalized_url(&repository.html_url);
+    if owner.as_deref() == Some(&*ours) {
+        return Ok(());
+    }
+    Err(format!("The run {run_url} is not one of the repository {ours}."))
+}
+
+fn review(report: ReviewPayload, is_approved: bool) -> Result<Review, String> {
+    check_run(&report.workflow_run.html_url, &report.repository)?;
     let mut environments: Vec<_> = report
         .workflow_job_runs
         .into_iter()
@@ -300,7 +357,7 @@ fn review(report: ReviewPayload, is_approved: bool) -> Review {
     environments.dedup();
     let since = report.since.as_deref().and_then(|since| since.parse().ok());
     let since = since.unwrap_or(report.workflow_run.updated_at);
-    Review {
+    Ok(Review {
         repository: report.repository,
         is_approved,
         approver: report.approver.login.into(),
@@ -312,17 +369,18 @@ fn review(report: ReviewPayload, is_approved: bool) -> Review {
         attempt: report.workflow_run.run_attempt,
         since: report.since,
         at: report.workflow_run.updated_at.max(since),
-    }
+    })
 }
 
-fn run_ended(run: Run) -> RunEnded {
+fn run_ended(RunPayload { repository, workflow_run: run }: RunPayload) -> Result<RunEnded, String> {
+    check_run(&run.html_url, &repository)?;
     let conclusion = run.conclusion.unwrap_or_default();
     let leaves = match conclusion.as_str() {
         "failure" | "timed_out" | "startup_failure" => Some(State::Failed),
         "cancelled" | "skipped" | "stale" => Some(State::Cancelled),
         _ => None,
     };
-    RunEnded { run_url: run.html_url, leaves, conclusion, at: run.updated_at }
+    Ok(RunEnded { run_url: run.html_url, leaves, conclusion, at: run.updated_at })
 }
 
 /// The status of a deployment, derived from all reports about it.

@@ -335,8 +335,14 @@ fn a_deployment_adds_to_its_release_and_never_contradicts_it(app: &TestApp) {
 }
 
 fn an_external_id_names_one_deployment(app: &TestApp) {
-    let body =
-        with(new("checkout", "staging", "1"), json!({"source": "github", "external_id": "run-17"}));
+    let body = with(
+        new("checkout", "staging", "1"),
+        json!({"source": "jenkins", "external_id": "run-17"}),
+    );
+    // That of webhooks is theirs: a number taken in advance would lead them elsewhere.
+    let theirs = with(body.clone(), json!({"source": "github", "external_id": "4711"}));
+    let refused = app.post("/v1/deployments", theirs).expect_problem(422, "invalid_value");
+    assert_eq!(refused["errors"][0]["pointer"], "/source");
     let answer = app.post("/v1/deployments", body.clone());
     let made = answer.expect(201);
     assert_eq!(answer.header("location"), path(&made));

@@ -16,6 +16,8 @@ crate::on_both_databases! {
     every_example_of_github_is_taken
     a_signature_is_checked_before_anything_else
     without_a_secret_nothing_is_taken
+    a_secret_signs_only_for_its_repositories
+    a_secret_is_replaced_without_losing_a_delivery
     what_is_no_delivery_is_refused
     a_delivery_is_done_once
     a_delivery_that_comes_twice_at_once_is_done_once
@@ -52,6 +54,10 @@ crate::on_both_databases! {
     a_redelivered_approval_does_not_beat_a_later_rejection
     jobs_that_deploy_nothing_are_ignored
     what_github_reported_as_gone_before_an_upgrade_stays_gone
+    a_number_that_somebody_took_carries_no_delivery_there
+    a_number_of_another_github_is_another_deployment
+    a_run_is_reported_by_its_own_repository
+    a_delivery_with_nul_is_recorded
 }
 
 const RUN: &str = "https://github.com/Codertocat/Hello-World/actions/runs/77";
@@ -289,6 +295,106 @@ fn without_a_secret_nothing_is_taken(app: &TestApp) {
     ];
     post(&without, body.as_bytes(), &headers).expect_problem(403, "webhooks_off");
     assert!(without.all("/v1/deliveries").is_empty());
+}
+
+const SHOP: &str = "a secret of the owner acme";
+const OTHER: &str = "a secret of one repository";
+
+/// An app whose webhooks may have these secrets, as JSON.
+fn with_secrets(app: &TestApp, single: &str, secrets: Value) -> TestApp {
+    let secrets = secrets.to_string();
+    let settings = [
+        ("PROP_GITHUB__WEBHOOK_SECRET", single),
+        ("PROP_GITHUB__WEBHOOK_SECRETS", secrets.as_str()),
+    ];
+    TestApp::start(&app.database_url, &settings)
+}
+
+/// Sends a payload that is signed with this secret.
+#[track_caller]
+fn signed(app: &TestApp, secret: &str, event: &str, body: &[u8]) -> Answer {
+    let (id, signature) = (fresh(), signature(secret, body));
+    let headers = [
+        ("X-GitHub-Event", event),
+        ("X-GitHub-Delivery", &id),
+        ("X-Hub-Signature-256", &signature),
+    ];
+    post(app, body, &headers)
+}
+
+fn a_secret_signs_only_for_its_repositories(app: &TestApp) {
+    let limited = with_secrets(
+        app,
+        "",
+        json!([
+            {"secret": SHOP, "repositories": ["Acme", "partner/store"]},
+            {"secret": OTHER, "repositories": ["other/shop"]},
+        ]),
+    );
+    let about = |number: u64, full_name: &str, html_url: &str| {
+        let (event, mut payload) = report(number, "production", "success", 5);
+        let name = full_name.split_once('/').map_or(full_name, |(_, name)| name);
+        (payload["repository"]["name"], payload["repository"]["full_name"]) =
+            (json!(name), json!(full_name));
+        payload["repository"]["html_url"] = json!(html_url);
+        (event, payload.to_string())
+    };
+    let of = |number, name: &str| about(number, name, &format!("https://github.com/{name}"));
+    for (number, secret, name, is_taken) in [
+        (1, SHOP, "acme/shop", true),
+        (2, SHOP, "ACME/tools", true),
+        (3, SHOP, "partner/store", true),
+        (4, SHOP, "partner/other", false),
+        (5, SHOP, "acme2/shop", false),
+        (6, SHOP, "other/shop", false),
+        (7, OTHER, "other/shop", true),
+        (8, OTHER, "acme/shop", false),
+        (9, OTHER, "other/shop2", false),
+        (10, OTHER, "other", false),
+        (11, WEBHOOK_SECRET, "acme/shop", false),
+    ] {
+        let (event, body) = of(number, name);
+        let answer = signed(&limited, secret, event, body.as_bytes());
+        if is_taken {
+            assert_eq!(answer.expect(202)["outcome"], "applied", "{name}");
+        } else {
+            let problem = answer.expect_problem(401, "invalid_signature");
+            // Word for word what a wrong signature is answered.
+            let wrong = signed(&limited, "no secret at all", event, body.as_bytes());
+            let wrong = wrong.expect_problem(401, "invalid_signature");
+            assert_eq!(problem["detail"], wrong["detail"], "{name}");
+        }
+    }
+    // The name is that of the own repository, and the URL, which finds the service, of another one.
+    let (event, body) = about(12, "other/shop", "https://github.com/acme/shop");
+    signed(&limited, OTHER, event, body.as_bytes()).expect_problem(401, "invalid_signature");
+    // The run of another repository ends nothing.
+    let (event, mut ended) = run_ended(RUN, "failure", &at(60));
+    (ended["repository"]["full_name"], ended["repository"]["html_url"]) =
+        (json!("other/shop"), json!("https://github.com/other/shop"));
+    let answer = signed(&limited, OTHER, event, ended.to_string().as_bytes());
+    assert_eq!(answer.expect(202)["outcome"], "failed");
+    // A webhook of an organization says whose it is; one that does not say it is nobody's.
+    let ping = |payload: Value| signed(&limited, SHOP, "ping", payload.to_string().as_bytes());
+    assert_eq!(ping(json!({"organization": {"login": "acme"}})).status, 202);
+    ping(json!({"organization": {"login": "other"}})).expect_problem(401, "invalid_signature");
+    ping(json!({"zen": "Keep it logically awesome."})).expect_problem(401, "invalid_signature");
+    ping(json!([])).expect_problem(401, "invalid_signature");
+    signed(&limited, SHOP, "ping", b"{").expect_problem(400, "malformed_json");
+    let failed = limited.all("/v1/deliveries?outcome=failed");
+    assert_eq!((limited.all("/v1/deployments").len(), failed.len()), (4, 1));
+}
+
+fn a_secret_is_replaced_without_losing_a_delivery(app: &TestApp) {
+    let send = |app: &TestApp, secret: &str, number: u64| {
+        let (event, payload) = report(number, "production", "success", 5);
+        signed(app, secret, event, payload.to_string().as_bytes()).status
+    };
+    // Old, old and new, new: as docs/webhooks.md says it.
+    let both = with_secrets(app, WEBHOOK_SECRET, json!([{"secret": SHOP}]));
+    assert_eq!((send(&both, WEBHOOK_SECRET, 1), send(&both, SHOP, 2)), (202, 202));
+    let new = with_secrets(app, "", json!([{"secret": SHOP}]));
+    assert_eq!((send(&new, WEBHOOK_SECRET, 3), send(&new, SHOP, 4)), (401, 202));
 }
 
 fn what_is_no_delivery_is_refused(app: &TestApp) {
@@ -737,6 +843,7 @@ fn a_rejected_review_ends_what_waits(app: &TestApp) {
     let mut early = review("approved", "carol");
     early["repository"]["name"] = json!("early");
     early["repository"]["html_url"] = json!("https://github.com/a/early");
+    early["workflow_run"]["html_url"] = json!("https://github.com/a/early/actions/runs/77");
     assert_eq!(deliver(app, "deployment_review", &early)["outcome"], "applied");
     assert_eq!(app.all("/v1/releases?service=early")[0]["git_sha"], SHA);
 }
@@ -1448,4 +1555,127 @@ fn what_github_reported_as_gone_before_an_upgrade_stays_gone(app: &TestApp) {
     assert_eq!(app.db().write(derive).unwrap(), (1, true));
     let derived = only(app);
     assert_eq!((&derived["state"], &derived["retired_at"]), (&gone["state"], &gone["retired_at"]));
+}
+
+fn a_number_that_somebody_took_carries_no_delivery_there(app: &TestApp) {
+    ours(app);
+    // As earlier versions let any key do it: in another service, another environment, and there.
+    let places =
+        [("decoy", "production"), ("hello-world", "staging"), ("hello-world", "production")];
+    for (id, (service, environment)) in (4711..).zip(places) {
+        let taken = app.deploy(service, environment, "evil", false);
+        let taken = taken["id"].as_str().unwrap();
+        crate::gate::sql(
+            app,
+            &format!(
+                "UPDATE deployments SET source = 'github', external_id = '{id}' WHERE id = '{taken}'"
+            ),
+        );
+        let before = app.get(&format!("/v1/deployments/{taken}")).expect(200);
+        for (state, second, expected) in
+            [("in_progress", 2, "running"), ("success", 5, "succeeded")]
+        {
+            let answer = send(app, report(id, "production", state, second));
+            assert_eq!(answer["outcome"], "applied", "{service}/{environment}: {answer}");
+            let path = format!("/v1/deployments/{}", answer["deployment_id"].as_str().unwrap());
+            let made = app.get(&path).expect(200);
+            assert_eq!(
+                (&made["service"], &made["environment"], &made["state"], &made["git_sha"]),
+                (&json!("hello-world"), &json!("production"), &json!(expected), &json!(SHA))
+            );
+            let url = "https://github.com/Codertocat/Hello-World";
+            assert_eq!(made["external_id"], format!("{id}@{url}"), "the number is taken");
+        }
+        let after = app.get(&format!("/v1/deployments/{taken}")).expect(200);
+        assert_eq!(after, before);
+    }
+}
+
+fn a_number_of_another_github_is_another_deployment(app: &TestApp) {
+    send(app, report(7, "production", "success", 5));
+    let elsewhere = |state, second| {
+        let (event, mut payload) = report(7, "production", state, second);
+        payload["repository"]["html_url"] =
+            json!("https://github.example.com/Codertocat/Hello-World");
+        (event, payload)
+    };
+    assert_eq!(send(app, elsewhere("in_progress", 8))["outcome"], "applied");
+    assert_eq!(send(app, elsewhere("failure", 9))["outcome"], "applied");
+    let all = app.all("/v1/deployments");
+    let found: Vec<_> = all.iter().map(|one| (&one["service"], &one["state"])).collect();
+    assert_eq!(
+        found,
+        [
+            (&json!("codertocat-hello-world"), &json!("failed")),
+            (&json!("hello-world"), &json!("succeeded"))
+        ]
+    );
+    assert_eq!(send(app, report(7, "production", "inactive", 10))["outcome"], "applied");
+}
+
+fn a_run_is_reported_by_its_own_repository(app: &TestApp) {
+    guarded(app);
+    send(app, told_of_run(1, "production", "in_progress", 10));
+    send(app, told_of_run(2, "staging", "waiting", 10));
+    let (event, mut ended) = run_ended(RUN, "failure", &at(60));
+    ended["repository"]["html_url"] = json!("https://github.com/mallory/other");
+    let mut yes = review("approved", "bob");
+    yes["repository"]["html_url"] = json!("https://github.com/mallory/other");
+    for (event, payload) in [(event, ended), ("deployment_review", yes)] {
+        let answer = deliver(app, event, &payload);
+        assert_eq!(answer["outcome"], "failed", "{answer}");
+        let detail = answer["detail"].as_str().unwrap();
+        assert!(detail.contains("is not one of the repository"), "{answer}");
+    }
+    assert_eq!(states(app), ["1 running", "2 awaiting_approval"]);
+    assert!(app.all("/v1/approvals").is_empty());
+    // Nor does it count when the next report about the deployment comes.
+    assert_eq!(send(app, told_of_run(1, "production", "queued", 11))["outcome"], "unchanged");
+    assert_eq!(send(app, run_ended(RUN, "failure", &at(60)))["outcome"], "applied");
+    assert_eq!(states(app), ["1 failed", "2 awaiting_approval"]);
+}
+
+/// PostgreSQL stores no U+0000: what has one was answered 500, and lost.
+fn a_delivery_with_nul_is_recorded(app: &TestApp) {
+    let nul = |number: u64, pointer: &str| {
+        let (event, mut payload) = report(number, "production", "failure", 5);
+        let value = payload.pointer_mut(pointer).unwrap_or_else(|| panic!("{pointer}"));
+        *value = json!(format!("{}\0b\u{202E}", value.as_str().unwrap_or("a")));
+        (event, payload)
+    };
+    for (number, pointer, outcome) in [
+        (1, "/deployment_status/description", "applied"),
+        (2, "/action", "applied"),
+        (3, "/sender/login", "applied"),
+        (4, "/repository/full_name", "applied"),
+        (5, "/deployment/environment", "applied"),
+        (6, "/deployment/payload", "applied"),
+        (7, "/deployment/creator/login", "applied"),
+        (8, "/deployment/sha", "applied"),
+        (9, "/repository/html_url", "failed"),
+    ] {
+        let (event, payload) = nul(number, pointer);
+        let (id, body) = (fresh(), payload.to_string());
+        assert!(body.contains("\\u0000"), "{body}");
+        let answer = deliver_as(app, &id, event, body.as_bytes()).expect(202);
+        assert_eq!(answer["outcome"], outcome, "{pointer}: {answer}");
+        let kept = app.get(&format!("/v1/deliveries/{id}")).expect(200);
+        assert_eq!(kept["body"], body, "{pointer}: as it came");
+        assert!(!kept.to_string().replace("\\\\u0000", "").contains("\\u0000"), "{kept}");
+        let again = deliver_as(app, &id, event, body.as_bytes());
+        assert_eq!(again.status, if outcome == "failed" { 202 } else { 200 }, "{pointer}");
+    }
+    let described = app.all("/v1/deployments").into_iter().find(|one| one["external_id"] == "1");
+    assert_eq!(described.unwrap()["reason"], "\u{FFFD}b\u{FFFD}");
+    let (actor, action) = ("github:Codertocat\u{FFFD}b\u{FFFD}", "created\u{FFFD}b\u{FFFD}");
+    assert!(app.all("/v1/events").iter().any(|event| event["actor"] == actor));
+    assert!(app.all("/v1/deliveries").iter().any(|one| one["action"] == action));
+    // In an event that prop does not use, and in the text that `payload` may be.
+    let ping = deliver(app, "push", &json!({"action": "a\0", "sender": {"login": "\0"}}));
+    assert_eq!(ping["outcome"], "ignored");
+    let (event, mut named) = report(10, "production", "success", 6);
+    named["deployment"]["payload"] = json!("{\"service\": \"a\\u0000\"}");
+    let refused = deliver(app, event, &named);
+    assert_eq!(refused["outcome"], "failed", "{refused}");
+    assert!(refused["detail"].as_str().unwrap().starts_with("invalid_slug"), "{refused}");
 }

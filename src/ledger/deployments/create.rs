@@ -70,7 +70,8 @@ pub struct NewDeployment {
     /// reserved.
     #[schema(value_type = Option<ShortText>)]
     pub requested_by: Option<Name>,
-    /// The kind of client that reports the deployment. `api`, if absent or `null`.
+    /// The kind of client that reports the deployment. `api`, if absent or `null`. `github` is
+    /// refused: only GitHub's webhooks use it.
     pub source: Option<Slug>,
     /// The identifier of the deployment in that source. A repeat with the same identifier answers
     /// 200 and the recorded deployment. May be absent or `null`.
@@ -203,6 +204,10 @@ fn request(
     author: &Author,
     new: NewDeployment,
 ) -> Result<(DeploymentWithDecision, bool), Error> {
+    if new.source.as_deref() == Some(GITHUB) {
+        let detail = "is the source of GitHub's webhooks; use another one";
+        return Err(Error::field(Code::InvalidValue, "/source", detail));
+    }
     let Locked { exists, now } = services::lock(db, &new.service)?;
     let actor = &author.at(now);
     let observation = new.observation(actor.now)?;

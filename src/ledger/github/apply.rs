@@ -12,11 +12,13 @@ use crate::ledger::approvals::{self, NewApproval, Source, Verdict};
 use crate::ledger::deployments::create::{self, NewDeployment, Observation, Report};
 use crate::ledger::deployments::store::{self, Change, Fact as Reported};
 use crate::ledger::deployments::transitions::{self, Transition};
-use crate::ledger::deployments::{Deployment, GITHUB, find, find_external, of_run, running_in};
+use crate::ledger::deployments::{Deployment, GITHUB, find, of_run, running_in};
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::releases::{self, NewRelease, Release};
 use crate::ledger::services;
-use crate::rules::github::{self, DeploymentStatus, Fact, Repository, Review, RunEnded};
+use crate::rules::github::{
+    self, DeploymentStatus, Fact, Repository, Review, RunEnded, normalized_url,
+};
 use crate::rules::lifecycle::{self, By, Move, State};
 use crate::rules::timeline::Outcome;
 use crate::types::ids::DeploymentId;
@@ -81,23 +83,17 @@ pub fn subject(fact: &Fact) -> Option<String> {
 /// about one deployment are applied one after another.
 fn deployment(db: &mut Db, author: &Author, report: &github::Deployment) -> Result<Applied, Error> {
     let environment = environment_of(&report.environment)?;
-    let subject = report.id.to_string();
-    if environments::ignores_github(db, &environment)? && find_linked(db, &subject)?.is_none() {
+    if environments::ignores_github(db, &environment)? && !is_linked(db, report)? {
         return Ok(Applied::ignored(format!(
             "{environment} has ignore_github_deployments set. Nothing was recorded."
         )));
     }
-    let (mut actor, service) =
-        service_of(db, author, &report.repository, report.service.as_deref())?;
-    let all = all_reports(db, &subject)?;
-    let status = with_its_run(db, github::deployment_status(&all))?;
-    let mut known = find_known(db, &service, &environment, report, &status)?;
-    if let Some(other) = known.as_mut().filter(|known| known.service != service) {
-        let locked = services::lock(db, &other.service)?;
-        actor = actor.at(actor.now.max(locked.now));
-        *other = find(db, other.id)?.deployment;
-    }
+    let (actor, service) = service_of(db, author, &report.repository, report.service.as_deref())?;
     let actor = &actor;
+    let subject = report.id.to_string();
+    let all = all_reports(db, &subject, &[normalized_url(&report.repository.html_url)])?;
+    let status = with_its_run(db, github::deployment_status(&all))?;
+    let known = find_known(db, &service, &environment, report, &status)?;
     if known.is_none() && services::find(db, &service)?.ignore_github_deployments {
         return Ok(Applied::ignored(format!(
             "{service} has ignore_github_deployments set. Nothing was recorded."
@@ -336,18 +332,52 @@ fn end_deployment(
     Ok(())
 }
 
-/// All reports about one GitHub deployment, including the current delivery.
-fn all_reports(db: &mut Db, subject: &str) -> Result<Vec<github::Deployment>, Error> {
+/// All reports about one GitHub deployment, including the current delivery. Only these repositories
+/// (normalized URLs) have a say in it: on another GitHub, another deployment may have its number.
+fn all_reports(
+    db: &mut Db,
+    subject: &str,
+    repositories: &[String],
+) -> Result<Vec<github::Deployment>, Error> {
     let facts = facts_of(db, subject)?.into_iter();
-    Ok(facts
-        .filter_map(|fact| if let Fact::Deployment(report) = fact { Some(*report) } else { None })
+    let reports = facts
+        .filter_map(|fact| if let Fact::Deployment(report) = fact { Some(*report) } else { None });
+    Ok(reports
+        .filter(|report| repositories.contains(&normalized_url(&report.repository.html_url)))
         .collect())
 }
 
-/// When GitHub reported the deployment with this number as no longer live. `None` when it did not.
-pub fn retired_at(db: &mut Db, subject: &str) -> Result<Option<Timestamp>, Error> {
-    let status = github::deployment_status(&all_reports(db, subject)?);
-    Ok(status.retired_at.map(Timestamp::from))
+/// The status of a deployment by the deliveries about it. `None` for a deployment of another
+/// source.
+fn status_of(db: &mut Db, known: &Deployment) -> Result<Option<DeploymentStatus>, Error> {
+    let Some(external_id) = known.external_id.as_deref().filter(|_| known.source == GITHUB) else {
+        return Ok(None);
+    };
+    let linked = deliveries::table
+        .filter(deliveries::deployment_id.eq(known.id))
+        .filter(deliveries::body.is_not_null());
+    let linked: Vec<(String, String)> =
+        linked.select((deliveries::event, deliveries::body.assume_not_null())).load(db)?;
+    let mut repositories: Vec<_> = linked
+        .into_iter()
+        .filter_map(|delivery| match fact(delivery)? {
+            Fact::Deployment(report) => Some(normalized_url(&report.repository.html_url)),
+            _ => None,
+        })
+        .collect();
+    repositories.sort();
+    repositories.dedup();
+    let reports = all_reports(db, number_of(external_id), &repositories)?;
+    Ok(Some(github::deployment_status(&reports)))
+}
+
+/// When GitHub reported a deployment as no longer live. `None` when it did not.
+///
+/// # Errors
+/// That of the database.
+pub fn retired_at(db: &mut Db, known: &Deployment) -> Result<Option<Timestamp>, Error> {
+    let status = status_of(db, known)?;
+    Ok(status.and_then(|status| status.retired_at).map(Timestamp::from))
 }
 
 /// The status of a deployment, with the end of its run. GitHub may deliver the end of the run
@@ -377,10 +407,12 @@ fn facts_of(db: &mut Db, subject: &str) -> Result<Vec<Fact>, Error> {
         .filter(deliveries::body.is_not_null())
         .select((deliveries::event, deliveries::body.assume_not_null()));
     let bodies: Vec<(String, String)> = of_it.load(db)?;
-    let read = |(event, body): (String, String)| {
-        github::read(&event, &serde_json::from_str(&body).ok()?).ok()
-    };
-    Ok(bodies.into_iter().filter_map(read).collect())
+    Ok(bodies.into_iter().filter_map(fact).collect())
+}
+
+/// The fact of a delivery that was stored.
+fn fact((event, body): (String, String)) -> Option<Fact> {
+    github::read(&event, &github::parse(&body).ok()?).ok()
 }
 
 /// Finds the deployment in the ledger that a GitHub deployment is.
@@ -396,7 +428,7 @@ fn find_known(
     status: &DeploymentStatus,
 ) -> Result<Option<Deployment>, Error> {
     let subject = report.id.to_string();
-    if let Some(known) = find_linked(db, &subject)? {
+    if let Some(known) = find_linked(db, service, report)? {
         return Ok(Some(known));
     }
     let candidates = match status.run_url.as_deref().and_then(github::run_of) {
@@ -426,17 +458,67 @@ fn find_known(
         .find(|candidate| candidate.source != GITHUB && !taken.contains(&candidate.id)))
 }
 
-/// The deployment that GitHub has reported before, or that an earlier delivery was linked to.
-fn find_linked(db: &mut Db, subject: &str) -> Result<Option<Deployment>, Error> {
-    if let Some(known) = find_external(db, GITHUB, Some(subject))? {
-        return Ok(Some(known.deployment));
+/// The deployment of a service that GitHub has reported before, or that an earlier delivery was
+/// linked to. A number alone finds nothing: in another service, or recorded by somebody else, it
+/// means another deployment.
+fn find_linked(
+    db: &mut Db,
+    service: &Slug,
+    report: &github::Deployment,
+) -> Result<Option<Deployment>, Error> {
+    let is_ours = |known: &Deployment| {
+        known.service == *service && (known.source != GITHUB || is_reported(known))
+    };
+    let reported = with_number(db, report)?.into_iter().find(is_ours);
+    if reported.is_some() {
+        return Ok(reported);
     }
     let linked = deliveries::table
-        .filter(deliveries::subject.eq(subject))
+        .filter(deliveries::subject.eq(report.id.to_string()))
         .filter(deliveries::deployment_id.is_not_null());
-    let linked: Option<DeploymentId> =
-        linked.select(deliveries::deployment_id.assume_not_null()).first(db).optional()?;
-    Ok(linked.map(|id| find(db, id)).transpose()?.map(|found| found.deployment))
+    let linked: Vec<DeploymentId> =
+        linked.select(deliveries::deployment_id.assume_not_null()).distinct().load(db)?;
+    if linked.is_empty() {
+        return Ok(None);
+    }
+    let linked = deployments::table.filter(deployments::id.eq_any(linked));
+    let linked: Vec<Deployment> =
+        linked.select(Deployment::as_select()).order(deployments::id).load(db)?;
+    Ok(linked.into_iter().find(is_ours))
+}
+
+/// Whether a deployment that GitHub reports is known. Its service need not exist yet.
+fn is_linked(db: &mut Db, report: &github::Deployment) -> Result<bool, Error> {
+    match service_named(db, &report.repository, report.service.as_deref()) {
+        Ok(service) => Ok(find_linked(db, &service, report)?.is_some()),
+        Err(error) if error.code.status().is_server_error() => Err(error),
+        Err(_) => Ok(false),
+    }
+}
+
+/// The deployments under the external ids that a GitHub deployment may have.
+fn with_number(db: &mut Db, report: &github::Deployment) -> QueryResult<Vec<Deployment>> {
+    let named = deployments::table
+        .filter(deployments::source.eq(GITHUB))
+        .filter(deployments::external_id.eq_any([report.id.to_string(), qualified_id(report)]));
+    named.select(Deployment::as_select()).load(db)
+}
+
+/// Whether a webhook recorded this deployment. Earlier versions let any key use the source
+/// `github`, and so take a number before GitHub reported it.
+fn is_reported(known: &Deployment) -> bool {
+    let recorder = known.recorded_by.as_deref().and_then(|name| name.strip_prefix(GITHUB));
+    known.source == GITHUB && recorder.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+}
+
+/// The external id of a GitHub deployment whose number is taken: an external id is unique.
+fn qualified_id(report: &github::Deployment) -> String {
+    format!("{}@{}", report.id, report.repository.html_url)
+}
+
+/// The number of the GitHub deployment with this external id.
+fn number_of(external_id: &str) -> &str {
+    external_id.split_once('@').map_or(external_id, |(number, _)| number)
 }
 
 fn new_deployment(
@@ -447,6 +529,8 @@ fn new_deployment(
     status: &DeploymentStatus,
 ) -> Result<NewDeployment, Error> {
     let (version, git_sha) = release_of(db, &service, &report.reference, &report.sha)?;
+    let is_taken = !with_number(db, report)?.is_empty();
+    let external_id = if is_taken { qualified_id(report) } else { report.id.to_string() };
     Ok(NewDeployment {
         service,
         environment,
@@ -460,7 +544,7 @@ fn new_deployment(
             .and_then(|login| login.parse::<ShortText>().ok())
             .map(Name::from),
         source: GITHUB.parse::<Slug>().ok(),
-        external_id: report.id.to_string().parse::<ShortText>().ok(),
+        external_id: external_id.parse::<ShortText>().ok(),
         run_url: status.run_url.as_deref().and_then(|url| url.parse::<Url>().ok()),
         unplanned: false,
         reason: status.reason.as_deref().and_then(|reason| reason.parse::<LongText>().ok()),
@@ -474,16 +558,10 @@ fn new_deployment(
     })
 }
 
-/// Finds and locks the service of a repository, and gives the author with the time of the lock. The
-/// service is the one with this `repository_url`, else one with the name of the repository, which
-/// is created. If several services have the same repository, the payload of the deployment must
-/// name one.
-fn service_of(
-    db: &mut Db,
-    author: &Author,
-    repository: &Repository,
-    named: Option<&str>,
-) -> Result<(Actor, Slug), Error> {
+/// Finds the service of a repository: the one with this `repository_url`, else one with the name of
+/// the repository, which may not exist yet. If several services have the same repository, the
+/// payload of the deployment must name one.
+fn service_named(db: &mut Db, repository: &Repository, named: Option<&str>) -> Result<Slug, Error> {
     let ours = normalized_url(&repository.html_url);
     let (of_it, of_others): (Vec<_>, Vec<_>) =
         services::repositories(db)?.into_iter().partition(|(_, url)| normalized_url(url) == ours);
@@ -507,20 +585,46 @@ fn service_of(
             return Err(Error::new(Code::InvalidValue, detail));
         }
     };
-    let slug = slug.map_err(|is: Malformed| {
+    slug.map_err(|is: Malformed| {
         let name = named.unwrap_or_default();
         let detail = format!("{name:?} is not a valid service name: {}.", is.detail);
         Error::new(Code::InvalidSlug, detail)
+    })
+}
+
+/// Finds and locks the service of a repository ([`service_named`]), and creates it if it does not
+/// exist. Returns the author with the time of the lock, and the service.
+fn service_of(
+    db: &mut Db,
+    author: &Author,
+    repository: &Repository,
+    named: Option<&str>,
+) -> Result<(Actor, Slug), Error> {
+    let slug = service_named(db, repository, named)?;
+    Ok((own_service(db, author, &slug, repository)?, slug))
+}
+
+/// Locks a service, which must belong to the repository, or creates it. Returns the author with the
+/// time of the lock.
+fn own_service(
+    db: &mut Db,
+    author: &Author,
+    slug: &Slug,
+    repository: &Repository,
+) -> Result<Actor, Error> {
+    let ours = normalized_url(&repository.html_url);
+    let url = repository.html_url.parse::<Url>().map_err(|is| {
+        let detail = format!("{:?} is no URL of a repository: {}.", repository.html_url, is.detail);
+        Error::new(Code::InvalidUrl, detail)
     })?;
-    let url = repository.html_url.parse::<Url>().ok();
-    let (actor, is_new) = services::lock_or_create(db, author, &slug, url)?;
+    let (actor, is_new) = services::lock_or_create(db, author, slug, Some(url))?;
     if is_new {
-        return Ok((actor, slug));
+        return Ok(actor);
     }
     // A webhook of one repository must not change a service of another one. This is checked again
     // under the lock of the service.
-    match services::find(db, &slug)?.repository_url {
-        Some(url) if normalized_url(&url) == ours => Ok((actor, slug)),
+    match services::find(db, slug)?.repository_url {
+        Some(url) if normalized_url(&url) == ours => Ok(actor),
         Some(_) => Err(Error::new(
             Code::AlreadyExists,
             format!("The service {slug} does not belong to the repository {ours}."),
@@ -533,11 +637,6 @@ fn service_of(
             Err(Error::new(Code::InvalidValue, detail))
         }
     }
-}
-
-/// The URL of a repository in a normal form for comparison.
-fn normalized_url(url: &str) -> String {
-    url.trim_end_matches('/').trim_end_matches(".git").to_ascii_lowercase()
 }
 
 fn environment_of(name: &str) -> Result<Slug, Error> {
@@ -582,14 +681,19 @@ fn review(db: &mut Db, author: &Author, review: &Review) -> Result<Applied, Erro
     let run = github::run_of(&review.run_url).unwrap_or(&review.run_url);
     let (mut is_change, mut about, mut recorded_in, mut refused) =
         (false, None, Vec::new(), Vec::new());
+    let mut places = Vec::new();
     for name in &review.environments {
-        let recorded: Result<Vec<_>, Error> = db.transaction(|db| {
-            let environment = environment_of(name)?;
-            let mut recorded = Vec::new();
-            for service in services_of_run(db, author, &review.repository, &environment, run)? {
-                recorded.push(record_for_place(db, author, review, service, &environment, run)?);
-            }
-            Ok(recorded)
+        let found = environment_of(name).and_then(|environment| {
+            let services = services_of_run(db, &review.repository, &environment, run)?;
+            Ok((environment, services))
+        });
+        places.push((name, found));
+    }
+    let found = places.iter().filter_map(|(_, found)| found.as_ref().ok());
+    services::lock_all(db, author, found.flat_map(|(_, services)| services).cloned().collect())?;
+    for (name, found) in places {
+        let recorded = found.and_then(|(environment, services)| {
+            db.transaction(|db| record_in(db, author, review, run, &environment, services))
         });
         match recorded {
             Ok(recorded) => {
@@ -617,10 +721,9 @@ fn review(db: &mut Db, author: &Author, review: &Review) -> Result<Applied, Erro
 }
 
 /// The services of the repository that have a deployment of the run in the environment; if there is
-/// none, the service of the repository.
+/// none, the service of the repository, which may not exist yet.
 fn services_of_run(
     db: &mut Db,
-    author: &Author,
     repository: &Repository,
     environment: &Slug,
     run: &str,
@@ -632,20 +735,36 @@ fn services_of_run(
             found.push(service);
         }
     }
-    Ok(if found.is_empty() { vec![service_of(db, author, repository, None)?.1] } else { found })
+    Ok(if found.is_empty() { vec![service_named(db, repository, None)?] } else { found })
 }
 
-/// Records a review for one place. Returns the deployment that it is about, and whether the review
+/// Records a review for the services of its run in one environment. Returns for each the deployment
+/// that it is about, and whether the review was new.
+fn record_in(
+    db: &mut Db,
+    author: &Author,
+    review: &Review,
+    run: &str,
+    environment: &Slug,
+    services: Vec<Slug>,
+) -> Result<Vec<(Option<DeploymentId>, bool)>, Error> {
+    let record = |service: Slug| {
+        let actor = own_service(db, author, &service, &review.repository)?;
+        record_for_place(db, &actor, review, service, environment, run)
+    };
+    services.into_iter().map(record).collect()
+}
+
+/// Records a review for one place, in the lock of its service. Returns the deployment that it is about, and whether the review
 /// was new.
 fn record_for_place(
     db: &mut Db,
-    author: &Author,
+    actor: &Actor,
     review: &Review,
     service: Slug,
     environment: &Slug,
     run: &str,
 ) -> Result<(Option<DeploymentId>, bool), Error> {
-    let actor = &services::lock_known(db, author, &service)?;
     let known = of_run(db, &service, environment, run)?.into_iter().next();
     let about = known.as_ref().map(|known| known.id);
     let version = match known {
@@ -781,8 +900,6 @@ fn run_ended(db: &mut Db, author: &Author, run: &RunEnded) -> Result<Applied, Er
 
 /// When GitHub last reported the start of a deployment. `None` for deployments of other sources.
 fn restarted_at(db: &mut Db, known: &Deployment) -> Result<Option<Timestamp>, Error> {
-    let Some(subject) = known.external_id.as_deref().filter(|_| known.source == GITHUB) else {
-        return Ok(None);
-    };
-    Ok(github::deployment_status(&all_reports(db, subject)?).restarted_at.map(Timestamp::from))
+    let status = status_of(db, known)?;
+    Ok(status.and_then(|status| status.restarted_at).map(Timestamp::from))
 }

@@ -18,7 +18,7 @@ use crate::http::response::Reply;
 use crate::ledger::deployments::GITHUB;
 use crate::ledger::github::apply::{self, Applied};
 use crate::ledger::github::signature::Signed;
-use crate::rules::github::{Fact, heading, is_of_use, read};
+use crate::rules::github::{Fact, heading, is_of_use, parse, read};
 use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
 use crate::types::token::hex;
@@ -149,7 +149,8 @@ async fn show(ctx: Ctx<Admin>, id: web::Path<ShortText>) -> Result<Reply, Error>
 ///
 /// Stores a delivery of GitHub, applies it to the ledger, and answers the outcome. prop uses the
 /// events `ping`, `deployment`, `deployment_status`, `deployment_review` and `workflow_run`; it
-/// ignores others. The body must be signed with the secret in the setting `github.webhook_secret`.
+/// ignores others. The body must be signed with the secret in the setting `github.webhook_secret`,
+/// or with one of `github.webhook_secrets` that may sign for the repository.
 /// A repeat of a delivery is applied again only if it had failed. The order of the deliveries does
 /// not matter. Fails with 401 (`invalid_signature`) when the signature does not match, and with 403
 /// (`webhooks_off`) without a secret.
@@ -207,8 +208,8 @@ fn take(
     event: &str,
     body: &str,
 ) -> Result<(Delivery, bool), Error> {
-    let payload: Value = serde_json::from_str(body)
-        .map_err(|cause| Error::new(Code::MalformedJson, format!("{cause}.")))?;
+    let payload =
+        parse(body).map_err(|cause| Error::new(Code::MalformedJson, format!("{cause}.")))?;
     let fact = read(event, &payload);
     let author = Author { name: sender(&payload), ..author.clone() };
     let digest = hex(&Sha256::digest(body));

@@ -9,13 +9,14 @@ use sha2::Sha256;
 use std::future::Future;
 use std::pin::Pin;
 
-use crate::config::Secret;
+use crate::config::WebhookSecret;
 use crate::db::Db;
 use crate::error::{Code, Error};
 use crate::http::context::Author;
 use crate::http::extract;
 use crate::http::state::State;
 use crate::ledger::deployments::GITHUB;
+use crate::rules::github;
 
 /// A webhook request with a valid signature. The signature covers only the body, not the headers.
 pub struct Signed {
@@ -40,11 +41,11 @@ impl FromRequest for Signed {
                 .app_data::<web::Data<State>>()
                 .cloned()
                 .ok_or_else(|| Error::internal("no state"))?;
-            let secret = state.webhook_secret.as_ref().ok_or_else(|| {
+            if state.webhook_secrets.is_empty() {
                 let detail = "prop accepts only signed webhooks. Set `github.webhook_secret` to \
                     the secret of the webhook.";
-                Error::new(Code::WebhooksOff, detail)
-            })?;
+                return Err(Error::new(Code::WebhooksOff, detail));
+            }
             let headers = request.headers();
             let signature = headers.get("X-Hub-Signature-256").map(HeaderValue::as_bytes);
             let signature = signature.ok_or_else(|| {
@@ -54,18 +55,19 @@ impl FromRequest for Signed {
                 )
             })?;
             let body = extract::read(&request, payload).await?;
-            if !is_signed(secret, &body, signature) {
-                return Err(unsigned(
-                    "X-Hub-Signature-256 does not match: the secret on GitHub differs from \
-                        `github.webhook_secret`, or the body was changed on the way.",
-                ));
+            let signers = signers(&state.webhook_secrets, &body, signature);
+            if signers.is_empty() {
+                return Err(no_match());
             }
-            let (id, event) =
-                (word(headers, "X-GitHub-Delivery")?, word(headers, "X-GitHub-Event")?);
             // PostgreSQL cannot store NUL in a text, and JSON does not contain it.
             let body = String::from_utf8(body.into()).ok().filter(|text| !text.contains('\0'));
             let body =
                 body.ok_or_else(|| Error::new(Code::MalformedJson, "The body is not UTF-8 text."))?;
+            if !may_sign(&signers, &body) {
+                return Err(no_match());
+            }
+            let (id, event) =
+                (word(headers, "X-GitHub-Delivery")?, word(headers, "X-GitHub-Event")?);
             let author = Author::of_request(GITHUB.to_owned());
             Ok(Self { id, event, body, author, state })
         })
@@ -93,17 +95,42 @@ fn unsigned(detail: &str) -> Error {
         .header(WWW_AUTHENTICATE, HeaderValue::from_static("GitHub-Signature"))
 }
 
-/// Whether the signature (`sha256=` and an HMAC-SHA256 in hexadecimal) matches the body. The
-/// comparison takes constant time.
-fn is_signed(secret: &Secret, body: &[u8], signature: &[u8]) -> bool {
-    let Some(digits) =
-        signature.strip_prefix(b"sha256=").and_then(|digits| std::str::from_utf8(digits).ok())
-    else {
-        return false;
+/// The same answer for a wrong signature and for that of a secret which may not sign for the
+/// repository: it tells nothing about the secrets.
+fn no_match() -> Error {
+    unsigned(
+        "X-Hub-Signature-256 does not match: the secret on GitHub is none of `github.webhook_secret` \
+            and `github.webhook_secrets` that may sign for this repository, or the body was changed \
+            on the way.",
+    )
+}
+
+/// The secrets with which the signature (`sha256=` and an HMAC-SHA256 in hexadecimal) matches the
+/// body. All are compared, each in constant time, so the time does not tell which one matches.
+fn signers<'a>(
+    secrets: &'a [WebhookSecret],
+    body: &[u8],
+    signature: &[u8],
+) -> Vec<&'a WebhookSecret> {
+    let digits =
+        signature.strip_prefix(b"sha256=").and_then(|digits| std::str::from_utf8(digits).ok());
+    let Some(report) = digits.and_then(from_hex) else { return Vec::new() };
+    let is_signer = |secret: &&WebhookSecret| {
+        Hmac::<Sha256>::new_from_slice(secret.secret.reveal().as_bytes())
+            .is_ok_and(|mac| mac.chain_update(body).verify_slice(&report).is_ok())
     };
-    let Some(report) = from_hex(digits) else { return false };
-    Hmac::<Sha256>::new_from_slice(secret.reveal().as_bytes())
-        .is_ok_and(|mac| mac.chain_update(body).verify_slice(&report).is_ok())
+    secrets.iter().filter(is_signer).collect()
+}
+
+/// Whether one of the secrets may sign for the repository that the body is about. A body that is no
+/// JSON is about none; it is refused later.
+fn may_sign(signers: &[&WebhookSecret], body: &str) -> bool {
+    if signers.iter().any(|secret| !secret.is_limited()) {
+        return true;
+    }
+    let Ok(payload) = github::parse(body) else { return true };
+    let about = github::signed_for(&payload);
+    about.is_some_and(|name| signers.iter().any(|secret| secret.covers(&name)))
 }
 
 fn from_hex(digits: &str) -> Option<Vec<u8>> {
