@@ -84,8 +84,8 @@ impl fmt::Debug for Secret {
 pub struct WebhookSecret {
     /// The secret itself.
     pub secret: Secret,
-    /// The owners (`acme`) and repositories (`acme/shop`) whose webhooks it may sign, in lower case.
-    /// `None`: it may sign those of all.
+    /// The owners (`acme`) and repositories (`acme/shop`) whose webhooks it may sign, in lower
+    /// case. `None`: it may sign those of all.
     repositories: Option<Vec<String>>,
 }
 
@@ -1034,7 +1034,8 @@ mod tests {
         let variable = "PROP_GITHUB__WEBHOOK_SECRETS";
         let (one, two) = ("a".repeat(16), "b".repeat(16));
         let json = format!(
-            r#"[{{"secret": "{one}", "repositories": ["Acme", "other/Shop.js"]}}, {{"secret": "{two}"}}]"#
+            r#"[{{"secret": "{one}", "repositories": ["Acme", "other/Shop.js"]}},
+                {{"secret": "{two}"}}]"#
         );
         let file = format!(
             "[github]\nwebhook_secrets = [{{ secret = \"{one}\", repositories = [\"Acme\", \

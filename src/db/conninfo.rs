@@ -123,9 +123,10 @@ fn hosts_of(list: &str) -> Result<(String, String), String> {
         hosts.push(host);
         ports.push(port);
     }
-    let is_given = |values: &[&str]| values.iter().any(|value| !value.is_empty());
-    let joined =
-        |values: Vec<&str>| is_given(&values).then(|| values.join(",")).unwrap_or_default();
+    let joined = |values: Vec<&str>| match values.iter().all(|value| value.is_empty()) {
+        true => String::new(),
+        false => values.join(","),
+    };
     Ok((joined(hosts), joined(ports)))
 }
 

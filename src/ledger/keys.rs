@@ -171,8 +171,8 @@ async fn create(ctx: Ctx<Admin>, body: Body<NewKey>) -> Result<Reply, Error> {
 /// Revoke a key
 ///
 /// Revokes the key for ever, and answers it. Other processes of prop may accept the key for up to
-/// five more seconds. A repeat changes nothing. Fails with 409 (`last_admin_key`) when no other valid
-/// key has the scope `admin`.
+/// five more seconds. A repeat changes nothing. Fails with 409 (`last_admin_key`) when no other
+/// valid key has the scope `admin`.
 #[utoipa::path(tag = "keys", operation_id = "revoke_key", security(("key" = ["admin"])),
     params(("id" = KeyId, Path, description = "The identifier of the key.")),
     responses(

@@ -223,7 +223,11 @@ value! {
 /// those that [`invisible::in_line`] allows.
 macro_rules! invisible_in_line {
     () => {
-        r"\u0000-\u001F\u007F-\u009F\u00AD\u034F\u0600-\u0605\u061C\u06DD\u070F\u0890-\u0891\u08E2\u115F-\u1160\u17B4-\u17B5\u180B-\u180F\u200B\u200E-\u200F\u2028-\u202E\u2060-\u206F\u3164\uFEFF\uFFA0\uFFF0-\uFFFB"
+        concat!(
+            r"\u0000-\u001F\u007F-\u009F\u00AD\u034F\u0600-\u0605\u061C\u06DD\u070F",
+            r"\u0890-\u0891\u08E2\u115F-\u1160\u17B4-\u17B5\u180B-\u180F\u200B\u200E-\u200F",
+            r"\u2028-\u202E\u2060-\u206F\u3164\uFEFF\uFFA0\uFFF0-\uFFFB"
+        )
     };
 }
 
@@ -249,9 +253,9 @@ value! {
 }
 
 value! {
-    /// One line of text for people, 1 to 200 characters long, that starts with a visible one. It has
-    /// no control characters, no invisible ones, and none that change the direction of text, except
-    /// for joiners and variation selectors: emoji of several parts are allowed.
+    /// One line of text for people, 1 to 200 characters long, that starts with a visible one. It
+    /// has no control characters, no invisible ones, and none that change the direction of text,
+    /// except for joiners and variation selectors: emoji of several parts are allowed.
     Title {
         code: "invalid_text",
         pattern: concat!(
@@ -266,12 +270,15 @@ value! {
 }
 
 value! {
-    /// Text of one or more lines, 1 to 4000 characters long. It has no control characters except for
-    /// tabs and line breaks, no overrides, embeddings or isolates of the direction of text, and no
-    /// tags (U+E0000 to U+E007F). Joiners, as in emoji of several parts, are allowed.
+    /// Text of one or more lines, 1 to 4000 characters long. It has no control characters except
+    /// for tabs and line breaks, no overrides, embeddings or isolates of the direction of text, and
+    /// no tags (U+E0000 to U+E007F). Joiners, as in emoji of several parts, are allowed.
     LongText {
         code: "invalid_text",
-        pattern: r"^[^\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F-\u009F\u202A-\u202E\u2066-\u206F\uFFF9-\uFFFB]+$",
+        pattern: concat!(
+            r"^[^\u0000-\u0008\u000B\u000C\u000E-\u001F\u007F-\u009F",
+            r"\u202A-\u202E\u2066-\u206F\uFFF9-\uFFFB]+$"
+        ),
         most: 4000, and: |text: &str| !text.contains(invisible::in_text),
         example: "Takes the money.",
         is: "this text must have 1 to 4000 characters, no control characters except tabs and line \

@@ -57,7 +57,7 @@ fn the_grid_shows_what_is_live_running_and_waiting(app: &TestApp) {
     let cell = json!({
         "environment": "production", "live": current(&live, "finished_at"),
         "running": current(&running, "started_at"),
-        "waiting": waiting.iter().map(blocked).collect::<Vec<_>>(),
+        "waiting": waiting.iter().map(blocked).collect::<Vec<_>>(), "more_waiting": 0,
         "last_failed": current(&failed, "finished_at"), "frozen": null, "incident": null,
         "behind": null
     });
@@ -138,12 +138,17 @@ fn the_grid_says_what_blocks_a_waiting_deployment(app: &TestApp) {
     // The gate is evaluated for those that have waited longest.
     let freeze = app.all("/v1/freezes")[0]["id"].as_str().unwrap().to_owned();
     app.patch(&format!("/v1/freezes/{freeze}"), json!({"ended": true}), &[]).expect(200);
-    for version in 1..=20 {
-        app.deploy("billing", "staging", &version.to_string(), false);
+    let environments = ["staging", "testing"];
+    for environment in environments {
+        for version in 1..=10 {
+            app.deploy("billing", environment, &version.to_string(), false);
+        }
     }
-    let waiting = cell(app, "billing", "staging")["waiting"].as_array().unwrap().clone();
-    let evaluated: Vec<_> = waiting.iter().map(|current| current["blocked"].is_array()).collect();
-    assert_eq!(evaluated, [vec![true; 19], vec![false]].concat());
+    let evaluated = environments.map(|environment| {
+        let waiting = cell(app, "billing", environment)["waiting"].as_array().unwrap().clone();
+        waiting.iter().map(|current| current["blocked"].is_array()).collect::<Vec<_>>()
+    });
+    assert_eq!(evaluated.concat(), [vec![true; 19], vec![false]].concat());
 }
 
 fn the_grid_shows_the_last_failure_until_a_later_success(app: &TestApp) {

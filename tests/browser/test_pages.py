@@ -169,7 +169,7 @@ def test_a_stored_url_that_is_none_does_not_hide_the_page(prop, reader, tmp_path
             ledger.execute("UPDATE services SET repository_url = ?", [url])
             ledger.execute("UPDATE deployments SET run_url = ?, revision = revision + 1", [url])
         page.goto(f"/deployments/{deployment['id']}")
-        expect(page.get_by_role("heading", level=1)).to_have_text("Checkout 1 to staging")
+        expect(page.get_by_role("heading", level=1)).to_have_text("checkout 1 to staging")
         expect(panel(page, "Release")).to_contain_text("pipeline run")
         expect(panel(page, "Release").get_by_role("link", name="pipeline run")).to_have_count(0)
 

@@ -210,6 +210,18 @@ def test_a_pull_request_is_tested_and_sees_its_plan_and_touches_nothing(world: W
     assert world.messages == []
 
 
+def test_one_key_that_deploys_and_reports_scans_goes_on_working(world: World) -> None:
+    """A repository that was set up before there was a key for scans."""
+    key = world.ledger.new_key("both", "read", "deploy", "attest")
+    for environment in world.github.environments.values():
+        environment.secrets.pop("PROP_ATTEST_KEY", None)
+        environment.secrets["PROP_KEY"] = key
+    run = world.push()
+    assert of(run, "failure") == set(), logs(run)
+    assert world.release()["scan"]["status"] == "passed"
+    assert world.place("production")["live"]["recorded_by"] == "both"
+
+
 def test_main_goes_through_staging_to_production_when_somebody_approves(world: World) -> None:
     before = world.ledger.get("/v1/events?limit=1")["items"][0]["seq"]
     run = world.push()

@@ -755,8 +755,8 @@ fn record_in(
     services.into_iter().map(record).collect()
 }
 
-/// Records a review for one place, in the lock of its service. Returns the deployment that it is about, and whether the review
-/// was new.
+/// Records a review for one place, in the lock of its service. Returns the deployment that it is
+/// about, and whether the review was new.
 fn record_for_place(
     db: &mut Db,
     actor: &Actor,

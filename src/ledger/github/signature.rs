@@ -99,9 +99,9 @@ fn unsigned(detail: &str) -> Error {
 /// repository: it tells nothing about the secrets.
 fn no_match() -> Error {
     unsigned(
-        "X-Hub-Signature-256 does not match: the secret on GitHub is none of `github.webhook_secret` \
-            and `github.webhook_secrets` that may sign for this repository, or the body was changed \
-            on the way.",
+        "X-Hub-Signature-256 does not match: the secret on GitHub is none of \
+            `github.webhook_secret` and `github.webhook_secrets` that may sign for this \
+            repository, or the body was changed on the way.",
     )
 }
 
