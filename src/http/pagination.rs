@@ -42,7 +42,9 @@ pub struct Paging {
     #[serde(default)]
     #[param(inline)]
     limit: Limit,
-    /// `next` of the previous page. The first page, if absent.
+    /// `next` of the previous page of the same list, unchanged; anything else is refused with 400
+    /// (`invalid_cursor`). The first page, if absent.
+    #[param(min_length = 1, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
 }
 

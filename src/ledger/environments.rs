@@ -287,8 +287,11 @@ async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, E
 /// slug is taken, and with 422 when `predecessor` does not exist or would close a cycle.
 #[utoipa::path(tag = "environments", operation_id = "create_environment",
     security(("key" = ["operate"])), request_body = NewEnvironment,
-    responses((status = 201, description = "The environment that was created.", body = Environment,
-        headers(("Location" = String), ("ETag" = String)))))]
+    responses(
+        (status = 201, description = "The environment that was created.", body = Environment,
+            headers(("Location" = String), ("ETag" = String))),
+        (status = 422, description = "The body is malformed, `predecessor` does not exist \
+            (`invalid_value`), or it is the environment itself (`predecessor_circle`).")))]
 #[post("/environments")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewEnvironment>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
@@ -320,8 +323,12 @@ async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
 #[utoipa::path(tag = "environments", operation_id = "update_environment",
     security(("key" = ["operate"])), request_body = EnvironmentPatch,
     params(("slug" = Slug, Path, description = "The slug of the environment.")),
-    responses((status = 200, description = "The environment after the change.", body = Environment,
-        headers(("ETag" = String)))))]
+    responses(
+        (status = 200, description = "The environment after the change.", body = Environment,
+            headers(("ETag" = String))),
+        (status = 422, description = "The body is malformed, `predecessor` does not exist \
+            (`invalid_value`), or the environment would come before itself \
+            (`predecessor_circle`).")))]
 #[patch("/environments/{slug}")]
 async fn change(
     ctx: Ctx<Operate>,

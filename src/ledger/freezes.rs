@@ -3,6 +3,7 @@
 use actix_web::{get, patch, post, web};
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_actix_web::service_config::ServiceConfig;
 
@@ -182,8 +183,16 @@ pub struct FreezePatch {
     allow_rollback: Option<bool>,
     /// `true` ends it now. A freeze that has ended can't be reopened: declare another one.
     #[serde(default, deserialize_with = "given")]
-    #[schema(nullable = false)]
+    #[schema(schema_with = only_true)]
     ended: Option<bool>,
+}
+
+/// The schema of a field that can only be `true`.
+fn only_true() -> Schema {
+    let schema = ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([true]));
+    let text =
+        "`true` ends it now. A freeze that has ended can't be reopened: declare another one.";
+    schema.description(Some(text)).build().into()
 }
 
 /// An override: the permission for one deployment to pass a freeze.
@@ -279,7 +288,10 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
     responses(
         (status = 201, description = "The freeze that was created.", body = Freeze,
             headers(("Location" = String), ("ETag" = String))),
-        (status = 404, description = "The service or environment does not exist.")))]
+        (status = 404, description = "The service or environment does not exist."),
+        (status = 422, description = "The body is malformed, `ends_at` is not later than \
+            `starts_at`, which is now if it is absent (`invalid_value`), or `time_zone` is unknown \
+            (`invalid_time_zone`).")))]
 #[post("/freezes")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewFreeze>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
@@ -313,7 +325,10 @@ async fn show(ctx: Ctx<Read>, id: web::Path<FreezeId>) -> Result<Reply, Error> {
     responses(
         (status = 200, description = "The freeze after the change.", body = Freeze,
             headers(("ETag" = String))),
-        (status = 409)))]
+        (status = 409, description = "The freeze has ended and cannot be changed \
+            (`freeze_ended`)."),
+        (status = 422, description = "The body is malformed, or `ends_at` is not later than the \
+            start of the freeze (`invalid_value`).")))]
 #[patch("/freezes/{id}")]
 async fn change(
     ctx: Ctx<Operate>,
@@ -340,8 +355,10 @@ async fn change(
 #[utoipa::path(tag = "freezes", operation_id = "override_freeze", security(("key" = ["override"])),
     request_body = NewOverride,
     params(("id" = FreezeId, Path, description = "The identifier of the freeze.")),
-    responses((status = 201, description = "The override that was created.",
-        body = FreezeOverride)))]
+    responses(
+        (status = 201, description = "The override that was created.", body = FreezeOverride),
+        (status = 422, description = "The body is malformed, or the freeze does not cover this \
+            service and environment (`invalid_value`).")))]
 #[post("/freezes/{id}/overrides")]
 async fn create_override(
     ctx: Ctx<Override>,

@@ -236,7 +236,10 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
     responses(
         (status = 201, description = "The incident that was opened.",
             body = IncidentWithDeployments, headers(("Location" = String), ("ETag" = String))),
-        (status = 404, description = "The service, environment or a deployment does not exist.")))]
+        (status = 404, description = "The service, environment or a deployment does not exist."),
+        (status = 422,
+            description = "The body is malformed, or `detected_at` is more than a minute in the \
+                future (`invalid_value`).")))]
 #[post("/incidents")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewIncident>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
@@ -270,8 +273,12 @@ async fn show(ctx: Ctx<Read>, id: web::Path<IncidentId>) -> Result<Reply, Error>
 #[utoipa::path(tag = "incidents", operation_id = "update_incident", security(("key" = ["operate"])),
     request_body = IncidentPatch,
     params(("id" = IncidentId, Path, description = "The identifier of the incident.")),
-    responses((status = 200, description = "The incident after the change.",
-        body = IncidentWithDeployments, headers(("ETag" = String)))))]
+    responses(
+        (status = 200, description = "The incident after the change.",
+            body = IncidentWithDeployments, headers(("ETag" = String))),
+        (status = 422, description = "The body is malformed, `resolved_at` is before the detection \
+            or more than a minute in the future, or `resolved` is false beside it \
+            (`invalid_value`).")))]
 #[patch("/incidents/{id}")]
 async fn change(
     ctx: Ctx<Operate>,

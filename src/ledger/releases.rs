@@ -379,7 +379,9 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
             description = "The release had been recorded before; unknown values were added.",
             body = ReleaseWithCommits, headers(("ETag" = String))),
         (status = 404,
-            description = "The service does not exist, and `create_missing` is not set.")))]
+            description = "The service does not exist, and `create_missing` is not set."),
+        (status = 422, description = "The body is malformed, or `at` is more than a minute in the \
+            future (`invalid_value`).")))]
 #[post("/releases")]
 async fn create(ctx: Ctx<Deploy>, body: Body<NewRelease>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
@@ -424,8 +426,12 @@ async fn show(ctx: Ctx<Read>, id: web::Path<ReleaseId>) -> Result<Reply, Error> 
 #[utoipa::path(tag = "releases", operation_id = "record_scan", security(("key" = ["attest"])),
     request_body = NewScan,
     params(("id" = ReleaseId, Path, description = "The identifier of the release."), ScanPolicy),
-    responses((status = 200, description = "The release with the result of the scan.",
-        body = ReleaseWithCommits, headers(("ETag" = String)))))]
+    responses(
+        (status = 200, description = "The release with the result of the scan.",
+            body = ReleaseWithCommits, headers(("ETag" = String))),
+        (status = 422, description = "The body is neither the result of a scan nor a report in a \
+            format that prop reads, or `at` is more than a minute in the future \
+            (`invalid_value`).")))]
 #[put("/releases/{id}/scan")]
 async fn record_scan(
     ctx: Ctx<Attest>,

@@ -261,7 +261,9 @@ fn accept_idempotency_key(operation: &mut Operation) {
         operation,
         "Idempotency-Key",
         "A key of your choice, such as a UUID, that makes it safe to repeat the request. \
-            A repeat within 24 hours gets the first response, and takes no effect.",
+            A repeat within 24 hours gets the first response, and takes no effect. Another \
+            request with the same key is refused with 422 (`idempotency_key_reused`), and a \
+            repeat while the first request runs with 409 (`idempotency_in_progress`).",
         Some("^[!#-~]{1,255}$"),
     );
     add_failure(operation, 409);
@@ -275,9 +277,10 @@ fn accept_if_match(operation: &mut Operation) {
     accept_header(
         operation,
         "If-Match",
-        "The `ETag` of the resource when you read it. The request fails with 412 if the resource \
-            has changed since. Without the header there is no check.",
-        Some(ETAG_LIST),
+        "The `ETag` of the resource when you read it: its revision, from 1 on, in quotes. The \
+            request fails with 412 (`precondition_failed`) if the resource has changed since, and \
+            for a tag that it never has, such as a weak one. Without the header there is no check.",
+        Some(REVISIONS),
     );
     add_failure(operation, 412);
 }
@@ -327,7 +330,8 @@ fn is_signed(operation: &Operation) -> bool {
     security(operation).iter().any(|(scheme, _)| scheme == SIGNATURE)
 }
 
-const ETAG_LIST: &str = r#"^(\*|(W/)?"[!#-~]*"(, (W/)?"[!#-~]*")*)$"#;
+/// What an `If-Match` can match: any revision, or one of several.
+const REVISIONS: &str = r#"^(\*|"[1-9][0-9]{0,9}"(, "[1-9][0-9]{0,9}")*)$"#;
 
 fn has_etag(operation: &Operation) -> bool {
     let ok = operation.responses.responses.get("200");

@@ -71,8 +71,9 @@ struct Question {
 ///
 /// Answers 200 with the decision that a start of the deployment would get now, with every reason
 /// against it. Changes nothing. The question names either a service, an environment and a version,
-/// or a recorded `deployment`. Fails with 404 when one of them does not exist, and with 400 when
-/// `deployment` is combined with another parameter, or has already started or ended.
+/// or a recorded `deployment`. Fails with 404 when one of them does not exist, and with 400
+/// (`invalid_query`) when one of the three is missing without `deployment`, or when `deployment` is
+/// combined with another parameter, or has already started or ended.
 #[utoipa::path(tag = "gate", operation_id = "evaluate_gate", security(("key" = ["read"])),
     params(Question),
     responses(

@@ -68,8 +68,11 @@ fn target<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error>
 #[utoipa::path(tag = "deployments", operation_id = "move_deployment",
     security(("key" = ["deploy"])), request_body = Transition,
     params(("id" = DeploymentId, Path, description = "The identifier of the deployment.")),
-    responses((status = 200, description = "The deployment in its new state.",
-        body = DeploymentWithDecision, headers(("ETag" = String)))))]
+    responses(
+        (status = 200, description = "The deployment in its new state.",
+            body = DeploymentWithDecision, headers(("ETag" = String))),
+        (status = 422, description = "The body is malformed, or `at` is there without `observed`, \
+            before the start, or more than a minute in the future (`invalid_value`).")))]
 #[post("/deployments/{id}/transitions")]
 async fn make_transition(
     ctx: Ctx<Deploy>,

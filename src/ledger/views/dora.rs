@@ -129,8 +129,9 @@ pub struct DoraMeasures {
 /// Answers the five DORA measures of the deployments that finished in a time window. Each measure
 /// has the number of items it is based on (`n`), what was left out and why, and the newest
 /// deployments behind it, at most `limit` of them. To see more, ask for one service or a shorter
-/// window. `docs/dora.md` defines every figure. Fails with 400 (`invalid_window`) when the window
-/// is empty or longer than 366 days.
+/// window. `docs/dora.md` defines every figure. Fails with 400 when the window is empty or longer
+/// than 366 days (`invalid_window`), or when `tier` is used together with `environment`
+/// (`invalid_query`).
 #[utoipa::path(tag = "metrics", operation_id = "get_dora_metrics", security(("key" = ["read"])),
     params(Question),
     responses(
