@@ -384,10 +384,10 @@ pub fn running_in(
 macro_rules! is_way_back {
     () => {
         "d.state = 'superseded' AND NOT d.ungated AND NOT d.image_added_later
-            AND NOT EXISTS (SELECT 1 FROM deployments r
+            AND d.finished_at > coalesce((SELECT max(r.finished_at) FROM deployments r
                 WHERE r.release_id = d.release_id AND r.environment = d.environment
                 AND r.state IN ('succeeded', 'superseded', 'rolled_back')
-                AND r.state = 'rolled_back' AND r.finished_at >= d.finished_at)"
+                AND r.state = 'rolled_back'), '0001-01-01T00:00:00Z')"
     };
 }
 pub(crate) use is_way_back;
