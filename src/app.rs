@@ -84,6 +84,7 @@ impl Application {
             keys: Keys::default(),
             metrics: Metrics::new().map_err(|e| StartError(format!("metrics: {e}")))?,
             anonymous_bodies: Semaphore::new(ANONYMOUS_BODIES),
+            tiers: settings.tiers,
             http: settings.http.clone(),
             webhook_secrets: settings.webhook_secrets,
             image_digest: settings.image_digest,

@@ -54,6 +54,8 @@ pub struct Settings {
     pub http: Http,
     /// Where the ledger is kept, and how it is reached.
     pub database: Database,
+    /// The rules of environments that are created by their names.
+    pub tiers: Tiers,
     /// What GitHub's webhooks may be signed with; without any, none is taken.
     pub webhook_secrets: Vec<WebhookSecret>,
     /// What is logged, and how.
@@ -159,6 +161,34 @@ pub struct Owner {
     pub target: Target,
     /// The role that prop serves with.
     pub serves: Role,
+}
+
+/// The rules of environments that are created by their names, by the tier that the name says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiers {
+    /// For the work of developers.
+    pub development: TierRules,
+    /// For automated and manual tests.
+    pub testing: TierRules,
+    /// A copy of production without its users.
+    pub staging: TierRules,
+    /// For the real users.
+    pub production: TierRules,
+}
+
+/// The rules of an environment of which only the name is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TierRules {
+    /// How many people must approve.
+    pub required_approvals: i32,
+    /// Whether the approval of the person who requested the deployment counts.
+    pub allow_self_approval: bool,
+    /// For how many hours an approval is valid, and a deployment may wait.
+    pub approval_ttl_hours: i32,
+    /// Whether a release must have passed a scan.
+    pub require_scan: bool,
+    /// Whether rollbacks need approvals too.
+    pub rollback_needs_approval: bool,
 }
 
 /// What is logged, and how.
@@ -271,10 +301,15 @@ fn known_settings() -> Vec<String> {
     let sections = [
         ("http", fields_of::<RawHttp>()),
         ("database", fields_of::<RawDatabase>()),
+        ("tier.development", fields_of::<RawTier>()),
+        ("tier.testing", fields_of::<RawTier>()),
+        ("tier.staging", fields_of::<RawTier>()),
+        ("tier.production", fields_of::<RawTier>()),
         ("github", fields_of::<RawGitHub>()),
         ("log", fields_of::<RawLog>()),
     ];
-    let is_section = |name: &str| sections.iter().any(|(section, _)| *section == name);
+    let is_section =
+        |name: &str| sections.iter().any(|(section, _)| section.split('.').next() == Some(name));
     let plain = fields_of::<Raw>().iter().filter(|name| !is_section(name)).map(|s| s.to_string());
     let nested = sections
         .iter()
@@ -346,6 +381,7 @@ struct Raw {
     public_read: bool,
     http: RawHttp,
     database: RawDatabase,
+    tier: RawTiers,
     #[serde(default)]
     github: RawGitHub,
     log: RawLog,
@@ -384,6 +420,25 @@ struct RawDatabase {
     prepared_statements: bool,
     connect_wait_seconds: i64,
     slow_statement_ms: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTiers {
+    development: RawTier,
+    testing: RawTier,
+    staging: RawTier,
+    production: RawTier,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTier {
+    required_approvals: i64,
+    allow_self_approval: bool,
+    approval_ttl_hours: i64,
+    require_scan: bool,
+    rollback_needs_approval: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -464,6 +519,7 @@ impl Raw {
             public_read: self.public_read,
             http: self.http.check(environment)?,
             database: self.database.check()?,
+            tiers: self.tier.check()?,
             webhook_secrets: self.github.check()?,
             log: self.log.check(environment)?,
             ignored: Vec::new(),
@@ -620,6 +676,32 @@ impl RawDatabase {
             parts.push(("sslrootcert", file));
         }
         Ok(Target::from_parts(parts))
+    }
+}
+
+impl RawTiers {
+    fn check(self) -> Result<Tiers, SettingError> {
+        Ok(Tiers {
+            development: self.development.check("development")?,
+            testing: self.testing.check("testing")?,
+            staging: self.staging.check("staging")?,
+            production: self.production.check("production")?,
+        })
+    }
+}
+
+impl RawTier {
+    fn check(self, tier: &str) -> Result<TierRules, SettingError> {
+        let number = |name: &str, value, allowed| {
+            within(&format!("tier.{tier}.{name}"), value, allowed).map(|number| number as i32)
+        };
+        Ok(TierRules {
+            required_approvals: number("required_approvals", self.required_approvals, 0..=10)?,
+            allow_self_approval: self.allow_self_approval,
+            approval_ttl_hours: number("approval_ttl_hours", self.approval_ttl_hours, 1..=8760)?,
+            require_scan: self.require_scan,
+            rollback_needs_approval: self.rollback_needs_approval,
+        })
     }
 }
 
@@ -908,12 +990,32 @@ mod tests {
     }
 
     #[test]
+    fn a_tier_has_rules_of_its_own() {
+        let defaults = read(&[]).unwrap().tiers;
+        assert_eq!(defaults.production.required_approvals, 0, "a ledger that was just set up");
+        assert_eq!(defaults.production.approval_ttl_hours, 72);
+        assert!(
+            [defaults.development, defaults.testing, defaults.staging]
+                .iter()
+                .all(|rules| *rules == defaults.production)
+        );
+        let file = "[tier.production]\nrequired_approvals = 2\n";
+        let scan = ("PROP_TIER__PRODUCTION__REQUIRE_SCAN", "true");
+        let tiers = with_file(file, &[scan]).unwrap().tiers;
+        let expected =
+            TierRules { required_approvals: 2, require_scan: true, ..defaults.production };
+        assert_eq!(tiers, Tiers { production: expected, ..defaults });
+    }
+
+    #[test]
     fn an_unknown_key_of_the_file_is_refused() {
         let files = [
             ("prot = 1", "prot"),
             ("[http]\nprot = 1", "prot"),
             ("[https]\nport = 1", "https"),
             ("[log]\nfilters = \"info\"", "filters"),
+            ("[tier.prod]\nrequire_scan = true", "prod"),
+            ("[tier.production]\nscan = true", "scan"),
         ];
         for (text, field) in files {
             let line = refused(with_file(text, &[]));
@@ -950,6 +1052,9 @@ mod tests {
             ("database.prepared_statements", "maybe", "boolean"),
             ("database.connect_wait_seconds", "3601", "0 to 3600"),
             ("database.slow_statement_ms", "0", "1 to 60000"),
+            ("tier.production.required_approvals", "11", "0 to 10"),
+            ("tier.staging.approval_ttl_hours", "0", "1 to 8760"),
+            ("tier.testing.require_scan", "maybe", "boolean"),
             ("log.filter", "prop=loud", "RUST_LOG"),
             ("log.format", "xml", "json"),
         ];

@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::config::Tiers;
 use crate::db::{Db, clock};
 use crate::error::{Code, Error};
 use crate::http::auth;
@@ -49,6 +50,15 @@ scopes! {
     Admin: Admin,
 }
 
+/// The environments that an author may create by naming them.
+#[derive(Debug, Clone, Copy)]
+pub struct NewEnvironments {
+    /// Their rules, by tier.
+    pub rules: Tiers,
+    /// Whether one may have the tier `production`.
+    pub may_be_production: bool,
+}
+
 /// Who makes a change, and by which request.
 #[derive(Debug, Clone)]
 pub struct Author {
@@ -58,17 +68,21 @@ pub struct Author {
     pub key_id: Option<KeyId>,
     /// The id of the request. `None` for prop itself.
     pub request_id: Option<String>,
+    /// The environments that it may create by naming them. `None` for prop itself, which creates
+    /// none.
+    pub environments: Option<NewEnvironments>,
 }
 
 impl Author {
     /// prop itself, as when a deployment expires.
     pub fn prop() -> Self {
-        Self { name: "prop".into(), key_id: None, request_id: None }
+        Self { name: "prop".into(), key_id: None, request_id: None, environments: None }
     }
 
     /// The sender of a request without a key, such as a webhook.
-    pub fn of_request(name: String) -> Self {
-        Self { name, key_id: None, request_id: request::current().map(|id| id.to_string()) }
+    pub fn of_request(name: String, environments: NewEnvironments) -> Self {
+        let request_id = request::current().map(|id| id.to_string());
+        Self { name, key_id: None, request_id, environments: Some(environments) }
     }
 
     /// The author of the events of a transaction, with the time of the transaction. It comes from a
@@ -199,7 +213,11 @@ impl<S: Requires> Ctx<S> {
         mut work: impl FnMut(&mut Db, &Author) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let Caller { id, name, .. } = &*self.caller;
-        let author = Author { key_id: *id, ..Author::of_request(name.clone()) };
+        let environments = NewEnvironments {
+            rules: self.state.tiers,
+            may_be_production: self.caller.may(Scope::Operate),
+        };
+        let author = Author { key_id: *id, ..Author::of_request(name.clone(), environments) };
         let recorded = move |db: &mut Db| match work(db, &author) {
             Err(refusal) if refusal.is_recorded => Ok(Err(refusal)),
             other => other.map(Ok),

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use tokio::sync::Semaphore;
 
-use crate::config::{Http, WebhookSecret};
+use crate::config::{Http, Tiers, WebhookSecret};
 use crate::db::pool::Database;
 use crate::http::caller::Keys;
 use crate::http::metrics::Metrics;
@@ -22,6 +22,8 @@ pub struct State {
     pub metrics: Metrics,
     /// Permits to read a large body of somebody without a key; see [`ANONYMOUS_BODIES`].
     pub anonymous_bodies: Semaphore,
+    /// The rules of environments that are created by their names.
+    pub tiers: Tiers,
     /// The settings of the HTTP server.
     pub http: Http,
     /// The secrets that GitHub may sign webhooks with. Empty when webhooks are off.

@@ -11,7 +11,8 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use crate::db::schema::environments;
 use crate::db::{Db, MultiBackend, locks};
 use crate::error::{COMPARED, Code, Error, OnConflict};
-use crate::http::context::{Actor, Ctx, Operate, Read};
+use crate::http::caller::Scope;
+use crate::http::context::{Actor, Ctx, NewEnvironments, Operate, Read};
 use crate::http::extract::Body;
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
@@ -112,22 +113,46 @@ impl Environment {
         }
     }
 
-    /// An environment of which only the slug is known. It has no rules.
-    pub fn named(slug: &Slug, now: Timestamp) -> Self {
-        let new = NewEnvironment {
-            slug: slug.clone(),
-            name: None,
-            tier: Tier::guess(slug),
-            required_approvals: None,
-            allow_self_approval: false,
-            approval_ttl_hours: None,
-            require_scan: false,
-            predecessor: None,
-            soak_minutes: None,
-            rollback_needs_approval: false,
-            ignore_github_deployments: false,
+    /// An environment of which only the slug is known. It has the tier that its slug names, and the
+    /// default rules of that tier.
+    ///
+    /// # Errors
+    /// `missing_scope` when the tier is `production` and the actor may not create such.
+    pub fn missing(slug: &Slug, actor: &Actor) -> Result<Self, Error> {
+        let tier = Tier::guess(slug);
+        let NewEnvironments { rules, may_be_production } = actor
+            .environments
+            .ok_or_else(|| Error::internal(format!("{} creates no environment", actor.name)))?;
+        if tier == Tier::Production && !may_be_production {
+            let detail = format!(
+                "The environment {slug} does not exist, and its name says production. Only a key \
+                    with the scope `operate` may create it: with POST /v1/environments and its \
+                    rules, or by this request."
+            );
+            return Err(Error::new(Code::MissingScope, detail).with("scopes", [Scope::Operate]));
+        }
+        let rules = match tier {
+            Tier::Development => rules.development,
+            Tier::Testing => rules.testing,
+            Tier::Staging => rules.staging,
+            Tier::Production => rules.production,
         };
-        Self::new(new, now)
+        Ok(Self {
+            slug: slug.clone(),
+            name: slug.clone().into(),
+            tier,
+            required_approvals: rules.required_approvals,
+            allow_self_approval: rules.allow_self_approval,
+            approval_ttl_hours: rules.approval_ttl_hours,
+            require_scan: rules.require_scan,
+            predecessor: None,
+            soak_minutes: 0,
+            rollback_needs_approval: rules.rollback_needs_approval,
+            ignore_github_deployments: false,
+            created_at: actor.now,
+            updated_at: actor.now,
+            revision: 1,
+        })
     }
 
     fn new(new: NewEnvironment, now: Timestamp) -> Self {

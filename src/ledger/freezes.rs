@@ -243,8 +243,8 @@ pub struct NewOverride {
     service: Slug,
     /// The slug of the environment that it may be deployed to.
     environment: Slug,
-    /// The version that may be deployed. Its release must be recorded: the override is for the image
-    /// that it has now.
+    /// The version that may be deployed. Its release must be recorded: the override is for the
+    /// image that it has now.
     version: Version,
     /// Why the deployment may pass the freeze.
     reason: Title,

@@ -419,10 +419,10 @@ async fn show(ctx: Ctx<Read>, id: web::Path<ReleaseId>) -> Result<Reply, Error> 
 /// Record a scan of a release
 ///
 /// The body has the findings counted by severity, or is a SARIF 2.1.0 or Trivy JSON report. The
-/// scan passes when no finding is worse than `max_severity`. It is for the image that the release has
-/// now: record the digest first. Answers the release with the scan that
-/// counts: the last one by `at`. A late report of an earlier scan is kept in the history only; one
-/// of the same time replaces the result.
+/// scan passes when no finding is worse than `max_severity`. It is for the image that the release
+/// has now: record the digest first. Answers the release with the scan that counts: the last one by
+/// `at`. A late report of an earlier scan is kept in the history only; one of the same time
+/// replaces the result.
 #[utoipa::path(tag = "releases", operation_id = "record_scan", security(("key" = ["attest"])),
     request_body = NewScan,
     params(("id" = ReleaseId, Path, description = "The identifier of the release."), ScanPolicy),

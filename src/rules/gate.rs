@@ -1,8 +1,8 @@
 //! The gate: whether a release may be deployed to a place now, and every reason against it.
 //!
 //! The same rule answers a question, and decides on the request and the start of a deployment. Its
-//! input is all facts and the time. It reports all reasons at once, in the order of [`Code`], and the
-//! exemptions that let the deployment pass others.
+//! input is all facts and the time. It reports all reasons at once, in the order of [`Code`], and
+//! the exemptions that let the deployment pass others.
 
 use jiff::tz::TimeZone;
 use jiff::{RoundMode, SignedDuration, Unit, ZonedRound};
@@ -97,8 +97,8 @@ pub struct Candidate {
     pub image_digest: Option<Digest>,
     /// Whether it passed its scan. `None` when it was not scanned.
     pub scan_passed: Option<bool>,
-    /// From when its first success in the predecessor counts: the later of when it happened and when
-    /// it was recorded. What started against the gate, or with another image, does not count.
+    /// From when its first success in the predecessor counts: the later of when it happened and
+    /// when it was recorded. What started against the gate, or with another image, does not count.
     /// `None` when there is none.
     pub succeeded_before_at: Option<Timestamp>,
 }
@@ -202,12 +202,13 @@ pub struct Decision {
     pub allowed: bool,
     /// All reasons that block the deployment. Empty when it is allowed.
     pub reasons: Vec<Reason>,
-    /// What would have blocked the deployment, and the exemption by which it does not. Empty when it
-    /// needs no exemption.
+    /// What would have blocked the deployment, and the exemption by which it does not. Empty when
+    /// it needs no exemption.
     #[serde(default)]
     pub exemptions: Vec<Exemption>,
-    /// Whether the gate exempts it as a rollback: it was asked for as one, and its release went live
-    /// in the place before, through the gate and with the same image, and was not rolled back itself.
+    /// Whether the gate exempts it as a rollback: it was asked for as one, and its release went
+    /// live in the place before, through the gate and with the same image, and was not rolled back
+    /// itself.
     #[serde(default)]
     pub is_rollback: bool,
     /// The time for which the decision was made.

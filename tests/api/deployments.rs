@@ -13,6 +13,8 @@ crate::on_both_databases! {
     the_kind_is_derived_again_at_the_start
     what_is_missing_is_created_or_named
     first_deployments_that_create_the_same_things_at_once_all_succeed
+    of_first_deployments_that_start_at_once_one_starts_and_the_others_learn_why
+    a_first_deployment_meets_the_rules_of_an_environment_that_is_created_at_once
     a_tier_is_guessed_from_the_name
     a_deployment_adds_to_its_release_and_never_contradicts_it
     an_external_id_names_one_deployment
@@ -290,6 +292,51 @@ fn first_deployments_that_create_the_same_things_at_once_all_succeed(app: &TestA
     }
     assert_eq!(app.all("/v1/deployments").len(), 16);
     assert_eq!(app.all("/v1/environments").len(), 2);
+}
+
+fn of_first_deployments_that_start_at_once_one_starts_and_the_others_learn_why(app: &TestApp) {
+    for round in 0..5 {
+        let body = new(&format!("service-{round}"), &format!("anna-{round}"), "1");
+        let body = with(body, json!({"start": true}));
+        let answers = together(20, |_| app.post("/v1/deployments", body.clone()));
+        let (won, lost): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 201);
+        assert_eq!(won.len(), 1, "{answers:?}");
+        let running = won[0].json();
+        for answer in lost {
+            let problem = answer.expect_problem(409, "gate_blocked");
+            let reason = &problem["reasons"][0];
+            assert_eq!(
+                (&reason["code"], &reason["id"]),
+                (&json!("deployment_running"), &running["id"])
+            );
+        }
+    }
+    // The same one, repeated at once, is one.
+    let body = with(new("billing", "staging", "1"), json!({"start": true, "external_id": "17"}));
+    let mut answers = together(20, |_| app.post("/v1/deployments", body.clone()));
+    answers.sort_by_key(|answer| answer.status);
+    let last = answers.pop().unwrap().expect(201);
+    for answer in answers {
+        assert_eq!(answer.expect(200)["id"], last["id"]);
+    }
+}
+
+fn a_first_deployment_meets_the_rules_of_an_environment_that_is_created_at_once(app: &TestApp) {
+    let mut was_first = 0;
+    for round in 0..20 {
+        let environment = format!("anna-{round}");
+        let rules = json!({"slug": environment, "tier": "development", "required_approvals": 1});
+        let start = with(new("checkout", &environment, "1"), json!({"start": true}));
+        let answers = together(4, |i| match i {
+            0 => app.post("/v1/environments", rules.clone()),
+            _ => app.post("/v1/deployments", start.clone()),
+        });
+        let is_made = answers[0].status == 201;
+        was_first += usize::from(is_made);
+        let started = answers[1..].iter().filter(|answer| answer.status == 201).count();
+        assert_eq!(started, usize::from(!is_made), "round {round}: {answers:?}");
+    }
+    println!("the rules came first in {was_first} of 20 rounds");
 }
 
 fn a_tier_is_guessed_from_the_name(app: &TestApp) {

@@ -56,19 +56,17 @@ fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
         let path = format!("/v1/deployments/{}/transitions", first["id"].as_str().unwrap());
         send("POST", &path, &pipeline, json!({"to": to, "reason": "planned"})).expect(200);
     }
-    send("POST", "/v1/deployments", &pipeline, new_deployment("checkout", "production", "2"))
-        .expect(201);
+    send("POST", "/v1/deployments", &pipeline, new_deployment("checkout", "uat", "2")).expect(201);
     // With approvals: one that waits moves on, one that is to start at once is blocked.
-    send("PATCH", "/v1/environments/production", &operator, json!({"required_approvals": 1}))
-        .expect(200);
-    let new = new_deployment("checkout", "production", "3");
+    send("PATCH", "/v1/environments/uat", &operator, json!({"required_approvals": 1})).expect(200);
+    let new = new_deployment("checkout", "uat", "3");
     let waiting = send("POST", "/v1/deployments", &pipeline, new.clone()).expect(201);
     send("POST", "/v1/deployments", &pipeline, with(new, json!({"start": true})))
         .expect_problem(409, "gate_blocked");
-    let yes = json!({"service": "checkout", "version": "3", "environment": "production",
+    let yes = json!({"service": "checkout", "version": "3", "environment": "uat",
         "decision": "approved"});
     let approval = send("POST", "/v1/approvals", &approver, yes).expect(201);
-    let place = json!({"service": "checkout", "environment": "production"});
+    let place = json!({"service": "checkout", "environment": "uat"});
     let freeze = send(
         "POST",
         "/v1/freezes",
@@ -163,7 +161,7 @@ fn the_history_tells_everything_in_order_with_its_actor(app: &TestApp) {
     let blocked = events.iter().find(|event| event["action"] == "gate.blocked").unwrap();
     assert_eq!(
         (&blocked["entity"], &blocked["entity_id"]),
-        (&json!("gate"), &json!("checkout/production"))
+        (&json!("gate"), &json!("checkout/uat"))
     );
     assert_eq!(
         (&blocked["payload"]["version"], &blocked["payload"]["step"]),

@@ -1,8 +1,8 @@
 //! Ways around the gate that were open once.
 
 use crate::gate::{
-    after, codes, deploy, evaluate, evaluate_rollback, expect_blocked, go_live, in_minutes, path,
-    person, post_review, production, release, soak, sql, with,
+    after, codes, counts, deploy, evaluate, evaluate_rollback, expect_blocked, go_live, in_minutes,
+    path, person, post_review, production, release, soak, sql, with,
 };
 use crate::harness::{Answer, TestApp, digest};
 use serde_json::{Value, json};
@@ -25,6 +25,8 @@ crate::on_both_databases! {
     a_scan_is_for_the_image_that_was_scanned
     an_override_is_for_the_image_that_it_was_given_for
     an_override_ends
+    a_key_that_may_only_deploy_creates_no_production
+    a_missing_environment_gets_the_rules_of_its_tier
 }
 
 fn what_was_rolled_back_is_no_way_back(app: &TestApp) {
@@ -422,4 +424,73 @@ fn an_override_ends(app: &TestApp) {
     let given = let_through("1", json!({"expires_at": end})).expect(201);
     assert_eq!(given["expires_at"], end);
     app.transition(&waiting, "running").expect(200);
+}
+
+fn a_key_that_may_only_deploy_creates_no_production(app: &TestApp) {
+    let pipeline = &pipeline(app);
+    let before = counts(app);
+    let new = json!({"create_missing": true, "image_digest": digest(1)});
+    let ways = [json!({}), json!({"start": true}), json!({"state": "succeeded"})];
+    for (environment, way) in ["production", "eu-prod", "live"]
+        .iter()
+        .flat_map(|it| ways.iter().map(move |way| (it, way)))
+    {
+        let body = with(with(new.clone(), way.clone()), json!({"environment": environment}));
+        let problem = deploy(app, pipeline, "1", body).expect_problem(403, "missing_scope");
+        assert_eq!(problem["scopes"], json!(["operate"]));
+        assert!(problem["detail"].as_str().unwrap().contains(environment), "{problem}");
+    }
+    assert_eq!(counts(app), before, "nothing is left behind");
+    let operator = &app.key("operator", &["deploy", "operate"]);
+    deploy(app, operator, "1", new.clone()).expect(201);
+    // Once there is one, its rules decide.
+    deploy(app, pipeline, "1", with(new, json!({"start": true}))).expect(201);
+}
+
+fn a_missing_environment_gets_the_rules_of_its_tier(app: &TestApp) {
+    let settings = [
+        ("PROP_TIER__STAGING__REQUIRED_APPROVALS", "2"),
+        ("PROP_TIER__STAGING__APPROVAL_TTL_HOURS", "5"),
+        ("PROP_TIER__TESTING__REQUIRE_SCAN", "true"),
+        ("PROP_TIER__PRODUCTION__REQUIRED_APPROVALS", "1"),
+        ("PROP_TIER__PRODUCTION__ALLOW_SELF_APPROVAL", "true"),
+        ("PROP_TIER__PRODUCTION__ROLLBACK_NEEDS_APPROVAL", "true"),
+    ];
+    let app = &TestApp::start(&app.database_url, &settings);
+    let pipeline = &pipeline(app);
+    let start = |environment: &str| {
+        let body = json!({"environment": environment, "start": true, "create_missing": true,
+            "image_digest": digest(1)});
+        deploy(app, pipeline, "1", body)
+    };
+    expect_blocked(&start("staging"), &["approval_missing"]);
+    expect_blocked(&start("qa"), &["scan_missing"]);
+    start("anna").expect(201);
+    // What was refused left no environment, and what is only asked for waits.
+    let names = || {
+        let all = app.all("/v1/environments");
+        all.iter().map(|it| it["slug"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(), ["anna"]);
+    let waiting = json!({"environment": "staging", "create_missing": true});
+    let waiting = deploy(app, pipeline, "1", waiting).expect(201);
+    assert_eq!(waiting["state"], "awaiting_approval");
+    let staging = app.get("/v1/environments/staging").expect(200);
+    assert_eq!(
+        (&staging["tier"], &staging["required_approvals"], &staging["approval_ttl_hours"]),
+        (&json!("staging"), &json!(2), &json!(5))
+    );
+    // Who creates one with its rules says them all.
+    app.post("/v1/environments", json!({"slug": "uat", "tier": "staging"})).expect(201);
+    assert_eq!(app.get("/v1/environments/uat").expect(200)["required_approvals"], 0);
+
+    // GitHub's signature is enough for production, which then has its rules too.
+    let (event, payload) = crate::webhooks::report(1, "production", "in_progress", 2);
+    let delivery = crate::webhooks::deliver(app, event, &payload);
+    assert_eq!(delivery["outcome"], "applied", "{delivery}");
+    let production = app.get("/v1/environments/production").expect(200);
+    let rules = ["required_approvals", "allow_self_approval", "rollback_needs_approval"];
+    assert_eq!(rules.map(|rule| &production[rule]), [&json!(1), &json!(true), &json!(true)]);
+    let running = &app.all("/v1/deployments?environment=production")[0];
+    assert_eq!((&running["state"], &running["ungated"]), (&json!("running"), &json!(true)));
 }

@@ -120,7 +120,7 @@ fn at(second: u32) -> String {
 
 /// What GitHub reports of a deployment: with a status if `state` is not empty. Built upon its
 /// example.
-fn report(id: u64, environment: &str, state: &str, second: u32) -> (&'static str, Value) {
+pub fn report(id: u64, environment: &str, state: &str, second: u32) -> (&'static str, Value) {
     let mut payload = example("deployment_status/payload.json");
     let deployment = &mut payload["deployment"];
     (deployment["id"], deployment["environment"]) = (json!(id), json!(environment));

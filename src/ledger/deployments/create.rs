@@ -2,6 +2,7 @@
 //! reports one that has happened.
 
 use actix_web::post;
+use diesel::Connection;
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -103,8 +104,10 @@ pub struct NewDeployment {
     pub at: Option<Timestamp>,
     /// When an observed deployment ended, if `state` is an end. `at` or now, if absent or `null`.
     pub finished_at: Option<Timestamp>,
-    /// Whether to create the service, the environment and the release if they do not exist. They
-    /// are not created, if absent.
+    /// Whether to create the service, the environment and the release if they do not exist. An
+    /// environment gets the tier that its slug names, and the default rules of that tier. One of
+    /// the tier `production` is only created with the scope `operate`. They are not created, if
+    /// absent.
     #[serde(default)]
     pub create_missing: bool,
 }
@@ -126,6 +129,9 @@ pub struct NewDeployment {
             description = "The deployment was recorded before with this `source` and \
                 `external_id`, or a webhook has already reported it for this run.",
             body = DeploymentWithDecision, headers(("ETag" = String))),
+        (status = 403,
+            description = "The key lacks the scope `deploy`, or `create_missing` would create an \
+                environment of the tier `production` and the key lacks the scope `operate`."),
         (status = 404,
             description = "The service, environment or release does not exist, and \
                 `create_missing` is not set."),
@@ -231,6 +237,20 @@ pub struct Report {
     pub requested_at: Timestamp,
 }
 
+/// Why a report was not recorded.
+enum Refused {
+    /// The gate blocked it.
+    Blocked(Box<Evaluation>),
+    /// Anything else.
+    Failed(Error),
+}
+
+impl<E: Into<Error>> From<E> for Refused {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 /// The place, release and policy that a report is about.
 struct Subject {
     snapshot: PlaceSnapshot,
@@ -242,24 +262,80 @@ struct Subject {
 }
 
 /// Records a deployment. In the service's lock, so that nothing changes between decision and act;
-/// everything is decided before anything is written, so that a refusal leaves nothing but its
-/// record.
+/// a refusal leaves nothing but its record.
+///
+/// A service or an environment that does not exist has no row to lock. So it is made before anybody
+/// looks: of simultaneous requests, one inserts the row, and the others wait for it and see all
+/// that the first one did. A refusal takes the row back.
+///
+/// # Errors
+/// `gate_blocked`; `not_found` or `missing_scope` when something does not exist and is not made; or
+/// that the report contradicts what is recorded.
 pub fn record(
     db: &mut Db,
     actor: &Actor,
     has_service: bool,
     report: Report,
 ) -> Result<(DeploymentWithDecision, bool), Error> {
+    let service = report.new.service.clone();
+    let recorded = if has_service {
+        record_in_service(db, actor, report)
+    } else if report.new.create_missing {
+        db.transaction(|db| {
+            let (actor, _) = services::ensure(db, actor, &service, None)?;
+            record_in_service(db, &actor, report)
+        })
+    } else {
+        return Err(services::unknown(db, &service)?.or_create_missing());
+    };
+    recorded.or_else(|refused| match refused {
+        Refused::Failed(error) => Err(error),
+        Refused::Blocked(evaluation) => {
+            let actor = actor.at(evaluation.decision.evaluated_at);
+            Err(gate::refuse(db, &actor, &service, None, &evaluation)?)
+        }
+    })
+}
+
+/// Records a deployment of a service that exists and is locked. Makes the environment if it may.
+fn record_in_service(
+    db: &mut Db,
+    actor: &Actor,
+    report: Report,
+) -> Result<(DeploymentWithDecision, bool), Refused> {
     let new = &report.new;
-    if !has_service && !new.create_missing {
-        return Err(services::unknown(db, &new.service)?.or_create_missing());
-    }
     let source = new.source.as_deref().unwrap_or("api");
     if let Some(known) = find_external(db, source, new.external_id.as_deref())? {
         let known = the_same(known, new)?;
-        return report_again(db, actor, known, &report).map(|known| (known, false));
+        return Ok((report_again(db, actor, known, &report)?, false));
     }
-    let subject = subject(db, actor, new, source)?;
+    let version = version_of(db, new)?;
+    let load = |db: &mut Db, new: &NewDeployment| {
+        gate::load_snapshot(db, &new.service, &new.environment, &version)
+            .map(|snapshot| snapshot.with_digest(new.image_digest.as_ref()))
+    };
+    let snapshot = load(db, new)?;
+    if snapshot.environment.is_some() || !new.create_missing {
+        return record_in_place(db, actor, snapshot, version, report);
+    }
+    let missing = Environment::missing(&new.environment, actor)?;
+    db.transaction(|db| {
+        environments::ensure(db, actor, &missing)?;
+        let snapshot = load(db, &report.new)?;
+        record_in_place(db, actor, snapshot, version.clone(), report)
+    })
+}
+
+/// Records a deployment to a place of which service and environment exist.
+fn record_in_place(
+    db: &mut Db,
+    actor: &Actor,
+    snapshot: PlaceSnapshot,
+    version: Version,
+    report: Report,
+) -> Result<(DeploymentWithDecision, bool), Refused> {
+    let new = &report.new;
+    let subject = subject(db, new, snapshot, version)?;
     let id = subject.known.as_ref().map_or_else(DeploymentId::new, |known| known.id);
     let requested_by = new.requested_by.clone().unwrap_or_else(|| actor.name.as_str().into());
     let starts = new.start || report.observation.is_some();
@@ -279,49 +355,44 @@ pub fn record(
         facts.running = None;
     }
     if new.fixes.is_some() && !facts.incidents.iter().any(|incident| incident.is_fixed_by_this) {
-        return Err(Error::field(
-            Code::InvalidValue,
-            "/fixes",
-            "is no open incident of this service and environment",
-        ));
+        let detail = "is no open incident of this service and environment";
+        return Err(Error::field(Code::InvalidValue, "/fixes", detail).into());
     }
     let evaluation = Evaluation::of(facts, actor.now);
     if !evaluation.decision.allowed && report.observation.is_none() {
         if let Some(known) = subject.known {
-            withdraw(db, actor, known, source)?;
+            withdraw(db, actor, known, new.source.as_deref().unwrap_or("api"))?;
         }
-        return Err(gate::refuse(db, actor, &new.service, None, &evaluation)?);
+        return Err(Refused::Blocked(Box::new(evaluation)));
     }
     let is_new = subject.known.is_none();
     let evaluated = Evaluated { id, requested_by, evaluation };
-    let recorded = write(db, actor, has_service, subject, report, evaluated)?;
+    let recorded = write(db, actor, subject, report, evaluated)?;
     Ok((recorded, is_new))
+}
+
+/// The version that a report is about.
+fn version_of(db: &mut Db, new: &NewDeployment) -> Result<Version, Error> {
+    match &new.version {
+        Some(version) => Ok(version.clone()),
+        None if new.rollback => rollback_target(db, &new.service, &new.environment),
+        None => Err(Error::field(
+            Code::MissingField,
+            "/version",
+            "is missing; only a rollback finds its version itself",
+        )),
+    }
 }
 
 /// Finds what the report is about, and checks that it fits what is recorded.
 fn subject(
     db: &mut Db,
-    actor: &Actor,
     new: &NewDeployment,
-    source: &str,
+    snapshot: PlaceSnapshot,
+    version: Version,
 ) -> Result<Subject, Error> {
-    let version = match &new.version {
-        Some(version) => version.clone(),
-        None if new.rollback => rollback_target(db, &new.service, &new.environment)?,
-        None => {
-            return Err(Error::field(
-                Code::MissingField,
-                "/version",
-                "is missing; only a rollback finds its version itself",
-            ));
-        }
-    };
-    let snapshot = gate::load_snapshot(db, &new.service, &new.environment, &version)?
-        .with_digest(new.image_digest.as_ref());
-    let environment = match &snapshot.environment {
-        Some(environment) => environment.clone(),
-        None if new.create_missing => Environment::named(&new.environment, actor.now),
-        None => return Err(environments::unknown(db, &new.environment)?.or_create_missing()),
+    let Some(environment) = snapshot.environment.clone() else {
+        return Err(environments::unknown(db, &new.environment)?.or_create_missing());
     };
     let candidate = match &snapshot.release {
         Some(known) => {
@@ -345,8 +416,8 @@ fn subject(
             "is nothing to roll back to: it was not live there before, or was rolled back itself",
         ));
     }
-    let known = match source {
-        GITHUB => None,
+    let known = match new.source.as_deref() {
+        Some(GITHUB) => None,
         _ => find_reported_by_webhook(db, &new.service, &new.environment, new.run_url.as_deref())?,
     };
     if let Some(known) = &known {
@@ -373,19 +444,11 @@ struct Evaluated {
 fn write(
     db: &mut Db,
     actor: &Actor,
-    has_service: bool,
     subject: Subject,
     report: Report,
     evaluated: Evaluated,
 ) -> Result<DeploymentWithDecision, Error> {
     let (new, snapshot) = (&report.new, &subject.snapshot);
-    let actor = &match has_service {
-        true => actor.clone(),
-        false => services::ensure(db, actor, &new.service, None)?.0,
-    };
-    if snapshot.environment.is_none() {
-        environments::ensure(db, actor, &subject.environment)?;
-    }
     let release = release_of(new, &subject.version);
     let release = releases::ensure(db, actor, release, snapshot.release.as_ref())?;
     let now = row(actor, &subject, release, &report, &evaluated);

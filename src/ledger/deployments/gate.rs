@@ -337,8 +337,8 @@ const SUCCEEDED_BEFORE: &str = "(SELECT min(coalesce(d.counts_from, d.finished_a
     AND d.state IN ('succeeded', 'superseded', 'rolled_back')
     AND NOT d.ungated AND NOT d.image_added_later)";
 
-/// Loads the state of a place for a release. This takes one query, and one more when the service
-/// does not exist.
+/// Loads the state of a place for a release, with one query. Nothing is there when the service does
+/// not exist.
 ///
 /// # Errors
 /// That the database is unavailable.
@@ -378,14 +378,7 @@ pub fn load_snapshot(
         has_way_back,
         before_at,
         read,
-    ) = match row {
-        Some(row) => row,
-        None => {
-            let alone = environments::table.find(environment);
-            let alone = alone.select(Environment::as_select()).first(db).optional()?;
-            (alone, None, None, None, None, None, false, None, None)
-        }
-    };
+    ) = row.unwrap_or_default();
     Ok(PlaceSnapshot {
         service: service.to_owned(),
         has_service,

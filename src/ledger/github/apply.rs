@@ -771,7 +771,7 @@ fn record_for_place(
         Some(known) => known.version,
         None => {
             let (version, git_sha) = release_of(db, &service, &review.reference, &review.sha)?;
-            environments::ensure(db, actor, &Environment::named(environment, actor.now))?;
+            environments::ensure(db, actor, &Environment::missing(environment, actor)?)?;
             releases::ensure(
                 db,
                 actor,

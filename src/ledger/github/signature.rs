@@ -12,7 +12,7 @@ use std::pin::Pin;
 use crate::config::WebhookSecret;
 use crate::db::Db;
 use crate::error::{Code, Error};
-use crate::http::context::Author;
+use crate::http::context::{Author, NewEnvironments};
 use crate::http::extract;
 use crate::http::state::State;
 use crate::ledger::deployments::GITHUB;
@@ -68,7 +68,9 @@ impl FromRequest for Signed {
             }
             let (id, event) =
                 (word(headers, "X-GitHub-Delivery")?, word(headers, "X-GitHub-Event")?);
-            let author = Author::of_request(GITHUB.to_owned());
+            // GitHub's environments are set up by whoever administers the repository.
+            let environments = NewEnvironments { rules: state.tiers, may_be_production: true };
+            let author = Author::of_request(GITHUB.to_owned(), environments);
             Ok(Self { id, event, body, author, state })
         })
     }
