@@ -17,22 +17,22 @@ const STEPS: usize = 200;
 const CHAPTER: usize = 25;
 
 /// Numbers that look random: a xorshift generator.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
+    pub fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 16) as usize % sides
     }
 
-    fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+    pub fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.roll(choices.len())]
     }
 
     /// One of what there is, if there is any.
-    fn any(&mut self, choices: &[Value]) -> Option<Value> {
+    pub fn any(&mut self, choices: &[Value]) -> Option<Value> {
         (!choices.is_empty()).then(|| self.pick(choices).clone())
     }
 }
