@@ -25,6 +25,7 @@ crate::on_both_databases! {
     a_scan_is_for_the_image_that_was_scanned
     an_override_is_for_the_image_that_it_was_given_for
     an_override_ends
+    an_override_of_an_earlier_version_gets_its_image_and_its_end
     a_key_that_may_only_deploy_creates_no_production
     a_missing_environment_gets_the_rules_of_its_tier
 }
@@ -424,6 +425,32 @@ fn an_override_ends(app: &TestApp) {
     let given = let_through("1", json!({"expires_at": end})).expect(201);
     assert_eq!(given["expires_at"], end);
     app.transition(&waiting, "running").expect(200);
+}
+
+fn an_override_of_an_earlier_version_gets_its_image_and_its_end(app: &TestApp) {
+    production(app, json!({"approval_ttl_hours": 2}));
+    let pipeline = &pipeline(app);
+    release(app, "1");
+    let let_through = frozen(app);
+    let given = let_through("1", json!({})).expect(201);
+    let columns = |what: &str| format!("UPDATE freeze_overrides SET {what}");
+    sql(app, &columns("image_digest = NULL, expires_at = NULL"));
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["frozen"]);
+    let [postgres, sqlite] = [
+        include_str!("../../migrations/postgres/0013_overrides_of_images/up.sql"),
+        include_str!("../../migrations/sqlite/0013_overrides_of_images/up.sql"),
+    ];
+    let migration = if app.database_url.starts_with("sqlite") { sqlite } else { postgres };
+    let update = &migration[migration.find("UPDATE ").unwrap()..];
+    sql(app, update);
+    assert_eq!(evaluate(app, pipeline, "1")["allowed"], true);
+    // As if it had been given two hours earlier.
+    let created = given["created_at"].as_str().unwrap();
+    let earlier: jiff::Timestamp = created.parse().unwrap();
+    let earlier = format!("{:.6}", earlier - jiff::SignedDuration::from_mins(121));
+    sql(app, &columns(&format!("created_at = '{earlier}'")));
+    sql(app, update);
+    assert_eq!(codes(&evaluate(app, pipeline, "1")), ["frozen"]);
 }
 
 fn a_key_that_may_only_deploy_creates_no_production(app: &TestApp) {
