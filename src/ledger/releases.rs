@@ -618,7 +618,7 @@ fn complete(
         ))
         .execute(db)?;
     let Additions { git_sha, image_digest, .. } = &additions;
-    store::follow_release(db, release.id, git_sha, image_digest, last_commit_at)?;
+    store::follow_release(db, actor, release.id, git_sha, image_digest, last_commit_at)?;
     events::record(db, actor, &release.about(), "completed", &additions)?;
     find(db, release.id)
 }

@@ -35,6 +35,7 @@ mod public_read;
 mod releases;
 mod repeats;
 mod reported;
+mod revisions;
 mod rights;
 mod sequences;
 mod status;

@@ -1224,6 +1224,7 @@ fn a_script_adopts_what_a_webhook_told_of_its_run(app: &TestApp) {
             "deployment.requested",
             "deployment.started",
             "deployment.adopted",
+            "deployment.consumed",
             "deployment.succeeded"
         ],
         "awaited, then reported to run, then its script came"

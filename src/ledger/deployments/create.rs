@@ -15,7 +15,7 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Author, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::response::Reply;
-use crate::ledger::deployments::gate::{self, Evaluation, GateRequest, PlaceSnapshot};
+use crate::ledger::deployments::gate::{self, Consumed, Evaluation, GateRequest, PlaceSnapshot};
 use crate::ledger::deployments::store::{self, Change, Fact, advance};
 use crate::ledger::deployments::transitions::observed_at;
 use crate::ledger::deployments::{
@@ -335,7 +335,7 @@ fn record_in_place(
     report: Report,
 ) -> Result<(DeploymentWithDecision, bool), Refused> {
     let new = &report.new;
-    let subject = subject(db, new, snapshot, version)?;
+    let subject = subject(db, actor, new, snapshot, version)?;
     let id = subject.known.as_ref().map_or_else(DeploymentId::new, |known| known.id);
     let requested_by = new.requested_by.clone().unwrap_or_else(|| actor.name.as_str().into());
     let starts = new.start || report.observation.is_some();
@@ -387,6 +387,7 @@ fn version_of(db: &mut Db, new: &NewDeployment) -> Result<Version, Error> {
 /// Finds what the report is about, and checks that it fits what is recorded.
 fn subject(
     db: &mut Db,
+    actor: &Actor,
     new: &NewDeployment,
     snapshot: PlaceSnapshot,
     version: Version,
@@ -423,7 +424,7 @@ fn subject(
     if let Some(known) = &known {
         // The gate decides as if nothing had been reported: this may be another release, or not
         // start at all.
-        gate::release_consumed(db, known.id)?;
+        gate::release_consumed(db, actor, known)?;
     }
     Ok(Subject { snapshot, environment, candidate, version, known })
 }
@@ -461,10 +462,10 @@ fn write(
     let decision = Some(evaluation.document()?);
     let known = subject.known;
     let deployment = store_new(db, actor, known, now, decision.clone(), is_newest, new.fixes)?;
-    gate::consume_overrides(db, id, &evaluation.facts, actor.now)?;
-    if starts {
-        gate::consume_reviews(db, id, &evaluation.facts)?;
-    }
+    let facts = &evaluation.facts;
+    let overrides = gate::consume_overrides(db, id, facts, actor.now)?;
+    let approvals = if starts { gate::consume_reviews(db, id, facts)? } else { Vec::new() };
+    Consumed { approvals, overrides }.record(db, actor, &deployment, "consumed")?;
     Ok(DeploymentWithDecision { deployment, decision: decision.map(Json) })
 }
 

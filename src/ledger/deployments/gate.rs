@@ -26,7 +26,7 @@ use crate::ledger::services::unknown as unknown_service;
 use crate::rules::gate::{self, Decision, Facts, Freeze, Incident, Review, Reviewed, Step};
 use crate::rules::lifecycle::{self, Kind, State};
 use crate::rules::schedule::{Schedule, Weekly};
-use crate::types::ids::{DeploymentId, IncidentId, ReleaseId};
+use crate::types::ids::{ApprovalId, DeploymentId, IncidentId, OverrideId, ReleaseId};
 use crate::types::name::Name;
 use crate::types::time::Timestamp;
 use crate::types::values::{Digest, ShortText, Slug, Url, Version};
@@ -639,41 +639,80 @@ pub fn refuse(
         .recorded())
 }
 
+/// What a start uses up, so that no other deployment can use it.
+#[derive(Debug, Default, Serialize)]
+pub struct Consumed {
+    /// The reviews, by their identifiers.
+    pub approvals: Vec<ApprovalId>,
+    /// The overrides of freezes, by theirs.
+    pub overrides: Vec<OverrideId>,
+}
+
+impl Consumed {
+    /// Records the event of a deployment that consumed these, or of one whose consumption was
+    /// reverted (`verb`). Nothing is recorded of nothing.
+    pub fn record(
+        &self,
+        db: &mut Db,
+        actor: &Actor,
+        deployment: &Deployment,
+        verb: &str,
+    ) -> Result<(), Error> {
+        if self.approvals.is_empty() && self.overrides.is_empty() {
+            return Ok(());
+        }
+        events::record(db, actor, &deployment.about(), verb, self)
+    }
+}
+
 /// Consumes the overrides by which the deployment passes freezes, so that no other deployment can
-/// use them.
+/// use them, and returns those that it had not consumed before.
 pub fn consume_overrides(
     db: &mut Db,
     deployment: DeploymentId,
     facts: &Facts,
     now: Timestamp,
-) -> Result<(), Error> {
+) -> Result<Vec<OverrideId>, Error> {
+    let mut consumed = Vec::new();
     for used in gate::consumed_overrides(facts, now) {
-        diesel::update(freeze_overrides::table.find(used))
-            .set(freeze_overrides::consumed_by.eq(deployment))
-            .execute(db)?;
+        let unused = freeze_overrides::table
+            .filter(freeze_overrides::id.eq(used))
+            .filter(freeze_overrides::consumed_by.is_null());
+        let is_new =
+            diesel::update(unused).set(freeze_overrides::consumed_by.eq(deployment)).execute(db)?;
+        consumed.extend((is_new == 1).then_some(used));
     }
-    Ok(())
+    Ok(consumed)
 }
 
 /// Releases the approvals and overrides that a deployment has consumed, because it did not really
-/// start.
-pub fn release_consumed(db: &mut Db, deployment: DeploymentId) -> QueryResult<()> {
-    let of_it = approvals::table.filter(approvals::consumed_by.eq(deployment));
-    diesel::update(of_it).set(approvals::consumed_by.eq(None::<DeploymentId>)).execute(db)?;
-    let of_it = freeze_overrides::table.filter(freeze_overrides::consumed_by.eq(deployment));
-    diesel::update(of_it)
-        .set(freeze_overrides::consumed_by.eq(None::<DeploymentId>))
-        .execute(db)?;
-    Ok(())
+/// start, and records which.
+pub fn release_consumed(db: &mut Db, actor: &Actor, deployment: &Deployment) -> Result<(), Error> {
+    let reviews = approvals::table.filter(approvals::consumed_by.eq(deployment.id));
+    let passed = freeze_overrides::table.filter(freeze_overrides::consumed_by.eq(deployment.id));
+    let consumed = Consumed {
+        approvals: reviews.select(approvals::id).order(approvals::id).load(db)?,
+        overrides: passed.select(freeze_overrides::id).order(freeze_overrides::id).load(db)?,
+    };
+    let nobody = None::<DeploymentId>;
+    diesel::update(reviews).set(approvals::consumed_by.eq(nobody)).execute(db)?;
+    diesel::update(passed).set(freeze_overrides::consumed_by.eq(nobody)).execute(db)?;
+    consumed.record(db, actor, deployment, "consumption_reverted")
 }
 
 /// Consumes the approvals of this start, and all other approvals and rejections that were given
-/// before it.
-pub fn consume_reviews(db: &mut Db, deployment: DeploymentId, facts: &Facts) -> Result<(), Error> {
-    for review in gate::consumed_by_start(facts) {
-        diesel::update(approvals::table.find(review.id))
+/// before it, and returns which.
+pub fn consume_reviews(
+    db: &mut Db,
+    deployment: DeploymentId,
+    facts: &Facts,
+) -> Result<Vec<ApprovalId>, Error> {
+    let consumed: Vec<ApprovalId> =
+        gate::consumed_by_start(facts).iter().map(|review| review.id).collect();
+    if !consumed.is_empty() {
+        diesel::update(approvals::table.filter(approvals::id.eq_any(&consumed)))
             .set(approvals::consumed_by.eq(deployment))
             .execute(db)?;
     }
-    Ok(())
+    Ok(consumed)
 }

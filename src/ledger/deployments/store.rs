@@ -71,7 +71,8 @@ pub fn insert(
     written.on_conflict(|| {
         Error::new(Code::ExternalIdTaken, "Another request has just recorded it. Ask again.")
     })?;
-    record(db, actor, State::Approved, &row.deployment, facts)
+    let decision = row.decision.as_ref().map(|decision| &decision.0);
+    record(db, actor, State::Approved, &row.deployment, facts, decision)
 }
 
 /// Writes a deployment whose facts have changed, and what follows for its place. In the service's
@@ -96,14 +97,14 @@ pub fn save(db: &mut Db, actor: &Actor, change: Change<'_>) -> Result<Deployment
     }
     if is_changed {
         // `None` keeps the decision that is stored.
-        let decision = decision.map(|decision| deployments::decision.eq(Json(decision)));
+        let decision = decision.clone().map(|decision| deployments::decision.eq(Json(decision)));
         diesel::update(deployments::table.find(now.id)).set((&now, decision)).execute(db)?;
     }
     for other in &last {
         update(db, &other.now)?;
     }
     let from = if before.state == State::Requested { State::Approved } else { before.state };
-    record(db, actor, from, &now, facts)?;
+    record(db, actor, from, &now, facts, decision.as_ref())?;
     if is_changed && facts.is_empty() {
         record_derived(db, actor, before.state, &now, Some(&now))?;
     }
@@ -231,36 +232,44 @@ pub fn refresh(db: &mut Db, actor: &Actor, deployment: Deployment) -> Result<Dep
 
 /// Copies what has become known of a release to its deployments, and flags those that started more
 /// than a day before its newest commit. The gate decided on each of them without an image that
-/// becomes known now.
+/// becomes known now. Each that changes gets an event `deployment.completed`.
 ///
 /// # Errors
 /// That the database is unavailable.
 pub fn follow_release(
     db: &mut Db,
+    actor: &Actor,
     release: ReleaseId,
     git_sha: &Option<GitSha>,
     image_digest: &Option<Digest>,
     last_commit_at: Option<Timestamp>,
-) -> QueryResult<()> {
-    let deployed = deployments::table.filter(deployments::release_id.eq(release));
-    if let Some(sha) = git_sha {
-        diesel::update(deployed).set(deployments::git_sha.eq(sha)).execute(db)?;
+) -> Result<(), Error> {
+    let deployed: Vec<Deployment> = deployments::table
+        .filter(deployments::release_id.eq(release))
+        .select(Deployment::as_select())
+        .load(db)?;
+    for before in deployed {
+        let started_at = before.started_at;
+        let mut now = Deployment {
+            git_sha: git_sha.clone().or(before.git_sha.clone()),
+            image_digest: image_digest.clone().or(before.image_digest.clone()),
+            image_added_later: before.image_added_later || image_digest.is_some(),
+            ..before.clone()
+        };
+        if last_commit_at.is_some() {
+            now.before_commit = timeline::starts_before_commit(started_at, last_commit_at);
+        }
+        if now == before {
+            continue;
+        }
+        now.revision += 1;
+        update(db, &now)?;
+        let payload = json!({
+            "git_sha": now.git_sha, "image_digest": now.image_digest,
+            "before_commit": now.before_commit,
+        });
+        events::record(db, actor, &now.about(), "completed", payload)?;
     }
-    if let Some(digest) = image_digest {
-        let added = (deployments::image_digest.eq(digest), deployments::image_added_later.eq(true));
-        diesel::update(deployed).set(added).execute(db)?;
-    }
-    let Some(last_commit_at) = last_commit_at else { return Ok(()) };
-    let earliest = last_commit_at.plus(-timeline::COMMIT_SKEW);
-    let is_before = || deployments::started_at.assume_not_null().lt(earliest);
-    let others = deployed
-        .filter(deployments::started_at.is_not_null())
-        .filter(deployments::before_commit.ne(is_before()));
-    let flagged = (
-        deployments::before_commit.eq(is_before()),
-        deployments::revision.eq(deployments::revision + 1),
-    );
-    diesel::update(others).set(flagged).execute(db)?;
     Ok(())
 }
 
@@ -359,19 +368,29 @@ fn affected(db: &mut Db, changed: &Deployment, since: Timestamp) -> QueryResult<
         .load(db)
 }
 
-/// Writes down what was reported of a deployment.
+/// What the gate decided, without the facts that it used: those are kept with the deployment.
+fn brief(decision: Option<&Value>) -> Option<Value> {
+    let mut brief = decision?.as_object()?.clone();
+    brief.remove("facts");
+    Some(brief.into())
+}
+
+/// Writes down what was reported of a deployment, and what the gate decided, if it was evaluated.
 fn record(
     db: &mut Db,
     actor: &Actor,
     mut from: State,
     now: &Deployment,
     facts: &[Fact],
+    decision: Option<&Value>,
 ) -> Result<(), Error> {
     for fact in facts {
         let (verb, to, at) = match fact {
             Fact::Requested | Fact::Adopted => {
                 let verb = if *fact == Fact::Requested { "requested" } else { "adopted" };
-                events::record(db, actor, &now.about(), verb, now)?;
+                let mut payload = serde_json::to_value(now).map_err(Error::internal)?;
+                payload["decision"] = json!(brief(decision));
+                events::record(db, actor, &now.about(), verb, payload)?;
                 continue;
             }
             Fact::Corrected => {
@@ -393,8 +412,11 @@ fn record(
             Fact::Voided => ("voided", now.state, actor.now),
         };
         let reason = now.reason.as_ref().filter(|_| *fact != Fact::Started || facts.len() == 1);
-        let payload =
+        let mut payload =
             json!({"from": from, "to": to, "reason": reason, "at": at, "ungated": now.ungated});
+        if *fact == Fact::Started {
+            payload["decision"] = json!(brief(decision));
+        }
         events::record(db, actor, &now.about(), verb, payload)?;
         from = to;
     }

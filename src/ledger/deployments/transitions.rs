@@ -14,7 +14,7 @@ use crate::http::context::{Actor, Author, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::response::Reply;
 use crate::ledger::deployments::expiry::expire;
-use crate::ledger::deployments::gate::{self, Evaluation, GateRequest};
+use crate::ledger::deployments::gate::{self, Consumed, Evaluation, GateRequest};
 use crate::ledger::deployments::store::{self, Change, Fact, advance};
 use crate::ledger::deployments::{Deployment, DeploymentWithDecision, find, in_state};
 use crate::ledger::environments::Environment;
@@ -239,8 +239,10 @@ pub fn evaluate_start(
             &evaluation,
         )?);
     }
-    gate::consume_overrides(db, deployment.id, &evaluation.facts, actor.now)?;
-    gate::consume_reviews(db, deployment.id, &evaluation.facts)?;
+    let (id, facts) = (deployment.id, &evaluation.facts);
+    let overrides = gate::consume_overrides(db, id, facts, actor.now)?;
+    let approvals = gate::consume_reviews(db, id, facts)?;
+    Consumed { approvals, overrides }.record(db, actor, deployment, "consumed")?;
     Ok(evaluation)
 }
 

@@ -80,7 +80,7 @@ fn void(
         reason: Some(reason.into()),
         ..before.clone()
     };
-    gate::release_consumed(db, id)?;
+    gate::release_consumed(db, actor, &before)?;
     let facts = &[Fact::Voided];
     store::save(db, actor, Change { before: &before, now, decision: None, facts })?;
     find(db, id)
