@@ -335,7 +335,7 @@ pub fn connect(url: &str) -> Db {
     Target::from_url(url)
         .unwrap()
         .connect(&Options {
-            prepared_statements: true,
+            prepared_statements: behind_pooler().is_none(),
             statement_timeout: limit,
             slow_statement: limit,
         })

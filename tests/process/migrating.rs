@@ -100,9 +100,10 @@ fn is_valid(db: &mut Db, index: &str) -> bool {
     diesel::sql_query(query).bind::<Text, _>(index).get_result::<Row>(db).unwrap().is_valid
 }
 
-/// What the sessions of the previous version waited for at most.
+/// What the sessions of the previous version waited for at most, and when that was over.
 struct Waits {
     longest: Duration,
+    at: Instant,
     writes: usize,
 }
 
@@ -113,7 +114,7 @@ fn an_upgrade_keeps_no_write_waiting() {
     let database = cluster.url();
     fill(&mut connect(&database), rows);
     let done = AtomicBool::new(false);
-    let (took, waits) = std::thread::scope(|scope| {
+    let (began, took, waits) = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..4)
             .map(|n| {
                 scope.spawn({
@@ -134,12 +135,17 @@ fn an_upgrade_keeps_no_write_waiting() {
         assert!(ended.iter().all(|ended| ended.code == Some(0)), "{ended:?}");
         let applied = ended.iter().filter(|ended| ended.stdout.starts_with("applied ")).count();
         assert_eq!(applied, 1, "{ended:?}");
+        ended.iter().for_each(|ended| print!("{}", ended.stderr));
         slow.join().unwrap();
-        (took, writers.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<_>>())
+        (began, took, writers.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<_>>())
     });
-    let longest = waits.iter().map(|waits| waits.longest).max().unwrap();
+    let (longest, at) = waits.iter().map(|waits| (waits.longest, waits.at)).max().unwrap();
     let writes: usize = waits.iter().map(|waits| waits.writes).sum();
-    println!("{rows} deployments: migrated in {took:?}; {writes} writes, the longest {longest:?}");
+    println!(
+        "{rows} deployments: migrated in {took:?}; {writes} writes, the longest {longest:?}, \
+         {:?} after the start",
+        at.saturating_duration_since(began)
+    );
     let mut db = connect(&database);
     assert_eq!(
         count(
@@ -196,7 +202,7 @@ fn fill(db: &mut Db, rows: u64) {
 /// and a new approval.
 fn write(database: &str, writer: u32, done: &AtomicBool) -> Waits {
     let mut db = connect(database);
-    let mut waits = Waits { longest: Duration::ZERO, writes: 0 };
+    let mut waits = Waits { longest: Duration::ZERO, at: Instant::now(), writes: 0 };
     while !done.load(Ordering::Relaxed) {
         let service = (waits.writes as u32 * 4 + writer) % 200;
         let began = Instant::now();
@@ -238,7 +244,10 @@ fn write(database: &str, writer: u32, done: &AtomicBool) -> Waits {
 
 impl Waits {
     fn note(&mut self, began: Instant) {
-        self.longest = self.longest.max(began.elapsed());
+        let took = began.elapsed();
+        if took > self.longest {
+            (self.longest, self.at) = (took, Instant::now());
+        }
         self.writes += 1;
     }
 }

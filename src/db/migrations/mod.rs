@@ -11,6 +11,7 @@ use diesel::sql_types::Text;
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::time::Instant;
 
 use super::Db;
 use super::access::{self, Role};
@@ -149,17 +150,28 @@ fn apply_each(db: &mut Db, turn: &mut turn::Turn) -> Result<Vec<String>> {
         let name = migration.name().version().to_string();
         if !done.contains(&name) {
             turn.check()?;
-            patiently(&name, || in_transaction(db, migration))?;
+            timed(&name, || patiently(&name, || in_transaction(db, migration)))?;
             names.push(name.clone());
         }
         let part = online::PARTS.iter().find(|part| part.of == name);
         if let Some(part) = part.filter(|part| !done.contains(&part.version())) {
             turn.check()?;
-            part.run(db)?;
+            timed(&part.version(), || part.run(db))?;
             names.push(part.version());
         }
     }
     Ok(names)
+}
+
+/// Does a step, and mentions one that takes more than a second.
+fn timed(name: &str, step: impl FnOnce() -> Result<()>) -> Result<()> {
+    let began = Instant::now();
+    step()?;
+    let seconds = began.elapsed().as_secs();
+    if seconds > 0 {
+        log::info!("migration {name} took {seconds} s");
+    }
+    Ok(())
 }
 
 fn in_transaction(db: &mut Db, migration: &dyn Migration<diesel::pg::Pg>) -> Result<()> {
@@ -178,16 +190,17 @@ fn in_transaction(db: &mut Db, migration: &dyn Migration<diesel::pg::Pg>) -> Res
 
 /// Reverts all migrations, the newest first. Only for tests: prop itself never reverts a migration.
 pub fn revert_all(db: &mut Db) -> Result<()> {
-    match db {
+    db.write(|db| match db {
         Db::Pg(c) => {
             // Their parts have no names that diesel knows; `down.sql` reverts them as well.
             for part in &online::PARTS {
                 part.forget(c)?;
             }
-            c.revert_all_migrations(POSTGRES).map(drop)
+            c.revert_all_migrations(POSTGRES).map(drop).map_err(Failed)
         }
-        Db::Sqlite(c) => c.revert_all_migrations(SQLITE).map(drop),
-    }
+        Db::Sqlite(c) => c.revert_all_migrations(SQLITE).map(drop).map_err(Failed),
+    })
+    .map_err(|Failed(error)| error)
 }
 
 struct Failed(Box<dyn Error + Send + Sync>);

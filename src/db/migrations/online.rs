@@ -65,10 +65,11 @@ impl Part {
     }
 
     /// Takes the note back.
-    pub fn forget(&self, c: &mut PgConnection) -> QueryResult<usize> {
-        diesel::sql_query("DELETE FROM __diesel_schema_migrations WHERE version = $1")
-            .bind::<Text, _>(self.version())
-            .execute(c)
+    pub fn forget(&self, c: &mut PgConnection) -> QueryResult<()> {
+        let version = self.version();
+        c.batch_execute(&format!(
+            "DELETE FROM __diesel_schema_migrations WHERE version = '{version}'"
+        ))
     }
 }
 
