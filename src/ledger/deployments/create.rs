@@ -140,8 +140,8 @@ pub struct NewDeployment {
                 (`missing_field`); or, each with `invalid_value`: `source` is `github`, `state` is \
                 there with `start`, `finished_at` without a `state` that is an end, `at` without \
                 `observed` or `state`, the end is before the start, a time is more than a minute \
-                in the future, `fixes` is no open incident of the place, or `version` is nothing to \
-                roll back to.")))]
+                in the future, `fixes` is no open incident of the place, or `version` is nothing \
+                to roll back to.")))]
 #[post("/deployments")]
 async fn create(ctx: Ctx<Deploy>, body: Body<NewDeployment>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
