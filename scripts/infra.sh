@@ -7,9 +7,10 @@ readonly EXIT_DRIFT=4 EXIT_DECLINED=5
 
 # The secrets that Terraform sends to AWS without storing them: their variables, a prompt for each, and placeholders for commands
 # that do not send them.
-secrets=(TF_VAR_database_password TF_VAR_bootstrap_key)
-prompts=("The database's password, 16 to 128 characters" "prop's first admin key, as 'prop key generate' prints it")
-placeholders=(not-sent-anywhere-by-this-command prop_000000000000000000000000000000000000)
+secrets=(TF_VAR_database_password TF_VAR_database_app_password TF_VAR_bootstrap_key)
+prompts=("The password of the database's owner, 16 to 128 characters" "The password of the role that prop serves with, 16 to 128 characters"
+    "prop's first admin key, as 'prop key generate' prints it")
+placeholders=(not-sent-anywhere-by-this-command not-sent-anywhere-by-this-command prop_000000000000000000000000000000000000)
 
 usage() {
     cat <<END
@@ -33,16 +34,18 @@ Options:
   -h, --help     print this help
 
 Environment:
-  TF_VAR_database_password  the database's password, 16 to 128 characters
-  TF_VAR_bootstrap_key      prop's first admin key
-      AWS needs these two secrets when an environment is created and when secrets_version in its tfvars file is raised. If one
-      is not set, apply asks for it. Terraform stores neither. Keep both until apply has succeeded: a retry must send the same.
+  TF_VAR_database_password      the password of the database's owner, 16 to 128 characters
+  TF_VAR_database_app_password  the password of the role that prop serves with, 16 to 128 characters
+  TF_VAR_bootstrap_key          prop's first admin key
+      AWS needs these three secrets when an environment is created and when secrets_version in its tfvars file is raised. If one
+      is not set, apply asks for it. Terraform stores none. Keep them until apply has succeeded: a retry must send the same.
   STATE_BUCKET, LOCK_TABLE, STATE_REGION
       as for bootstrap.sh (default: the values in terraform/envs/ENVIRONMENT.s3.tfbackend)
   TERRAFORM_DIR             folder with the Terraform files (now: $TERRAFORM_DIR)
 
 Examples:
-  export TF_VAR_database_password=\$(openssl rand -hex 24) TF_VAR_bootstrap_key=\$(prop key generate)
+  export TF_VAR_database_password=\$(openssl rand -hex 24) TF_VAR_database_app_password=\$(openssl rand -hex 24)
+  export TF_VAR_bootstrap_key=\$(prop key generate)
   scripts/infra.sh staging plan --out staging.plan && scripts/infra.sh staging apply staging.plan
   scripts/infra.sh staging output alb_url
   scripts/infra.sh staging plan -- -var min_tasks=2

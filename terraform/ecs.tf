@@ -46,7 +46,7 @@ resource "aws_ecs_task_definition" "main" {
 
     portMappings = [{ containerPort = var.container_port, hostPort = var.container_port, protocol = "tcp" }]
 
-    # prop's settings, all of which it knows.
+    # prop's settings, all of which it knows. It connects as the owner before its port opens, and serves as the other role.
     environment = [
       { name = "PORT", value = tostring(var.container_port) },
       { name = "PROP_ENVIRONMENT", value = "production" },
@@ -54,12 +54,14 @@ resource "aws_ecs_task_definition" "main" {
       { name = "PROP_DATABASE__HOST", value = aws_db_instance.main.address },
       { name = "PROP_DATABASE__PORT", value = tostring(aws_db_instance.main.port) },
       { name = "PROP_DATABASE__NAME", value = local.database_name },
-      { name = "PROP_DATABASE__USER", value = local.database_user },
+      { name = "PROP_DATABASE__USER", value = local.database_app },
+      { name = "PROP_DATABASE__MIGRATE_USER", value = local.database_user },
       { name = "PROP_DATABASE__SSLMODE", value = "verify-full" },
       { name = "PROP_DATABASE__CA_FILE", value = "/etc/prop/rds-ca.pem" },
     ]
     secrets = [
-      { name = "PROP_DATABASE__PASSWORD", valueFrom = "${aws_secretsmanager_secret.database.arn}:password::" },
+      { name = "PROP_DATABASE__PASSWORD", valueFrom = "${aws_secretsmanager_secret.database.arn}:app_password::" },
+      { name = "PROP_DATABASE__MIGRATE_PASSWORD", valueFrom = "${aws_secretsmanager_secret.database.arn}:password::" },
       { name = "PROP_BOOTSTRAP_KEY", valueFrom = aws_secretsmanager_secret.bootstrap_key.arn },
     ]
 

@@ -11,7 +11,8 @@ locals {
   repository     = "prop-backend" # one per account: production runs the image that staging ran
   database       = "prop-db${local.suffix}"
   database_name  = "prop"
-  database_user  = "prop"
+  database_user  = "prop"     # owns the tables and migrates
+  database_app   = "prop_app" # serves; prop creates it
   load_balancer  = "prop-alb${local.suffix}"
   log_group      = "/ecs/prop-backend${local.suffix}"
   execution_role = "prop-execution${local.suffix}"

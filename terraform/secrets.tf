@@ -1,4 +1,4 @@
-# The values come from ephemeral variables and go to write-only arguments. Terraform stores neither, so it cannot detect a
+# The values come from ephemeral variables and go to write-only arguments. Terraform stores none, so it cannot detect a
 # change. After a change, raise secrets_version: it updates database and secret in the same apply.
 
 locals {
@@ -8,7 +8,7 @@ locals {
 resource "aws_secretsmanager_secret" "database" {
   #checkov:skip=CKV2_AWS_57:Rotated with secrets_version and a deployment, because running tasks keep the value they started with
   name                    = "prop/database${local.suffix}"
-  description             = "Address, user and password of prop's database"
+  description             = "Address, users and passwords of prop's database"
   kms_key_id              = local.key_arn
   recovery_window_in_days = var.deletion_protection ? 30 : 0
 }
@@ -21,6 +21,9 @@ resource "aws_secretsmanager_secret_version" "database" {
     name     = local.database_name
     username = local.database_user
     password = var.database_password
+
+    app_username = local.database_app
+    app_password = var.database_app_password
   })
   secret_string_wo_version = local.secrets_version
 }

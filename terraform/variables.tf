@@ -359,6 +359,18 @@ variable "database_password" {
   }
 }
 
+variable "database_app_password" {
+  description = "Password of the role that prop serves with, 16 to 128 characters. Set it with TF_VAR_database_app_password. Terraform sends it to Secrets Manager, but stores it neither in a plan nor in the state."
+  type        = string
+  sensitive   = true
+  ephemeral   = true
+
+  validation {
+    condition     = can(regex("^[!#-.0-?A-~]{16,128}$", var.database_app_password))
+    error_message = "database_app_password must have 16 to 128 printable ASCII characters, without space, \", / and @, as database_password."
+  }
+}
+
 variable "bootstrap_key" {
   description = "prop's first admin key, as `prop key generate` prints it. Set it with TF_VAR_bootstrap_key. Terraform sends it to Secrets Manager, but stores it neither in a plan nor in the state."
   type        = string
@@ -372,7 +384,7 @@ variable "bootstrap_key" {
 }
 
 variable "secrets_version" {
-  description = "Version number of database_password and bootstrap_key. Raise it by one when one of them changes, because Terraform stores neither and cannot detect the change."
+  description = "Version number of database_password, database_app_password and bootstrap_key. Raise it by one when one of them changes, because Terraform stores none and cannot detect the change."
   type        = number
   default     = 1
 

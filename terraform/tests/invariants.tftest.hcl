@@ -37,6 +37,7 @@ variables {
   alarm_email               = "ops@example.org"
   github_subject_prefix     = "repo:acme/prop"
   database_password         = "0123456789abcdef"
+  database_app_password     = "fedcba9876543210"
   bootstrap_key             = "prop_000000000000000000000000000000000000"
 }
 
@@ -70,7 +71,8 @@ run "defaults_are_small_and_plain" {
       PROP_DATABASE__HOST         = "db.internal"
       PROP_DATABASE__PORT         = "5432"
       PROP_DATABASE__NAME         = "prop"
-      PROP_DATABASE__USER         = "prop"
+      PROP_DATABASE__USER         = "prop_app"
+      PROP_DATABASE__MIGRATE_USER = "prop"
       PROP_DATABASE__SSLMODE      = "verify-full"
       PROP_DATABASE__CA_FILE      = "/etc/prop/rds-ca.pem"
     }

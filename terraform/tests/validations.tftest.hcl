@@ -26,6 +26,7 @@ variables {
   alarm_email               = "ops@example.org"
   github_subject_prefix     = "repo:acme/prop"
   database_password         = "0123456789abcdef"
+  database_app_password     = "fedcba9876543210"
   bootstrap_key             = "prop_000000000000000000000000000000000000"
 }
 
@@ -53,6 +54,7 @@ run "wrong_by_themselves" {
     backup_window         = "at night"                                             # is no time
     maintenance_window    = "21:30-22:30"                                          # lacks its days
     database_password     = "0123456789"                                           # is short
+    database_app_password = "a space is not allowed"                               # has spaces
     bootstrap_key         = "hunter2"                                              # is no key of prop's
     secrets_version       = 0                                                      # is before the first
     github_subject_prefix = "acme/prop"                                            # lacks repo:
@@ -82,6 +84,7 @@ run "wrong_by_themselves" {
     var.backup_window,
     var.maintenance_window,
     var.database_password,
+    var.database_app_password,
     var.bootstrap_key,
     var.secrets_version,
     var.github_subject_prefix,

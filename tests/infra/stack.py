@@ -26,6 +26,7 @@ ACCOUNT = "123456789012"  # moto's
 SUBJECT_PREFIX = "repo:acme@1001/prop@2002"
 # Looked for in everything that Terraform keeps.
 PASSWORD = "sentinel-8vM2xQ7rT4kW9zB1nC6d"
+APP_PASSWORD = "sentinel-3kD9pL5sV1hN7yJ2fG8w"
 BOOTSTRAP_KEY = generate_key()
 
 # Not in terraform/: nothing there knows of tests. The endpoint and the credentials come by the environment.
@@ -88,6 +89,7 @@ def environment_for(url: str, directory: Path) -> dict[str, str]:
         "TF_IN_AUTOMATION": "true",
         "CHECKPOINT_DISABLE": "true",
         "TF_VAR_database_password": PASSWORD,
+        "TF_VAR_database_app_password": APP_PASSWORD,
         "TF_VAR_bootstrap_key": BOOTSTRAP_KEY,
         "TF_VAR_github_subject_prefix": SUBJECT_PREFIX,
         "TF_VAR_alarm_email": "ops@example.org",

@@ -13,7 +13,7 @@ import pytest
 
 from plans import listed, statement
 from prop import ROOT
-from stack import ACCOUNT, BOOTSTRAP_KEY, PASSWORD, REGION, Stack
+from stack import ACCOUNT, APP_PASSWORD, BOOTSTRAP_KEY, PASSWORD, REGION, Stack
 
 BUCKET, TABLE, STATE = "prop-terraform-state", "prop-terraform-locks", "staging/terraform.tfstate"
 LOCK = f"{BUCKET}/{STATE}"
@@ -136,12 +136,13 @@ def test_no_secret_is_kept_in_state_plan_or_directory(stack):
     shown = stack.terraform("show", "-json", plan).stdout.encode()
     kept = [path.read_bytes() for path in stack.directory.rglob("*") if path.is_file() and path.stat().st_size < 10_000_000]
     for text in [*states, *inside, shown, *kept, json.dumps(stack.outputs).encode()]:
-        assert PASSWORD.encode() not in text and BOOTSTRAP_KEY.encode() not in text
+        assert not [secret for secret in (PASSWORD, APP_PASSWORD, BOOTSTRAP_KEY) if secret.encode() in text]
 
 
 def test_the_secrets_have_arrived(stack):
     secrets = stack.client("secretsmanager")
-    assert json.loads(secrets.get_secret_value(SecretId="prop/database-staging")["SecretString"])["password"] == PASSWORD
+    database = json.loads(secrets.get_secret_value(SecretId="prop/database-staging")["SecretString"])
+    assert (database["password"], database["app_password"]) == (PASSWORD, APP_PASSWORD)
     assert secrets.get_secret_value(SecretId="prop/bootstrap-key-staging")["SecretString"] == BOOTSTRAP_KEY
 
 

@@ -15,7 +15,7 @@ from scripts import ROOT, TOOLS, run
 
 # Notes its arguments and the secrets it was given, and answers as the test says.
 STUB = """#!/usr/bin/env bash
-jq -cn '{arguments: $ARGS.positional, password: env.TF_VAR_database_password, key: env.TF_VAR_bootstrap_key}' --args -- "$@" >>"$STUB_CALLS"
+jq -cn '{arguments: $ARGS.positional, password: env.TF_VAR_database_password, app: env.TF_VAR_database_app_password, key: env.TF_VAR_bootstrap_key}' --args -- "$@" >>"$STUB_CALLS"
 case $2 in
     init) exit "${STUB_INIT:-0}" ;;
     plan) exit "${STUB_PLAN:-0}" ;;
@@ -25,6 +25,7 @@ case $2 in
 esac
 """
 PASSWORD = "a-password-of-the-test"
+APP_PASSWORD = "another-password-of-the-test"
 KEY = "prop_" + "k" * 36
 NO_CHANGE, CHANGES = "0", "2"
 
@@ -92,7 +93,7 @@ def stub(tmp_path) -> Stub:
     return Stub(tmp_path)
 
 
-GIVEN = {"TF_VAR_database_password": PASSWORD, "TF_VAR_bootstrap_key": KEY}
+GIVEN = {"TF_VAR_database_password": PASSWORD, "TF_VAR_database_app_password": APP_PASSWORD, "TF_VAR_bootstrap_key": KEY}
 
 
 # What is refused
@@ -230,7 +231,7 @@ def test_apply_with_yes_asks_nothing(stub):
     stub.plan(DATABASE_IS_NEW)
     assert stub.infra("staging", "apply", "--yes", STUB_PLAN=CHANGES, **GIVEN).returncode == 0
     call = stub.call("apply")
-    assert (call["password"], call["key"]) == (PASSWORD, KEY)
+    assert (call["password"], call["app"], call["key"]) == (PASSWORD, APP_PASSWORD, KEY)
 
 
 def test_apply_that_fails_ends_with_1(stub):
@@ -250,11 +251,11 @@ def test_secrets_that_are_sent_are_wanted(stub, changes, arguments):
 
 def test_secrets_are_typed_unseen(stub):
     stub.plan(DATABASE_IS_NEW)
-    code, errors = stub.at_a_terminal("staging", "apply", typed=f"{PASSWORD}\n{KEY}\nyes\n", STUB_PLAN=CHANGES)
+    code, errors = stub.at_a_terminal("staging", "apply", typed=f"{PASSWORD}\n{APP_PASSWORD}\n{KEY}\nyes\n", STUB_PLAN=CHANGES)
     assert code == 0, errors
     call = stub.call("apply")
-    assert (call["password"], call["key"]) == (PASSWORD, KEY)
-    assert PASSWORD not in errors and KEY not in errors
+    assert (call["password"], call["app"], call["key"]) == (PASSWORD, APP_PASSWORD, KEY)
+    assert not [secret for secret in (PASSWORD, APP_PASSWORD, KEY) if secret in errors]
 
 
 def test_no_secret_no_change(stub):

@@ -78,7 +78,7 @@ def test_every_output_is_described():
 
 
 def test_secrets_are_ephemeral():
-    for name in ("database_password", "bootstrap_key"):
+    for name in ("database_password", "database_app_password", "bootstrap_key"):
         body = blocks("variable")[name]
         assert "sensitive   = true" in body and "ephemeral   = true" in body and "default" not in body
 

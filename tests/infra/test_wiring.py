@@ -71,7 +71,7 @@ def running(place: Path, program: list, environment: dict[str, str]) -> Iterator
     certificate = authority.issue_cert("localhost")
     server = {"certificate": certificate.cert_chain_pems[0].bytes(), "key": certificate.private_key_pem.bytes()}
     (place / "work").mkdir(mode=0o555)
-    with running_postgres(**server, password=environment["PROP_DATABASE__PASSWORD"]) as port:
+    with running_postgres(**server, password=environment["PROP_DATABASE__MIGRATE_PASSWORD"]) as port:
         here = environment | {
             "PORT": str(free_port()),
             "PROP_DATABASE__HOST": "localhost",
@@ -126,8 +126,9 @@ def test_the_secret_has_the_address_of_the_database(stack, environment):
     secret = json.loads(stack.client("secretsmanager").get_secret_value(SecretId=stack.outputs["database_secret_arn"])["SecretString"])
     assert secret == {
         "host": environment["PROP_DATABASE__HOST"], "port": int(environment["PROP_DATABASE__PORT"]),
-        "name": environment["PROP_DATABASE__NAME"], "username": environment["PROP_DATABASE__USER"],
-        "password": environment["PROP_DATABASE__PASSWORD"],
+        "name": environment["PROP_DATABASE__NAME"], "username": environment["PROP_DATABASE__MIGRATE_USER"],
+        "password": environment["PROP_DATABASE__MIGRATE_PASSWORD"],
+        "app_username": environment["PROP_DATABASE__USER"], "app_password": environment["PROP_DATABASE__PASSWORD"],
     }
     assert stack.outputs["database_endpoint"] == f"{secret['host']}:{secret['port']}"
 
