@@ -203,8 +203,8 @@ impl<S: Requires> Ctx<S> {
     }
 
     /// Runs `work` in one transaction, with the caller as the author of its events. It is committed
-    /// when `work` succeeds, or when its error has `is_recorded` set. `work` may run more than once;
-    /// what an earlier run wrote is undone then.
+    /// when `work` succeeds, or when its error has `is_recorded` set. `work` may run more than
+    /// once; what an earlier run wrote is undone then.
     ///
     /// # Errors
     /// The error of `work`, or that the database is unavailable.

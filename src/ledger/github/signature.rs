@@ -83,10 +83,11 @@ impl Signed {
     ///
     /// # Errors
     /// The error of `work`, or that the database is unavailable.
-    pub async fn write<T: Send + 'static>(
-        self,
-        mut work: impl FnMut(&mut Db, &Author, &str, &str, &str) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
+    pub async fn write<T, W>(self, mut work: W) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        W: FnMut(&mut Db, &Author, &str, &str, &str) -> Result<T, Error> + Send + 'static,
+    {
         let Self { id, event, body, author, state } = self;
         state.db.write(move |db| work(db, &author, &id, &event, &body)).await
     }
