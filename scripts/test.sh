@@ -14,7 +14,7 @@ Runs the tests of the given parts; of every part when none is given.
   lint     formatting and lints: cargo fmt, clippy, cargo doc; the layers of src/; the Rust version and the dependencies;
            typos; shellcheck, shfmt; hadolint; actionlint and zizmor for the workflows
   app      cargo test; what concerns sessions and transactions once more through PgBouncer; the API against its document;
-           docs/examples; the README's commands in a clean clone; links
+           attacks and races; docs/examples; the README's commands in a clean clone; links
   infra    Terraform and the scripts, against a stand-in for AWS
   browser  the pages, in Chromium
 
@@ -179,6 +179,7 @@ app() {
         step 'sessions and transactions through PgBouncer' through_pgbouncer
     fi
     contract
+    attacks
     examples
     newcomer
     [ -z "${started_as[contract]:-}" ] || step 'the API against its document' finished contract
@@ -208,6 +209,12 @@ contract() {
         missing 'Node.js 18 or later and the packages of tests/contract/typescript' 'a TypeScript client'
     fi
     start contract .venv/contract/bin/pytest tests/contract "${selection[@]}"
+}
+
+# What an attacker, a bad clock or twenty clients at the same moment do to that binary.
+attacks() {
+    python_suite attack 'attacks and races' || return 0
+    step 'attacks and races' .venv/attack/bin/pytest -q tests/attack
 }
 
 # What docs/examples/ shows, run against that binary.
@@ -318,7 +325,7 @@ downloads() {
 }
 declare -A suites=(
     [lint]='tests/lint lint'
-    [app]='tests/contract/typescript contract examples newcomer'
+    [app]='tests/contract/typescript contract attack examples newcomer'
     [infra]='infra checkov'
     [browser]='browser'
 )
