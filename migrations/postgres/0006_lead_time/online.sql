@@ -5,7 +5,7 @@ DECLARE
 BEGIN
     LOOP
         -- Nothing waits long for the rows of a batch, and the batch not for those of others.
-        PERFORM set_config('lock_timeout', '300ms', true);
+        PERFORM set_config('lock_timeout', '200ms', true);
         last := (SELECT id FROM releases WHERE id > first ORDER BY id OFFSET 999 LIMIT 1);
         UPDATE releases SET last_commit_at = coalesce(committed_at,
             (SELECT max((value->>'committed_at')::timestamptz) FROM jsonb_array_elements(commits)))

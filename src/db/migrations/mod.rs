@@ -28,7 +28,7 @@ const SQLITE: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 /// How long a migration waits for a table's lock, in milliseconds. While it waits, later writes to
 /// the table wait behind it. A migration may lock two tables one after the other, and no write may
 /// wait for a second.
-const LOCK_TIMEOUT_MS: u32 = 300;
+const LOCK_TIMEOUT_MS: u32 = 200;
 
 #[derive(QueryableByName)]
 struct Applied {
