@@ -99,7 +99,9 @@ key() {
             return
         fi
         send POST /v1/keys "$new"
-        [ "$LEDGER_STATUS" = 409 ] && [ "$(ledger_get .code)" = already_exists ] || break
+        if [ "$LEDGER_STATUS" != 409 ] || [ "$(ledger_get .code)" != already_exists ]; then
+            break
+        fi
         number=$((number + 1))
         name=$2-$number
     done

@@ -8,8 +8,8 @@ from repository import ROOT
 
 # The last migration of a version that was released before this check. What a database has applied stays as it is.
 RELEASED = "0004"
-# Few rows, found by an index: what waits for its start.
-ACCEPTED = {"0008": {"UPDATE deployments"}}
+# Few rows: what waits for its start, found by an index, and overrides, each of which a person has given.
+ACCEPTED = {"0008": {"UPDATE deployments"}, "0013": {"UPDATE freeze_overrides"}}
 # Each waits for its lock while it holds those before; db/migrations/mod.rs counts on this.
 MAX_LOCKED_TABLES = 2
 
