@@ -218,7 +218,8 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
         (status = 422,
             description = "The body is malformed; `approver` or `run_url` is missing with the \
                 `source` `github` (`missing_field`), or one of them or `review_id` is there with \
-                `api`; or `at` is more than a minute in the future (`invalid_value`).")))]
+                `api`; `approver` is a reserved name; or `at` is more than a minute in the future \
+                (`invalid_value`).")))]
 #[post("/approvals")]
 async fn create(ctx: Ctx<ApproveOrMirror>, body: Body<NewApproval>) -> Result<Reply, Error> {
     ctx.require(&[if body.0.source == Some(Source::GitHub) {

@@ -357,8 +357,9 @@ async fn change(
     params(("id" = FreezeId, Path, description = "The identifier of the freeze.")),
     responses(
         (status = 201, description = "The override that was created.", body = FreezeOverride),
-        (status = 422, description = "The body is malformed, or the freeze does not cover this \
-            service and environment (`invalid_value`).")))]
+        (status = 422, description = "The body is malformed; or, each with `invalid_value`: the \
+            freeze does not cover this service and environment, or `expires_at` is not in the \
+            future.")))]
 #[post("/freezes/{id}/overrides")]
 async fn create_override(
     ctx: Ctx<Override>,

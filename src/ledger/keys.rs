@@ -153,8 +153,12 @@ async fn list(ctx: Ctx<Admin>, params: List<Everything, KeyId>) -> Result<Reply,
 /// a secret.
 #[utoipa::path(tag = "keys", operation_id = "create_key", security(("key" = ["admin"])),
     request_body = NewKey,
-    responses((status = 201, description = "The key that was created, with its secret.",
-        body = CreatedKey)))]
+    responses(
+        (status = 201, description = "The key that was created, with its secret.",
+            body = CreatedKey),
+        (status = 409, description = "Another valid key has the name (`already_exists`)."),
+        (status = 422, description = "The body is malformed, or `name` is one that prop uses \
+            for itself (`invalid_value`).")))]
 #[post("/keys")]
 async fn create(ctx: Ctx<Admin>, body: Body<NewKey>) -> Result<Reply, Error> {
     let created = ctx.write(move |db, author| {

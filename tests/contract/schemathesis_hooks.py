@@ -53,16 +53,19 @@ REFUSED = {
     "update_environment": {("invalid_value", "/predecessor"), ("predecessor_circle", "/predecessor")},
     "create_freeze": {("invalid_value", "/ends_at"), ("invalid_time_zone", "/weekly/time_zone")},
     "update_freeze": {("invalid_value", "/ends_at")},
-    "override_freeze": {("invalid_value", "")},
+    "override_freeze": {("invalid_value", ""), ("invalid_value", "/expires_at")},
     "create_incident": {("invalid_value", "/detected_at")},
     "update_incident": {("invalid_value", "/resolved_at"), ("invalid_value", "/resolved")},
     "create_release": {("invalid_value", "/at")},
     "record_scan": {("invalid_value", "/at")},
     "create_approval": {
-        ("invalid_value", "/source"), ("missing_field", "/approver"), ("missing_field", "/run_url"), ("invalid_value", "/at")},
+        ("invalid_value", "/source"), ("missing_field", "/approver"), ("missing_field", "/run_url"), ("invalid_value", "/at"),
+        ("invalid_value", "/approver")},
+    "create_key": {("invalid_value", "/name")},
     "create_deployment": {
         ("invalid_value", "/source"), ("invalid_value", "/state"), ("invalid_value", "/finished_at"), ("invalid_value", "/at"),
-        ("invalid_value", "/fixes"), ("invalid_value", "/version"), ("missing_field", "/version")},
+        ("invalid_value", "/fixes"), ("invalid_value", "/version"), ("missing_field", "/version"),
+        ("invalid_value", "/requested_by")},
     "move_deployment": {("invalid_value", "/at")},
     # `None` is any parameter.
     "get_dora_metrics": {("invalid_window", None), ("invalid_query", "tier")},

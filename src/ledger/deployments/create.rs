@@ -137,8 +137,8 @@ pub struct NewDeployment {
                 `create_missing` is not set."),
         (status = 422,
             description = "The body is malformed; `version` is missing without `rollback` \
-                (`missing_field`); or, each with `invalid_value`: `source` is `github`, `state` is \
-                there with `start`, `finished_at` without a `state` that is an end, `at` without \
+                (`missing_field`); or, each with `invalid_value`: `source` is `github`, \
+                `requested_by` is a reserved name, `state` is there with `start`, `finished_at` without a `state` that is an end, `at` without \
                 `observed` or `state`, the end is before the start, a time is more than a minute \
                 in the future, `fixes` is no open incident of the place, or `version` is nothing \
                 to roll back to.")))]
