@@ -505,7 +505,8 @@ def test_a_ledger_that_is_away_stops_nothing_and_gets_the_report_later(scenario:
         ("1.4.1", "superseded"), ("1.4.2", "rolled_back"), ("1.4.1", "succeeded")
     ]  # fmt: skip
     spooled = now["latest"][1]
-    assert spooled["started_at"] < spooled["finished_at"] < now["latest"][0]["started_at"]
+    # deploy.sh writes whole seconds, and this rollout may take less than one.
+    assert spooled["started_at"] <= spooled["finished_at"] < now["latest"][0]["started_at"]
 
 
 def test_a_failure_is_reported_later_too(scenario: Scenario, app: str, ledger: Prop) -> None:

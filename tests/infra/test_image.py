@@ -228,7 +228,7 @@ def test_compose_starts_prop_with_a_key_to_begin_with(storage: Storage, image: s
         image,
         free_port(),
         files={"/etc/hosts": "127.0.0.1 localhost database\n"},
-        **service["environment"] | {"DATABASE_URL": service["environment"]["DATABASE_URL"].replace("@database/", f"@database:{database}/")},
+        **{name: value.replace("@database/", f"@database:{database}/") for name, value in service["environment"].items()},
     ) as container:
         container.wait_until_ready()
         key = re.search(r"export PROP_KEY=(prop_\w+)", container.output.read_text())[1]
