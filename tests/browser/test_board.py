@@ -55,7 +55,7 @@ def test_an_approved_deployment_says_what_blocks_it(prop, reader):
     place = cell(page, "shop", "testing")
     expect(place).to_contain_text("1.0.0 approved · ")
     prop.post("/v1/freezes", {"reason": "Inventory", "ends_at": "2099-01-01T00:00:00Z"})
-    expect(place).to_contain_text("1.0.0 approved, blocked: frozen until ")
+    expect(place).to_contain_text("1.0.0 approved, blocked: frozen until ", timeout=SOON_MS)
 
 
 def test_a_failed_deployment_is_visible_until_a_later_one_succeeds(prop, reader):
@@ -70,7 +70,7 @@ def test_a_failed_deployment_is_visible_until_a_later_one_succeeds(prop, reader)
     expect(page).to_have_url(re.compile(r"\?q=is%3Afailed$"))
     expect(page.get_by_role("rowheader")).to_have_count(1)
     go_live(prop, "shop", "testing", "1.1.1")
-    expect(page.get_by_text("1.1.0 failed")).to_have_count(0)
+    expect(page.get_by_text("1.1.0 failed")).to_have_count(0, timeout=SOON_MS)
 
 
 def test_a_digest_is_reached_by_mouse_keyboard_and_screen_reader(shop, reader):
