@@ -192,7 +192,7 @@ fn fill(db: &mut Db, rows: u64) {
                  'superseded', 'normal', false, 'ci', 'api', at, at, at + interval '1 minute', 1
              FROM (SELECT n, now() - (n || ' seconds')::interval AS at
                  FROM generate_series(0, {rows} - 1) n) AS numbered;
-         ANALYZE"
+         ANALYZE; CHECKPOINT"
     ))
     .unwrap();
 }
