@@ -41,7 +41,7 @@ pub fn is_lost(error: &DieselError) -> bool {
 }
 
 /// What the databases say when they cannot write: the disk is full, or it fails, or the database
-/// is read-only. Neither driver tells the code of the error. The first four are SQLite's.
+/// is read-only. Neither driver gives the code of the error. The first four are SQLite's.
 const CANNOT_WRITE: [&str; 8] = [
     "database or disk is full",
     "disk I/O error",

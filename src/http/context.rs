@@ -79,7 +79,7 @@ impl Author {
         Self { name: "prop".into(), key_id: None, request_id: None, environments: None }
     }
 
-    /// The sender of a request without a key, such as a webhook.
+    /// The author of the current request. One with a key adds it.
     pub fn of_request(name: String, environments: NewEnvironments) -> Self {
         let request_id = request::current().map(|id| id.to_string());
         Self { name, key_id: None, request_id, environments: Some(environments) }

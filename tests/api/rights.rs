@@ -13,7 +13,7 @@ crate::on_both_databases! {
     what_was_never_approved_never_passes_the_gate
 }
 
-/// `RIGHTS_STORIES=500` tells as many.
+/// `RIGHTS_STORIES=500` runs as many.
 fn stories() -> u64 {
     std::env::var("RIGHTS_STORIES").ok().and_then(|n| n.parse().ok()).unwrap_or(30)
 }

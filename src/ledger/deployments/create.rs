@@ -138,10 +138,10 @@ pub struct NewDeployment {
         (status = 422,
             description = "The body is malformed; `version` is missing without `rollback` \
                 (`missing_field`); or, each with `invalid_value`: `source` is `github`, \
-                `requested_by` is a reserved name, `state` is there with `start`, `finished_at` without a `state` that is an end, `at` without \
-                `observed` or `state`, the end is before the start, a time is more than a minute \
-                in the future, `fixes` is no open incident of the place, or `version` is nothing \
-                to roll back to.")))]
+                `requested_by` is a reserved name, `state` is there with `start`, `finished_at` \
+                without a `state` that is an end, `at` without `observed` or `state`, the end is \
+                before the start, a time is more than a minute in the future, `fixes` is no open \
+                incident of the place, or `version` is nothing to roll back to.")))]
 #[post("/deployments")]
 async fn create(ctx: Ctx<Deploy>, body: Body<NewDeployment>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {

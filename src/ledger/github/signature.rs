@@ -99,7 +99,7 @@ fn unsigned(detail: &str) -> Error {
 }
 
 /// The same answer for a wrong signature and for that of a secret which may not sign for the
-/// repository: it tells nothing about the secrets.
+/// repository: it reveals nothing about the secrets.
 fn no_match() -> Error {
     unsigned(
         "X-Hub-Signature-256 does not match: the secret on GitHub is none of \
