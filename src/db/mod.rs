@@ -14,6 +14,7 @@ pub mod clock;
 pub mod columns;
 pub mod connection;
 mod conninfo;
+pub mod kept;
 pub mod locks;
 pub mod migrations;
 pub mod pool;

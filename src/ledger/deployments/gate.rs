@@ -12,8 +12,10 @@ use utoipa_actix_web::service_config::ServiceConfig;
 use uuid::Uuid;
 
 use crate::db::columns::{Document, Identifier, Instant, Json};
+use crate::db::kept::Kept;
 use crate::db::schema::{approvals, environments, freeze_overrides, releases, services};
 use crate::db::{Db, clock};
+use crate::each_backend;
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Read};
 use crate::http::extract::Query;
@@ -530,16 +532,18 @@ fn load_holds(
 ) -> QueryResult<Vec<FactRow>> {
     // A missing identifier becomes a new one, which matches nothing. A comparison with NULL would
     // be neither true nor false.
-    diesel::sql_query(HOLDS)
-        .bind::<Text, _>(&snapshot.service)
-        .bind::<Text, _>(&environment.slug)
-        .bind::<Instant, _>(now)
-        .bind::<Text, _>(&release.version)
-        .bind::<Identifier, _>(request.deployment.unwrap_or_else(DeploymentId::new))
-        .bind::<Nullable<Text>, _>(&release.image_digest)
-        .bind::<Identifier, _>(request.fixes.unwrap_or_else(IncidentId::new))
-        .bind::<Identifier, _>(release.id.unwrap_or_else(ReleaseId::new))
-        .load(db)
+    each_backend!(db, |c| Kept(
+        diesel::sql_query(HOLDS)
+            .bind::<Text, _>(&snapshot.service)
+            .bind::<Text, _>(&environment.slug)
+            .bind::<Instant, _>(now)
+            .bind::<Text, _>(&release.version)
+            .bind::<Identifier, _>(request.deployment.unwrap_or_else(DeploymentId::new))
+            .bind::<Nullable<Text>, _>(&release.image_digest)
+            .bind::<Identifier, _>(request.fixes.unwrap_or_else(IncidentId::new))
+            .bind::<Identifier, _>(release.id.unwrap_or_else(ReleaseId::new))
+    )
+    .load(c))
 }
 
 /// Loads the facts that the rule needs in addition to the state of the place, with one query.
