@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use utoipa::openapi::OpenApi;
-use utoipa_actix_web::service_config::ServiceConfig;
-use utoipa_actix_web::{AppExt, scope};
 
 use crate::config::{self, Http, Mode, Settings};
 use crate::db::connection::Target;
@@ -29,12 +27,16 @@ use crate::http::caller::Keys;
 use crate::http::connection::{self, Deadlines};
 use crate::http::docs::{self, Published};
 use crate::http::metrics::Metrics;
+use crate::http::routes::{Routes, describe, serve};
 use crate::http::state::{ANONYMOUS_BODIES, State};
 use crate::http::telemetry::observe;
 use crate::http::{extract, health, idempotency};
 use crate::ledger::{self, backfill, github, keys};
 use crate::types::token::Token;
 use crate::web as pages;
+
+/// The path of the API: requests below it need a key.
+const API: &str = "/v1";
 
 /// The methods that the API has.
 const METHODS: [Method; 6] =
@@ -187,9 +189,8 @@ fn app(state: web::Data<State>, docs: web::Data<Published>) -> App<impl Service>
         .app_data(state)
         .app_data(docs)
         .app_data(extract::path_config())
-        .into_utoipa_app()
-        .configure(api)
-        .into_app()
+        .service(web::scope(API).configure(serve(ledger::routes)).wrap(from_fn(authenticate)))
+        .configure(serve(beside_api))
         .configure(docs::swagger::routes)
         .configure(pages::routes)
         .default_service(web::to(pages::no_route))
@@ -197,19 +198,16 @@ fn app(state: web::Data<State>, docs: web::Data<Published>) -> App<impl Service>
         .wrap(from_fn(observe))
 }
 
-/// The routes of the API, for the application and for its document.
-fn api(config: &mut ServiceConfig) {
-    config
-        .service(scope::scope("/v1").configure(ledger::routes).wrap(from_fn(authenticate)))
-        .configure(github::receive::receiver)
-        .configure(health::routes)
-        .configure(docs::routes);
+/// The routes that need no key.
+fn beside_api(routes: &mut Routes) {
+    routes.configure(github::receive::receiver).configure(health::routes).configure(docs::routes);
 }
 
 /// Builds the OpenAPI document from the routes.
 pub fn document() -> OpenApi {
-    let (_, document) =
-        App::new().into_utoipa_app().openapi(docs::frame()).configure(api).split_for_parts();
+    let mut document = docs::frame();
+    describe(&mut document, API, ledger::routes);
+    describe(&mut document, "", beside_api);
     docs::complete(document)
 }
 

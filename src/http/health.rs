@@ -5,16 +5,16 @@ use actix_web::{HttpResponse, get, web};
 use serde::Serialize;
 use std::sync::atomic::Ordering;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::migrations;
 use crate::error::{Code, Error};
 use crate::http::idempotency;
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::http::state::State;
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(livez).service(readyz).service(health).service(version).service(metrics);
 }
 

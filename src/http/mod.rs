@@ -15,5 +15,6 @@ pub mod metrics; // counters for Prometheus
 pub mod pagination; // pages of a list, and their cursors
 pub mod problem; // errors as RFC 9457 problem details
 pub mod response; // responses: JSON, conditional, compressed when large
+pub mod routes; // the routes: handlers for a server, descriptions for the document
 pub mod state; // what all requests of a process share
 pub mod telemetry; // request ids, the access log, security headers

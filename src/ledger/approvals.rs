@@ -6,7 +6,6 @@ use diesel::prelude::*;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::columns::lower;
 use crate::db::schema::approvals;
@@ -17,6 +16,7 @@ use crate::http::context::{Actor, ApproveOrMirror, Author, Ctx, Read};
 use crate::http::extract::Body;
 use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::ledger::deployments::{self, transitions};
 use crate::ledger::environments::{self, Environment};
 use crate::ledger::events::{self, About, Entity};
@@ -31,7 +31,7 @@ use crate::types::values::{Digest, LongText, ShortText, Slug, Url, Version};
 use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(list).service(create);
 }
 

@@ -6,7 +6,6 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::environments;
 use crate::db::{Db, MultiBackend, locks};
@@ -16,6 +15,7 @@ use crate::http::context::{Actor, Ctx, NewEnvironments, Operate, Read};
 use crate::http::extract::Body;
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::patch::{apply, given, nullable};
 use crate::rules::gate::Policy;
@@ -24,7 +24,7 @@ use crate::types::values::{BoundedInt, ShortText, Slug};
 use crate::{each_backend, filtered, text_enum};
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(list).service(create).service(show).service(change);
 }
 

@@ -6,7 +6,6 @@ use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::columns::{Json, lower};
 use crate::db::schema::events;
@@ -16,13 +15,14 @@ use crate::http::caller::Scope;
 use crate::http::context::{Actor, Ctx, Read};
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::types::ids::{DeploymentId, KeyId};
 use crate::types::time::Timestamp;
 use crate::types::values::{ShortText, Slug};
 use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(list);
 }
 

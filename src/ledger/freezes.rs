@@ -5,7 +5,6 @@ use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::columns::Json;
 use crate::db::schema::{freeze_overrides, freezes};
@@ -15,6 +14,7 @@ use crate::http::context::{Actor, Author, Ctx, Operate, Override, Read};
 use crate::http::extract::{Body, malformed};
 use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::patch::{apply, given, nullable};
 use crate::ledger::{environments, releases, services};
@@ -25,7 +25,7 @@ use crate::types::values::{ClockTime, Digest, Slug, Title, Version, Zone};
 use crate::{filtered, newest_first};
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(list).service(create).service(show).service(change).service(create_override);
 }
 

@@ -6,7 +6,6 @@ use diesel::prelude::*;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeSet;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::{incident_deployments, incidents};
 use crate::db::{Db, MultiBackend};
@@ -15,6 +14,7 @@ use crate::http::context::{Actor, Author, Ctx, Operate, Read};
 use crate::http::extract::{Body, malformed};
 use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::ledger::deployments::{self, Role, link, store};
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::patch::{apply, given};
@@ -26,7 +26,7 @@ use crate::types::values::{Slug, Title};
 use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(list).service(create).service(show).service(change).service(remove_link);
 }
 

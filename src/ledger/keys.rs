@@ -5,7 +5,6 @@ use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::columns::lower;
 use crate::db::schema::keys;
@@ -17,6 +16,7 @@ use crate::http::context::{Admin, Author, Ctx};
 use crate::http::extract::{Body, malformed};
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::ledger::events::{self, About, Entity};
 use crate::types::ids::KeyId;
 use crate::types::name::Name;
@@ -25,7 +25,7 @@ use crate::types::token::Token;
 use crate::types::values::ShortText;
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(list).service(create).service(revoke_one);
 }
 

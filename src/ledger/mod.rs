@@ -5,7 +5,7 @@
 //! incidents -> deployments -> releases -> services, environments -> events. Releases call back
 //! only `deployments::store`, which writes what a deployment copies from its release.
 
-use utoipa_actix_web::service_config::ServiceConfig;
+use crate::http::routes::Routes;
 
 pub mod approvals;
 pub mod backfill;
@@ -23,7 +23,7 @@ pub mod times;
 pub mod views;
 
 /// All routes below `/v1`, in the order of the OpenAPI document.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config
         .configure(views::status::routes)
         .configure(views::place::routes)

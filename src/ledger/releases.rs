@@ -5,7 +5,6 @@ use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::columns::Json;
 use crate::db::locks::Locked;
@@ -16,6 +15,7 @@ use crate::http::context::{Actor, Attest, Author, Ctx, Deploy, Read};
 use crate::http::extract::{self, Body, Object, Query, malformed, object};
 use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::ledger::deployments::store;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::services;
@@ -27,7 +27,7 @@ use crate::types::values::{Digest, GitSha, ShortText, Slug, Url, Version};
 use crate::{filtered, newest_first, text_enum};
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(list).service(create).service(show).service(record_scan);
 }
 

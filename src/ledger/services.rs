@@ -5,7 +5,6 @@ use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::locks::Locked;
 use crate::db::schema::services;
@@ -17,13 +16,14 @@ use crate::http::context::{Actor, Author, Ctx, Operate, Read};
 use crate::http::extract::Body;
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::ledger::events::{self, About, Entity};
 use crate::ledger::patch::{apply, given, nullable};
 use crate::types::time::Timestamp;
 use crate::types::values::{LongText, ShortText, Slug, Url};
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(list).service(create).service(show).service(change);
 }
 

@@ -2,9 +2,9 @@
 
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, get, web};
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::error::{Code, Error};
+use crate::http::routes::Routes;
 
 mod complete; // what the document has besides what the handlers describe
 mod published; // the document as it is served, and the methods that each path allows
@@ -23,7 +23,7 @@ pub fn not_allowed(allow: HeaderValue) -> Error {
 }
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(openapi_json);
 }
 

@@ -6,7 +6,6 @@ use diesel::Connection;
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::Db;
 use crate::db::columns::Json;
@@ -15,6 +14,7 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Author, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::ledger::deployments::gate::{self, Consumed, Evaluation, GateRequest, PlaceSnapshot};
 use crate::ledger::deployments::store::{self, Change, Fact, advance};
 use crate::ledger::deployments::transitions::observed_at;
@@ -34,7 +34,7 @@ use crate::types::time::Timestamp;
 use crate::types::values::{Digest, GitSha, LongText, ShortText, Slug, Url, Version};
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(create);
 }
 

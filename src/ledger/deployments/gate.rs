@@ -8,7 +8,6 @@ use diesel::sql_types::{Bool, Nullable, Text};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::IntoParams;
-use utoipa_actix_web::service_config::ServiceConfig;
 use uuid::Uuid;
 
 use crate::db::columns::{Document, Identifier, Instant, Json};
@@ -20,6 +19,7 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Read};
 use crate::http::extract::Query;
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::ledger::deployments::{Deployment, find, find_reported_by_webhook, is_way_back};
 use crate::ledger::environments::{Environment, unknown as unknown_environment};
 use crate::ledger::events::{self, About, Entity};
@@ -34,7 +34,7 @@ use crate::types::time::Timestamp;
 use crate::types::values::{Digest, ShortText, Slug, Url, Version};
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(evaluate_gate);
 }
 

@@ -9,12 +9,12 @@ use diesel::sql_types::Text;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::Db;
 use crate::db::columns::{Identifier, Json, ToWord};
 use crate::db::schema::{deployments, incident_deployments};
 use crate::error::Error;
+use crate::http::routes::Routes;
 use crate::ledger::events::{About, Entity};
 use crate::rules::github;
 use crate::rules::lifecycle::{Kind, State};
@@ -34,7 +34,7 @@ pub mod transitions;
 pub mod void;
 
 /// The routes of this folder.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.configure(create::routes).configure(read::routes);
     config.configure(transitions::routes).configure(void::routes);
 }

@@ -4,7 +4,6 @@ use actix_web::{get, web};
 use diesel::prelude::*;
 use serde::Deserialize;
 use utoipa::IntoParams;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::deployments;
 use crate::db::{Db, MultiBackend};
@@ -12,6 +11,7 @@ use crate::error::Error;
 use crate::http::context::{Ctx, Read};
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::ledger::deployments::expiry::{expire_overdue, settled};
 use crate::ledger::deployments::{Deployment, DeploymentWithDecision, find};
 use crate::ledger::events::{self, Event};
@@ -22,7 +22,7 @@ use crate::types::values::Slug;
 use crate::{filtered, newest_first};
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(list).service(show).service(list_events);
 }
 

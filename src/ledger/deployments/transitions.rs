@@ -5,7 +5,6 @@ use diesel::prelude::*;
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::Db;
 use crate::db::schema::deployments;
@@ -13,6 +12,7 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Author, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::ledger::deployments::expiry::expire;
 use crate::ledger::deployments::gate::{self, Consumed, Evaluation, GateRequest};
 use crate::ledger::deployments::store::{self, Change, Fact, advance};
@@ -28,7 +28,7 @@ use crate::types::time::Timestamp;
 use crate::types::values::{LongText, Slug};
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(make_transition);
 }
 

@@ -4,7 +4,6 @@ use actix_web::{post, web};
 use diesel::prelude::*;
 use serde::Deserialize;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::Db;
 use crate::db::schema::deployments;
@@ -12,6 +11,7 @@ use crate::error::Error;
 use crate::http::context::{Author, Ctx, Operate};
 use crate::http::extract::Body;
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::ledger::deployments::gate;
 use crate::ledger::deployments::store::{self, Change, Fact};
 use crate::ledger::deployments::{Deployment, DeploymentWithDecision, find};
@@ -21,7 +21,7 @@ use crate::types::ids::DeploymentId;
 use crate::types::values::{LongText, Slug};
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(declare_void);
 }
 

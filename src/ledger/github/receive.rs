@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::schema::deliveries;
 use crate::db::{Db, MultiBackend, clock};
@@ -15,6 +14,7 @@ use crate::error::{Code, Error};
 use crate::http::context::{Admin, Author, Ctx, Operate};
 use crate::http::pagination::{List, Page, Paging};
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::ledger::deployments::GITHUB;
 use crate::ledger::github::apply::{self, Applied};
 use crate::ledger::github::signature::Signed;
@@ -26,12 +26,12 @@ use crate::types::values::ShortText;
 use crate::{each_backend, filtered, newest_first, text_enum};
 
 /// The routes of this file below `/v1`.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(list).service(show);
 }
 
 /// The route that GitHub sends to. It requires a signature instead of a key.
-pub fn receiver(config: &mut ServiceConfig) {
+pub fn receiver(config: &mut Routes) {
     config.service(receive);
 }
 

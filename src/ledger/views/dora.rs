@@ -6,7 +6,6 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::columns::{Json, ToWord, Word};
 use crate::db::schema::{deployments, environments, incident_deployments, incidents, releases};
@@ -16,6 +15,7 @@ use crate::http::context::{Ctx, Read};
 use crate::http::extract::Query;
 use crate::http::pagination::Limit;
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::ledger::deployments::Role;
 use crate::ledger::environments::{Tier, unknown as unknown_environment};
 use crate::ledger::services;
@@ -28,7 +28,7 @@ use crate::types::time::Timestamp;
 use crate::types::values::Slug;
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(show);
 }
 

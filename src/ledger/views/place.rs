@@ -5,7 +5,6 @@ use actix_web::{get, web};
 use diesel::prelude::*;
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::Db;
 use crate::db::columns::ToWord;
@@ -13,6 +12,7 @@ use crate::db::schema::deployments;
 use crate::error::Error;
 use crate::http::context::{Ctx, Read};
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::ledger::deployments::expiry::settled;
 use crate::ledger::deployments::{Deployment, previous_good};
 use crate::ledger::{environments, services};
@@ -20,7 +20,7 @@ use crate::rules::lifecycle::State;
 use crate::types::values::Slug;
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(show);
 }
 

@@ -7,7 +7,6 @@ use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use serde::Serialize;
 use std::collections::HashMap;
 use utoipa::ToSchema;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::db::Db;
 use crate::db::columns::Instant;
@@ -16,6 +15,7 @@ use crate::db::schema::{deployments, environments, releases, services};
 use crate::error::Error;
 use crate::http::context::{Ctx, Read};
 use crate::http::response::Reply;
+use crate::http::routes::Routes;
 use crate::ledger::deployments::expiry::settled;
 use crate::ledger::deployments::gate::{self, GateRequest};
 use crate::ledger::environments::Tier;
@@ -29,7 +29,7 @@ use crate::types::ids::{DeploymentId, FreezeId, IncidentId, ReleaseId};
 use crate::types::time::Timestamp;
 
 /// The routes of this file.
-pub fn routes(config: &mut ServiceConfig) {
+pub fn routes(config: &mut Routes) {
     config.service(show);
 }
 
