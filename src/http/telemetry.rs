@@ -12,7 +12,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use uuid::Uuid;
 
 use crate::error::{Code, Error};
 use crate::http::caller::Caller;
@@ -184,7 +183,7 @@ fn request_id(headers: &HeaderMap) -> RequestId {
             && id.len() <= 64
             && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };
-    given.filter(sensible).map_or_else(|| Uuid::now_v7().to_string().into(), RequestId::from)
+    given.filter(sensible).map_or_else(request::new_id, RequestId::from)
 }
 
 /// The trace id of the request (W3C Trace Context, section 3.2.2:
