@@ -44,7 +44,9 @@ pub fn start(filter: &str, is_json: bool) {
     let mut builder = env_logger::Builder::new();
     builder.parse_filters(filter).target(env_logger::Target::Pipe(Box::new(Pipe(sender))));
     if is_json {
-        builder.format(json);
+        // JSON escapes control characters. In text, which may be shown by a terminal, env_logger
+        // removes its escape sequences: texts of clients may contain some.
+        builder.format(json).write_style(env_logger::WriteStyle::Always);
     } else {
         builder.format(text);
     }
