@@ -7,6 +7,7 @@ use actix_web::http::{Method, header};
 use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, web};
 use diesel::ConnectionResult;
+use std::cell::Cell;
 use std::error::Error as StdError;
 use std::fmt;
 use std::net::SocketAddr;
@@ -69,17 +70,16 @@ impl Application {
     /// When one of these steps fails.
     pub async fn build(settings: Settings) -> Result<Self, StartError> {
         outlive_a_file_size_limit()?;
-        migrate(&settings)?;
-        let mut db = connect(&settings)?;
+        let mut db = migrated(&settings)?;
         let first_key = first_key(&mut db, &settings)?;
         warn_of_old_keys(&mut db)?;
-        drop(db);
 
         let deadlines = Deadlines::new(&settings.http, settings.database.limits.time);
         let database = Database::start(
             settings.database.target,
             settings.database.options,
             &settings.database.limits,
+            Some(db),
         );
         let state = web::Data::new(State {
             db: database.map_err(|e| StartError(format!("no database threads: {e}")))?,
@@ -125,8 +125,7 @@ impl Application {
             state.draining.store(true, Ordering::Relaxed);
             handle.stop(true).await;
         });
-        actix_web::rt::spawn(forget_expired(self.state.db.clone()));
-        actix_web::rt::spawn(derive_places(self.state.db.clone()));
+        actix_web::rt::spawn(work_beside_requests(self.state.db.clone()));
         self.server.await
     }
 }
@@ -227,7 +226,7 @@ fn cors(origins: &[String]) -> Cors {
 ///
 /// # Errors
 /// When there is still no connection then, or an SQLite file cannot be opened.
-pub fn connect(settings: &Settings) -> Result<Db, StartError> {
+fn connect(settings: &Settings) -> Result<Db, StartError> {
     let database = &settings.database;
     open(database, &database.target, || database.target.connect(&database.options))
 }
@@ -258,6 +257,25 @@ fn open(
     }
 }
 
+/// Opens a connection to serve with, and applies the pending migrations, as [`migrate`] does. If
+/// there are none, no other connection is opened, besides that of the owner: each takes
+/// milliseconds.
+///
+/// # Errors
+/// When there is no connection, or a migration fails.
+pub fn migrated(settings: &Settings) -> Result<Db, StartError> {
+    if settings.database.owner.is_none() {
+        let mut db = connect(settings)?;
+        if migrations::is_current(&mut db) {
+            return Ok(db);
+        }
+    }
+    match migrate_and_connect(settings)? {
+        (_, Some(db)) => Ok(db),
+        (_, None) => connect(settings),
+    }
+}
+
 /// Applies the pending migrations, logs them, and returns their names. With `database.migrate_url`
 /// it connects as that owner, and gives the role of `database.url` what it needs to serve. The
 /// connections are closed then.
@@ -265,10 +283,22 @@ fn open(
 /// # Errors
 /// When there is no connection, or a migration fails.
 pub fn migrate(settings: &Settings) -> Result<Vec<String>, StartError> {
+    migrate_and_connect(settings).map(|(applied, _)| applied)
+}
+
+/// Does what [`migrate`] does. Also returns the connection with which it has tried whether the role
+/// of `database.url` can log in, unless that became old while migrations ran.
+fn migrate_and_connect(settings: &Settings) -> Result<(Vec<String>, Option<Db>), StartError> {
     let database = &settings.database;
     let target = database.owner.as_ref().map_or(&database.target, |owner| &owner.target);
     let connect = || open(database, target, || target.connect_to_migrate(&database.options));
-    let can_log_in = || database.target.connect(&database.options).is_ok();
+    let serving = Cell::new(None);
+    let can_log_in = || {
+        let db = database.target.connect(&database.options).ok();
+        let is_in = db.is_some();
+        serving.set(db);
+        is_in
+    };
     let access = database
         .owner
         .as_ref()
@@ -279,7 +309,8 @@ pub fn migrate(settings: &Settings) -> Result<Vec<String>, StartError> {
     if !applied.is_empty() {
         log::info!("applied migrations: {}", applied.join(", "));
     }
-    Ok(applied)
+    let serving = serving.take().filter(|_| applied.is_empty());
+    Ok((applied, serving))
 }
 
 /// Stores the bootstrap key. Without one and without any key, it creates a first key in
@@ -358,13 +389,21 @@ async fn derive_place(db: &Database, service: &str, environment: &str) -> Result
     }
 }
 
-/// Deletes expired idempotency keys with their stored answers, at start and then every hour.
-async fn forget_expired(db: Database) {
+/// Deletes expired idempotency keys, at start and then every hour, and derives old places. One
+/// after the other at the start, so that the first requests do not wait for new connections.
+async fn work_beside_requests(db: Database) {
+    forget_expired(&db).await;
+    actix_web::rt::spawn(derive_places(db.clone()));
     loop {
-        match db.write(idempotency::forget_expired).await {
-            Ok(count) => log::debug!("deleted {count} expired idempotency keys"),
-            Err(error) => log::warn!("expired idempotency keys were not deleted: {error}"),
-        }
         actix_web::rt::time::sleep(Duration::from_secs(3600)).await;
+        forget_expired(&db).await;
+    }
+}
+
+/// Deletes expired idempotency keys with their stored answers.
+async fn forget_expired(db: &Database) {
+    match db.write(idempotency::forget_expired).await {
+        Ok(count) => log::debug!("deleted {count} expired idempotency keys"),
+        Err(error) => log::warn!("expired idempotency keys were not deleted: {error}"),
     }
 }

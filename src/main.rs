@@ -221,8 +221,7 @@ fn migrate(settings: &Settings) -> Outcome {
 }
 
 fn key(settings: &Settings, command: KeyCommand) -> Outcome {
-    app::migrate(settings)?;
-    let mut db = app::connect(settings)?;
+    let mut db = app::migrated(settings)?;
     let author = Author::prop();
     match command {
         KeyCommand::Create { name, scopes } => {

@@ -78,11 +78,17 @@ pub struct Limits {
 }
 
 impl Database {
-    /// Starts the threads. Connections are opened when needed; one is kept open.
+    /// Starts the threads. Connections are opened when needed; one is kept open. `first` is used
+    /// before others are opened, if there is one already.
     ///
     /// # Errors
     /// When the operating system cannot create a thread, or the pool cannot be built.
-    pub fn start(target: Target, options: Options, limits: &Limits) -> std::io::Result<Self> {
+    pub fn start(
+        target: Target,
+        options: Options,
+        limits: &Limits,
+        first: Option<Db>,
+    ) -> std::io::Result<Self> {
         let (statements, cannot_write) = (Arc::new(AtomicU64::new(0)), Arc::default());
         let prepared_statements = options.prepared_statements;
         let turn = matches!(target, Target::Sqlite(_)).then(Arc::default);
@@ -96,6 +102,7 @@ impl Database {
             .build_unchecked(Manager {
                 target,
                 options,
+                first: Mutex::new(first),
                 statements: statements.clone(),
                 cannot_write: Arc::clone(&cannot_write),
             });
@@ -257,10 +264,11 @@ fn unreachable(error: r2d2::Error) -> Unavailable {
 }
 
 /// Opens connections for r2d2. diesel's own manager cannot choose a backend by URL scheme.
-#[derive(Debug)]
 struct Manager {
     target: Target,
     options: Options,
+    /// A connection that is open already.
+    first: Mutex<Option<Db>>,
     statements: Arc<AtomicU64>,
     cannot_write: Arc<AtomicBool>,
 }
@@ -270,7 +278,11 @@ impl r2d2::ManageConnection for Manager {
     type Error = ConnectionError;
 
     fn connect(&self) -> Result<Db, ConnectionError> {
-        let mut db = self.target.connect(&self.options)?;
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut db = match first {
+            Some(db) => db,
+            None => self.target.connect(&self.options)?,
+        };
         let (statements, slow) = (self.statements.clone(), self.options.slow_statement);
         let refused = self.cannot_write.clone();
         let mut started = Instant::now();

@@ -65,7 +65,7 @@ fn repetitions_end_and_say_so() {
     let options =
         Options { prepared_statements: true, statement_timeout: time, slow_statement: time };
     let limits = Limits { connections: 1, queue: 1, time };
-    let database = Database::start(Target::Sqlite(path), options, &limits).unwrap();
+    let database = Database::start(Target::Sqlite(path), options, &limits, None).unwrap();
     let count = |fails: u32, kind: fn() -> DatabaseErrorKind, message: &'static str| {
         let (runs, database) = (Arc::new(AtomicU32::new(0)), database.clone());
         let counted = runs.clone();

@@ -1,7 +1,8 @@
 //! Starting beside others, and before the database.
 
-use crate::harness::{ADMIN, Cluster, fresh_postgres};
+use crate::harness::{ADMIN, Cluster, connect, fresh_postgres, serving_url};
 use crate::process::{Process, prop, run};
+use diesel::connection::SimpleConnection;
 use std::time::Instant;
 
 #[test]
@@ -41,4 +42,30 @@ fn it_waits_for_a_database_that_starts_later() {
     let there = Instant::now();
     process.app().get("/readyz").expect(200);
     println!("ready {:?} after the database", there.elapsed());
+}
+
+#[test]
+fn a_start_opens_one_connection_and_another_as_the_owner() {
+    let Some(cluster) = Cluster::start() else { return };
+    run(&["migrate"], &cluster.url(), &[]);
+    let mut db = connect(&cluster.url());
+    db.batch_execute("ALTER SYSTEM SET log_connections = on").unwrap();
+    db.batch_execute("SELECT pg_reload_conf(), pg_sleep(0.2)").unwrap();
+    let opened = |settings: &[(&str, &str)]| {
+        let count = || {
+            let log = std::fs::read_to_string(cluster.log()).unwrap();
+            log.matches("connection authorized").count()
+        };
+        let before = count();
+        let mut command = prop(&[], &cluster.url(), &[("PROP_BOOTSTRAP_KEY", ADMIN)]);
+        command.env("PROP_DATABASE__POOL_SIZE", "1").env_remove("MIGRATE_DATABASE_URL");
+        let mut process = Process::spawn(command.envs(settings.iter().copied()));
+        process.app().get("/readyz").expect(200);
+        process.terminate();
+        assert_eq!(process.end().code, Some(0));
+        count() - before
+    };
+    let (owner, serving) = (cluster.url(), serving_url(&cluster.url()).unwrap());
+    assert_eq!(opened(&[("DATABASE_URL", &owner)]), 1);
+    assert_eq!(opened(&[("DATABASE_URL", &serving), ("MIGRATE_DATABASE_URL", &owner)]), 2);
 }

@@ -61,6 +61,18 @@ pub fn is_pending(db: &mut Db) -> Result<bool> {
     Ok(!known.is_subset(&applied))
 }
 
+/// Whether the database is known to have all migrations of this binary: `false` also when that
+/// cannot be read.
+pub fn is_current(db: &mut Db) -> bool {
+    let pending = match db {
+        // A transaction, because a pooler may give each statement another server connection. In an
+        // empty database it fails.
+        Db::Pg(_) => db.write(|db| is_pending(db).map_err(Failed)).map_err(|Failed(error)| error),
+        Db::Sqlite(_) => is_pending(db),
+    };
+    matches!(pending, Ok(false))
+}
+
 fn applied(db: &mut Db) -> QueryResult<BTreeSet<String>> {
     let rows =
         diesel::sql_query("SELECT version FROM __diesel_schema_migrations").load::<Applied>(db)?;
@@ -100,9 +112,7 @@ pub fn apply(db: &mut Db, another: Connect<'_>, access: Option<Access<'_>>) -> R
         Some(access) => (access.can_log_in)() && access::is_set(db, access.role)?,
         None => true,
     };
-    // A transaction, because a pooler may give each statement another server connection. In an
-    // empty database it fails.
-    if is_done && matches!(db.write(|db| is_pending(db).map_err(Failed)), Ok(false)) {
+    if is_done && is_current(db) {
         return Ok(Vec::new());
     }
     let mut turn = turn::Turn::wait_for(another)?;
