@@ -7,6 +7,7 @@
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use diesel::ConnectionError;
 use diesel::connection::{Connection as _, InstrumentationEvent};
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -273,18 +274,46 @@ struct Manager {
     cannot_write: Arc<AtomicBool>,
 }
 
+/// A connection in the pool.
+struct Pooled {
+    db: Db,
+    /// Whether a statement found that it is broken. diesel does not note that when it was to
+    /// prepare the statement.
+    is_lost: Arc<AtomicBool>,
+}
+
+impl Pooled {
+    fn is_broken(&mut self) -> bool {
+        self.is_lost.load(Ordering::Relaxed) || self.db.is_broken()
+    }
+}
+
+impl Deref for Pooled {
+    type Target = Db;
+    fn deref(&self) -> &Db {
+        &self.db
+    }
+}
+
+impl DerefMut for Pooled {
+    fn deref_mut(&mut self) -> &mut Db {
+        &mut self.db
+    }
+}
+
 impl r2d2::ManageConnection for Manager {
-    type Connection = Db;
+    type Connection = Pooled;
     type Error = ConnectionError;
 
-    fn connect(&self) -> Result<Db, ConnectionError> {
+    fn connect(&self) -> Result<Pooled, ConnectionError> {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut db = match first {
             Some(db) => db,
             None => self.target.connect(&self.options)?,
         };
         let (statements, slow) = (self.statements.clone(), self.options.slow_statement);
-        let refused = self.cannot_write.clone();
+        let (refused, is_lost) = (self.cannot_write.clone(), Arc::new(AtomicBool::new(false)));
+        let noted = is_lost.clone();
         let mut started = Instant::now();
         db.set_instrumentation(move |event: InstrumentationEvent<'_>| match event {
             InstrumentationEvent::StartQuery { .. } => {
@@ -294,6 +323,11 @@ impl r2d2::ManageConnection for Manager {
             InstrumentationEvent::FinishQuery { error: Some(error), .. } if cannot_write(error) => {
                 refused.store(true, Ordering::Relaxed);
             }
+            InstrumentationEvent::FinishQuery { error: Some(error), .. }
+                if super::is_lost(error) =>
+            {
+                noted.store(true, Ordering::Relaxed);
+            }
             InstrumentationEvent::FinishQuery { query, .. } if started.elapsed() > slow => {
                 // Log only the text before diesel's list of bound values: those come from clients.
                 let sql = query.to_string();
@@ -302,14 +336,14 @@ impl r2d2::ManageConnection for Manager {
             }
             _ => {}
         });
-        Ok(db)
+        Ok(Pooled { db, is_lost })
     }
 
-    fn is_valid(&self, _: &mut Db) -> Result<(), ConnectionError> {
+    fn is_valid(&self, _: &mut Pooled) -> Result<(), ConnectionError> {
         Ok(())
     }
 
-    fn has_broken(&self, db: &mut Db) -> bool {
+    fn has_broken(&self, db: &mut Pooled) -> bool {
         db.is_broken()
     }
 }

@@ -1,6 +1,7 @@
-//! A transaction that the database ends for the sake of another one is repeated.
+//! A transaction that the database ends for the sake of another one is repeated, and so is a read
+//! whose connection is broken.
 
-use crate::harness::{TestApp, connect, with};
+use crate::harness::{TestApp, connect, together, with};
 use crate::webhooks::deliver_run_ended;
 use diesel::connection::SimpleConnection;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
@@ -86,4 +87,23 @@ fn repetitions_end_and_say_so() {
     assert_eq!(count(9, unknown, "something else"), (Err(Code::Internal), 1));
     let unique = || DatabaseErrorKind::UniqueViolation;
     assert_eq!(count(9, unique, "duplicate key"), (Err(Code::Internal), 1));
+}
+
+#[test]
+fn a_broken_connection_is_replaced() {
+    let Some(app) = TestApp::on_postgres() else { return };
+    let known = app.deploy("checkout", "staging", "1", false);
+    let path = format!("/v1/deployments/{}", known["id"].as_str().unwrap());
+    // Of so many at a time that there are several connections.
+    together(8, |_| app.another().get(&path).expect(200));
+    let name = app.database_url.rsplit('/').next().unwrap().split('?').next().unwrap();
+    app.db()
+        .batch_execute(&format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+        ))
+        .unwrap();
+    for answer in together(8, |_| app.another().get(&path)) {
+        assert_eq!(answer.expect(200), known);
+    }
 }
