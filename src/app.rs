@@ -21,6 +21,7 @@ use crate::config::{self, Http, Mode, Settings};
 use crate::db::connection::Target;
 use crate::db::migrations::Access;
 use crate::db::pool::Database;
+use crate::db::together::Together;
 use crate::db::{Db, migrations};
 use crate::error::Error;
 use crate::http::auth::authenticate;
@@ -81,8 +82,10 @@ impl Application {
             &settings.database.limits,
             Some(db),
         );
+        let database = database.map_err(|e| StartError(format!("no database threads: {e}")))?;
         let state = web::Data::new(State {
-            db: database.map_err(|e| StartError(format!("no database threads: {e}")))?,
+            together: Together::new(database.clone()),
+            db: database,
             keys: Keys::default(),
             metrics: Metrics::new().map_err(|e| StartError(format!("metrics: {e}")))?,
             anonymous_bodies: Semaphore::new(ANONYMOUS_BODIES),

@@ -20,6 +20,7 @@ pub mod migrations;
 pub mod pool;
 pub mod schema;
 mod scram;
+pub mod together;
 
 /// A connection to PostgreSQL or SQLite. Queries take `&mut Db` and return [`QueryResult`].
 #[derive(diesel::MultiConnection)]

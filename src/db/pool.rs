@@ -35,7 +35,8 @@ pub enum Unavailable {
     Failed,
 }
 
-type Pool = r2d2::Pool<Manager>;
+/// The connections.
+pub(super) type Pool = r2d2::Pool<Manager>;
 type Job = Box<dyn FnOnce(&Pool) + Send>;
 
 /// An error of a transaction.
@@ -141,22 +142,32 @@ impl Database {
         T: Send + 'static,
         E: From<diesel::result::Error> + From<Unavailable> + Send + 'static,
     {
-        let attempts = self.connections + 1;
+        let db = self.clone();
+        self.run(move |pool| db.read_on(pool, &mut work)).await
+    }
+
+    /// Runs `work`, which must only read, on this database thread: on another connection while it
+    /// turns out to be broken.
+    pub(super) fn read_on<T, E>(
+        &self,
+        pool: &Pool,
+        mut work: impl FnMut(&mut Db) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<diesel::result::Error> + From<Unavailable>,
+    {
+        let (mut attempt, attempts) = (1, self.connections + 1);
         // diesel prepares and executes a statement in two messages. Behind a pooler in transaction
         // mode, only a transaction keeps both on one server connection.
         let in_transaction = !self.prepared_statements;
-        self.run(move |pool| {
-            let mut attempt = 1;
-            loop {
-                let mut db = pool.get().map_err(unreachable)?;
-                let result = if in_transaction { db.write(&mut work) } else { work(&mut db) };
-                if result.is_ok() || !db.is_broken() || attempt == attempts {
-                    return result;
-                }
-                attempt += 1;
+        loop {
+            let mut db = pool.get().map_err(unreachable)?;
+            let result = if in_transaction { db.write(&mut work) } else { work(&mut db) };
+            if result.is_ok() || !db.is_broken() || attempt == attempts {
+                return result;
             }
-        })
-        .await
+            attempt += 1;
+        }
     }
 
     /// Runs `work` in a transaction, which is committed when `work` returns `Ok`. When the
@@ -220,21 +231,44 @@ impl Database {
         E: From<Unavailable> + Send + 'static,
     {
         let ((reply, answer), request) = (oneshot::channel(), request::current());
-        let job: Job = Box::new(move |pool| {
+        self.submit(move |pool| {
             // A closed channel means that the caller gave up while the job was queued.
             if !reply.is_closed() {
                 let _ = reply.send(request::within(request, || job(pool)));
             }
-        });
-        self.jobs.try_send(job).map_err(|refused| match refused {
+        })?;
+        self.answer(answer).await
+    }
+
+    /// Queues a job.
+    ///
+    /// # Errors
+    /// `Saturated` when the queue is full.
+    pub(super) fn submit(
+        &self,
+        job: impl FnOnce(&Pool) + Send + 'static,
+    ) -> Result<(), Unavailable> {
+        self.jobs.try_send(Box::new(job)).map_err(|refused| match refused {
             TrySendError::Full(_) => Unavailable::Saturated,
             TrySendError::Disconnected(_) => Unavailable::Failed,
-        })?;
+        })
+    }
+
+    /// Waits for the answer of a job, but not longer than callers do.
+    pub(super) async fn answer<T, E: From<Unavailable>>(
+        &self,
+        answer: oneshot::Receiver<Result<T, E>>,
+    ) -> Result<T, E> {
         match tokio::time::timeout(self.time_limit, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_dropped)) => Err(Unavailable::Failed.into()),
             Err(_elapsed) => Err(Unavailable::TimedOut.into()),
         }
+    }
+
+    /// Whether the queue has room for a job beside `others`, which wait outside of it.
+    pub(super) fn has_room(&self, others: usize) -> bool {
+        self.jobs.capacity().is_none_or(|most| self.queued() + others < most)
     }
 
     /// How many jobs wait for a thread now.
@@ -265,7 +299,7 @@ fn unreachable(error: r2d2::Error) -> Unavailable {
 }
 
 /// Opens connections for r2d2. diesel's own manager cannot choose a backend by URL scheme.
-struct Manager {
+pub(super) struct Manager {
     target: Target,
     options: Options,
     /// A connection that is open already.
@@ -275,7 +309,7 @@ struct Manager {
 }
 
 /// A connection in the pool.
-struct Pooled {
+pub(super) struct Pooled {
     db: Db,
     /// Whether a statement found that it is broken. diesel does not note that when it was to
     /// prepare the statement.

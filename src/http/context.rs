@@ -10,6 +10,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::config::Tiers;
+use crate::db::together::ByKey;
 use crate::db::{Db, clock};
 use crate::error::{Code, Error};
 use crate::http::auth;
@@ -200,6 +201,18 @@ impl<S: Requires> Ctx<S> {
         work: impl FnMut(&mut Db) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         self.state.db.read(work).await
+    }
+
+    /// Reads by a primary key; `None` when nothing has it. Callers that wait together share one
+    /// statement.
+    ///
+    /// # Errors
+    /// The error of [`ByKey::load`], or that the database is unavailable.
+    pub async fn find<R: ByKey<Error = Error>>(
+        &self,
+        key: R::Key,
+    ) -> Result<Option<R::Value>, Error> {
+        self.state.together.find::<R>(key).await
     }
 
     /// Runs `work` in one transaction, with the caller as the author of its events. It is committed

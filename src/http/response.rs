@@ -25,7 +25,7 @@ const COMPRESS_FROM: usize = 4096;
 const COMPRESS_WELL_FROM: usize = 128 * 1024;
 
 /// A successful response.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Reply {
     /// 200, or 201 when a resource was created.
     pub status: StatusCode,

@@ -5,6 +5,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::{Http, Tiers, WebhookSecret};
 use crate::db::pool::Database;
+use crate::db::together::Together;
 use crate::http::caller::Keys;
 use crate::http::metrics::Metrics;
 
@@ -16,6 +17,8 @@ pub const ANONYMOUS_BODIES: usize = 8;
 pub struct State {
     /// The database, with its threads and queue.
     pub db: Database,
+    /// The reads by primary key, which share statements.
+    pub together: Together,
     /// The cache of keys that were checked recently.
     pub keys: Keys,
     /// The counters for Prometheus.

@@ -40,6 +40,7 @@ mod rights;
 mod sequences;
 mod status;
 mod times;
+mod together;
 mod void;
 mod walkthrough;
 mod webhooks;

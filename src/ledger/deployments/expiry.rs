@@ -7,6 +7,7 @@ use crate::db::columns::ToWord;
 use crate::db::schema::deployments;
 use crate::error::Error;
 use crate::http::context::{Author, Ctx, Requires};
+use crate::http::response::Reply;
 use crate::ledger::deployments::{Deployment, find, store};
 use crate::ledger::services;
 use crate::rules::lifecycle::State;
@@ -14,20 +15,29 @@ use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
 use crate::types::values::Slug;
 
-/// Reads deployments. If one of them should have expired, expires it and reads again.
+/// The answer to a reader of deployments.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// The deployments as they are in the database.
+    pub reply: Reply,
+    /// Whether one of them should have expired.
+    pub is_overdue: bool,
+}
+
+/// Answers what `read` reads of deployments. If one of them should have expired, expires it and
+/// reads again.
 ///
 /// So expiry needs no background job, and any number of processes may read at the same time.
-pub async fn settled<S: Requires, T: Send + 'static>(
+pub async fn settled<S: Requires>(
     ctx: &Ctx<S>,
-    read: impl FnMut(&mut Db) -> Result<T, Error> + Send + Clone + 'static,
-    is_overdue: impl Fn(&T) -> bool,
-) -> Result<T, Error> {
-    let found = ctx.read(read.clone()).await?;
-    if !is_overdue(&found) {
-        return Ok(found);
+    read: impl AsyncFn() -> Result<Snapshot, Error>,
+) -> Result<Reply, Error> {
+    let found = read().await?;
+    if !found.is_overdue {
+        return Ok(found.reply);
     }
     ctx.write(|db, _| expire_overdue(db)).await?;
-    ctx.read(read).await
+    Ok(read().await?.reply)
 }
 
 /// Expires all deployments that have waited too long. The clock of this process only proposes them;

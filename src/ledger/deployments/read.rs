@@ -6,20 +6,21 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::db::schema::deployments;
+use crate::db::together::ByKey;
 use crate::db::{Db, MultiBackend};
 use crate::error::Error;
 use crate::http::context::{Ctx, Read};
 use crate::http::pagination::{Everything, List, Page, Paging};
 use crate::http::response::Reply;
 use crate::http::routes::Routes;
-use crate::ledger::deployments::expiry::{expire_overdue, settled};
-use crate::ledger::deployments::{Deployment, DeploymentWithDecision, find};
+use crate::ledger::deployments::expiry::{Snapshot, expire_overdue, settled};
+use crate::ledger::deployments::{Deployment, DeploymentWithDecision};
 use crate::ledger::events::{self, Event};
 use crate::rules::lifecycle::State;
 use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
 use crate::types::values::Slug;
-use crate::{filtered, newest_first};
+use crate::{filtered, newest_first, with_keys};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
@@ -59,13 +60,16 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
     if params.filter.state == Some(State::Expired) {
         ctx.write(|db, _| expire_overdue(db)).await?;
     }
-    let page = settled(
-        &ctx,
-        move |db| find_all(db, &params),
-        |page| page.items.iter().any(Deployment::is_overdue),
-    )
-    .await?;
-    Reply::page(&page)
+    settled(&ctx, async || {
+        let params = params.clone();
+        ctx.read(move |db| {
+            let page = find_all(db, &params)?;
+            let is_overdue = page.items.iter().any(Deployment::is_overdue);
+            Ok(Snapshot { reply: Reply::page(&page)?, is_overdue })
+        })
+        .await
+    })
+    .await
 }
 
 /// Read a deployment
@@ -77,10 +81,30 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
         body = DeploymentWithDecision, headers(("ETag" = String)))))]
 #[get("/deployments/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<DeploymentId>) -> Result<Reply, Error> {
-    let id = *id;
-    let found =
-        settled(&ctx, move |db| find(db, id), |found| found.deployment.is_overdue()).await?;
-    Ok(Reply::ok(&found)?.at_revision(found.deployment.revision))
+    settled(&ctx, async || {
+        let found = ctx.find::<ById>(*id).await?;
+        found.ok_or_else(|| Error::not_found("deployment", *id))
+    })
+    .await
+}
+
+/// The answers about single deployments.
+struct ById;
+
+impl ByKey for ById {
+    type Key = DeploymentId;
+    type Value = Snapshot;
+    type Error = Error;
+
+    fn load(db: &mut Db, ids: &[DeploymentId]) -> Result<Vec<(DeploymentId, Snapshot)>, Error> {
+        let found = with_keys!(db, ids, deployments::id, DeploymentWithDecision)?;
+        let answer = |found: DeploymentWithDecision| {
+            let Deployment { id, revision, .. } = found.deployment;
+            let reply = Reply::ok(&found)?.at_revision(revision);
+            Ok((id, Snapshot { reply, is_overdue: found.deployment.is_overdue() }))
+        };
+        found.into_iter().map(answer).collect()
+    }
 }
 
 /// List the events of a deployment
@@ -97,12 +121,15 @@ async fn list_events(
     params: List<Everything, i64>,
 ) -> Result<Reply, Error> {
     let (id, is_first) = (*id, params.after.is_none());
-    let page = ctx.read(move |db| events::of_deployment(db, id, &params)).await?;
-    // Every deployment has at least one event, so an empty first page means that there is none.
-    if page.items.is_empty() && is_first {
-        return Err(Error::not_found("deployment", id));
-    }
-    Reply::page(&page)
+    ctx.read(move |db| {
+        let page = events::of_deployment(db, id, &params)?;
+        // Every deployment has at least one event, so an empty first page means that there is none.
+        if page.items.is_empty() && is_first {
+            return Err(Error::not_found("deployment", id));
+        }
+        Reply::page(&page)
+    })
+    .await
 }
 
 fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Deployment>, Error> {

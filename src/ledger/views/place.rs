@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::http::context::{Ctx, Read};
 use crate::http::response::Reply;
 use crate::http::routes::Routes;
-use crate::ledger::deployments::expiry::settled;
+use crate::ledger::deployments::expiry::{Snapshot, settled};
 use crate::ledger::deployments::{Deployment, previous_good};
 use crate::ledger::{environments, services};
 use crate::rules::lifecycle::State;
@@ -78,10 +78,16 @@ pub struct PlaceView {
         headers(("ETag" = String)))))]
 #[get("/services/{service}/environments/{environment}")]
 async fn show(ctx: Ctx<Read>, path: web::Path<(Slug, Slug)>) -> Result<Reply, Error> {
-    let (service, environment) = path.into_inner();
-    let is_overdue = |view: &PlaceView| view.latest.iter().any(Deployment::is_overdue);
-    let view = settled(&ctx, move |db| load_place(db, &service, &environment), is_overdue).await?;
-    Ok(Reply::ok(&view)?.tagged())
+    settled(&ctx, async || {
+        let (service, environment) = path.clone();
+        ctx.read(move |db| {
+            let place = load_place(db, &service, &environment)?;
+            let is_overdue = place.latest.iter().any(Deployment::is_overdue);
+            Ok(Snapshot { reply: Reply::ok(&place)?.tagged(), is_overdue })
+        })
+        .await
+    })
+    .await
 }
 
 /// Loads a place with at most three queries, each by an index, whatever the length of the history.

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::http::context::{Ctx, Read};
 use crate::http::response::Reply;
 use crate::http::routes::Routes;
-use crate::ledger::deployments::expiry::settled;
+use crate::ledger::deployments::expiry::{Snapshot, settled};
 use crate::ledger::deployments::gate::{self, GateRequest};
 use crate::ledger::environments::Tier;
 use crate::ledger::freezes;
@@ -204,8 +204,14 @@ struct Current {
         headers(("ETag" = String)))))]
 #[get("/status")]
 async fn show(ctx: Ctx<Read>) -> Result<Reply, Error> {
-    let grid = settled(&ctx, grid, Grid::has_overdue).await?;
-    Ok(Reply::ok(&grid)?.tagged())
+    settled(&ctx, async || {
+        ctx.read(|db| {
+            let grid = grid(db)?;
+            Ok(Snapshot { reply: Reply::ok(&grid)?.tagged(), is_overdue: grid.has_overdue() })
+        })
+        .await
+    })
+    .await
 }
 
 #[derive(Queryable, Selectable)]
