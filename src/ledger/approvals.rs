@@ -193,8 +193,7 @@ struct Filter {
         body = Page<Approval>)))]
 #[get("/approvals")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &params)).await?;
-    Reply::page(&page)
+    ctx.read(move |db| Reply::page(&find_all(db, &params)?)).await
 }
 
 /// Approve or reject a release

@@ -302,8 +302,7 @@ pub struct EnvironmentPatch {
         body = Page<Environment>)))]
 #[get("/environments")]
 async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &params)).await?;
-    Reply::page(&page)
+    ctx.read(move |db| Reply::page(&find_all(db, &params)?)).await
 }
 
 /// Create an environment
@@ -336,8 +335,11 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewEnvironment>) -> Result<Reply, 
         headers(("ETag" = String)))))]
 #[get("/environments/{slug}")]
 async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
-    let environment = ctx.read(move |db| find(db, &slug)).await?;
-    Ok(Reply::ok(&environment)?.at_revision(environment.revision))
+    ctx.read(move |db| {
+        let environment = find(db, &slug)?;
+        Ok(Reply::ok(&environment)?.at_revision(environment.revision))
+    })
+    .await
 }
 
 /// Change an environment

@@ -167,8 +167,7 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, i64>) -> Result<Reply, Error>
         ctx.require(&[Scope::Admin])?;
     }
     let with_keys = ctx.may(Scope::Admin);
-    let page = ctx.read(move |db| find_all(db, &params, with_keys)).await?;
-    Reply::page(&page)
+    ctx.read(move |db| Reply::page(&find_all(db, &params, with_keys)?)).await
 }
 
 fn find_all(

@@ -274,8 +274,7 @@ struct Filter {
     responses((status = 200, description = "One page of the freezes.", body = Page<Freeze>)))]
 #[get("/freezes")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &params)).await?;
-    Reply::page(&page)
+    ctx.read(move |db| Reply::page(&find_all(db, &params)?)).await
 }
 
 /// Create a freeze
@@ -310,8 +309,11 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewFreeze>) -> Result<Reply, Error
         headers(("ETag" = String)))))]
 #[get("/freezes/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<FreezeId>) -> Result<Reply, Error> {
-    let freeze = ctx.read(move |db| find(db, *id)).await?;
-    Ok(Reply::ok(&freeze)?.at_revision(freeze.revision))
+    ctx.read(move |db| {
+        let freeze = find(db, *id)?;
+        Ok(Reply::ok(&freeze)?.at_revision(freeze.revision))
+    })
+    .await
 }
 
 /// Change or end a freeze

@@ -222,8 +222,7 @@ struct Filter {
     responses((status = 200, description = "One page of the incidents.", body = Page<Incident>)))]
 #[get("/incidents")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &params)).await?;
-    Reply::page(&page)
+    ctx.read(move |db| Reply::page(&find_all(db, &params)?)).await
 }
 
 /// Open an incident
@@ -258,10 +257,12 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewIncident>) -> Result<Reply, Err
         body = IncidentWithDeployments, headers(("ETag" = String)))))]
 #[get("/incidents/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<IncidentId>) -> Result<Reply, Error> {
-    let found = ctx
-        .read(move |db| find(db, *id).and_then(|incident| with_deployments(db, incident)))
-        .await?;
-    Ok(Reply::ok(&found)?.at_revision(found.incident.revision))
+    ctx.read(move |db| {
+        let incident = find(db, *id)?;
+        let found = with_deployments(db, incident)?;
+        Ok(Reply::ok(&found)?.at_revision(found.incident.revision))
+    })
+    .await
 }
 
 /// Change or resolve an incident

@@ -141,8 +141,7 @@ impl<'de> Deserialize<'de> for Scopes {
     responses((status = 200, description = "One page of the keys.", body = Page<Key>)))]
 #[get("/keys")]
 async fn list(ctx: Ctx<Admin>, params: List<Everything, KeyId>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &params)).await?;
-    Reply::page(&page)
+    ctx.read(move |db| Reply::page(&find_all(db, &params)?)).await
 }
 
 /// Create a key

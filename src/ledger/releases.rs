@@ -360,8 +360,7 @@ struct Filter {
     responses((status = 200, description = "One page of the releases.", body = Page<Release>)))]
 #[get("/releases")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &params)).await?;
-    Reply::page(&page)
+    ctx.read(move |db| Reply::page(&find_all(db, &params)?)).await
 }
 
 /// Record a release
@@ -412,8 +411,11 @@ async fn create(ctx: Ctx<Deploy>, body: Body<NewRelease>) -> Result<Reply, Error
         body = ReleaseWithCommits, headers(("ETag" = String)))))]
 #[get("/releases/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<ReleaseId>) -> Result<Reply, Error> {
-    let found = ctx.read(move |db| find(db, *id)).await?;
-    Ok(Reply::ok(&found)?.at_revision(found.release.revision))
+    ctx.read(move |db| {
+        let found = find(db, *id)?;
+        Ok(Reply::ok(&found)?.at_revision(found.release.revision))
+    })
+    .await
 }
 
 /// Record a scan of a release

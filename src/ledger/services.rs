@@ -147,8 +147,7 @@ pub struct ServicePatch {
     responses((status = 200, description = "One page of the services.", body = Page<Service>)))]
 #[get("/services")]
 async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &params)).await?;
-    Reply::page(&page)
+    ctx.read(move |db| Reply::page(&find_all(db, &params)?)).await
 }
 
 /// Create a service
@@ -177,8 +176,11 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewService>) -> Result<Reply, Erro
         headers(("ETag" = String)))))]
 #[get("/services/{slug}")]
 async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
-    let service = ctx.read(move |db| find(db, &slug)).await?;
-    Ok(Reply::ok(&service)?.at_revision(service.revision))
+    ctx.read(move |db| {
+        let service = find(db, &slug)?;
+        Ok(Reply::ok(&service)?.at_revision(service.revision))
+    })
+    .await
 }
 
 /// Change a service

@@ -128,8 +128,7 @@ struct Filter {
     responses((status = 200, description = "One page of the deliveries.", body = Page<Delivery>)))]
 #[get("/deliveries")]
 async fn list(ctx: Ctx<Operate>, params: List<Filter, After>) -> Result<Reply, Error> {
-    let page = ctx.read(move |db| find_all(db, &params)).await?;
-    Reply::page(&page)
+    ctx.read(move |db| Reply::page(&find_all(db, &params)?)).await
 }
 
 /// Read a webhook delivery
@@ -141,8 +140,7 @@ async fn list(ctx: Ctx<Operate>, params: List<Filter, After>) -> Result<Reply, E
         body = DeliveryWithBody)))]
 #[get("/deliveries/{id}")]
 async fn show(ctx: Ctx<Admin>, id: web::Path<ShortText>) -> Result<Reply, Error> {
-    let found = ctx.read(move |db| find(db, &id)).await?;
-    Reply::ok(&found)
+    ctx.read(move |db| Reply::ok(&find(db, &id)?)).await
 }
 
 /// Receive a GitHub webhook
