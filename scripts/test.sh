@@ -110,6 +110,7 @@ build_tools() {
 
 lint() {
     step 'rustfmt' cargo fmt --check
+    step "rustfmt of the benchmark's peer" cargo fmt --check --manifest-path scripts/bench/peer/Cargo.toml
     if build_tools; then
         step 'clippy' cargo clippy --locked --all-targets -- -D warnings
         step 'cargo doc' env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items

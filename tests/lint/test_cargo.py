@@ -7,6 +7,7 @@ import pytest
 from repository import ROOT, toml
 
 MANIFEST = toml("Cargo.toml")
+PEER = "scripts/bench/peer"
 IGNORED = set(MANIFEST["package"]["metadata"]["cargo-machete"]["ignored"])
 
 
@@ -32,13 +33,27 @@ def test_a_test_dependency_is_used(crate: str) -> None:
     assert is_used(crate, sources("src", "tests"))
 
 
+@pytest.mark.parametrize("crate", toml(f"{PEER}/Cargo.toml")["dependencies"])
+def test_a_dependency_of_the_peer_is_used(crate: str) -> None:
+    assert is_used(crate, sources(f"{PEER}/src"))
+
+
+def test_the_peer_is_no_part_of_prop() -> None:
+    """Its dependencies would be in the lock file, and a build of prop would resolve them."""
+    assert toml(f"{PEER}/Cargo.toml")["workspace"] == {}
+    assert "sqlx" not in (ROOT / "Cargo.lock").read_text()
+
+
 def test_what_is_ignored_is_a_dependency() -> None:
     assert IGNORED <= set(MANIFEST["dependencies"])
 
 
-@pytest.mark.parametrize("table", ["dependencies", "dev-dependencies"])
-def test_dependencies_are_sorted_within_their_group(table: str) -> None:
-    text = (ROOT / "Cargo.toml").read_text()
+@pytest.mark.parametrize(
+    "manifest, table",
+    [("Cargo.toml", "dependencies"), ("Cargo.toml", "dev-dependencies"), (f"{PEER}/Cargo.toml", "dependencies")],
+)
+def test_dependencies_are_sorted_within_their_group(manifest: str, table: str) -> None:
+    text = (ROOT / manifest).read_text()
     body = re.search(rf"^\[{table}\]\n(.*?)(?=^\[|\Z)", text, re.M | re.S)[1]
     # A comment that stands on a line of its own begins a group.
     groups = re.split(r"^#.*\n", body, flags=re.M)

@@ -13,8 +13,9 @@ def test_the_channel_is_one_release() -> None:
     assert re.fullmatch(r"1\.\d+\.\d+", CHANNEL), "a floating channel would change under a build"
 
 
-def test_cargo_names_the_same_version() -> None:
-    minimum = toml("Cargo.toml")["package"]["rust-version"]
+@pytest.mark.parametrize("manifest", ["Cargo.toml", "scripts/bench/peer/Cargo.toml"])
+def test_cargo_names_the_same_version(manifest: str) -> None:
+    minimum = toml(manifest)["package"]["rust-version"]
     assert CHANNEL.startswith(f"{minimum}.")
 
 
