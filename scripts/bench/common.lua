@@ -1,9 +1,20 @@
--- Shared by the three kinds of requests: the rows that load.*.sql creates, the key, and the line of results.
+-- Shared by the three kinds of requests: the rows that load.*.sql creates, the servers, the key, and the line of results.
 local common = {
     services = 200,
     environments = 5,
-    deployments = tonumber(os.getenv("BENCH_DEPLOYMENTS")),
+    deployments = tonumber(os.getenv("DEPLOYMENTS")),
 }
+
+local ports, threads = {}, 0
+for port in os.getenv("BENCH_PORTS"):gmatch("%d+") do
+    table.insert(ports, port)
+end
+
+-- Gives each thread one of the servers, in turn.
+function common.setup(thread)
+    thread.addr = wrk.lookup("127.0.0.1", ports[threads % #ports + 1])[1]
+    threads = threads + 1
+end
 
 function common.versions()
     return common.deployments / (common.services * common.environments)
@@ -21,12 +32,12 @@ function common.init()
     math.randomseed(os.time() + tonumber(address, 16) % 1000003)
 end
 
--- Prints requests per second, p50 and p99 in milliseconds, and the number of failed requests.
+-- Prints the number of requests, requests per second, p50 and p99 in milliseconds, and the number of failed requests.
 function common.done(summary, latency)
     local errors = summary.errors
     local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
-    print(string.format("RESULT %.0f %.2f %.2f %d", summary.requests / summary.duration * 1e6, latency:percentile(50) / 1000,
-        latency:percentile(99) / 1000, failed))
+    print(string.format("RESULT %d %.0f %.2f %.2f %d", summary.requests, summary.requests / summary.duration * 1e6,
+        latency:percentile(50) / 1000, latency:percentile(99) / 1000, failed))
 end
 
 return common

@@ -7,4 +7,4 @@ request = function()
     return wrk.format("GET", "/v1/deployments?" .. query)
 end
 
-init, done = common.init, common.done
+setup, init, done = common.setup, common.init, common.done

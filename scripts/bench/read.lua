@@ -5,4 +5,4 @@ request = function()
     return wrk.format("GET", "/v1/deployments/" .. common.deployment_id(math.random(common.deployments)))
 end
 
-init, done = common.init, common.done
+setup, init, done = common.setup, common.init, common.done

@@ -6,7 +6,7 @@ wrk.headers["Content-Type"] = "application/json"
 request = function()
     local body = string.format('{"service":"service-%d","environment":"environment-%d","version":"1.%d.0"}',
         math.random(0, common.services - 1), math.random(0, common.environments - 1), math.random(0, common.versions() - 1))
-    return wrk.format("POST", "/v1/deployments", nil, body)
+    return wrk.format("POST", os.getenv("BENCH_RECORD"), nil, body)
 end
 
-init, done = common.init, common.done
+setup, init, done = common.setup, common.init, common.done

@@ -10,7 +10,15 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(sys.executable).parent
 
 
-def run(script: str, *arguments: str, typed: str = "", path: Path | None = None, cwd: Path | None = None, **environment: str):
+def run(
+    script: str,
+    *arguments: str,
+    typed: str = "",
+    path: Path | None = None,
+    cwd: Path | None = None,
+    timeout: float = 120,
+    **environment: str,
+):
     """Runs scripts/`script`, with nothing of the caller's environment but a PATH, on which `path` comes first."""
     directories = [*([str(path)] if path else []), str(TOOLS), os.environ["PATH"]]
     return subprocess.run(
@@ -18,7 +26,7 @@ def run(script: str, *arguments: str, typed: str = "", path: Path | None = None,
         input=typed,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         cwd=cwd,
         env={"PATH": ":".join(directories), **environment},
     )

@@ -1,4 +1,0 @@
--- The statement of prop for GET /v1/deployments/{id}.
-\set n random(1, :deployments)
-SELECT "deployments"."id", "deployments"."service", "deployments"."environment", "deployments"."release_id", "deployments"."version", "deployments"."git_sha", "deployments"."image_digest", "deployments"."state", "deployments"."kind", "deployments"."unplanned", "deployments"."requested_by", "deployments"."source", "deployments"."external_id", "deployments"."run_url", "deployments"."reason", "deployments"."previous_id", "deployments"."rollback_of", "deployments"."requested_at", "deployments"."started_at", "deployments"."finished_at", "deployments"."revision", "deployments"."ungated", "deployments"."expires_at", "deployments"."recorded_by", "deployments"."decision"
-FROM "deployments" WHERE ("deployments"."id" = (lpad(to_hex(1759276800000 + :n::bigint * 30000), 12, '0') || '70008000' || lpad(to_hex(:n::bigint), 12, '0'))::uuid) LIMIT :one;
