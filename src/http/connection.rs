@@ -176,6 +176,9 @@ pub struct Connection {
 
 impl Connection {
     fn new(stream: TcpStream, deadlines: Deadlines) -> Self {
+        // Otherwise the end of an answer that takes several writes is sent only when the client has
+        // confirmed its beginning, which it does after some 40 ms. A failure means a slower answer.
+        let _ = stream.set_nodelay(true);
         let (request, stall) = (None, None);
         Self { stream, progress: Rc::default(), deadlines, request, stall, read: 0, answers: 0 }
     }
@@ -283,5 +286,23 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix_web::test]
+    async fn the_end_of_an_answer_does_not_wait_for_the_client_to_confirm_its_beginning() {
+        let listener = TcpSocket::new_v4().unwrap();
+        listener.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = listener.listen(1).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let second = Duration::from_secs(1);
+        let connection = Connection::new(stream, Deadlines { stall: second, request: second });
+        assert!(connection.stream.nodelay().unwrap());
+        drop(client);
     }
 }
