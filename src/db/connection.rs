@@ -144,6 +144,8 @@ pub struct Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use diesel::sql_types::Text;
+    use diesel::{QueryableByName, RunQueryDsl};
 
     #[test]
     fn the_scheme_chooses_the_database() {
@@ -172,6 +174,24 @@ mod tests {
         ] {
             assert!(Target::from_url(refused).is_err(), "{refused}");
         }
+    }
+
+    /// The flags of `.cargo/config.toml`, which a build elsewhere may miss.
+    #[test]
+    fn sqlite_is_compiled_as_configured() {
+        #[derive(QueryableByName)]
+        struct Flag {
+            #[diesel(sql_type = Text)]
+            compile_options: String,
+        }
+        let mut c = SqliteConnection::establish(":memory:").unwrap();
+        let flags: Vec<Flag> = diesel::sql_query("PRAGMA compile_options").load(&mut c).unwrap();
+        let has = |flag: &str| flags.iter().any(|it| it.compile_options == flag);
+        for flag in ["ENABLE_QPSG", "DEFAULT_MEMSTATUS=0", "STMTJRNL_SPILL=1048576", "THREADSAFE=1"]
+        {
+            assert!(has(flag), "{flag} is missing");
+        }
+        assert!(!has("ENABLE_MEMORY_MANAGEMENT"));
     }
 
     #[test]

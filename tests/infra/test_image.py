@@ -95,6 +95,12 @@ def test_the_empty_crate_has_every_target():
             assert target["path"] in dockerfile, f"the Dockerfile's empty crate has no {target['path']}"
 
 
+def test_the_dependencies_are_built_with_the_flags_of_sqlite():
+    # Cargo's configuration names them. Without it, the first build compiles another SQLite, and the second one compiles it again.
+    dockerfile = DOCKERFILE.read_text()
+    assert 0 < dockerfile.index("\nCOPY .cargo .cargo\n") < dockerfile.index("cargo build")
+
+
 def targets(kind: str) -> list[dict[str, str]]:
     """What Cargo.toml names of this kind, as [[test]]."""
     named = tomllib.loads((ROOT / "Cargo.toml").read_text()).get(kind, [])
