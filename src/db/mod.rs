@@ -21,6 +21,8 @@ pub mod pool;
 pub mod schema;
 mod scram;
 pub mod together;
+mod unavailable;
+mod writer;
 
 /// A connection to PostgreSQL or SQLite. Queries take `&mut Db` and return [`QueryResult`].
 #[derive(diesel::MultiConnection)]

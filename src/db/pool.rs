@@ -1,10 +1,11 @@
-//! Runs queries on a fixed number of database threads, which share one bounded queue.
+//! Runs queries on a fixed number of database threads, which share one bounded queue. On SQLite
+//! they only read: what writes has a thread and a queue of its own.
 //!
 //! A web worker sends a closure and awaits the result, so it never blocks. There are as many
 //! threads as connections, so a thread never waits for a connection of the r2d2 pool. When the
 //! queue is full, the caller gets an error at once.
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender};
 use diesel::ConnectionError;
 use diesel::connection::{Connection as _, InstrumentationEvent};
 use std::ops::{Deref, DerefMut};
@@ -16,24 +17,10 @@ use tokio::sync::oneshot;
 
 use super::Db;
 use super::connection::{Options, Target};
+pub use super::unavailable::Unavailable;
+use super::writer::Writer;
 use super::{cannot_write, is_lost};
 use crate::types::request;
-
-/// Why a query did not return a result. Except for `TimedOut` and `Unknown`, the query has changed
-/// nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unavailable {
-    /// The queue is full.
-    Saturated,
-    /// There is no connection to the database.
-    Unreachable,
-    /// The result did not arrive in time. A write may have been committed or not.
-    TimedOut,
-    /// The connection broke during the commit, which was done or not.
-    Unknown,
-    /// The work panicked. The log has the cause.
-    Failed,
-}
 
 /// The connections.
 pub(super) type Pool = r2d2::Pool<Manager>;
@@ -63,9 +50,8 @@ pub struct Database {
     statements: Arc<AtomicU64>,
     /// Whether the last write failed because the database cannot write.
     cannot_write: Arc<AtomicBool>,
-    /// On SQLite, writers wait here for their turn. Without it, SQLite would let them retry after
-    /// longer and longer pauses.
-    turn: Option<Arc<Mutex<()>>>,
+    /// The thread that writes to SQLite.
+    writer: Option<Writer>,
 }
 
 /// The size of the pool and its queue, and how long callers wait.
@@ -73,7 +59,7 @@ pub struct Database {
 pub struct Limits {
     /// The number of connections, and of the threads that use them.
     pub connections: u32,
-    /// How many jobs may wait for a thread.
+    /// How many jobs may wait for a thread. On SQLite as many writes besides.
     pub queue: usize,
     /// How long a caller waits for a result.
     pub time: Duration,
@@ -91,9 +77,15 @@ impl Database {
         limits: &Limits,
         first: Option<Db>,
     ) -> std::io::Result<Self> {
-        let (statements, cannot_write) = (Arc::new(AtomicU64::new(0)), Arc::default());
         let prepared_statements = options.prepared_statements;
-        let turn = matches!(target, Target::Sqlite(_)).then(Arc::default);
+        let (statements, cannot_write) = (Arc::default(), Arc::default());
+        let source = Source {
+            target,
+            options,
+            statements: Arc::clone(&statements),
+            cannot_write: Arc::clone(&cannot_write),
+        };
+        let writer = source.writer(limits.queue)?;
         let pool = r2d2::Pool::builder()
             .max_size(limits.connections)
             .min_idle(Some(1))
@@ -101,13 +93,7 @@ impl Database {
             // A broken connection is detected when it is used (`has_broken`), and the work is
             // repeated where that is safe. A test before each use would cost one more round trip.
             .test_on_check_out(false)
-            .build_unchecked(Manager {
-                target,
-                options,
-                first: Mutex::new(first),
-                statements: statements.clone(),
-                cannot_write: Arc::clone(&cannot_write),
-            });
+            .build_unchecked(Manager { source, first: Mutex::new(first) });
         let (sender, receiver) = crossbeam_channel::bounded::<Job>(limits.queue);
         for n in 0..limits.connections {
             let (pool, jobs): (Pool, Receiver<Job>) = (pool.clone(), receiver.clone());
@@ -126,7 +112,7 @@ impl Database {
             connections: limits.connections,
             statements,
             cannot_write,
-            turn,
+            writer,
         })
     }
 
@@ -173,7 +159,8 @@ impl Database {
     /// Runs `work` in a transaction, which is committed when `work` returns `Ok`. When the
     /// connection is broken before the transaction begins, another connection is tried. When the
     /// database ends the transaction for the sake of another one, it is repeated, so `work` may run
-    /// more than once; what an earlier run wrote is undone.
+    /// more than once; what an earlier run wrote is undone. On SQLite there is no other one: see
+    /// [`super::writer`].
     ///
     /// # Errors
     /// The error of `work`, or [`Unavailable`] when no result arrived.
@@ -185,11 +172,11 @@ impl Database {
         T: Send + 'static,
         E: From<diesel::result::Error> + From<Unavailable> + Transient + Send + 'static,
     {
-        let (attempts, turn) = (self.connections + 1, self.turn.clone());
-        let cannot_write = self.cannot_write.clone();
+        if let Some(writer) = &self.writer {
+            return self.answer(writer.submit(work)?).await;
+        }
+        let (attempts, cannot_write) = (self.connections + 1, self.cannot_write.clone());
         self.run(move |pool| {
-            let _turn =
-                turn.as_ref().map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
             let (mut attempt, mut repeats) = (1, 0);
             loop {
                 let mut db = pool.get().map_err(unreachable)?;
@@ -248,10 +235,7 @@ impl Database {
         &self,
         job: impl FnOnce(&Pool) + Send + 'static,
     ) -> Result<(), Unavailable> {
-        self.jobs.try_send(Box::new(job)).map_err(|refused| match refused {
-            TrySendError::Full(_) => Unavailable::Saturated,
-            TrySendError::Disconnected(_) => Unavailable::Failed,
-        })
+        Ok(self.jobs.try_send(Box::new(job))?)
     }
 
     /// Waits for the answer of a job, but not longer than callers do.
@@ -268,12 +252,12 @@ impl Database {
 
     /// Whether the queue has room for a job beside `others`, which wait outside of it.
     pub(super) fn has_room(&self, others: usize) -> bool {
-        self.jobs.capacity().is_none_or(|most| self.queued() + others < most)
+        self.jobs.capacity().is_none_or(|most| self.jobs.len() + others < most)
     }
 
     /// How many jobs wait for a thread now.
     pub fn queued(&self) -> usize {
-        self.jobs.len()
+        self.jobs.len() + self.writer.as_ref().map_or(0, Writer::queued)
     }
 
     /// Whether the last write failed because the database cannot write: see [`cannot_write`]. It
@@ -298,14 +282,59 @@ fn unreachable(error: r2d2::Error) -> Unavailable {
     Unavailable::Unreachable
 }
 
-/// Opens connections for r2d2. diesel's own manager cannot choose a backend by URL scheme.
-pub(super) struct Manager {
+/// Where connections come from.
+#[derive(Clone)]
+struct Source {
     target: Target,
     options: Options,
-    /// A connection that is open already.
-    first: Mutex<Option<Db>>,
     statements: Arc<AtomicU64>,
     cannot_write: Arc<AtomicBool>,
+}
+
+impl Source {
+    /// On SQLite, the thread that writes.
+    fn writer(&self, queue: usize) -> std::io::Result<Option<Writer>> {
+        let (source, cannot_write) = (self.clone(), self.cannot_write.clone());
+        let connect = move || {
+            let mut db = source.target.connect_to_write(&source.options)?;
+            source.observe(&mut db);
+            Ok(db)
+        };
+        matches!(self.target, Target::Sqlite(_))
+            .then(|| Writer::start(queue, connect, cannot_write))
+            .transpose()
+    }
+
+    /// Counts the statements of a connection, and logs the slow ones. Returns what notes that the
+    /// connection is broken.
+    fn observe(&self, db: &mut Db) -> Arc<AtomicBool> {
+        let (statements, slow) = (self.statements.clone(), self.options.slow_statement);
+        let (refused, is_lost) = (self.cannot_write.clone(), Arc::new(AtomicBool::new(false)));
+        let noted = is_lost.clone();
+        let mut started = Instant::now();
+        db.set_instrumentation(move |event: InstrumentationEvent<'_>| match event {
+            InstrumentationEvent::StartQuery { .. } => {
+                statements.fetch_add(1, Ordering::Relaxed);
+                started = Instant::now();
+            }
+            InstrumentationEvent::FinishQuery { error: Some(error), .. } if cannot_write(error) => {
+                refused.store(true, Ordering::Relaxed);
+            }
+            InstrumentationEvent::FinishQuery { error: Some(error), .. }
+                if super::is_lost(error) =>
+            {
+                noted.store(true, Ordering::Relaxed);
+            }
+            InstrumentationEvent::FinishQuery { query, .. } if started.elapsed() > slow => {
+                // Log only the text before diesel's list of bound values: those come from clients.
+                let sql = query.to_string();
+                let sql = sql.split(" -- binds").next().unwrap_or_default();
+                log::warn!(ms = started.elapsed().as_millis() as u64; "slow statement: {sql}");
+            }
+            _ => {}
+        });
+        is_lost
+    }
 }
 
 /// A connection in the pool.
@@ -335,6 +364,13 @@ impl DerefMut for Pooled {
     }
 }
 
+/// Opens connections for r2d2. diesel's own manager cannot choose a backend by URL scheme.
+pub(super) struct Manager {
+    source: Source,
+    /// A connection that is open already.
+    first: Mutex<Option<Db>>,
+}
+
 impl r2d2::ManageConnection for Manager {
     type Connection = Pooled;
     type Error = ConnectionError;
@@ -343,33 +379,9 @@ impl r2d2::ManageConnection for Manager {
         let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut db = match first {
             Some(db) => db,
-            None => self.target.connect(&self.options)?,
+            None => self.source.target.connect(&self.source.options)?,
         };
-        let (statements, slow) = (self.statements.clone(), self.options.slow_statement);
-        let (refused, is_lost) = (self.cannot_write.clone(), Arc::new(AtomicBool::new(false)));
-        let noted = is_lost.clone();
-        let mut started = Instant::now();
-        db.set_instrumentation(move |event: InstrumentationEvent<'_>| match event {
-            InstrumentationEvent::StartQuery { .. } => {
-                statements.fetch_add(1, Ordering::Relaxed);
-                started = Instant::now();
-            }
-            InstrumentationEvent::FinishQuery { error: Some(error), .. } if cannot_write(error) => {
-                refused.store(true, Ordering::Relaxed);
-            }
-            InstrumentationEvent::FinishQuery { error: Some(error), .. }
-                if super::is_lost(error) =>
-            {
-                noted.store(true, Ordering::Relaxed);
-            }
-            InstrumentationEvent::FinishQuery { query, .. } if started.elapsed() > slow => {
-                // Log only the text before diesel's list of bound values: those come from clients.
-                let sql = query.to_string();
-                let sql = sql.split(" -- binds").next().unwrap_or_default();
-                log::warn!(ms = started.elapsed().as_millis() as u64; "slow statement: {sql}");
-            }
-            _ => {}
-        });
+        let is_lost = self.source.observe(&mut db);
         Ok(Pooled { db, is_lost })
     }
 

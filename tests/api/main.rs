@@ -44,6 +44,7 @@ mod together;
 mod void;
 mod walkthrough;
 mod webhooks;
+mod writer;
 
 /// Makes two tests of each function that takes a [`harness::TestApp`]: `sqlite::name` and
 /// `postgres::name`.

@@ -51,6 +51,20 @@ fn a_file_that_may_not_grow() {
     let app = process.app();
     let refused = (1..1000).map(|n| record(&app, n)).find(|answer| answer.status != 201);
     expect_unwritable(&process, &app, &refused.expect("it never became full"));
+    // Those that share a transaction: each gets the answer, and names its request in the log.
+    let recorded = app.all("/v1/deployments").len();
+    let clients: Vec<_> = (0..8).map(|_| app.another()).collect();
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let send = |(n, app)| scope.spawn(move || record(app, 2000 + n));
+        let sent: Vec<_> = clients.iter().enumerate().map(send).collect();
+        sent.into_iter().map(|answer| answer.join().unwrap()).collect()
+    });
+    let (fitted, refused): (Vec<_>, Vec<_>) =
+        answers.iter().partition(|answer| answer.status == 201);
+    assert_eq!(app.all("/v1/deployments").len(), recorded + fitted.len());
+    for refused in refused {
+        expect_unwritable(&process, &app, refused);
+    }
 
     // Whoever is not ready gets no writes; it finds out by itself.
     let raised = Command::new("prlimit")
