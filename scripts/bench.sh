@@ -14,12 +14,12 @@ Measure prop's throughput, latency, CPU time, start time and memory, and print M
 Each BINARY is a release build of prop, the oldest first; NAME stands in the tables. Without one, the script builds prop. All
 run in turn, on copies of the same rows: read one deployment, list the latest 50 of a place (a service in an environment), and
 record a deployment. On PostgreSQL, pgbench runs the same statements, and so does scripts/bench/peer, a small server with axum
-and sqlx, which the script builds. Then come one process and three, single requests, and SQLite.
+and sqlx, which the script builds. Other tables are of single requests, one process and three, and SQLite.
 
 All servers listen on 127.0.0.1 and are deleted at the end. PostgreSQL has its default settings, fsync included. The script
 needs Rust, Python 3.11, PostgreSQL's server with pgbench, sqlite3 and wrk (Debian packages: python3, postgresql,
-postgresql-contrib, sqlite3, wrk), and Linux, for the CPU times in /proc. With a million deployments and one BINARY, it takes
-about 10 minutes and 4 GB in TMPDIR.
+postgresql-contrib, sqlite3, wrk), and Linux, for the CPU times in /proc. With a million deployments and two BINARIES, it takes
+some 12 minutes and 6 GB in TMPDIR.
 
 Options:
   -h, --help   print this help

@@ -42,9 +42,9 @@ def serving(servers: list[Server], cluster: Cluster | None, writers: int = CONNE
     return {work: partial(wrk, servers, cluster, work, number, threads) for work, number in connections.items()}
 
 
-def statements(cluster: Cluster, database: str, directory: Path) -> dict[str, Contestant]:
+def statements(cluster: Cluster, url: str, directory: Path) -> dict[str, Contestant]:
     """pgbench, with the statements of each kind of work."""
-    return {f"pgbench, {CLIENTS} clients": {work: partial(pgbench, cluster, database, work, directory) for work in WORKS}}
+    return {f"pgbench, {CLIENTS} clients": {work: partial(pgbench, cluster, url, work, directory) for work in WORKS}}
 
 
 def peers(cluster: Cluster, url: str, directory: Path, stack: ExitStack) -> dict[str, Contestant]:

@@ -10,7 +10,7 @@ from servers import Server
 from settings import DURATION
 
 PLACE = "service=service-7&environment=environment-2"
-# The last one comes last because prop may work on after a deadline.
+# The last one is the one that prop may still work on after its deadline.
 REQUESTS = {
     "newest 50 of a place": f"/v1/deployments?{PLACE}&limit=50",
     "newest 50 of an environment": "/v1/deployments?environment=environment-2&limit=50",

@@ -43,9 +43,14 @@ class Reached:
     p99_ms: float | None = None
 
 
-def _measured(client: Callable[[], Reached], servers: list[int], postmaster: int | None) -> Run:
+# Each run begins with caches and connections that its own requests have warmed, whoever ran before.
+WARM_UP_SECONDS = 1
+
+
+def _measured(client: Callable[[int], Reached], servers: list[int], postmaster: int | None) -> Run:
+    client(WARM_UP_SECONDS)
     before, start = Use.now(servers, postmaster), time.perf_counter()
-    reached = client()
+    reached = client(DURATION)
     use = Use.now(servers, postmaster).since(before)
     seconds = time.perf_counter() - start
     each = 1e6 / max(reached.requests, 1)
@@ -59,9 +64,9 @@ def wrk(
 ) -> Run:
     """A run of scripts/bench/WORK.lua. Each thread of wrk sends its requests to one of the servers, in turn."""
 
-    def client() -> Reached:
+    def client(seconds: int) -> Reached:
         # Longer than prop's own limit, so that slow responses are measured too.
-        limits = [f"-t{threads}", f"-c{connections}", f"-d{DURATION}s", "--timeout", "15s"]
+        limits = [f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "15s"]
         environment = {
             **os.environ,
             "LUA_PATH": f"{HERE}/?.lua",
@@ -83,16 +88,16 @@ def reached_by_wrk(output: str) -> Reached:
     return Reached(int(found[1]), float(found[2]), float(found[3]), float(found[4]))
 
 
-def pgbench(cluster: Cluster, database: str, work: str, directory: Path) -> Run:
+def pgbench(cluster: Cluster, url: str, work: str, directory: Path) -> Run:
     """A run of the statements that the work takes."""
 
-    def client() -> Reached:
+    def client(seconds: int) -> Reached:
         script = directory / f"{work}.sql"
         script.write_text(SCRIPTS[work])
         variables = ["-D", f"deployments={DEPLOYMENTS}", "-D", "one=1", "-D", "page=51"]
-        clients = ["-c", str(CLIENTS), "-j", "2", "-T", str(DURATION)]
-        command = [PG_BIN / "pgbench", "-n", "-M", "prepared", *clients, *variables, "-f", script, database]
-        done = subprocess.run(command, env=cluster.environment, capture_output=True, text=True)
+        clients = ["-c", str(CLIENTS), "-j", "2", "-T", str(seconds)]
+        command = [PG_BIN / "pgbench", "-n", "-M", "prepared", *clients, *variables, "-f", script, url]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"bench.sh: pgbench failed:\n{done.stderr[-2000:]}")
         return reached_by_pgbench(done.stdout)

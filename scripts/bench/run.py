@@ -34,21 +34,27 @@ def section(title: str, *found: str) -> None:
     print("\n".join([f"### {title}\n", *found]), flush=True)
 
 
-def on_postgres(programs: list[Program], cluster: Cluster, work: Path) -> dict[str, Footprint]:
-    """Each program on a copy of the same rows, and the others on that of the last one."""
+def load(programs: list[Program], cluster: Cluster) -> list[str]:
+    """The URLs of databases with the same rows, one for each program."""
     progress(f"loading {DEPLOYMENTS} deployments into PostgreSQL")
-    cluster.create("ledger_0")
-    migrate(programs[0], cluster.url("ledger_0"))
-    cluster.load("ledger_0", DEPLOYMENTS)
-    for number in range(1, len(programs)):
-        cluster.create(f"ledger_{number}", template="ledger_0")
-    last = f"ledger_{len(programs) - 1}"
+    names = [f"ledger_{number}" for number in range(len(programs))]
+    cluster.create(names[0])
+    migrate(programs[0], cluster.url(names[0]))
+    cluster.load(names[0], DEPLOYMENTS)
+    for name in names[1:]:
+        cluster.create(name, template=names[0])
+    for program, name in zip(programs, names, strict=True):
+        migrate(program, cluster.url(name))
+    return [cluster.url(name) for name in names]
+
+
+def on_postgres(programs: list[Program], urls: list[str], cluster: Cluster, work: Path) -> dict[str, Footprint]:
+    """Each program on its database, and the others on that of the last one."""
     with ExitStack() as stack:
-        urls = [cluster.url(f"ledger_{number}") for number in range(len(programs))]
         servers, starts = start_all(programs, urls, work, stack)
         cluster.psql("postgres", "-c", "CHECKPOINT")
         contestants = {name: serving([server], cluster) for name, server in servers.items()}
-        results = compare(contestants | statements(cluster, last, work) | peers(cluster, cluster.url(last), work, stack))
+        results = compare(contestants | statements(cluster, urls[-1], work) | peers(cluster, urls[-1], work, stack))
         footprints = {name: footprint(server, starts[name]) for name, server in servers.items()}
     section(f"PostgreSQL, {CONNECTIONS} connections", tables.rates(results), tables.ratios(results, programs[-1].name))
     return footprints
@@ -57,10 +63,9 @@ def on_postgres(programs: list[Program], cluster: Cluster, work: Path) -> dict[s
 def start_all(
     programs: list[Program], urls: list[str], work: Path, stack: ExitStack
 ) -> tuple[dict[str, Server], dict[str, list[float]]]:
-    """Migrates, and starts each program several times: the last servers, which go on, and the times in milliseconds."""
+    """Starts each program several times: the last servers, which go on, and the times in milliseconds."""
     servers, starts = {}, {}
     for program, url in zip(programs, urls, strict=True):
-        migrate(program, url)
         starts[program.name] = start_ms(program, url, STARTS, work)
         servers[program.name] = stack.enter_context(Server(program, url, work))
     return servers, starts
@@ -81,11 +86,11 @@ def several_processes(program: Program, url: str, cluster: Cluster, work: Path) 
     section("One process and three", tables.rates(results), tables.ratios(results, "3 processes"))
 
 
-def single_requests(programs: list[Program], cluster: Cluster, work: Path) -> None:
+def single_requests(programs: list[Program], urls: list[str], cluster: Cluster, work: Path) -> None:
     """The time of single requests with DEPLOYMENTS, and with LARGE, where all share one database."""
     columns = {}
-    for number, program in enumerate(programs):
-        columns[f"{program.name}, {DEPLOYMENTS}"] = answers(program, cluster.url(f"ledger_{number}"), work)
+    for program, url in zip(programs, urls, strict=True):
+        columns[f"{program.name}, {DEPLOYMENTS}"] = answers(program, url, work)
     if LARGE:
         progress(f"loading {LARGE} deployments into PostgreSQL")
         cluster.create("large")
@@ -111,6 +116,8 @@ def on_sqlite(programs: list[Program], work: Path) -> dict[str, Footprint]:
     load_sqlite(files[0])
     for file in files[1:]:
         shutil.copy(files[0], file)
+    for program, file in zip(programs, files, strict=True):
+        migrate(program, f"sqlite:{file}")
     with ExitStack() as stack:
         servers, starts = start_all(programs, [f"sqlite:{file}" for file in files], work, stack)
         results = compare({name: serving([server], None, WRITERS) for name, server in servers.items()})
@@ -159,9 +166,10 @@ def main() -> None:
         cluster = Cluster(work / "cluster")
         stack.callback(cluster.stop)
         print(f"Measured on {datetime.now(UTC):%d %B %Y} with scripts/bench.sh of commit `{commit}`.\n{versions(programs)}\n")
-        found = {"PostgreSQL": on_postgres(programs, cluster, work)}
-        several_processes(programs[-1], cluster.url(f"ledger_{len(programs) - 1}"), cluster, work)
-        single_requests(programs, cluster, work)
+        urls = load(programs, cluster)
+        single_requests(programs, urls, cluster, work)  # before runs that record as much as each can
+        found = {"PostgreSQL": on_postgres(programs, urls, cluster, work)}
+        several_processes(programs[-1], urls[-1], cluster, work)
         found["SQLite"] = on_sqlite(programs, work)
         print_footprints(programs, found)
     minutes = (time.perf_counter() - begin) / 60

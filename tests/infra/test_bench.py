@@ -45,11 +45,12 @@ def bench():
             patch.setenv(name, value)
         patch.syspath_prepend(BENCH)
         import cpu
+        import growth
         import load
         import pgbench
         import tables
 
-        return SimpleNamespace(cpu=cpu, load=load, pgbench=pgbench, tables=tables)
+        return SimpleNamespace(cpu=cpu, growth=growth, load=load, pgbench=pgbench, tables=tables)
 
 
 def test_help_names_every_setting():
@@ -130,6 +131,11 @@ def test_a_ratio_is_by_rate_and_by_cpu_time(bench):
         "| prop | read | record |\n|---|--:|--:|\n| of pgbench | 1.50 (2.00) | - |\n"
     )
     assert "| read | prop | 200 | 1.0 | 2.0 | 25 | 12 | 12 | 10% |\n" in bench.tables.rates(results)
+
+
+def test_a_time_says_when_there_was_no_answer(bench):
+    texts = [str(bench.growth.Answer(ms, status)) for ms, status in ((0.42, 200), (1234.5, 200), (10002.1, 503))]
+    assert texts == ["0.4", "1234", "503 after 10002"]
 
 
 def missing_tools() -> list[str]:

@@ -20,6 +20,7 @@ use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::ListenerExt;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use std::env;
 use std::error::Error;
@@ -76,6 +77,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let pool = options.test_before_acquire(is_checked).connect(&url).await?;
     let keys = Keys::load(&pool).await?;
     let listener = TcpListener::bind(("127.0.0.1", env::var("PORT")?.parse()?)).await?;
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
     axum::serve(listener, routes(pool, keys)).await?;
     Ok(())
 }
