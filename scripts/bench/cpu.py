@@ -22,8 +22,16 @@ def of_process(pid: int) -> float:
 
 def of_family(pid: int) -> float:
     """Seconds that a process has used with its children, those that have ended included."""
-    ended = sum(int(field) for field in _fields(pid)[13:15]) * TICK
-    return of_process(pid) + ended + sum(_of_child(pid, int(entry.name)) for entry in Path("/proc").glob("[0-9]*"))
+    while True:
+        ended = _of_ended_children(pid)
+        used = of_process(pid) + sum(_of_child(pid, int(entry.name)) for entry in Path("/proc").glob("[0-9]*"))
+        # A child that ended meanwhile is in neither.
+        if _of_ended_children(pid) == ended:
+            return used + ended
+
+
+def _of_ended_children(pid: int) -> float:
+    return sum(int(field) for field in _fields(pid)[13:15]) * TICK
 
 
 def _of_child(parent: int, pid: int) -> float:

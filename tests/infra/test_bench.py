@@ -119,6 +119,15 @@ time.sleep(60)
         parent.wait()
 
 
+def test_a_child_that_ends_during_the_count_is_counted(bench, monkeypatch):
+    # First 100 ticks of a running child; then it ends, before the children are counted.
+    counts = iter([0, 100, 100, 100])
+    monkeypatch.setattr(bench.cpu, "_of_ended_children", lambda _: next(counts))
+    monkeypatch.setattr(bench.cpu, "_of_child", lambda *_: 0.0)
+    monkeypatch.setattr(bench.cpu, "of_process", lambda _: 7.0)
+    assert bench.cpu.of_family(1) == 107.0
+
+
 def test_a_ratio_is_by_rate_and_by_cpu_time(bench):
     def runs(*rates: float, cpu: float):
         return [bench.load.Run(rate, 1.0, 2.0, cpu / 2, cpu / 4, cpu / 4, 0.1) for rate in rates]
