@@ -12,7 +12,9 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
 use crate::db::Db;
+use crate::db::kept::Fixed;
 use crate::db::schema::keys;
+use crate::each_backend;
 use crate::error::{Code, Error};
 use crate::http::caller::{Caller, parse_scopes};
 use crate::http::state::State;
@@ -119,8 +121,10 @@ struct KeyRow {
 }
 
 fn find(db: &mut Db, hash: &str) -> Result<Option<KeyRow>, Error> {
-    let found =
-        keys::table.filter(keys::hash.eq(hash)).select(KeyRow::as_select()).first(db).optional()?;
+    let found = each_backend!(db, |c| {
+        let named = keys::table.filter(keys::hash.eq(hash));
+        named.select(KeyRow::as_select()).get_result(c).optional()
+    })?;
     // The database has already compared the hashes. The second comparison takes constant time and
     // does not depend on a collation.
     Ok(found.filter(|found| bool::from(found.hash.as_bytes().ct_eq(hash.as_bytes()))))
@@ -134,7 +138,11 @@ fn note_use(state: &State, key: &KeyRow) {
     }
     actix_web::rt::spawn(async move {
         let used = move |db: &mut Db| {
-            diesel::update(keys::table.find(id)).set(keys::last_used_at.eq(now)).execute(db)?;
+            struct NoteUse;
+            each_backend!(db, |c| {
+                let update = diesel::update(keys::table.find(id));
+                Fixed::new(update.set(keys::last_used_at.eq(now)), NoteUse).execute(c)
+            })?;
             Ok::<_, Error>(())
         };
         if let Err(error) = db.write(used).await {

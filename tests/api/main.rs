@@ -31,6 +31,7 @@ mod mistakes;
 mod orders;
 mod pages;
 mod places;
+mod prepared;
 mod public_read;
 mod releases;
 mod repeats;

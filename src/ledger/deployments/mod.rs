@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::db::Db;
 use crate::db::columns::{Identifier, Json, ToWord};
+use crate::db::kept::Fixed;
 use crate::db::schema::{deployments, incident_deployments};
 use crate::error::Error;
 use crate::http::routes::Routes;
@@ -286,11 +287,10 @@ impl Deployment {
 /// # Errors
 /// `not_found` when there is none.
 pub fn find(db: &mut Db, id: DeploymentId) -> Result<DeploymentWithDecision, Error> {
-    let found = deployments::table
-        .find(id)
-        .select(DeploymentWithDecision::as_select())
-        .first(db)
-        .optional()?;
+    let found = each_backend!(db, |c| {
+        let with_id = deployments::table.find(id);
+        with_id.select(DeploymentWithDecision::as_select()).get_result(c).optional()
+    })?;
     found.ok_or_else(|| Error::not_found("deployment", id))
 }
 
@@ -307,10 +307,12 @@ pub fn find_external(
     external_id: Option<&str>,
 ) -> Result<Option<DeploymentWithDecision>, Error> {
     let Some(external_id) = external_id else { return Ok(None) };
-    let named = deployments::table
-        .filter(deployments::source.eq(source))
-        .filter(deployments::external_id.eq(external_id));
-    Ok(named.select(DeploymentWithDecision::as_select()).first(db).optional()?)
+    Ok(each_backend!(db, |c| {
+        let named = deployments::table
+            .filter(deployments::source.eq(source))
+            .filter(deployments::external_id.eq(external_id));
+        named.select(DeploymentWithDecision::as_select()).get_result(c).optional()
+    })?)
 }
 
 /// The deployment that is live in a place.
@@ -410,12 +412,14 @@ const PREVIOUS_GOOD: &str = concat!(
 /// release that was live there and was not rolled back. One that the gate lets a rollback go back
 /// to comes before all others.
 pub fn previous_good(db: &mut Db, live: &Deployment) -> QueryResult<Option<Deployment>> {
-    diesel::sql_query(PREVIOUS_GOOD)
-        .bind::<Text, _>(&live.service)
-        .bind::<Text, _>(&live.environment)
-        .bind::<Identifier, _>(live.release_id)
-        .get_result(db)
-        .optional()
+    struct PreviousGood;
+    each_backend!(db, |c| {
+        let query = diesel::sql_query(PREVIOUS_GOOD)
+            .bind::<Text, _>(&live.service)
+            .bind::<Text, _>(&live.environment)
+            .bind::<Identifier, _>(live.release_id);
+        Fixed::new(query, PreviousGood).get_result(c).optional()
+    })
 }
 
 /// The deployments of a release in an environment that are in this state, in the order of their

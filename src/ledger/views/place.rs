@@ -8,7 +8,9 @@ use utoipa::ToSchema;
 
 use crate::db::Db;
 use crate::db::columns::ToWord;
+use crate::db::kept::Fixed;
 use crate::db::schema::deployments;
+use crate::each_backend;
 use crate::error::Error;
 use crate::http::context::{Ctx, Read};
 use crate::http::response::Reply;
@@ -98,20 +100,22 @@ fn load_place(db: &mut Db, service: &str, environment: &str) -> Result<PlaceView
             .filter(deployments::service.eq(service))
             .filter(deployments::environment.eq(environment))
     };
-    let latest: Vec<Deployment> = here()
-        .select(Deployment::as_select())
-        .order((deployments::requested_at.desc(), deployments::id.desc()))
-        .limit(LATEST)
-        .load(db)?;
+    let latest: Vec<Deployment> = each_backend!(db, |c| {
+        let latest_first = (deployments::requested_at.desc(), deployments::id.desc());
+        here().select(Deployment::as_select()).order(latest_first).limit(LATEST).load(c)
+    })?;
     if latest.is_empty() {
         services::find(db, service)?;
         environments::find(db, environment)?;
     }
+    struct CurrentHere;
     let is_current = deployments::state
         .eq(State::Succeeded.word())
         .or(deployments::state.eq(State::Running.word()));
-    let current: Vec<Deployment> =
-        here().filter(is_current).select(Deployment::as_select()).load(db)?;
+    let current: Vec<Deployment> = each_backend!(db, |c| {
+        let current = here().filter(is_current).select(Deployment::as_select());
+        Fixed::new(current, CurrentHere).load(c)
+    })?;
     let (live, running): (Vec<_>, Vec<_>) =
         current.into_iter().partition(|deployment| deployment.state == State::Succeeded);
     let live = live.into_iter().next();

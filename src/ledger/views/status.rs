@@ -11,7 +11,9 @@ use utoipa::ToSchema;
 use crate::db::Db;
 use crate::db::columns::Instant;
 use crate::db::columns::{Json, ToWord};
+use crate::db::kept::Fixed;
 use crate::db::schema::{deployments, environments, releases, services};
+use crate::each_backend;
 use crate::error::Error;
 use crate::http::context::{Ctx, Read};
 use crate::http::response::Reply;
@@ -384,20 +386,23 @@ fn services_with_deployments(db: &mut Db) -> QueryResult<Vec<Row>> {
         .or(deployments::state.eq(State::Running.word()))
         .or(sql::<Bool>(&newest_waiting));
     type Found = (Service, Option<DeploymentRow>, Option<i64>, Option<Timestamp>);
-    let found: Vec<Found> = services::table
-        .left_join(
-            deployments::table
-                .inner_join(releases::table.on(releases::id.eq(deployments::release_id)))
-                .on(deployments::service.eq(services::slug).and(is_current)),
-        )
-        .select((
-            Service::as_select(),
-            Option::<DeploymentRow>::as_select(),
-            sql::<Nullable<BigInt>>(&of_waiting_place("count(*)")),
-            sql::<Nullable<Instant>>(&of_waiting_place("min(w.expires_at)")),
-        ))
-        .order((services::slug, deployments::environment, deployments::requested_at))
-        .load(db)?;
+    struct ServicesWithDeployments;
+    let joined = services::table.left_join(
+        deployments::table
+            .inner_join(releases::table.on(releases::id.eq(deployments::release_id)))
+            .on(deployments::service.eq(services::slug).and(is_current)),
+    );
+    let found: Vec<Found> = each_backend!(db, |c| {
+        let query = joined
+            .select((
+                Service::as_select(),
+                Option::<DeploymentRow>::as_select(),
+                sql::<Nullable<BigInt>>(&of_waiting_place("count(*)")),
+                sql::<Nullable<Instant>>(&of_waiting_place("min(w.expires_at)")),
+            ))
+            .order((services::slug, deployments::environment, deployments::requested_at));
+        Fixed::new(query, ServicesWithDeployments).load(c)
+    })?;
     let mut rows: Vec<Row> = Vec::new();
     for (Service { slug, name, owner }, deployment, waiting, first_expiry) in found {
         if rows.last().is_none_or(|row| row.slug != slug) {
@@ -415,11 +420,14 @@ fn services_with_deployments(db: &mut Db) -> QueryResult<Vec<Row>> {
 }
 
 fn add_last_failures(db: &mut Db, grid: &mut Grid) -> QueryResult<()> {
-    let failures: Vec<(String, DeploymentRow)> = deployments::table
-        .inner_join(releases::table.on(releases::id.eq(deployments::release_id)))
-        .filter(sql::<Bool>(LAST_FAILURES))
-        .select((deployments::service, DeploymentRow::as_select()))
-        .load(db)?;
+    struct LastFailures;
+    let failures: Vec<(String, DeploymentRow)> = each_backend!(db, |c| {
+        let query = deployments::table
+            .inner_join(releases::table.on(releases::id.eq(deployments::release_id)))
+            .filter(sql::<Bool>(LAST_FAILURES))
+            .select((deployments::service, DeploymentRow::as_select()));
+        Fixed::new(query, LastFailures).load(c)
+    })?;
     let mut rows = grid.rows();
     for (service, failure) in failures {
         if let Some(row) = rows.get_mut(&service) {
@@ -446,7 +454,8 @@ fn add_incidents(db: &mut Db, grid: &mut Grid) -> QueryResult<()> {
 }
 
 fn add_lags(db: &mut Db, grid: &mut Grid) -> QueryResult<()> {
-    let lags: Vec<Lag> = diesel::sql_query(LAGS).load(db)?;
+    struct Lags;
+    let lags: Vec<Lag> = each_backend!(db, |c| Fixed::new(diesel::sql_query(LAGS), Lags).load(c))?;
     let mut rows = grid.rows();
     for lag in lags {
         let places = rows.get_mut(&lag.service).map(|row| row.places.iter_mut());
