@@ -10,6 +10,7 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::{Connection, PgConnection, QueryResult, SqliteConnection};
 
 pub mod access;
+pub mod caller;
 pub mod clock;
 pub mod columns;
 pub mod connection;

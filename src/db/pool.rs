@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Db;
+use super::caller::{self, Backend, Canceller, Work};
 use super::connection::{Options, Target};
 pub use super::unavailable::Unavailable;
 use super::writer::Writer;
@@ -52,6 +53,8 @@ pub struct Database {
     cannot_write: Arc<AtomicBool>,
     /// The thread that writes to SQLite.
     writer: Option<Writer>,
+    /// Ends the reads whose callers are gone.
+    canceller: Canceller,
 }
 
 /// The size of the pool and its queue, and how long callers wait.
@@ -86,6 +89,7 @@ impl Database {
             cannot_write: Arc::clone(&cannot_write),
         };
         let writer = source.writer(limits.queue)?;
+        let canceller = Canceller::start(&source.target, &source.options)?;
         let pool = r2d2::Pool::builder()
             .max_size(limits.connections)
             .min_idle(Some(1))
@@ -113,10 +117,12 @@ impl Database {
             statements,
             cannot_write,
             writer,
+            canceller,
         })
     }
 
-    /// Runs `work`, which must only read. It may run again when the connection is broken.
+    /// Runs `work`, which must only read. It may run again when the connection is broken. When the
+    /// caller is gone, the statement that runs is cancelled.
     ///
     /// # Errors
     /// The error of `work`, or [`Unavailable`] when no result arrived.
@@ -128,15 +134,17 @@ impl Database {
         T: Send + 'static,
         E: From<diesel::result::Error> + From<Unavailable> + Send + 'static,
     {
-        let db = self.clone();
-        self.run(move |pool| db.read_on(pool, &mut work)).await
+        let (db, caller) = (self.clone(), self.canceller.caller());
+        let reading = caller.work();
+        self.run(move |pool| db.read_on(pool, &reading, &mut work)).await
     }
 
     /// Runs `work`, which must only read, on this database thread: on another connection while it
-    /// turns out to be broken.
+    /// turns out to be broken. `reading` is what ends it when its caller is gone.
     pub(super) fn read_on<T, E>(
         &self,
         pool: &Pool,
+        reading: &Arc<Work>,
         mut work: impl FnMut(&mut Db) -> Result<T, E>,
     ) -> Result<T, E>
     where
@@ -147,9 +155,16 @@ impl Database {
         // mode, only a transaction keeps both on one server connection.
         let in_transaction = !self.prepared_statements;
         loop {
-            let mut db = pool.get().map_err(unreachable)?;
-            let result = if in_transaction { db.write(&mut work) } else { work(&mut db) };
-            if result.is_ok() || !db.is_broken() || attempt == attempts {
+            let mut pooled = pool.get().map_err(unreachable)?;
+            let Pooled { db, backend, is_spent, .. } = &mut *pooled;
+            // Should `work` panic, a signal may be on its way.
+            *is_spent = true;
+            let (result, was_cancelled) = reading.on(*backend, || {
+                caller::check()?;
+                if in_transaction { db.write(&mut work) } else { work(db) }
+            });
+            *is_spent = was_cancelled;
+            if result.is_ok() || !pooled.is_broken() || attempt == attempts {
                 return result;
             }
             attempt += 1;
@@ -343,6 +358,10 @@ pub(super) struct Pooled {
     /// Whether a statement found that it is broken. diesel does not note that when it was to
     /// prepare the statement.
     is_lost: Arc<AtomicBool>,
+    /// By what its statements are cancelled.
+    backend: Option<Backend>,
+    /// Whether it must not be used again.
+    is_spent: bool,
 }
 
 impl Pooled {
@@ -381,8 +400,10 @@ impl r2d2::ManageConnection for Manager {
             Some(db) => db,
             None => self.source.target.connect(&self.source.options)?,
         };
+        let backend = Backend::of(&mut db, &self.source.options)
+            .map_err(ConnectionError::CouldntSetupConfiguration)?;
         let is_lost = self.source.observe(&mut db);
-        Ok(Pooled { db, is_lost })
+        Ok(Pooled { db, is_lost, backend, is_spent: false })
     }
 
     fn is_valid(&self, _: &mut Pooled) -> Result<(), ConnectionError> {
@@ -390,6 +411,6 @@ impl r2d2::ManageConnection for Manager {
     }
 
     fn has_broken(&self, db: &mut Pooled) -> bool {
-        db.is_broken()
+        db.is_spent || db.is_broken()
     }
 }

@@ -216,7 +216,8 @@ fn answer<R: ByKey>(db: &Database, pool: &Pool, mut batch: Vec<Caller<R>>) {
     let keys: Vec<R::Key> = batch.iter().map(|caller| caller.key).collect();
     // The log lines of a statement for several name the request that came first.
     let request = batch.first().and_then(|caller| caller.request.clone());
-    let read = || db.read_on(pool, |db| R::load(db, &keys).map_err(Failure::Error));
+    let read =
+        || db.read_on(pool, &Arc::default(), |db| R::load(db, &keys).map_err(Failure::Error));
     let read = AssertUnwindSafe(|| request::within(request, read));
     match catch_unwind(read).unwrap_or(Err(Failure::Panic)) {
         Ok(rows) => {

@@ -35,6 +35,10 @@ const READ_AT_ONCE: usize = 1024;
 /// so that the client gets the answer before the connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// A client that has closed its side while its request is answered is gone after so long. Until
+/// then it may only have said that it will send no more.
+const GONE: Duration = Duration::from_secs(1);
+
 /// How many read timeouts a request has, besides the time limit of the database: one for its head,
 /// one for its body, and the rest for the client to take the answer.
 const READ_TIMEOUTS: u32 = 8;
@@ -168,6 +172,8 @@ pub struct Connection {
     request: Option<Pin<Box<Sleep>>>,
     /// Until when the client must take something of the answer.
     stall: Option<Pin<Box<Sleep>>>,
+    /// When the client that has closed its side is gone.
+    gone: Option<Pin<Box<Sleep>>>,
     /// How many bytes were read since the requests in them were last served.
     read: usize,
     /// How many answers had been made when `request` was last set.
@@ -179,8 +185,8 @@ impl Connection {
         // Otherwise the end of an answer that takes several writes is sent only when the client has
         // confirmed its beginning, which it does after some 40 ms. A failure means a slower answer.
         let _ = stream.set_nodelay(true);
-        let (request, stall) = (None, None);
-        Self { stream, progress: Rc::default(), deadlines, request, stall, read: 0, answers: 0 }
+        let (progress, request, stall, gone) = (Rc::default(), None, None, None);
+        Self { stream, progress, deadlines, request, stall, gone, read: 0, answers: 0 }
     }
 
     /// Fails when the client has missed a deadline. It is called whenever actix does anything with
@@ -220,6 +226,23 @@ impl Connection {
         is_held_back
     }
 
+    /// Fails when the client is gone for whom a request is being answered. Without it, prop would
+    /// go on working for nobody, because nothing is read meanwhile.
+    fn check_for_end(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let mut next = [0];
+        match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut next)) {
+            Poll::Ready(Ok(0)) => {
+                let gone = self.gone.get_or_insert_with(|| Box::pin(sleep(GONE)));
+                match gone.as_mut().poll(cx) {
+                    Poll::Ready(()) => Err(io::ErrorKind::ConnectionAborted.into()),
+                    Poll::Pending => Ok(()),
+                }
+            }
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(_)) | Poll::Pending => Ok(()),
+        }
+    }
+
     fn note_written(&mut self, cx: &mut Context<'_>, is_pending: bool) -> io::Result<()> {
         if !is_pending {
             self.stall = None;
@@ -240,6 +263,7 @@ impl AsyncRead for Connection {
         let this = self.get_mut();
         this.check(cx)?;
         if this.is_held_back(cx) {
+            this.check_for_end(cx)?;
             return Poll::Pending;
         }
         if this.read >= READ_AT_ONCE {

@@ -14,6 +14,7 @@ mod load;
 mod process;
 
 mod application_role;
+mod callers;
 mod clocks;
 mod command_line;
 mod disk;
