@@ -33,6 +33,7 @@ mod pages;
 mod places;
 mod prepared;
 mod public_read;
+mod recount;
 mod releases;
 mod repeats;
 mod reported;

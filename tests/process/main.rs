@@ -22,6 +22,7 @@ mod exhaustion;
 mod faults;
 mod first_start;
 mod logs;
+mod measures;
 mod migrating;
 mod overload;
 mod pgbouncer;

@@ -4,12 +4,15 @@ use actix_web::get;
 use diesel::prelude::*;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
-use crate::db::columns::{Json, ToWord, Word};
-use crate::db::schema::{deployments, environments, incident_deployments, incidents, releases};
-use crate::db::{Db, MultiBackend};
+use super::delivered;
+use crate::db::schema::{deployments, environments, incident_deployments, incidents, services};
+use crate::db::{Db, MultiBackend, caller};
+use crate::each_backend;
 use crate::error::{Code, Error};
 use crate::http::context::{Ctx, Read};
 use crate::http::extract::Query;
@@ -18,12 +21,10 @@ use crate::http::response::Reply;
 use crate::http::routes::Routes;
 use crate::ledger::deployments::Role;
 use crate::ledger::environments::{Tier, unknown as unknown_environment};
-use crate::ledger::services;
-use crate::rules::dora::{
-    self, Commit, Counted, Fix, Incident, Measures, Release, Replaced, Step, Window,
-};
+use crate::ledger::services as ledger_services;
+use crate::rules::dora::{self, Fix, Incident, Measures, Step, Window};
 use crate::rules::lifecycle::{Kind, State};
-use crate::types::ids::{DeploymentId, IncidentId, ReleaseId};
+use crate::types::ids::{DeploymentId, IncidentId};
 use crate::types::time::Timestamp;
 use crate::types::values::Slug;
 
@@ -171,32 +172,33 @@ impl Question {
     }
 }
 
-/// Computes the measures with four queries, whatever the length of the history: the environments,
-/// the deployments that finished in and around the window, the releases that they skipped, and the
-/// incidents linked to them. A service without deployments needs one more query, which checks that
-/// it exists.
+/// Computes the measures, one service after the other: no more than one service's deployments and
+/// releases are in memory. What was not finished in and around the window costs nothing.
 ///
 /// # Errors
 /// `invalid_window`, `invalid_query`, or `not_found` for the service or environment.
 pub fn measure(db: &mut Db, question: &Question) -> Result<DoraMeasures, Error> {
     let window = question.window(Timestamp::now())?;
     let environments = environments_of(db, question)?;
-    let scope =
-        Scope { service: question.service.as_ref().map(ToString::to_string), environments, window };
-    let finished = scope.deployments(db)?;
-    if let (Some(service), true) = (&scope.service, finished.is_empty()) {
-        services::find(db, service)?;
+    let services: Vec<String> = match &question.service {
+        Some(service) => vec![ledger_services::find(db, service.as_ref())?.slug.to_string()],
+        None => services::table.select(services::slug).load(db)?,
+    };
+    let scope = Scope { environments, window };
+    let named = question.limit.rows();
+    let mut measuring =
+        dora::Measuring::new(dora::Question { window, step: question.bucket, named });
+    for service in services {
+        caller::check()?;
+        measuring.add(&scope.service(db, service)?);
     }
-    let skipped = scope.skipped_releases(db)?;
-    let incidents = scope.incidents(db)?;
-    let measures = dora::measure(
-        &finished,
-        &skipped,
-        &incidents,
-        dora::Question { window, step: question.bucket, named: question.limit.rows() },
-    );
-    let Scope { service, environments, window: Window { since, until } } = scope;
-    Ok(DoraMeasures { service, environments, since: since.into(), until: until.into(), measures })
+    Ok(DoraMeasures {
+        service: question.service.as_ref().map(ToString::to_string),
+        environments: scope.environments,
+        since: window.since.into(),
+        until: window.until.into(),
+        measures: measuring.measures(),
+    })
 }
 
 fn environments_of(db: &mut Db, question: &Question) -> Result<Vec<String>, Error> {
@@ -217,7 +219,6 @@ fn environments_of(db: &mut Db, question: &Question) -> Result<Vec<String>, Erro
 
 /// The part of the ledger that is measured.
 struct Scope {
-    service: Option<String>,
     environments: Vec<String>,
     window: Window,
 }
@@ -231,169 +232,114 @@ impl Scope {
         Timestamp::from(self.window.until).plus(dora::AROUND)
     }
 
-    /// The deployments that finished, in the order of time. The release and the one that was live
-    /// before are loaded only for normal deployments and hotfixes: only these can be the first to
-    /// deliver a commit.
-    fn deployments(&self, db: &mut Db) -> Result<Vec<dora::Deployment>, Error> {
-        let previous = diesel::alias!(deployments as previous);
-        let replaced = diesel::alias!(releases as replaced);
-        let is_its_release = releases::id.eq(deployments::release_id);
-        let is_its_previous =
-            previous.field(deployments::id).nullable().eq(deployments::previous_id);
-        let was_live_before =
-            replaced.field(releases::id).eq(previous.field(deployments::release_id));
-        let mut query = deployments::table
-            .left_join(releases::table.on(is_its_release.and(may_deliver())))
-            .left_join(previous.on(is_its_previous.and(may_deliver())))
-            .left_join(replaced.on(was_live_before))
-            .filter(deployments::environment.eq_any(&self.environments))
-            .filter(deployments::voided_at.is_null())
-            .filter(deployments::finished_at.ge(self.since()))
-            .filter(deployments::finished_at.lt(self.until()))
-            .select((
-                Finished::as_select(),
-                Option::<Delivers>::as_select(),
-                replaced.fields((releases::id, releases::last_commit_at)).nullable(),
-            ))
-            .order((deployments::finished_at, deployments::started_at, deployments::id))
-            .into_boxed::<MultiBackend>();
-        if let Some(service) = &self.service {
-            query = query.filter(deployments::service.eq(service));
+    /// What finished of a service, and the releases that this delivers.
+    fn service(&self, db: &mut Db, slug: String) -> Result<dora::Service, Error> {
+        let mut deployments = self.deployments(db, &slug)?;
+        if deployments.is_empty() {
+            return Ok(dora::Service { slug, ..dora::Service::default() });
         }
-        let rows: Vec<(Finished, Option<Delivers>, Option<Ordered>)> = query.load(db)?;
-        Ok(rows.into_iter().filter_map(deployment).collect())
+        let until = self.window.until;
+        let ended = deployments.partition_point(|deployment| deployment.finished_at < until);
+        let releases = delivered::releases(db, &slug, &mut deployments[..ended])?;
+        let incidents = self.incidents(db, &slug)?;
+        Ok(dora::Service { slug, deployments, releases, incidents })
     }
 
-    /// The releases that the deployments until the end of the window skipped, by service and in the
-    /// order of their commit times. Each is loaded once, whatever the number of deployments.
-    fn skipped_releases(&self, db: &mut Db) -> Result<HashMap<String, Vec<Release>>, Error> {
-        let previous = diesel::alias!(deployments as previous);
-        let (replaced, deployed) = diesel::alias!(releases as replaced, releases as deployed);
-        let is_its_previous =
-            previous.field(deployments::id).nullable().eq(deployments::previous_id);
-        let was_live_before =
-            replaced.field(releases::id).eq(previous.field(deployments::release_id));
-        let is_its_release = deployed.field(releases::id).eq(deployments::release_id);
-        let is_skipped = releases::service
-            .eq(deployments::service)
-            .and(releases::last_commit_at.gt(replaced.field(releases::last_commit_at)))
-            .and(releases::last_commit_at.le(deployed.field(releases::last_commit_at)))
-            .and(releases::id.ne(deployments::release_id));
-        let mut query = deployments::table
-            .inner_join(previous.on(is_its_previous))
-            .inner_join(replaced.on(was_live_before))
-            .inner_join(deployed.on(is_its_release))
-            .inner_join(releases::table.on(is_skipped))
-            .filter(deployments::environment.eq_any(&self.environments))
-            .filter(deployments::voided_at.is_null())
-            .filter(deployments::finished_at.ge(self.since()))
-            .filter(deployments::finished_at.lt(Timestamp::from(self.window.until)))
-            .filter(may_deliver())
-            .select((releases::service, Delivers::as_select()))
-            .distinct()
-            .order((releases::service, releases::last_commit_at))
-            .into_boxed::<MultiBackend>();
-        if let Some(service) = &self.service {
-            query = query.filter(deployments::service.eq(service));
+    /// The deployments of a service that finished, in order and without their releases. They are
+    /// read in batches, because libpq holds what a statement returns in a form that takes several
+    /// times as much memory.
+    fn deployments(&self, db: &mut Db, service: &str) -> Result<Vec<dora::Deployment>, Error> {
+        const BATCH: usize = 10_000;
+        let environments: Vec<Rc<str>> =
+            self.environments.iter().map(|slug| slug.as_str().into()).collect();
+        let mut deployments: Vec<dora::Deployment> = Vec::new();
+        let mut after = (self.since(), DeploymentId::from(Uuid::nil()));
+        loop {
+            caller::check()?;
+            let rows: Vec<FinishedRow> = each_backend!(db, |c| {
+                let (at, id) = after;
+                deployments::table
+                    .filter(deployments::service.eq(service))
+                    .filter(deployments::environment.eq_any(&self.environments))
+                    .filter(deployments::voided_at.is_null())
+                    .filter(deployments::finished_at.ge(at))
+                    .filter(deployments::finished_at.lt(self.until()))
+                    .filter(deployments::finished_at.gt(at).or(deployments::id.gt(id)))
+                    .order((deployments::finished_at, deployments::id))
+                    .limit(BATCH as i64)
+                    .select(FinishedRow::as_select())
+                    .load(c)
+            })?;
+            let is_last = rows.len() < BATCH;
+            deployments.extend(rows.into_iter().filter_map(|row| row.deployment(&environments)));
+            match deployments.last() {
+                Some(last) if !is_last => after = (last.finished_at.into(), last.id),
+                _ => break,
+            }
         }
-        let rows: Vec<(String, Delivers)> = query.load(db)?;
-        let mut by_service: HashMap<String, Vec<Release>> = HashMap::new();
-        for (service, release) in rows {
-            by_service.entry(service).or_default().push(release.into());
-        }
-        Ok(by_service)
+        deployments.sort_by_key(dora::Deployment::order);
+        Ok(deployments)
     }
 
-    /// The incidents that any of the deployments caused or fixed, each with all deployments that
-    /// caused or fixed it.
-    fn incidents(&self, db: &mut Db) -> Result<Vec<Incident>, Error> {
+    /// The incidents that any of the service's deployments caused or fixed, each with all
+    /// deployments that caused or fixed it.
+    fn incidents(&self, db: &mut Db, service: &str) -> QueryResult<Vec<Incident>> {
         let finished = diesel::alias!(deployments as finished);
         let links = diesel::alias!(incident_deployments as links);
         let links_it =
             links.field(incident_deployments::deployment_id).eq(finished.field(deployments::id));
         let is_linked = incidents::id.eq(links.field(incident_deployments::incident_id));
-        let mut query = finished
-            .inner_join(links.on(links_it))
-            .inner_join(incidents::table.on(is_linked))
-            .inner_join(
-                incident_deployments::table.on(incident_deployments::incident_id.eq(incidents::id)),
-            )
-            .inner_join(
-                deployments::table.on(deployments::id.eq(incident_deployments::deployment_id)),
-            )
-            .filter(finished.field(deployments::environment).eq_any(&self.environments))
-            .filter(finished.field(deployments::finished_at).ge(self.since()))
-            .filter(finished.field(deployments::finished_at).lt(self.until()))
-            .select(Link::as_select())
-            .distinct()
-            .into_boxed::<MultiBackend>();
-        if let Some(service) = &self.service {
-            query = query.filter(finished.field(deployments::service).eq(service));
-        }
-        Ok(incidents_of(query.load(db)?))
+        let links: Vec<Link> = each_backend!(db, |c| {
+            finished
+                .inner_join(links.on(links_it))
+                .inner_join(incidents::table.on(is_linked))
+                .inner_join(
+                    incident_deployments::table
+                        .on(incident_deployments::incident_id.eq(incidents::id)),
+                )
+                .inner_join(
+                    deployments::table.on(deployments::id.eq(incident_deployments::deployment_id)),
+                )
+                .filter(finished.field(deployments::service).eq(service))
+                .filter(finished.field(deployments::environment).eq_any(&self.environments))
+                .filter(finished.field(deployments::voided_at).is_null())
+                .filter(finished.field(deployments::finished_at).ge(self.since()))
+                .filter(finished.field(deployments::finished_at).lt(self.until()))
+                .select(Link::as_select())
+                .distinct()
+                .load(c)
+        })?;
+        Ok(incidents_of(links))
     }
 }
 
-/// Whether a deployment can be the first to deliver a commit, if it went live.
-#[diesel::dsl::auto_type]
-fn may_deliver() -> _ {
-    let (normal, hotfix): (Word, Word) = (Kind::Normal.word(), Kind::Hotfix.word());
-    deployments::kind.eq(normal).or(deployments::kind.eq(hotfix))
-}
-
+/// The columns of the index `deployments_measured`, so that the table itself is not read.
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = deployments)]
-struct Finished {
+struct FinishedRow {
     id: DeploymentId,
-    service: String,
     environment: String,
     version: String,
     state: State,
     kind: Kind,
+    started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
 }
 
-/// The commits of a release: its list, and the one it was built from.
-#[derive(Queryable, Selectable)]
-#[diesel(table_name = releases)]
-struct Delivers {
-    version: String,
-    commits: Option<Json<Vec<Commit>>>,
-    git_sha: Option<String>,
-    committed_at: Option<Timestamp>,
-    last_commit_at: Option<Timestamp>,
-}
-
-/// A release, and the time that orders it.
-type Ordered = (ReleaseId, Option<Timestamp>);
-
-/// The deployment with its release and the one that was live before. `None` if it has not finished.
-fn deployment(
-    (finished, delivers, replaced): (Finished, Option<Delivers>, Option<Ordered>),
-) -> Option<dora::Deployment> {
-    Some(dora::Deployment {
-        counted: Counted {
-            id: finished.id,
-            service: finished.service,
-            environment: finished.environment,
-            version: finished.version,
-            kind: finished.kind,
-            finished_at: finished.finished_at?.into(),
-        },
-        state: finished.state,
-        release: delivers.map(Into::into).unwrap_or_default(),
-        replaced: replaced.map(|(_, at)| Replaced { last_commit_at: at.map(Into::into) }),
-    })
-}
-
-impl From<Delivers> for Release {
-    fn from(row: Delivers) -> Self {
-        Self {
-            commits: row.commits.map_or_else(Vec::new, |commits| commits.0),
-            sha: row.git_sha.unwrap_or(row.version),
-            committed_at: row.committed_at.map(Into::into),
-            last_commit_at: row.last_commit_at.map(Into::into),
-        }
+impl FinishedRow {
+    /// The deployment, without its releases. `None` if it has not finished.
+    fn deployment(self, environments: &[Rc<str>]) -> Option<dora::Deployment> {
+        Some(dora::Deployment {
+            id: self.id,
+            environment: environments.iter().find(|slug| ***slug == *self.environment)?.clone(),
+            version: self.version.into(),
+            kind: self.kind,
+            state: self.state,
+            started_at: self.started_at.map(Into::into),
+            finished_at: self.finished_at?.into(),
+            release: Rc::default(),
+            replaced: None,
+        })
     }
 }
 

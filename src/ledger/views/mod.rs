@@ -1,5 +1,6 @@
 //! Read-only views over several resources.
 
+mod delivered; // the releases that deployments delivered, for the measures
 pub mod dora; // the five DORA measures
 pub mod place; // everything about one service in one environment
 pub mod status; // what is live everywhere

@@ -1,9 +1,10 @@
 //! How the measures count: what is left out by reason, ratios, and percentiles.
 
 use serde::Serialize;
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-use super::input::Deployment;
+use super::input::{Deployment, Order};
 use crate::rules::lifecycle::{Kind, State};
 use crate::text_enum;
 
@@ -43,7 +44,7 @@ text_enum! {
 impl LeftOut {
     /// Why a deployment does not count as a change.
     pub(super) fn no_change(deployment: &Deployment) -> Self {
-        match (deployment.state, deployment.counted.kind) {
+        match (deployment.state, deployment.kind) {
             (State::Failed, _) => Self::Failed,
             (State::Rejected, _) => Self::Rejected,
             (State::Expired, _) => Self::Expired,
@@ -64,46 +65,80 @@ pub struct Omission {
 }
 
 /// Counts what is left out, by reason.
-pub(super) fn omissions(left_out: impl Iterator<Item = LeftOut>) -> Vec<Omission> {
-    let mut counts = [0; LeftOut::ALL.len()];
-    for reason in left_out {
-        counts[reason as usize] += 1;
+#[derive(Debug, Default)]
+pub(super) struct Omissions([usize; LeftOut::ALL.len()]);
+
+impl Omissions {
+    pub(super) fn add(&mut self, reason: LeftOut) {
+        self.0[reason as usize] += 1;
     }
-    let by_reason = LeftOut::ALL.iter().zip(counts).filter(|(_, n)| *n > 0);
-    by_reason.map(|(reason, n)| Omission { reason: *reason, n }).collect()
+
+    /// The reasons that there were.
+    pub(super) fn by_reason(self) -> Vec<Omission> {
+        let by_reason = LeftOut::ALL.iter().zip(self.0).filter(|(_, n)| *n > 0);
+        by_reason.map(|(reason, n)| Omission { reason: *reason, n }).collect()
+    }
 }
 
-/// The newest of what is in the order of time; at most `named` of it.
-pub(super) fn newest<T>(in_order: impl DoubleEndedIterator<Item = T>, named: usize) -> Vec<T> {
-    in_order.rev().take(named).collect()
+/// The newest of what is added in any order, at most `named` of it.
+pub(super) struct Newest<T> {
+    named: usize,
+    kept: BTreeMap<Order, T>,
+}
+
+impl<T> Newest<T> {
+    pub(super) fn new(named: usize) -> Self {
+        Self { named, kept: BTreeMap::new() }
+    }
+
+    /// Adds what `make` makes of a deployment, if it is among the newest.
+    pub(super) fn add(&mut self, deployment: &Deployment, make: impl FnOnce() -> T) {
+        let order = deployment.order();
+        if self.kept.len() == self.named {
+            if self.kept.first_key_value().is_none_or(|(oldest, _)| order < *oldest) {
+                return;
+            }
+            self.kept.pop_first();
+        }
+        self.kept.insert(order, make());
+    }
+
+    /// The newest first.
+    pub(super) fn in_order(self) -> Vec<T> {
+        self.kept.into_values().rev().collect()
+    }
 }
 
 pub(super) fn ratio(part: usize, whole: usize) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-/// Durations in whole seconds, sorted.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// Durations in whole seconds.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Durations(Vec<i64>);
 
-impl FromIterator<i64> for Durations {
-    fn from_iter<T: IntoIterator<Item = i64>>(seconds: T) -> Self {
-        let mut sorted: Vec<i64> = seconds.into_iter().collect();
-        sorted.sort_unstable();
-        Self(sorted)
-    }
-}
-
 impl Durations {
+    /// The durations of all these, which must be few.
+    pub(super) fn of_all<'a>(parts: impl Iterator<Item = &'a Self> + Clone) -> Self {
+        // Not with the space that a growing list would reserve: there may be millions.
+        let mut all = Vec::with_capacity(parts.clone().map(Self::len).sum());
+        parts.for_each(|part| all.extend_from_slice(&part.0));
+        Self(all)
+    }
+
+    pub(super) fn add(&mut self, seconds: impl IntoIterator<Item = i64>) {
+        self.0.extend(seconds);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// The percentile by the nearest-rank method: the smallest measured value that `percent` of all
     /// values do not exceed. `None` without values.
-    pub(super) fn percentile(&self, percent: usize) -> Option<i64> {
+    pub(super) fn percentile(&mut self, percent: usize) -> Option<i64> {
         let rank = (percent * self.len()).div_ceil(100);
-        self.0.get(rank.checked_sub(1)?).copied()
+        Some(*self.0.select_nth_unstable(rank.checked_sub(1)?).1)
     }
 }
 
@@ -123,7 +158,7 @@ mod tests {
             (&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], Some(6), Some(10)),
         ];
         for (values, median, ninetieth) in cases {
-            let durations: Durations = values.iter().copied().collect();
+            let mut durations = Durations(values.to_vec());
             let percentiles = (durations.percentile(50), durations.percentile(90));
             assert_eq!(percentiles, (*median, *ninetieth), "{values:?}");
         }

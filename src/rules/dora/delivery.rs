@@ -3,12 +3,13 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use std::collections::{HashMap, HashSet};
-use std::iter::Sum;
+use std::collections::HashMap;
+use std::ops::AddAssign;
+use std::rc::Rc;
 use utoipa::ToSchema;
 
 use super::counting::LeftOut;
-use super::input::{Counted, Deployment, Release};
+use super::input::{Deployment, Release};
 use crate::text_enum;
 
 text_enum! {
@@ -30,12 +31,10 @@ pub struct LeadTimeBases {
     pub release: usize,
 }
 
-impl Sum for LeadTimeBases {
-    fn sum<I: Iterator<Item = Self>>(bases: I) -> Self {
-        bases.fold(Self::default(), |sum, it| Self {
-            commits: sum.commits + it.commits,
-            release: sum.release + it.release,
-        })
+impl AddAssign for LeadTimeBases {
+    fn add_assign(&mut self, more: Self) {
+        self.commits += more.commits;
+        self.release += more.release;
     }
 }
 
@@ -50,50 +49,54 @@ pub(super) struct Delivery {
     pub(super) left_out: Vec<LeftOut>,
 }
 
-/// What each of the deployments, which are in the order of their end, was the first to deliver.
-/// `releases` are those that they skipped, by service, in the order of [`Release::last_commit_at`].
-pub(super) fn deliveries(
-    deployments: &[Deployment],
-    releases: &HashMap<String, Vec<Release>>,
-) -> Vec<Delivery> {
-    let mut delivered = HashSet::new();
-    let mut all = Vec::with_capacity(deployments.len());
-    for deployment in deployments {
-        all.push(if deployment.is_change() {
-            let releases = releases.get(&deployment.counted.service);
-            deliver(deployment, releases.map_or(&[], Vec::as_slice), &mut delivered)
-        } else {
-            Delivery::default()
-        });
-    }
-    all
+/// What the deployments of a service deliver, one after the other.
+pub(super) struct Deliveries<'a> {
+    /// The releases of the service, in the order of [`Release::last_commit_at`].
+    releases: &'a [Rc<Release>],
+    /// The commits that were delivered so far, with the number of the change that did it last.
+    delivered: HashMap<&'a str, usize>,
+    /// How many changes there were so far.
+    changes: usize,
 }
 
-/// What a change delivers: its own release and those that it skipped. A commit that several of them
-/// list counts once, and only if none of `delivered`, the commits by service, is the same.
-fn deliver<'a>(
-    change: &'a Deployment,
-    releases: &'a [Release],
-    delivered: &mut HashSet<(&'a str, &'a str)>,
-) -> Delivery {
-    let Counted { service, finished_at, .. } = &change.counted;
-    let skipped = skipped(change, releases);
-    let together = skipped.unwrap_or_default().iter().chain([&change.release]);
-    let mut listed = HashSet::new();
-    let mut delivery = Delivery::default();
-    for commit in together.flat_map(delivered_by).filter(|commit| listed.insert(commit.sha)) {
-        let is_first = delivered.insert((service, commit.sha));
-        match lead_time(&commit, is_first, *finished_at) {
-            Ok(seconds) => delivery.add(seconds, commit.basis),
-            Err(reason) => delivery.left_out.push(reason),
+impl<'a> Deliveries<'a> {
+    pub(super) fn new(releases: &'a [Rc<Release>]) -> Self {
+        Self { releases, delivered: HashMap::new(), changes: 0 }
+    }
+
+    /// What the next deployment in the order of time was the first to deliver.
+    pub(super) fn next(&mut self, deployment: &'a Deployment) -> Delivery {
+        if deployment.is_change() { self.deliver(deployment) } else { Delivery::default() }
+    }
+
+    /// What a change delivers: its own release and those that it skipped. A commit that several of
+    /// them list counts once, and only if it was not delivered before.
+    fn deliver(&mut self, change: &'a Deployment) -> Delivery {
+        let skipped = skipped(change, self.releases);
+        // Its own release comes last: the skipped ones of the same time tell the times of commits
+        // that both list.
+        let others = skipped.unwrap_or_default().iter();
+        let others = others.filter(|release| !Rc::ptr_eq(release, &change.release));
+        self.changes += 1;
+        let mut delivery = Delivery::default();
+        for commit in others.chain([&change.release]).flat_map(|release| delivered_by(release)) {
+            let last = self.delivered.insert(commit.sha, self.changes);
+            if last == Some(self.changes) {
+                continue;
+            }
+            let is_first = last.is_none();
+            match lead_time(&commit, is_first, change.finished_at) {
+                Ok(seconds) => delivery.add(seconds, commit.basis),
+                Err(reason) => delivery.left_out.push(reason),
+            }
         }
+        if change.release.commits.is_empty() && change.release.committed_at.is_none() {
+            delivery.left_out.push(LeftOut::NoCommitTime);
+        } else if skipped.is_none() {
+            delivery.left_out.push(LeftOut::OrderUnknown);
+        }
+        delivery
     }
-    if change.release.commits.is_empty() && change.release.committed_at.is_none() {
-        delivery.left_out.push(LeftOut::NoCommitTime);
-    } else if skipped.is_none() {
-        delivery.left_out.push(LeftOut::OrderUnknown);
-    }
-    delivery
 }
 
 impl Delivery {
@@ -122,8 +125,8 @@ fn lead_time(commit: &Delivered, is_first: bool, live_at: Timestamp) -> Result<i
 /// The releases that went live with a change besides its own: those after what was live before, up
 /// to its own, by commit time. `None` if the order is unknown. `releases` are those of its service
 /// in that order.
-fn skipped<'a>(change: &Deployment, releases: &'a [Release]) -> Option<&'a [Release]> {
-    let Some(replaced) = change.replaced else { return Some(&[]) };
+fn skipped<'a>(change: &Deployment, releases: &'a [Rc<Release>]) -> Option<&'a [Rc<Release>]> {
+    let Some(replaced) = &change.replaced else { return Some(&[]) };
     let (after, until) = (replaced.last_commit_at?, change.release.last_commit_at?);
     let up_to =
         |at| releases.partition_point(|release| release.last_commit_at.is_none_or(|it| it <= at));
@@ -157,11 +160,9 @@ fn delivered_by(release: &Release) -> impl Iterator<Item = Delivered<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::counting::omissions;
-    use super::super::input::Replaced;
-    use super::super::measure;
+    use super::super::counting::Omissions;
     use super::super::stories::{
-        HOUR, built_from, deployment, hour, march, omitted, place, release,
+        HOUR, built_from, deployment, hour, march, measure_with, omitted, place, release,
     };
     use super::*;
     use crate::rules::lifecycle::{Kind, State};
@@ -175,7 +176,7 @@ mod tests {
             let (version, kind, state) = (i.to_string(), Kind::Normal, State::Superseded);
             let mut next = deployment(i, &version, kind, state, finished_at);
             (next.release, next.replaced) = (release(commits), replaced);
-            replaced = Some(Replaced { last_commit_at: next.release.last_commit_at });
+            replaced = Some(Rc::clone(&next.release));
             story.push(next);
         }
         story
@@ -215,15 +216,16 @@ mod tests {
             ),
         ];
         for (releases, live, expected, left_out) in cases {
-            let releases = releases.iter().map(|commits| release(commits)).collect();
-            let by_service = HashMap::from([("checkout".to_owned(), releases)]);
-            let deliveries = deliveries(&daily(live), &by_service);
+            let releases: Vec<_> = releases.iter().map(|commits| release(commits)).collect();
+            let (story, mut deliver) = (daily(live), Deliveries::new(&releases));
+            let deliveries: Vec<_> = story.iter().map(|next| deliver.next(next)).collect();
             let hours =
                 |it: &Delivery| it.lead_times.iter().map(|seconds| seconds / HOUR).collect();
             let hours: Vec<Vec<i64>> = deliveries.iter().map(hours).collect();
             assert_eq!(hours, *expected, "{live:?}");
-            let reasons = deliveries.iter().flat_map(|it| it.left_out.iter().copied());
-            assert_eq!(omitted(&omissions(reasons)), *left_out, "{live:?}");
+            let mut reasons = Omissions::default();
+            deliveries.iter().flat_map(|it| &it.left_out).for_each(|reason| reasons.add(*reason));
+            assert_eq!(omitted(&reasons.by_reason()), *left_out, "{live:?}");
         }
     }
 
@@ -232,16 +234,11 @@ mod tests {
         let mut deployments = place("1 3");
         deployments[0].release = release("a0");
         deployments[1].release = release("c1");
-        deployments[1].replaced = Some(Replaced { last_commit_at: Some(hour(0)) });
-        deployments[1].counted.finished_at = hour(9);
-        let lead_time_with = |service: &str| {
-            let releases = HashMap::from([(service.to_owned(), vec![built_from("b", 1)])]);
-            measure(&deployments, &releases, &[], march()).change_lead_time
-        };
-        let lead = lead_time_with("checkout");
+        deployments[1].replaced = Some(Rc::clone(&deployments[0].release));
+        deployments[1].finished_at = hour(9);
+        let skipped = vec![built_from("b", 1)];
+        let lead = measure_with(&deployments, skipped, &[], march()).change_lead_time;
         assert_eq!((lead.n, lead.basis), (3, LeadTimeBases { commits: 2, release: 1 }));
         assert_eq!((lead.deployments[0].basis, lead.deployments[0].n), (LeadTimeBasis::Commits, 2));
-        // Those of another service have nothing to do with it.
-        assert_eq!(lead_time_with("billing").n, 2);
     }
 }

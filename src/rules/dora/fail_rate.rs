@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::counting::{LeftOut, Omission, newest, omissions, ratio};
+use super::counting::{LeftOut, Newest, Omission, Omissions, ratio};
 use super::failures::Evidence;
 use super::finished::Finished;
 use super::input::Counted;
@@ -37,22 +37,45 @@ pub struct ChangeFailRate {
     pub deployments: Vec<FailedDeployment>,
 }
 
-pub(super) fn change_fail_rate(finished: &[Finished], named: usize) -> ChangeFailRate {
-    let (judged, others): (Vec<_>, Vec<_>) = finished.iter().partition(|it| it.can_fail());
-    let failed: Vec<_> = judged.iter().filter(|it| it.has_failed()).collect();
-    ChangeFailRate {
-        rate: ratio(failed.len(), judged.len()),
-        failed: failed.len(),
-        n: judged.len(),
-        left_out: omissions(others.iter().map(|it| LeftOut::no_change(it.deployment))),
-        deployments: newest(failed.iter().map(|it| failed_deployment(it)), named),
+/// Counts what failed.
+pub(super) struct Tally {
+    failed: usize,
+    n: usize,
+    left_out: Omissions,
+    newest: Newest<FailedDeployment>,
+}
+
+impl Tally {
+    pub(super) fn new(named: usize) -> Self {
+        Self { failed: 0, n: 0, left_out: Omissions::default(), newest: Newest::new(named) }
+    }
+
+    pub(super) fn add(&mut self, finished: &Finished) {
+        if !finished.can_fail() {
+            return self.left_out.add(LeftOut::no_change(finished.deployment));
+        }
+        self.n += 1;
+        if finished.has_failed() {
+            self.failed += 1;
+            self.newest.add(finished.deployment, || failed_deployment(finished));
+        }
+    }
+
+    pub(super) fn measure(self) -> ChangeFailRate {
+        ChangeFailRate {
+            rate: ratio(self.failed, self.n),
+            failed: self.failed,
+            n: self.n,
+            left_out: self.left_out.by_reason(),
+            deployments: self.newest.in_order(),
+        }
     }
 }
 
 fn failed_deployment(failed: &Finished) -> FailedDeployment {
     FailedDeployment {
-        deployment: failed.deployment.counted.clone(),
+        deployment: failed.counted(),
         because: failed.evidence().collect(),
-        incidents: failed.signs.incidents.iter().map(|incident| incident.id).collect(),
+        incidents: failed.incidents.iter().map(|incident| incident.id).collect(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::input::{Counted, Deployment, Fix, Incident};
+use super::input::{Deployment, Fix, Incident};
 use crate::rules::lifecycle::Kind;
 use crate::text_enum;
 use crate::types::ids::DeploymentId;
@@ -19,70 +19,72 @@ text_enum! {
     }
 }
 
-/// What later deployments and incidents show about a deployment.
-#[derive(Debug)]
-pub(super) struct Signs<'a> {
-    /// The incidents that it caused.
-    pub(super) incidents: Vec<&'a Incident>,
+/// The incidents of a service.
+pub(super) struct Incidents<'a> {
+    by_cause: HashMap<DeploymentId, Vec<&'a Incident>>,
+    /// The fixes of those with a known cause.
+    fixes: HashSet<DeploymentId>,
+}
+
+impl<'a> Incidents<'a> {
+    pub(super) fn new(incidents: &'a [Incident]) -> Self {
+        let mut by_cause: HashMap<_, Vec<_>> = HashMap::new();
+        for incident in incidents {
+            for cause in &incident.caused_by {
+                by_cause.entry(*cause).or_default().push(incident);
+            }
+        }
+        let known = incidents.iter().filter(|incident| !incident.caused_by.is_empty());
+        let fixes = known.flat_map(|incident| &incident.fixed_by).map(|fix| fix.id).collect();
+        Self { by_cause, fixes }
+    }
+
+    /// Those that a deployment caused.
+    pub(super) fn caused_by(&self, deployment: DeploymentId) -> &[&'a Incident] {
+        self.by_cause.get(&deployment).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The later deployments that show that a deployment failed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Fixes {
     /// The later rollback to an earlier release.
     pub(super) rolled_back_by: Option<Fix>,
     /// The hotfix that came next.
     pub(super) hotfixed_by: Option<Fix>,
 }
 
-/// Finds the signs of failure of each of the deployments, which are in the order of their end.
+/// Finds the fixes of the deployments of a service, which are in the order of their end. The result
+/// has those that were fixed, by their index.
 ///
 /// A rollback undoes all deployments since its release was last live: after V1, V2, V3, V1, both V2
 /// and V3 have failed. A hotfix fixes what was live before it, unless it is linked to an incident
 /// with a known cause: then it fixes that cause.
-pub(super) fn signs<'a>(deployments: &[Deployment], incidents: &'a [Incident]) -> Vec<Signs<'a>> {
-    let mut caused = incidents_by_cause(incidents);
-    let without_fix = |deployment: &Deployment| Signs {
-        incidents: caused.remove(&deployment.counted.id).unwrap_or_default(),
-        rolled_back_by: None,
-        hotfixed_by: None,
-    };
-    let mut signs: Vec<_> = deployments.iter().map(without_fix).collect();
-    let fix_their_causes = fixes_of_known_causes(incidents);
-    let mut histories: HashMap<(&str, &str), PlaceHistory> = HashMap::new();
+pub(super) fn fixes(deployments: &[Deployment], incidents: &Incidents) -> HashMap<usize, Fixes> {
+    let mut fixes: HashMap<usize, Fixes> = HashMap::new();
+    let mut histories: HashMap<&str, PlaceHistory> = HashMap::new();
     let live = deployments.iter().enumerate().filter(|(_, deployment)| deployment.went_live());
     for (i, deployment) in live {
-        let Counted { id, service, environment, version, kind, finished_at } = &deployment.counted;
+        let Deployment { id, environment, version, kind, finished_at, .. } = deployment;
         let fix = Fix { id: *id, finished_at: *finished_at };
-        let place = histories.entry((service, environment)).or_default();
+        let place = histories.entry(environment).or_default();
         match kind {
             Kind::Rollback => {
                 while let Some(undone) = place.undo(version) {
-                    signs[undone].rolled_back_by = Some(fix);
+                    fixes.entry(undone).or_default().rolled_back_by = Some(fix);
                 }
             }
-            Kind::Hotfix if !fix_their_causes.contains(id) => {
+            Kind::Hotfix if !incidents.fixes.contains(id) => {
                 if let Some(fixed) = place.latest.filter(|latest| deployments[*latest].is_change())
                 {
-                    signs[fixed].hotfixed_by = Some(fix);
+                    fixes.entry(fixed).or_default().hotfixed_by = Some(fix);
                 }
             }
             _ => {}
         }
         place.add(i, deployment);
     }
-    signs
-}
-
-/// The incidents by the deployments that caused them.
-fn incidents_by_cause(incidents: &[Incident]) -> HashMap<DeploymentId, Vec<&Incident>> {
-    let mut by_cause: HashMap<_, Vec<_>> = HashMap::new();
-    for incident in incidents {
-        for cause in &incident.caused_by {
-            by_cause.entry(*cause).or_default().push(incident);
-        }
-    }
-    by_cause
-}
-
-fn fixes_of_known_causes(incidents: &[Incident]) -> HashSet<DeploymentId> {
-    let known = incidents.iter().filter(|incident| !incident.caused_by.is_empty());
-    known.flat_map(|incident| &incident.fixed_by).map(|fix| fix.id).collect()
+    fixes
 }
 
 /// The sequence of deployments that were live in a place, by index.
@@ -98,11 +100,11 @@ struct PlaceHistory<'a> {
 
 impl<'a> PlaceHistory<'a> {
     fn add(&mut self, index: usize, deployment: &'a Deployment) {
-        if deployment.counted.kind != Kind::Redeploy {
+        if deployment.kind != Kind::Redeploy {
             self.latest = Some(index);
         }
         self.not_undone.push(index);
-        self.last.insert(&deployment.counted.version, index);
+        self.last.insert(&deployment.version, index);
     }
 
     /// Removes the latest deployment since `version` was last live, or since the beginning if that
@@ -185,7 +187,7 @@ mod tests {
     fn places_do_not_mix() {
         let mut deployments = place("1 2 1");
         for (i, deployment) in deployments.iter_mut().enumerate() {
-            deployment.counted.environment = ["eu", "us"][i % 2].into();
+            deployment.environment = ["eu", "us"][i % 2].into();
         }
         // The rollback in eu undoes nothing. The state of the change in us decides whether it
         // failed.

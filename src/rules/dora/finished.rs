@@ -1,23 +1,40 @@
 //! A deployment of the window, with what is known about it.
 
 use super::delivery::Delivery;
-use super::failures::{Evidence, Signs};
-use super::input::Deployment;
+use super::failures::{Evidence, Fixes};
+use super::input::{Counted, Deployment, Incident};
 use crate::rules::lifecycle::State;
 
 /// A deployment that finished in the window.
 pub(super) struct Finished<'a> {
+    /// The slug of its service.
+    pub(super) service: &'a str,
     pub(super) deployment: &'a Deployment,
     /// What it was the first to deliver.
     pub(super) delivery: Delivery,
-    /// What shows whether it failed.
-    pub(super) signs: Signs<'a>,
+    /// The incidents that it caused.
+    pub(super) incidents: &'a [&'a Incident],
+    /// The later deployments that show that it failed.
+    pub(super) fixes: Fixes,
 }
 
 impl Finished<'_> {
+    /// The deployment as it is listed in a measure.
+    pub(super) fn counted(&self) -> Counted {
+        let Deployment { id, environment, version, kind, finished_at, .. } = self.deployment;
+        Counted {
+            id: *id,
+            service: self.service.to_owned(),
+            environment: environment.to_string(),
+            version: version.to_string(),
+            kind: *kind,
+            finished_at: *finished_at,
+        }
+    }
+
     /// Whether it is a change, or anything else that caused an incident.
     pub(super) fn can_fail(&self) -> bool {
-        self.deployment.is_change() || !self.signs.incidents.is_empty()
+        self.deployment.is_change() || !self.incidents.is_empty()
     }
 
     /// Whether it counts as failed.
@@ -27,11 +44,11 @@ impl Finished<'_> {
 
     /// Why it counts as failed, if it can fail.
     pub(super) fn evidence(&self) -> impl Iterator<Item = Evidence> {
-        let Signs { incidents, rolled_back_by, hotfixed_by } = &self.signs;
+        let Fixes { rolled_back_by, hotfixed_by } = self.fixes;
         // Which rollback it was is unknown when it came too long after the window.
         let is_rolled_back = rolled_back_by.is_some() || self.deployment.state == State::RolledBack;
         let shown = [
-            (Evidence::Incident, !incidents.is_empty()),
+            (Evidence::Incident, !self.incidents.is_empty()),
             (Evidence::RolledBack, is_rolled_back),
             (Evidence::Hotfixed, hotfixed_by.is_some()),
         ];

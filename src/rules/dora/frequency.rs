@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::counting::{LeftOut, Omission, newest, omissions};
+use super::counting::{LeftOut, Newest, Omission, Omissions};
 use super::finished::Finished;
 use super::input::{Counted, Window};
 
@@ -20,17 +20,33 @@ pub struct DeploymentFrequency {
     pub deployments: Vec<Counted>,
 }
 
-pub(super) fn deployment_frequency(
-    finished: &[Finished],
-    window: Window,
-    named: usize,
-) -> DeploymentFrequency {
-    let all = finished.iter().map(|it| it.deployment);
-    let (changes, others): (Vec<_>, Vec<_>) = all.partition(|deployment| deployment.is_change());
-    DeploymentFrequency {
-        per_day: changes.len() as f64 / window.days(),
-        n: changes.len(),
-        left_out: omissions(others.into_iter().map(LeftOut::no_change)),
-        deployments: newest(changes.iter().map(|change| change.counted.clone()), named),
+/// Counts changes.
+pub(super) struct Tally {
+    n: usize,
+    left_out: Omissions,
+    newest: Newest<Counted>,
+}
+
+impl Tally {
+    pub(super) fn new(named: usize) -> Self {
+        Self { n: 0, left_out: Omissions::default(), newest: Newest::new(named) }
+    }
+
+    pub(super) fn add(&mut self, finished: &Finished) {
+        if finished.deployment.is_change() {
+            self.n += 1;
+            self.newest.add(finished.deployment, || finished.counted());
+        } else {
+            self.left_out.add(LeftOut::no_change(finished.deployment));
+        }
+    }
+
+    pub(super) fn measure(self, window: Window) -> DeploymentFrequency {
+        DeploymentFrequency {
+            per_day: self.n as f64 / window.days(),
+            n: self.n,
+            left_out: self.left_out.by_reason(),
+            deployments: self.newest.in_order(),
+        }
     }
 }

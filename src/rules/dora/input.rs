@@ -3,6 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::rc::Rc;
 use utoipa::ToSchema;
 
 use crate::rules::gate::micros;
@@ -20,11 +21,6 @@ pub struct Window {
 }
 
 impl Window {
-    /// Whether an instant is in the window.
-    pub(super) fn holds(&self, at: Timestamp) -> bool {
-        self.since <= at && at < self.until
-    }
-
     pub(super) fn length(&self) -> SignedDuration {
         self.until.duration_since(self.since)
     }
@@ -55,32 +51,67 @@ pub struct Counted {
     pub finished_at: Timestamp,
 }
 
-/// A deployment that finished, with the commits that it delivered.
-#[derive(Debug, Clone)]
-pub struct Deployment {
-    /// The deployment as it is listed in a measure.
-    pub counted: Counted,
-    /// The current state of the deployment.
-    pub state: State,
-    /// Its release.
-    pub release: Release,
-    /// What was live in the place before. `None` if nothing was.
-    pub replaced: Option<Replaced>,
+/// What finished in the places of one service, in and around the window.
+#[derive(Debug, Clone, Default)]
+pub struct Service {
+    /// The slug of the service.
+    pub slug: String,
+    /// Its deployments that finished from [`AROUND`](super::AROUND) before the window to as long
+    /// after it, in the order of [`Deployment::order`].
+    pub deployments: Vec<Deployment>,
+    /// Its releases that the deployments may have skipped, in the order of
+    /// [`Release::last_commit_at`].
+    pub releases: Vec<Rc<Release>>,
+    /// The incidents that any of the deployments caused or fixed.
+    pub incidents: Vec<Incident>,
 }
 
+/// A deployment that finished, with the commits that it delivered. A window may have a million of
+/// them, so what several share is shared.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    /// The identifier of the deployment.
+    pub id: DeploymentId,
+    /// The slug of the environment that it was deployed to.
+    pub environment: Rc<str>,
+    /// The version that was deployed.
+    pub version: Box<str>,
+    /// How the release compared with what was live in the place before.
+    pub kind: Kind,
+    /// The current state of the deployment.
+    pub state: State,
+    /// When it started, if it did.
+    pub started_at: Option<Timestamp>,
+    /// When it went live, or otherwise ended.
+    pub finished_at: Timestamp,
+    /// Its release.
+    pub release: Rc<Release>,
+    /// The release that was live in the place before. `None` if none was.
+    pub replaced: Option<Rc<Release>>,
+}
+
+/// What deployments are ordered by: when they finished, when they started, their identifiers. The
+/// timeline of a place has the same order.
+pub type Order = (Timestamp, Option<Timestamp>, DeploymentId);
+
 impl Deployment {
+    /// Where the deployment is in the order of time.
+    pub fn order(&self) -> Order {
+        (self.finished_at, self.started_at, self.id)
+    }
+
     pub(super) fn went_live(&self) -> bool {
         self.state.went_live()
     }
 
     /// Whether it is a change: it went live, and is neither a redeploy nor a rollback.
     pub(super) fn is_change(&self) -> bool {
-        self.went_live() && matches!(self.counted.kind, Kind::Normal | Kind::Hotfix)
+        self.went_live() && matches!(self.kind, Kind::Normal | Kind::Hotfix)
     }
 
     /// Whether it fixed a problem: a rollback or a hotfix that went live.
     pub(super) fn is_rework(&self) -> bool {
-        self.went_live() && matches!(self.counted.kind, Kind::Rollback | Kind::Hotfix)
+        self.went_live() && matches!(self.kind, Kind::Rollback | Kind::Hotfix)
     }
 }
 
@@ -107,13 +138,6 @@ pub struct Release {
     pub committed_at: Option<Timestamp>,
     /// The time that orders the releases of a service: `committed_at` or, if unknown, the time of
     /// the newest commit in its list.
-    pub last_commit_at: Option<Timestamp>,
-}
-
-/// The release that was live before a deployment.
-#[derive(Debug, Clone, Copy)]
-pub struct Replaced {
-    /// The time that orders it among the releases of the service, if known.
     pub last_commit_at: Option<Timestamp>,
 }
 

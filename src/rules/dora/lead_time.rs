@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::counting::{Durations, Omission, newest, omissions};
+use super::counting::{Durations, Newest, Omission, Omissions};
 use super::delivery::{LeadTimeBases, LeadTimeBasis};
 use super::finished::Finished;
 use super::input::Counted;
@@ -41,59 +41,81 @@ pub struct ChangeLeadTime {
     pub deployments: Vec<DeliveringDeployment>,
 }
 
-pub(super) fn change_lead_time(finished: &[Finished], named: usize) -> ChangeLeadTime {
-    let lead_times = lead_times(finished);
-    let deliveries = finished.iter().map(|it| &it.delivery);
-    ChangeLeadTime {
-        p50_seconds: lead_times.percentile(50),
-        p90_seconds: lead_times.percentile(90),
-        n: lead_times.len(),
-        basis: deliveries.clone().map(|delivery| delivery.bases).sum(),
-        left_out: omissions(deliveries.flat_map(|delivery| delivery.left_out.iter().copied())),
-        deployments: newest(finished.iter().filter_map(delivering), named),
+/// Counts the commits that were delivered.
+pub(super) struct Tally {
+    basis: LeadTimeBases,
+    left_out: Omissions,
+    newest: Newest<DeliveringDeployment>,
+}
+
+impl Tally {
+    pub(super) fn new(named: usize) -> Self {
+        let (basis, left_out) = (LeadTimeBases::default(), Omissions::default());
+        Self { basis, left_out, newest: Newest::new(named) }
+    }
+
+    pub(super) fn add(&mut self, finished: &Finished) {
+        let delivery = &finished.delivery;
+        self.basis += delivery.bases;
+        delivery.left_out.iter().for_each(|reason| self.left_out.add(*reason));
+        if !delivery.lead_times.is_empty() {
+            self.newest.add(finished.deployment, || delivering(finished));
+        }
+    }
+
+    /// `lead_times` are those of all commits that were delivered.
+    pub(super) fn measure(self, mut lead_times: Durations) -> ChangeLeadTime {
+        ChangeLeadTime {
+            p50_seconds: lead_times.percentile(50),
+            p90_seconds: lead_times.percentile(90),
+            n: lead_times.len(),
+            basis: self.basis,
+            left_out: self.left_out.by_reason(),
+            deployments: self.newest.in_order(),
+        }
     }
 }
 
-/// The lead times of the commits that these deployments were the first to deliver.
-pub(super) fn lead_times(finished: &[Finished]) -> Durations {
-    finished.iter().flat_map(|it| it.delivery.lead_times.iter().copied()).collect()
-}
-
-/// The deployment with its lead times. `None` if it delivered no commit that counts.
-fn delivering(finished: &Finished) -> Option<DeliveringDeployment> {
-    let Finished { deployment, delivery, .. } = finished;
-    let lead_times: Durations = delivery.lead_times.iter().copied().collect();
-    Some(DeliveringDeployment {
-        p50_seconds: lead_times.percentile(50)?,
+/// A deployment that delivered at least one commit that counts, with its lead times.
+fn delivering(finished: &Finished) -> DeliveringDeployment {
+    let Finished { delivery, .. } = finished;
+    let mut lead_times = Durations::default();
+    lead_times.add(delivery.lead_times.iter().copied());
+    DeliveringDeployment {
+        p50_seconds: lead_times.percentile(50).unwrap_or_default(),
         n: lead_times.len(),
         basis: match delivery.bases.commits {
             0 => LeadTimeBasis::Release,
             _ => LeadTimeBasis::Commits,
         },
-        deployment: deployment.counted.clone(),
-    })
+        deployment: finished.counted(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Question;
     use super::super::counting::LeftOut;
     use super::super::input::{Deployment, Release, Window};
     use super::super::stories::{
         HOUR, built_from, hour, march, measure, omitted, place, position, release,
     };
+    use super::super::{Measuring, Question, Service};
     use super::*;
+    use std::rc::Rc;
 
     /// Lists of commits, own commits, and every reason why a commit does not count.
     fn deliveries_of_all_sorts() -> Vec<Deployment> {
         let mut deployments = place("1 2 3 2 4 5 6f 7 8");
         let releases = [
-            Release { commits: release("a-2 b-1").commits, ..built_from("z", -99) },
+            Rc::new(Release {
+                commits: release("a-2 b-1").commits.clone(),
+                ..Release::clone(&built_from("z", -99))
+            }),
             release("b-1 c-3 m0"),
             built_from("d", -8),
             release("e0"),
             built_from("c", -8),
-            Release::default(),
+            Rc::default(),
             release("f0"),
             release("f0 g8"),
             built_from("h", 8),
@@ -101,7 +123,7 @@ mod tests {
         for (deployment, release) in deployments.iter_mut().zip(releases) {
             deployment.release = release;
         }
-        deployments[1].release.commits[2].is_merge = true;
+        Rc::make_mut(&mut deployments[1].release).commits[2].is_merge = true;
         deployments
     }
 
@@ -145,15 +167,17 @@ mod tests {
 
     #[test]
     fn a_commit_is_delivered_once_per_service_whatever_the_environment() {
-        for (environment, service, n) in [("us", "checkout", 2), ("production", "billing", 4)] {
-            let mut deployments = place("1 2");
-            deployments[1].counted.environment = environment.into();
-            deployments[1].counted.service = service.into();
-            for deployment in &mut deployments {
-                deployment.release = release("a-2 b-1");
-            }
-            let lead = measure(&deployments, &[], march()).change_lead_time;
-            assert_eq!(lead.n, n, "{service} in {environment}");
+        let mut deployments = place("1 2");
+        deployments[1].environment = "us".into();
+        for deployment in &mut deployments {
+            deployment.release = release("a-2 b-1");
         }
+        assert_eq!(measure(&deployments, &[], march()).change_lead_time.n, 2);
+        let mut measuring = Measuring::new(march());
+        for (slug, deployment) in ["checkout", "billing"].into_iter().zip(deployments) {
+            let (slug, deployments) = (slug.to_owned(), vec![deployment]);
+            measuring.add(&Service { slug, deployments, ..Service::default() });
+        }
+        assert_eq!(measuring.measures().change_lead_time.n, 4);
     }
 }

@@ -3,12 +3,11 @@
 //!
 //! DORA defines the measures (<https://dora.dev/guides/dora-metrics/>). `docs/dora.md` explains how
 //! each one is computed from the ledger. The input is the deployments that finished in a window and
-//! some time around it, and the incidents linked to them. Each measure is a function of its own
-//! over the deployments that finished in the window.
+//! some time around it, service by service, and the incidents linked to them. Each measure is a
+//! tally of its own, to which the deployments that finished in the window are added.
 
 use jiff::SignedDuration;
 use serde::Serialize;
-use std::collections::HashMap;
 use utoipa::ToSchema;
 
 mod counting; // what is left out, ratios and percentiles
@@ -30,21 +29,16 @@ pub use delivery::{LeadTimeBases, LeadTimeBasis};
 pub use fail_rate::{ChangeFailRate, FailedDeployment};
 pub use failures::Evidence;
 pub use frequency::DeploymentFrequency;
-pub use input::{Commit, Counted, Deployment, Fix, Incident, Release, Replaced, Window};
+pub use input::{Commit, Counted, Deployment, Fix, Incident, Order, Release, Service, Window};
 pub use lead_time::{ChangeLeadTime, DeliveringDeployment};
 pub use recovery::{FailedDeploymentRecoveryTime, Recovery, RecoveryBasis};
 pub use rework::DeploymentReworkRate;
 pub use series::{Bucket, Series, Step};
 
-use delivery::deliveries;
-use fail_rate::change_fail_rate;
-use failures::signs;
+use delivery::Deliveries;
+use failures::{Incidents, fixes};
 use finished::Finished;
-use frequency::deployment_frequency;
-use lead_time::change_lead_time;
-use recovery::failed_deployment_recovery_time;
-use rework::deployment_rework_rate;
-use series::series;
+use recovery::end;
 
 /// How far before and after a window to look: before it for commits that were already delivered,
 /// after it for deployments that turned out to have failed.
@@ -81,32 +75,80 @@ pub struct Measures {
     pub series: Series,
 }
 
-/// Computes the measures of a window. `deployments` must be those that finished from [`AROUND`]
-/// before the window to [`AROUND`] after it, in the order of their end. `releases` must be those
-/// that the deployments skipped, by service, in the order of [`Release::last_commit_at`].
-pub fn measure(
-    deployments: &[Deployment],
-    releases: &HashMap<String, Vec<Release>>,
-    incidents: &[Incident],
-    question: Question,
-) -> Measures {
-    let Question { window, step, named } = question;
-    // What ended after the window only shows what had failed in it.
-    let ended = deployments.partition_point(|it| it.counted.finished_at < window.until);
-    let finished: Vec<Finished> = deployments[..ended]
-        .iter()
-        .zip(deliveries(&deployments[..ended], releases))
-        .zip(signs(deployments, incidents))
-        .map(|((deployment, delivery), signs)| Finished { deployment, delivery, signs })
-        .filter(|it| window.holds(it.deployment.counted.finished_at))
-        .collect();
-    Measures {
-        deployment_frequency: deployment_frequency(&finished, window, named),
-        change_lead_time: change_lead_time(&finished, named),
-        change_fail_rate: change_fail_rate(&finished, named),
-        failed_deployment_recovery_time: failed_deployment_recovery_time(&finished, named),
-        deployment_rework_rate: deployment_rework_rate(&finished, named),
-        series: series(&finished, window, step),
+/// Measures a window, one service after the other: what is kept of a service are counts, durations
+/// and the few deployments that the measures list.
+pub struct Measuring {
+    window: Window,
+    frequency: frequency::Tally,
+    lead_time: lead_time::Tally,
+    fail_rate: fail_rate::Tally,
+    recovery: recovery::Tally,
+    rework: rework::Tally,
+    series: series::Tally,
+}
+
+impl Measuring {
+    /// Nothing was added yet.
+    pub fn new(question: Question) -> Self {
+        let Question { window, step, named } = question;
+        Self {
+            window,
+            frequency: frequency::Tally::new(named),
+            lead_time: lead_time::Tally::new(named),
+            fail_rate: fail_rate::Tally::new(named),
+            recovery: recovery::Tally::new(named),
+            rework: rework::Tally::new(named),
+            series: series::Tally::new(window, step),
+        }
+    }
+
+    /// Adds a service. Each may be added once.
+    pub fn add(&mut self, service: &Service) {
+        let incidents = Incidents::new(&service.incidents);
+        let fixes = fixes(&service.deployments, &incidents);
+        let mut deliveries = Deliveries::new(&service.releases);
+        for (i, deployment) in service.deployments.iter().enumerate() {
+            // What ended after the window only shows what had failed in it.
+            if deployment.finished_at >= self.window.until {
+                break;
+            }
+            // What ended before it has delivered commits.
+            let delivery = deliveries.next(deployment);
+            if deployment.finished_at >= self.window.since {
+                self.count(&Finished {
+                    service: &service.slug,
+                    deployment,
+                    delivery,
+                    incidents: incidents.caused_by(deployment.id),
+                    fixes: fixes.get(&i).copied().unwrap_or_default(),
+                });
+            }
+        }
+    }
+
+    /// Counts a deployment that finished in the window.
+    fn count(&mut self, finished: &Finished) {
+        let end = finished.has_failed().then(|| end(finished));
+        self.frequency.add(finished);
+        self.lead_time.add(finished);
+        self.fail_rate.add(finished);
+        if let Some(end) = end {
+            self.recovery.add(finished, end);
+        }
+        self.rework.add(finished);
+        self.series.add(finished, end);
+    }
+
+    /// The measures of all that was added.
+    pub fn measures(self) -> Measures {
+        Measures {
+            deployment_frequency: self.frequency.measure(self.window),
+            change_lead_time: self.lead_time.measure(self.series.lead_times()),
+            change_fail_rate: self.fail_rate.measure(),
+            failed_deployment_recovery_time: self.recovery.measure(self.series.recovery_times()),
+            deployment_rework_rate: self.rework.measure(),
+            series: self.series.series(),
+        }
     }
 }
 
@@ -201,7 +243,7 @@ mod tests {
         assert_eq!(of(&deployments, 2, 3), (1, 1, 0));
         assert_eq!(of(&deployments, 3, 4), (0, 0, 1));
         assert_eq!(of(&deployments, 4, 5), (1, 0, 0));
-        deployments[2].counted.finished_at -= SignedDuration::from_micros(1);
+        deployments[2].finished_at -= SignedDuration::from_micros(1);
         assert_eq!(of(&deployments, 2, 3), (0, 0, 0));
         assert_eq!(of(&deployments, 0, 2), (3, 1, 0));
         let measures = measure(&deployments, &[], window(0, 2));

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::counting::{Durations, LeftOut, Omission, newest, omissions};
-use super::failures::Signs;
+use super::counting::{Durations, LeftOut, Newest, Omission, Omissions};
+use super::failures::Fixes;
 use super::finished::Finished;
 use super::input::{Counted, Fix, Incident};
 use crate::rules::gate::micros_if_any;
@@ -62,57 +62,65 @@ pub struct FailedDeploymentRecoveryTime {
     pub deployments: Vec<Recovery>,
 }
 
-pub(super) fn failed_deployment_recovery_time(
-    finished: &[Finished],
-    named: usize,
-) -> FailedDeploymentRecoveryTime {
-    let ends: Vec<_> = ends(finished).collect();
-    let recovery_times = recovery_times(finished);
-    FailedDeploymentRecoveryTime {
-        p50_seconds: recovery_times.percentile(50),
-        p90_seconds: recovery_times.percentile(90),
-        n: recovery_times.len(),
-        open: ends.iter().filter(|(_, end)| *end == End::Open).count(),
-        left_out: omissions(ends.iter().filter_map(|(_, end)| end.left_out())),
-        deployments: newest(ends.iter().filter_map(|(failed, end)| recovery(failed, *end)), named),
+/// Counts the failures and their ends.
+pub(super) struct Tally {
+    open: usize,
+    left_out: Omissions,
+    newest: Newest<Recovery>,
+}
+
+impl Tally {
+    pub(super) fn new(named: usize) -> Self {
+        Self { open: 0, left_out: Omissions::default(), newest: Newest::new(named) }
+    }
+
+    /// Adds a deployment that failed, and the end of the failure.
+    pub(super) fn add(&mut self, failed: &Finished, end: End) {
+        match end {
+            End::LeftOut(reason) => return self.left_out.add(reason),
+            End::Open => self.open += 1,
+            End::Over { .. } => {}
+        }
+        self.newest.add(failed.deployment, || recovery(failed, end));
+    }
+
+    /// `recovery_times` are those of all failures that are over.
+    pub(super) fn measure(self, mut recovery_times: Durations) -> FailedDeploymentRecoveryTime {
+        FailedDeploymentRecoveryTime {
+            p50_seconds: recovery_times.percentile(50),
+            p90_seconds: recovery_times.percentile(90),
+            n: recovery_times.len(),
+            open: self.open,
+            left_out: self.left_out.by_reason(),
+            deployments: self.newest.in_order(),
+        }
     }
 }
 
-/// The recovery times of the failures that are over.
-pub(super) fn recovery_times(finished: &[Finished]) -> Durations {
-    ends(finished).filter_map(|(_, end)| end.seconds()).collect()
-}
-
-/// The deployments that failed, each with the end of its failure.
-fn ends<'a>(finished: &'a [Finished]) -> impl Iterator<Item = (&'a Finished<'a>, End)> {
-    finished.iter().filter(|it| it.has_failed()).map(|failed| (failed, end(failed)))
-}
-
-/// A failed deployment with its end. `None` if the end is not known.
-fn recovery(failed: &Finished, end: End) -> Option<Recovery> {
+/// A failed deployment with its end.
+fn recovery(failed: &Finished, end: End) -> Recovery {
     let open = Recovery {
-        deployment: failed.deployment.counted.clone(),
+        deployment: failed.counted(),
         seconds: None,
         recovered_at: None,
         basis: None,
         fixed_by: None,
     };
     match end {
-        End::Over { at, seconds, fixed_by } => Some(Recovery {
+        End::Over { at, seconds, fixed_by } => Recovery {
             seconds: Some(seconds),
             recovered_at: Some(at),
             basis: Some(fixed_by.map_or(RecoveryBasis::Incident, |_| RecoveryBasis::Fix)),
             fixed_by,
             ..open
-        }),
-        End::Open => Some(open),
-        End::LeftOut(_) => None,
+        },
+        End::Open | End::LeftOut(_) => open,
     }
 }
 
 /// The end of a failure.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum End {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End {
     /// The failure was fixed, or its incident resolved.
     Over { at: Timestamp, seconds: i64, fixed_by: Option<DeploymentId> },
     /// The failure is not over.
@@ -122,17 +130,11 @@ enum End {
 }
 
 impl End {
-    fn seconds(self) -> Option<i64> {
+    /// How long the failure lasted, in seconds, if that is known.
+    pub(super) fn seconds(self) -> Option<i64> {
         match self {
             End::Over { seconds, .. } => Some(seconds),
             End::Open | End::LeftOut(_) => None,
-        }
-    }
-
-    fn left_out(self) -> Option<LeftOut> {
-        match self {
-            End::LeftOut(reason) => Some(reason),
-            End::Over { .. } | End::Open => None,
         }
     }
 }
@@ -141,10 +143,10 @@ impl End {
 ///
 /// Without an incident, the first fix that went live ends it. With an open incident, it has not
 /// ended, even if there was a fix. With resolved incidents, the end of the last one counts.
-fn end(failed: &Finished) -> End {
-    let failed_at = failed.deployment.counted.finished_at;
-    let Signs { incidents, rolled_back_by, hotfixed_by } = &failed.signs;
-    let fixes = [*rolled_back_by, *hotfixed_by].into_iter().flatten();
+pub(super) fn end(failed: &Finished) -> End {
+    let failed_at = failed.deployment.finished_at;
+    let (incidents, Fixes { rolled_back_by, hotfixed_by }) = (failed.incidents, failed.fixes);
+    let fixes = [rolled_back_by, hotfixed_by].into_iter().flatten();
     let over = if incidents.is_empty() {
         fixes.min().map(Recovered::with).ok_or(End::LeftOut(LeftOut::FixUnknown))
     } else {

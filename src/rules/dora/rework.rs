@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::counting::{LeftOut, Omission, newest, omissions, ratio};
+use super::counting::{LeftOut, Newest, Omission, Omissions, ratio};
 use super::finished::Finished;
 use super::input::Counted;
 use crate::rules::lifecycle::Kind;
@@ -25,17 +25,43 @@ pub struct DeploymentReworkRate {
     pub deployments: Vec<Counted>,
 }
 
-pub(super) fn deployment_rework_rate(finished: &[Finished], named: usize) -> DeploymentReworkRate {
-    let all = finished.iter().map(|it| it.deployment);
-    let (live, others): (Vec<_>, Vec<_>) = all.partition(|deployment| deployment.went_live());
-    let rework: Vec<_> = live.iter().filter(|deployment| deployment.is_rework()).collect();
-    let hotfixes = rework.iter().filter(|fix| fix.counted.kind == Kind::Hotfix).count();
-    DeploymentReworkRate {
-        rate: ratio(rework.len(), live.len()),
-        hotfixes,
-        rollbacks: rework.len() - hotfixes,
-        n: live.len(),
-        left_out: omissions(others.into_iter().map(LeftOut::no_change)),
-        deployments: newest(rework.iter().map(|fix| fix.counted.clone()), named),
+/// Counts hotfixes and rollbacks.
+pub(super) struct Tally {
+    hotfixes: usize,
+    rollbacks: usize,
+    n: usize,
+    left_out: Omissions,
+    newest: Newest<Counted>,
+}
+
+impl Tally {
+    pub(super) fn new(named: usize) -> Self {
+        let (left_out, newest) = (Omissions::default(), Newest::new(named));
+        Self { hotfixes: 0, rollbacks: 0, n: 0, left_out, newest }
+    }
+
+    pub(super) fn add(&mut self, finished: &Finished) {
+        let deployment = finished.deployment;
+        if !deployment.went_live() {
+            return self.left_out.add(LeftOut::no_change(deployment));
+        }
+        self.n += 1;
+        match deployment.kind {
+            Kind::Hotfix => self.hotfixes += 1,
+            Kind::Rollback => self.rollbacks += 1,
+            Kind::Normal | Kind::Redeploy => return,
+        }
+        self.newest.add(deployment, || finished.counted());
+    }
+
+    pub(super) fn measure(self) -> DeploymentReworkRate {
+        DeploymentReworkRate {
+            rate: ratio(self.hotfixes + self.rollbacks, self.n),
+            hotfixes: self.hotfixes,
+            rollbacks: self.rollbacks,
+            n: self.n,
+            left_out: self.left_out.by_reason(),
+            deployments: self.newest.in_order(),
+        }
     }
 }

@@ -4,10 +4,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::counting::Durations;
 use super::finished::Finished;
-use super::input::{Deployment, Window};
-use super::lead_time::lead_times;
-use super::recovery::recovery_times;
+use super::input::Window;
+use super::recovery::End;
 use crate::rules::gate::micros;
 use crate::text_enum;
 
@@ -60,33 +60,70 @@ pub struct Series {
     pub buckets: Vec<Bucket>,
 }
 
-/// The figures of each interval of the window. `finished` are in the order of their end.
-pub(super) fn series(finished: &[Finished], window: Window, step: Option<Step>) -> Series {
-    let step = step.unwrap_or(if window.length() <= IN_DAYS { Step::Day } else { Step::Week });
-    let mut rest = finished;
-    let bucket = |part: Window| {
-        let inside = rest.partition_point(|it| it.deployment.counted.finished_at < part.until);
-        let (inside, later) = rest.split_at(inside);
-        rest = later;
-        bucket(part, inside)
-    };
-    Series { bucket: step, buckets: step.divide(window).map(bucket).collect() }
+/// Counts by day or week.
+pub(super) struct Tally {
+    step: Step,
+    window: Window,
+    buckets: Vec<Counts>,
 }
 
-/// The figures of one interval, in which `finished` finished.
-fn bucket(interval: Window, finished: &[Finished]) -> Bucket {
-    let count = |counts: fn(&Deployment) -> bool| {
-        finished.iter().filter(|it| counts(it.deployment)).count()
-    };
-    Bucket {
-        from: interval.since,
-        until: interval.until,
-        deployments: count(Deployment::is_change),
-        failed: finished.iter().filter(|it| it.has_failed()).count(),
-        went_live: count(Deployment::went_live),
-        rework: count(Deployment::is_rework),
-        lead_time_p50_seconds: lead_times(finished).percentile(50),
-        recovery_p50_seconds: recovery_times(finished).percentile(50),
+/// What is counted of one interval.
+#[derive(Default)]
+struct Counts {
+    deployments: usize,
+    failed: usize,
+    went_live: usize,
+    rework: usize,
+    lead_times: Durations,
+    recovery_times: Durations,
+}
+
+impl Tally {
+    pub(super) fn new(window: Window, step: Option<Step>) -> Self {
+        let step = step.unwrap_or(if window.length() <= IN_DAYS { Step::Day } else { Step::Week });
+        let buckets = step.divide(window).map(|_| Counts::default()).collect();
+        Self { step, window, buckets }
+    }
+
+    /// Adds a deployment of the window and, if it failed, the end of the failure.
+    pub(super) fn add(&mut self, finished: &Finished, end: Option<End>) {
+        let deployment = finished.deployment;
+        let (step, since) = (self.step, self.window.since);
+        let index = step.number(deployment.finished_at) - step.number(since);
+        let Some(bucket) = usize::try_from(index).ok().and_then(|i| self.buckets.get_mut(i)) else {
+            return;
+        };
+        bucket.deployments += usize::from(deployment.is_change());
+        bucket.failed += usize::from(end.is_some());
+        bucket.went_live += usize::from(deployment.went_live());
+        bucket.rework += usize::from(deployment.is_rework());
+        bucket.lead_times.add(finished.delivery.lead_times.iter().copied());
+        bucket.recovery_times.add(end.and_then(End::seconds));
+    }
+
+    /// The lead times of all commits.
+    pub(super) fn lead_times(&self) -> Durations {
+        Durations::of_all(self.buckets.iter().map(|counts| &counts.lead_times))
+    }
+
+    /// The recovery times of all failures.
+    pub(super) fn recovery_times(&self) -> Durations {
+        Durations::of_all(self.buckets.iter().map(|counts| &counts.recovery_times))
+    }
+
+    pub(super) fn series(self) -> Series {
+        let bucket = |(interval, mut counts): (Window, Counts)| Bucket {
+            from: interval.since,
+            until: interval.until,
+            deployments: counts.deployments,
+            failed: counts.failed,
+            went_live: counts.went_live,
+            rework: counts.rework,
+            lead_time_p50_seconds: counts.lead_times.percentile(50),
+            recovery_p50_seconds: counts.recovery_times.percentile(50),
+        };
+        let intervals = self.step.divide(self.window).zip(self.buckets);
+        Series { bucket: self.step, buckets: intervals.map(bucket).collect() }
     }
 }
 
@@ -169,7 +206,7 @@ mod tests {
     fn each_interval_has_the_figures_of_what_finished_in_it() {
         let mut deployments = place("1 2 1 3h");
         deployments[1].release = release("a-5 b-1 c0");
-        deployments[3].counted.finished_at = hour(24);
+        deployments[3].finished_at = hour(24);
         deployments[3].release = built_from("d", 23);
         let series = measure(&deployments, &[], march()).series;
         let [monday, tuesday] = [1, 2].map(|day: usize| &series.buckets[day]);

@@ -1,10 +1,10 @@
 //! Short stories of a place as the input of tests, and what the measures say about them.
 
 use jiff::{SignedDuration, Timestamp};
-use std::collections::HashMap;
+use std::rc::Rc;
 
-use super::input::{Commit, Counted, Deployment, Fix, Incident, Release};
-use super::{Evidence, LeftOut, Measures, Omission, Question, Window};
+use super::input::{Commit, Deployment, Fix, Incident, Release, Service};
+use super::{Evidence, LeftOut, Measures, Measuring, Omission, Question, Window};
 use crate::rules::lifecycle::{Kind, Place, State, kind};
 use crate::types::ids::{DeploymentId, IncidentId};
 
@@ -30,7 +30,24 @@ pub(super) fn measure(
     incidents: &[Incident],
     question: Question,
 ) -> Measures {
-    super::measure(deployments, &HashMap::new(), incidents, question)
+    measure_with(deployments, vec![], incidents, question)
+}
+
+/// The measures of deployments of a service that has these releases.
+pub(super) fn measure_with(
+    deployments: &[Deployment],
+    releases: Vec<Rc<Release>>,
+    incidents: &[Incident],
+    question: Question,
+) -> Measures {
+    let mut measuring = Measuring::new(question);
+    measuring.add(&Service {
+        slug: "checkout".to_owned(),
+        deployments: deployments.to_vec(),
+        releases,
+        incidents: incidents.to_vec(),
+    });
+    measuring.measures()
 }
 
 /// The identifier of the deployment at a position of a story.
@@ -50,16 +67,17 @@ pub(super) fn deployment(
     state: State,
     finished_at: Timestamp,
 ) -> Deployment {
-    let counted = Counted {
+    Deployment {
         id: id(position),
-        service: "checkout".into(),
         environment: "production".into(),
-        version: version.to_owned(),
+        version: version.into(),
         kind,
+        state,
+        started_at: None,
         finished_at,
-    };
-    let release = Release { sha: counted.version.clone(), ..Release::default() };
-    Deployment { counted, state, release, replaced: None }
+        release: Rc::new(Release { sha: version.to_owned(), ..Release::default() }),
+        replaced: None,
+    }
 }
 
 /// What happened in a place, an hour apart: versions, with `h` for what was not planned and `f` for
@@ -71,7 +89,7 @@ pub(super) fn place(story: &str) -> Vec<Deployment> {
     for (i, word) in story.split(' ').enumerate() {
         let version = word.trim_end_matches(['h', 'f']);
         let is = |deployment: &Deployment| {
-            deployment.counted.version == version && deployment.state.went_live()
+            &*deployment.version == version && deployment.state.went_live()
         };
         let kind = kind(Place {
             is_live: live.is_some_and(|live| is(&deployments[live])),
@@ -95,17 +113,18 @@ fn commit(sha: &str, hours: i64) -> Commit {
 }
 
 /// A release that lists its commits, each by its letter and an hour: `a1 b2`.
-pub(super) fn release(commits: &str) -> Release {
+pub(super) fn release(commits: &str) -> Rc<Release> {
     let parse = |word: &str| commit(&word[..1], word[1..].parse().unwrap());
     let commits: Vec<_> = commits.split_whitespace().map(parse).collect();
     let last_commit_at = commits.iter().map(|commit| commit.committed_at).max();
-    Release { commits, last_commit_at, ..Release::default() }
+    Rc::new(Release { commits, last_commit_at, ..Release::default() })
 }
 
 /// A release without a list that was built from a commit.
-pub(super) fn built_from(sha: &str, hours: i64) -> Release {
+pub(super) fn built_from(sha: &str, hours: i64) -> Rc<Release> {
     let committed_at = Some(hour(hours));
-    Release { sha: sha.into(), committed_at, last_commit_at: committed_at, ..Release::default() }
+    let last_commit_at = committed_at;
+    Rc::new(Release { sha: sha.into(), committed_at, last_commit_at, ..Release::default() })
 }
 
 /// An incident that the deployments at these positions caused and fixed, and the hour of its end.

@@ -1,0 +1,2 @@
+-- Only the index in online.sql.
+SELECT 1;
