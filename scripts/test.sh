@@ -253,6 +253,8 @@ infra() {
     need buildah buildah || missing buildah 'the image'
     need runc runc || missing runc 'the image, running'
     command -v terraform >/dev/null || missing 'terraform 1.11' 'the stack, and what the scripts do to it'
+    need wrk wrk || missing wrk 'the benchmark'
+    need sqlite3 sqlite3 || missing sqlite3 'the benchmark'
     local selection=()
     if ! python_suite checkov 'terraform/ by checkov'; then
         selection+=(--deselect tests/infra/test_static.py::test_checkov_finds_nothing)

@@ -56,7 +56,9 @@ def on_postgres(programs: list[Program], urls: list[str], cluster: Cluster, work
         contestants = {name: serving([server], cluster) for name, server in servers.items()}
         results = compare(contestants | statements(cluster, urls[-1], work) | peers(cluster, urls[-1], work, stack))
         footprints = {name: footprint(server, starts[name]) for name, server in servers.items()}
-    section(f"PostgreSQL, {CONNECTIONS} connections", tables.rates(results), tables.ratios(results, programs[-1].name))
+    last = programs[-1].name
+    section(f"PostgreSQL, {CONNECTIONS} connections", tables.rates(results), tables.ratios(results, last))
+    section("Capacity", tables.capacity(results[last]))
     return footprints
 
 

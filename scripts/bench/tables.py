@@ -68,6 +68,24 @@ def _ratio(mine: list[Run], theirs: list[Run]) -> str:
     return f"{rate:.2f} ({cpu:.2f})"
 
 
+def capacity(runs: dict[str, list[Run]]) -> str:
+    """What one program and PostgreSQL need for a request, and how many each could serve alone: the table of docs/scaling.md."""
+    prop = [_median(found, lambda run: run.server_us) or 0 for found in runs.values()]
+    database = [_median(found, lambda run: run.database_us) or 0 for found in runs.values()]
+
+    def per_second(cores: float, costs: list[float]) -> list[str]:
+        return [f"{cores * 1e6 / cost:,.0f}" if cost else "-" for cost in costs]
+
+    rows = [
+        ["prop, microseconds", *(f"{cost:,.0f}" for cost in prop)],
+        ["PostgreSQL, microseconds", *(f"{cost:,.0f}" for cost in database)],
+        ["one task, per second", *per_second(0.25, prop)],
+        ["a `db.t3.micro` within its baseline, per second", *per_second(0.2, database)],
+        ["a database with two free cores, per second", *per_second(2, database)],
+    ]
+    return table(["", *runs], rows)
+
+
 def growth(columns: dict[str, tuple[dict[str, Answer], float]]) -> str:
     """The time of each request, and the peak memory; a column for each program and size."""
     requests = next(iter(columns.values()))[0]

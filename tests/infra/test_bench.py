@@ -142,6 +142,12 @@ def test_a_ratio_is_by_rate_and_by_cpu_time(bench):
     assert "| read | prop | 200 | 1.0 | 2.0 | 25 | 12 | 12 | 10% |\n" in bench.tables.rates(results)
 
 
+def test_capacity_follows_from_cpu_time(bench):
+    runs = {"read": [bench.load.Run(1, 1.0, 2.0, cost, 100, 20, 0.1) for cost in (40, 50, 90)]}
+    rows = bench.tables.capacity(runs).splitlines()[2:]
+    assert [row.split("|")[2].strip() for row in rows] == ["50", "100", "5,000", "2,000", "20,000"]
+
+
 def test_a_time_says_when_there_was_no_answer(bench):
     texts = [str(bench.growth.Answer(ms, status)) for ms, status in ((0.42, 200), (1234.5, 200), (10002.1, 503))]
     assert texts == ["0.4", "1234", "503 after 10002"]
@@ -167,7 +173,7 @@ def test_a_run_with_few_rows_measures_everything(directory: Path):
     named = [f"{name}={BINARY}" for name in ("before", "after")]
     result = run("bench.sh", *named, timeout=600, TMPDIR=str(directory), **{**SETTINGS, "LARGE": "2000"})
     assert result.returncode == 0, result.stderr
-    for title in ("PostgreSQL", "One process and three", "Single requests", "SQLite", "Start and memory"):
+    for title in ("PostgreSQL", "Capacity", "One process and three", "Single requests", "SQLite", "Start and memory"):
         assert f"\n### {title}" in result.stdout
     for work in ("read", "list", "record"):
         for name in ("before", "after", "pgbench, 16 clients", "1 process", "3 processes"):
