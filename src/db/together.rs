@@ -32,12 +32,15 @@ pub trait ByKey: 'static {
     /// Why it was not read.
     type Error: From<DieselError> + From<Unavailable> + Send + 'static;
 
-    /// Reads those of `keys` that exist, each with its key.
+    /// Reads those of `keys` that exist.
     ///
     /// # Errors
     /// When it could not read one of them. It is then called for each key alone.
-    fn load(db: &mut Db, keys: &[Self::Key]) -> Result<Vec<(Self::Key, Self::Value)>, Self::Error>;
+    fn load(db: &mut Db, keys: &[Self::Key]) -> Result<Loaded<Self>, Self::Error>;
 }
+
+/// What was read, each with its key.
+pub type Loaded<R> = Vec<(<R as ByKey>::Key, <R as ByKey>::Value)>;
 
 /// Loads the rows of a table that have one of several primary keys: on PostgreSQL with one
 /// statement, on SQLite, where a statement is no round trip, one after another.

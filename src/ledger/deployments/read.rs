@@ -6,7 +6,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::db::schema::deployments;
-use crate::db::together::ByKey;
+use crate::db::together::{ByKey, Loaded};
 use crate::db::{Db, MultiBackend};
 use crate::error::Error;
 use crate::http::context::{Ctx, Read};
@@ -96,7 +96,7 @@ impl ByKey for ById {
     type Value = Snapshot;
     type Error = Error;
 
-    fn load(db: &mut Db, ids: &[DeploymentId]) -> Result<Vec<(DeploymentId, Snapshot)>, Error> {
+    fn load(db: &mut Db, ids: &[DeploymentId]) -> Result<Loaded<Self>, Error> {
         let found = with_keys!(db, ids, deployments::id, DeploymentWithDecision)?;
         let answer = |found: DeploymentWithDecision| {
             let Deployment { id, revision, .. } = found.deployment;
