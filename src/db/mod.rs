@@ -19,6 +19,7 @@ pub mod kept;
 pub mod locks;
 pub mod migrations;
 pub mod pool;
+pub mod rows;
 pub mod schema;
 mod scram;
 pub mod together;

@@ -12,6 +12,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
+use crate::db::rows::Listed;
 use crate::error::{Code, Error};
 use crate::http::extract::{malformed, parse_query};
 use crate::http::response::Reply;
@@ -98,12 +99,21 @@ macro_rules! newest_first {
         Ok(Page::of(rows, $list.limit, |row| row.$key))
     }};
     ($db:expr, $list:expr, $query:expr, $table:ident::{$at:ident, $id:ident}) => {{
+        let rows = $crate::one_more!($list, $query, $table::{$at, $id}).load($db)?;
+        Ok(Page::of(rows, $list.limit, |row| (row.$at, Clone::clone(&row.$id))))
+    }};
+}
+
+/// The query for the page of a list and one row more, the newest first: by a time and, where the
+/// times are equal, by the identifier.
+#[macro_export]
+macro_rules! one_more {
+    ($list:expr, $query:expr, $table:ident::{$at:ident, $id:ident}) => {{
         let query = $crate::filtered!($query;
             $list.after.clone() => |after| $table::$at.lt(after.0)
                 .or($table::$at.eq(after.0).and($table::$id.lt(after.1))));
         let query = query.order(($table::$at.desc(), $table::$id.desc()));
-        let rows = query.limit($list.limit.and_one()).load($db)?;
-        Ok(Page::of(rows, $list.limit, |row| (row.$at, Clone::clone(&row.$id))))
+        query.limit($list.limit.and_one())
     }};
 }
 
@@ -131,6 +141,19 @@ impl Reply {
     /// A 200 with a page, and a `Link` header to the next page.
     pub fn page<T: Serialize>(page: &Page<T>) -> Result<Self, Error> {
         Ok(Self { next: page.next.clone(), ..Self::ok(page)? })
+    }
+
+    /// The same with rows that were loaded as JSON. `key` returns the columns that the list is
+    /// ordered by.
+    pub fn listed<T, K: Serialize>(
+        listed: &Listed<T>,
+        key: impl Fn(&T) -> K,
+    ) -> Result<Self, Error> {
+        let last = listed.rows.last().filter(|_| listed.more);
+        let next = last.and_then(|last| Cursor::encode(&key(last)));
+        let after = serde_json::to_vec(&next).map_err(Error::internal)?;
+        let body = [br#"{"items":"#, &*listed.json, br#","next":"#, &*after, b"}"].concat();
+        Ok(Self { next, ..Self::json(body) })
     }
 }
 

@@ -44,15 +44,19 @@ pub struct Reply {
 impl Reply {
     /// A 200 with a JSON body.
     pub fn ok<T: Serialize>(value: &T) -> Result<Self, Error> {
-        let body = serde_json::to_vec(value).map_err(Error::internal)?;
-        Ok(Self {
+        Ok(Self::json(serde_json::to_vec(value).map_err(Error::internal)?))
+    }
+
+    /// A 200 with a body that is JSON already.
+    pub fn json(body: Vec<u8>) -> Self {
+        Self {
             status: StatusCode::OK,
             location: None,
             etag: None,
             body,
             replayed: false,
             next: None,
-        })
+        }
     }
 
     /// A 201 with the created resource and its path.

@@ -39,6 +39,7 @@ mod repeats;
 mod reported;
 mod revisions;
 mod rights;
+mod rows;
 mod sequences;
 mod status;
 mod times;

@@ -66,7 +66,7 @@ impl<const TEST: usize> Stand<TEST> {
         let options =
             Options { prepared_statements: true, statement_timeout: time, slow_statement: time };
         let limits = Limits { connections, queue, time };
-        let database = Database::start(Target::Sqlite(path), options, &limits).unwrap();
+        let database = Database::start(Target::Sqlite(path), options, &limits, None).unwrap();
         let together = std::rc::Rc::new(Together::new(database.clone()));
         Self { together, database, _directory: directory }
     }

@@ -5,9 +5,10 @@ use diesel::prelude::*;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use crate::db::Db;
+use crate::db::rows::{Listed, LoadListed};
 use crate::db::schema::deployments;
 use crate::db::together::{ByKey, Loaded};
-use crate::db::{Db, MultiBackend};
 use crate::error::Error;
 use crate::http::context::{Ctx, Read};
 use crate::http::pagination::{Everything, List, Page, Paging};
@@ -20,7 +21,7 @@ use crate::rules::lifecycle::State;
 use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
 use crate::types::values::Slug;
-use crate::{filtered, newest_first, with_keys};
+use crate::{each_backend, filtered, one_more, with_keys};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
@@ -64,8 +65,9 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
         let params = params.clone();
         ctx.read(move |db| {
             let page = find_all(db, &params)?;
-            let is_overdue = page.items.iter().any(Deployment::is_overdue);
-            Ok(Snapshot { reply: Reply::page(&page)?, is_overdue })
+            let is_overdue = page.rows.iter().any(Deployment::is_overdue);
+            let reply = Reply::listed(&page, |last| (last.requested_at, last.id))?;
+            Ok(Snapshot { reply, is_overdue })
         })
         .await
     })
@@ -132,13 +134,17 @@ async fn list_events(
     .await
 }
 
-fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Deployment>, Error> {
-    let all = deployments::table.select(Deployment::as_select()).into_boxed::<MultiBackend>();
-    let query = filtered!(all;
-        &params.filter.service => |it| deployments::service.eq(it),
-        &params.filter.environment => |it| deployments::environment.eq(it),
-        params.filter.state => |it| deployments::state.eq(it),
-        params.filter.since => |it| deployments::requested_at.ge(it),
-        params.filter.until => |it| deployments::requested_at.lt(it));
-    newest_first!(db, params, query, deployments::{requested_at, id})
+/// A page of the deployments, with those that may expire.
+fn find_all(db: &mut Db, params: &List<Filter, After>) -> QueryResult<Listed<Deployment>> {
+    each_backend!(db, |c| {
+        let all = deployments::table.select(Deployment::as_select()).into_boxed();
+        let query = filtered!(all;
+            &params.filter.service => |it| deployments::service.eq(it),
+            &params.filter.environment => |it| deployments::environment.eq(it),
+            params.filter.state => |it| deployments::state.eq(it),
+            params.filter.since => |it| deployments::requested_at.ge(it),
+            params.filter.until => |it| deployments::requested_at.lt(it));
+        let query = one_more!(params, query, deployments::{requested_at, id});
+        c.load_listed(query, params.limit.rows(), "expires_at")
+    })
 }
