@@ -5,9 +5,7 @@
 //! every event of the service that was committed before it (see [`super::locks::service`]).
 
 use diesel::dsl::{select, sql};
-use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
-use diesel::sql_types::Nullable;
 use jiff::SignedDuration;
 
 use super::Db;
@@ -26,25 +24,4 @@ pub fn now(db: &mut Db) -> QueryResult<Timestamp> {
 pub(super) fn after(last: Option<Timestamp>) -> Timestamp {
     let now = Timestamp::now();
     last.map_or(now, |last| now.max(last.plus(SignedDuration::from_micros(1))))
-}
-
-/// An expression for the column list of a query on `services`: the time for [`seen`].
-pub fn reading(db: &Db) -> SqlLiteral<Nullable<Instant>> {
-    sql(match db {
-        Db::Pg(_) => {
-            "(SELECT greatest(clock_timestamp(), max(e.at)) FROM events e
-                WHERE e.service = services.slug)"
-        }
-        Db::Sqlite(_) => "(SELECT max(e.at) FROM events e WHERE e.service = services.slug)",
-    })
-}
-
-/// The time at which a query read a service: not before any event that it could see. `read` is the
-/// value of [`reading`].
-pub fn seen(db: &Db, read: Option<Timestamp>) -> Timestamp {
-    match (db, read) {
-        (Db::Pg(_), Some(read)) => read,
-        (Db::Sqlite(_), Some(read)) => Timestamp::now().max(read),
-        (_, None) => Timestamp::now(),
-    }
 }

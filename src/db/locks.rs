@@ -5,11 +5,81 @@ use diesel::dsl::{select, sql};
 use diesel::prelude::*;
 use diesel::sql_types::{Bool, Nullable, Text};
 
-use super::columns::Instant;
+use super::columns::{Identifier, Instant};
+use super::kept::{Fixed, Kept};
 use super::schema::{environments, freezes};
 use super::{Db, clock};
-use crate::types::ids::FreezeId;
+use crate::each_backend;
+use crate::types::ids::{DeploymentId, FreezeId};
 use crate::types::time::Timestamp;
+use crate::types::values::Slug;
+
+/// A service that a transaction locks as it begins, so that this costs no statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Service {
+    /// The service with this slug.
+    Named(Slug),
+    /// The service of this deployment, which never changes.
+    OfDeployment(DeploymentId),
+}
+
+impl Service {
+    /// The statement that locks the row, if it exists, on PostgreSQL. It notes the slug for the
+    /// rest of the transaction: whoever looks afterwards finds it ([`super::asked`]), but not for a
+    /// service that was committed after this statement.
+    ///
+    /// The value stands in the text, because this is sent together with the `BEGIN`. The types
+    /// allow no character that means something in SQL.
+    pub(super) fn statement(&self) -> String {
+        let slug = match self {
+            Self::Named(slug) => format!("'{slug}'"),
+            Self::OfDeployment(id) => {
+                format!("(SELECT service FROM deployments WHERE id = '{id}')")
+            }
+        };
+        format!(
+            "SELECT set_config('prop.locked', slug, true) FROM (
+                SELECT slug FROM services WHERE slug = {slug} FOR NO KEY UPDATE) AS locked"
+        )
+    }
+
+    /// Locks the row in a transaction that began without it.
+    ///
+    /// # Errors
+    /// That of the database.
+    pub fn lock(&self, db: &mut Db) -> QueryResult<()> {
+        if let Db::Pg(c) = db {
+            diesel::sql_query(self.statement()).execute(c)?;
+        }
+        Ok(())
+    }
+
+    /// The time of the transaction for the column `given` of a query about the service
+    /// ([`super::asked`]). On PostgreSQL there is none: the query reads the clock itself.
+    ///
+    /// # Errors
+    /// That of the database.
+    pub fn time(&self, db: &mut Db) -> QueryResult<Option<Timestamp>> {
+        let Db::Sqlite(c) = db else { return Ok(None) };
+        #[derive(QueryableByName)]
+        struct Newest {
+            #[diesel(sql_type = Nullable<Instant>)]
+            at: Option<Timestamp>,
+        }
+        let of_slug = "SELECT max(at) AS at FROM events WHERE service = $1";
+        let of_deployment = "SELECT max(at) AS at FROM events
+            WHERE service = (SELECT service FROM deployments WHERE id = $1)";
+        let newest: Newest = match self {
+            Self::Named(slug) => {
+                Kept(diesel::sql_query(of_slug).bind::<Text, _>(slug)).get_result(c)?
+            }
+            Self::OfDeployment(id) => {
+                Kept(diesel::sql_query(of_deployment).bind::<Identifier, _>(id)).get_result(c)?
+            }
+        };
+        Ok(Some(clock::after(newest.at)))
+    }
+}
 
 /// A service that a transaction has locked.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +109,11 @@ pub fn service(db: &mut Db, slug: &str) -> QueryResult<Locked> {
                 (SELECT max(at) FROM events WHERE service = $1) AS now"
         }
     };
-    let row: LockedRow = diesel::sql_query(statement).bind::<Text, _>(slug).get_result(db)?;
+    struct LockService;
+    let row: LockedRow = each_backend!(db, |c| {
+        let query = diesel::sql_query(statement).bind::<Text, _>(slug);
+        Fixed::new(query, LockService).get_result(c)
+    })?;
     let now = match db {
         Db::Pg(_) => row.now.unwrap_or_else(Timestamp::now),
         Db::Sqlite(_) => clock::after(row.now),

@@ -5,16 +5,19 @@
 
 #![allow(missing_docs, reason = "diesel generates public items from `Db` and from the schema")]
 
-use diesel::connection::{AnsiTransactionManager, TransactionManager};
+use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use diesel::{Connection, PgConnection, QueryResult, SqliteConnection};
 
 pub mod access;
+pub mod asked;
 pub mod caller;
+pub mod chain;
 pub mod clock;
 pub mod columns;
 pub mod connection;
 mod conninfo;
+pub mod json;
 pub mod kept;
 pub mod locks;
 pub mod migrations;
@@ -101,11 +104,34 @@ impl Db {
     }
 
     /// Begins the transaction that [`Self::finish`] ends.
+    ///
+    /// # Errors
+    /// That of the database. There is no transaction then.
     pub(crate) fn begin(&mut self) -> QueryResult<()> {
-        match self {
-            Db::Pg(c) => AnsiTransactionManager::begin_transaction_sql(c, "BEGIN"),
-            Db::Sqlite(c) => AnsiTransactionManager::begin_transaction_sql(c, "BEGIN IMMEDIATE"),
+        self.begin_locked(None)
+    }
+
+    /// [`Self::begin`], with a lock ([`locks::Service::statement`]). On PostgreSQL both are one
+    /// message; on SQLite the transaction is the lock. It must not be part of a statement that
+    /// reads: what that one sees is older than the lock for which it waits.
+    ///
+    /// # Errors
+    /// That of the database. There is no transaction then.
+    pub(crate) fn begin_locked(&mut self, lock: Option<String>) -> QueryResult<()> {
+        type Manager = AnsiTransactionManager;
+        let c = match self {
+            Db::Pg(c) => c,
+            Db::Sqlite(c) => return Manager::begin_transaction_sql(c, "BEGIN IMMEDIATE"),
+        };
+        let Some(lock) = lock else { return Manager::begin_transaction_sql(c, "BEGIN") };
+        let begun = Manager::begin_transaction_sql(c, &format!("BEGIN; {lock}"));
+        if begun.is_err() {
+            // The lock may have failed after the BEGIN, which diesel does not know.
+            if let Err(failed) = c.batch_execute("ROLLBACK") {
+                log::debug!("rollback: {failed}");
+            }
         }
+        begun
     }
 
     /// Runs `work` in the transaction that [`Self::begin`] began, and commits or rolls back.

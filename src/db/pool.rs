@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use super::Db;
 use super::caller::{self, Backend, Canceller, Work};
 use super::connection::{Options, Target};
+use super::locks::Service;
 pub use super::unavailable::Unavailable;
 use super::writer::Writer;
 use super::{cannot_write, is_lost};
@@ -181,6 +182,23 @@ impl Database {
     /// The error of `work`, or [`Unavailable`] when no result arrived.
     pub async fn write<T, E>(
         &self,
+        work: impl FnMut(&mut Db) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<diesel::result::Error> + From<Unavailable> + Transient + Send + 'static,
+    {
+        self.write_locked(None, work).await
+    }
+
+    /// [`Self::write`] in a transaction that begins with the lock of a service
+    /// ([`Db::begin_locked`]).
+    ///
+    /// # Errors
+    /// The error of `work` or of the lock, or [`Unavailable`] when no result arrived.
+    pub async fn write_locked<T, E>(
+        &self,
+        locked: Option<Service>,
         mut work: impl FnMut(&mut Db) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
     where
@@ -195,7 +213,7 @@ impl Database {
             let (mut attempt, mut repeats) = (1, 0);
             loop {
                 let mut db = pool.get().map_err(unreachable)?;
-                match db.begin() {
+                match db.begin_locked(locked.as_ref().map(Service::statement)) {
                     Ok(()) => {
                         let result = db.finish(&mut work, |error| match is_lost(&error) {
                             true => lost_in_commit(&error).into(),

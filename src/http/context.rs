@@ -10,6 +10,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::config::Tiers;
+use crate::db::locks::Service;
 use crate::db::together::ByKey;
 use crate::db::{Db, clock};
 use crate::error::{Code, Error};
@@ -223,6 +224,14 @@ impl<S: Requires> Ctx<S> {
     /// The error of `work`, or that the database is unavailable.
     pub async fn write<T: Send + 'static>(
         &self,
+        work: impl FnMut(&mut Db, &Author) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.write_locked(None, work).await
+    }
+
+    async fn write_locked<T: Send + 'static>(
+        &self,
+        locked: Option<Service>,
         mut work: impl FnMut(&mut Db, &Author) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let Caller { id, name, .. } = &*self.caller;
@@ -235,7 +244,7 @@ impl<S: Requires> Ctx<S> {
             Err(refusal) if refusal.is_recorded => Ok(Err(refusal)),
             other => other.map(Ok),
         };
-        self.state.db.write(recorded).await?
+        self.state.db.write_locked(locked, recorded).await?
     }
 
     /// Runs the work of a POST in one transaction. With an `Idempotency-Key` it runs only once: a
@@ -246,14 +255,38 @@ impl<S: Requires> Ctx<S> {
     /// unavailable.
     pub async fn post(
         &self,
+        work: impl FnMut(&mut Db, &Author) -> Result<Reply, Error> + Send + 'static,
+    ) -> Result<Reply, Error> {
+        self.post_locked(None, work).await
+    }
+
+    /// [`Self::post`] in a transaction that locks a service before `work` looks at it. With an
+    /// `Idempotency-Key`, the lock is a statement of its own: a repeat must not wait for it while
+    /// the first request is running.
+    ///
+    /// # Errors
+    /// As [`Self::post`].
+    pub async fn post_in(
+        &self,
+        service: Service,
+        work: impl FnMut(&mut Db, &Author) -> Result<Reply, Error> + Send + 'static,
+    ) -> Result<Reply, Error> {
+        self.post_locked(Some(service), work).await
+    }
+
+    async fn post_locked(
+        &self,
+        locked: Option<Service>,
         mut work: impl FnMut(&mut Db, &Author) -> Result<Reply, Error> + Send + 'static,
     ) -> Result<Reply, Error> {
         let claim = self.caller.id.map(|id| Claim::from_request(&self.request, id)).transpose()?;
-        match claim.flatten() {
-            Some(claim) => {
-                self.write(move |db, author| claim.honour(db, |db| work(db, author))).await
-            }
-            None => self.write(work).await,
-        }
+        let Some(claim) = claim.flatten() else { return self.write_locked(locked, work).await };
+        self.write(move |db, author| {
+            claim.honour(db, |db| {
+                locked.as_ref().map_or(Ok(()), |service| service.lock(db))?;
+                work(db, author)
+            })
+        })
+        .await
     }
 }

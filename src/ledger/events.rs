@@ -2,14 +2,17 @@
 //! records.
 
 use actix_web::get;
+use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::query_builder::QueryFragment;
+use diesel::sqlite::Sqlite;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::db::columns::{Json, lower};
 use crate::db::schema::events;
-use crate::db::{Db, MultiBackend};
+use crate::db::{Db, MultiBackend, chain, kept};
 use crate::error::Error;
 use crate::http::caller::Scope;
 use crate::http::context::{Actor, Ctx, Read};
@@ -19,7 +22,7 @@ use crate::http::routes::Routes;
 use crate::types::ids::{DeploymentId, KeyId};
 use crate::types::time::Timestamp;
 use crate::types::values::{ShortText, Slug};
-use crate::{filtered, newest_first, text_enum};
+use crate::{each_backend, filtered, newest_first, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
@@ -103,6 +106,48 @@ pub struct About<'a> {
     pub environment: Option<&'a str>,
 }
 
+/// An event that is to be written in the transaction of the change that it records.
+#[derive(Debug, Insertable)]
+#[diesel(table_name = events, treat_none_as_default_value = false)]
+pub struct NewEvent {
+    at: Timestamp,
+    actor: String,
+    action: String,
+    entity: Entity,
+    entity_id: String,
+    service: Option<String>,
+    environment: Option<String>,
+    payload: Json<Value>,
+    key_id: Option<KeyId>,
+    request_id: Option<String>,
+}
+
+impl NewEvent {
+    /// What `actor` did (`verb`, such as `started`), and what has changed (`payload`).
+    ///
+    /// # Errors
+    /// When the payload is no JSON.
+    pub fn new(
+        actor: &Actor,
+        about: &About<'_>,
+        verb: &str,
+        payload: impl Serialize,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            at: actor.now,
+            actor: actor.name.clone(),
+            action: format!("{}.{verb}", about.entity),
+            entity: about.entity,
+            entity_id: about.id.to_string(),
+            service: about.service.map(Into::into),
+            environment: about.environment.map(Into::into),
+            payload: Json(serde_json::to_value(payload).map_err(Error::internal)?),
+            key_id: actor.key_id,
+            request_id: actor.request_id.clone(),
+        })
+    }
+}
+
 /// Records an event: what `actor` did (`verb`, such as `started`), and what has changed
 /// (`payload`).
 pub fn record(
@@ -112,22 +157,43 @@ pub fn record(
     verb: &str,
     payload: impl Serialize,
 ) -> Result<(), Error> {
-    let payload = serde_json::to_value(payload).map_err(Error::internal)?;
-    diesel::insert_into(events::table)
-        .values((
-            events::at.eq(actor.now),
-            events::actor.eq(&actor.name),
-            events::action.eq(format!("{}.{verb}", about.entity)),
-            events::entity.eq(about.entity),
-            events::entity_id.eq(about.id.to_string()),
-            events::service.eq(about.service),
-            events::environment.eq(about.environment),
-            events::payload.eq(Json(payload)),
-            events::key_id.eq(actor.key_id),
-            events::request_id.eq(&actor.request_id),
-        ))
-        .execute(db)?;
+    Ok(write(db, &[NewEvent::new(actor, about, verb, payload)?])?)
+}
+
+/// Writes events, in this order.
+///
+/// # Errors
+/// That of the database.
+pub fn write(db: &mut Db, events: &[NewEvent]) -> QueryResult<()> {
+    struct Insert;
+    for event in events {
+        let insert = diesel::insert_into(events::table).values(event);
+        each_backend!(db, |c| kept::Fixed::new(insert, Insert).execute(c))?;
+    }
     Ok(())
+}
+
+/// How many events are written together with what they record. The rare change with more writes
+/// them one by one: each number makes a statement of its own, which every connection keeps.
+const TOGETHER: usize = 3;
+
+/// Runs a statement that writes, and writes its events, in this order: on PostgreSQL as one
+/// statement.
+///
+/// # Errors
+/// That of the database.
+pub fn write_with<W>(db: &mut Db, written: W, events: &[NewEvent]) -> QueryResult<()>
+where
+    W: QueryFragment<Pg> + QueryFragment<Sqlite>,
+{
+    let (together, more) = events.split_at(events.len().min(TOGETHER));
+    if together.is_empty() {
+        kept::execute(db, written)?;
+        return Ok(());
+    }
+    let insert = diesel::insert_into(events::table).values(together);
+    chain::execute(db, written, insert, |db| write(db, together))?;
+    write(db, more)
 }
 
 /// The query parameters of the list.

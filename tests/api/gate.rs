@@ -379,7 +379,7 @@ fn everybody_gets_the_same_answer_about_a_deployment(app: &TestApp) {
     expect(&["frozen"]);
     // Behind a pooler, each read is a transaction: two statements more.
     let transaction = if behind_pooler().is_some() { 2 } else { 0 };
-    assert_eq!(cost(app, &about(&waiting)) - transaction, 3);
+    assert_eq!(cost(app, &about(&waiting)) - transaction, of_gate(app));
 }
 
 fn a_deployment_that_has_started_is_not_asked_about(app: &TestApp) {
@@ -455,6 +455,11 @@ fn an_observed_start_is_flagged_too(app: &TestApp) {
     assert_eq!(actions, ["deployment.started", "deployment.approved", "deployment.requested"]);
 }
 
+/// How many statements the gate takes. SQLite gets the time from one of its own.
+fn of_gate(app: &TestApp) -> u64 {
+    if app.database_url.starts_with("sqlite:") { 2 } else { 1 }
+}
+
 /// How many statements a GET takes: the least of a few times, since prop also notes the use of keys
 /// and tidies up.
 pub fn cost(app: &TestApp, path: &str) -> u64 {
@@ -492,7 +497,7 @@ fn the_gate_costs_the_same_whatever_the_history(app: &TestApp) {
         [gate, cost(app, "/v1/deployments?limit=100"), cost(app, &path(&staged))]
             .map(|cost| cost - transaction)
     };
-    assert_eq!(costs(), [2, 1, 1]);
+    assert_eq!(costs(), [of_gate(app), 1, 1]);
 
     let release_id = release["id"].as_str().unwrap();
     let rows: Vec<_> = (0..2000)
@@ -512,5 +517,5 @@ fn the_gate_costs_the_same_whatever_the_history(app: &TestApp) {
         requested_by, source, requested_at, finished_at, revision";
     sql(app, &format!("INSERT INTO deployments ({columns}) VALUES {}", rows.join(", ")));
     assert_eq!(count(&mut app.db(), "deployments"), 2001);
-    assert_eq!(costs(), [2, 1, 1]);
+    assert_eq!(costs(), [of_gate(app), 1, 1]);
 }

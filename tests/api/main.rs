@@ -41,6 +41,7 @@ mod revisions;
 mod rights;
 mod rows;
 mod sequences;
+mod statements;
 mod status;
 mod times;
 mod together;

@@ -2,20 +2,21 @@
 //! reports one that has happened.
 
 use actix_web::post;
-use diesel::Connection;
+use diesel::{Connection, QueryResult};
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::db::Db;
 use crate::db::columns::Json;
-use crate::db::locks::Locked;
+use crate::db::locks::{Locked, Service};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Author, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::response::Reply;
 use crate::http::routes::Routes;
-use crate::ledger::deployments::gate::{self, Consumed, Evaluation, GateRequest, PlaceSnapshot};
+use crate::ledger::deployments::gate::{self, Consumed, Evaluation, GateRequest};
+use crate::ledger::deployments::snapshot::{self, PlaceSnapshot};
 use crate::ledger::deployments::store::{self, Change, Fact, advance};
 use crate::ledger::deployments::transitions::observed_at;
 use crate::ledger::deployments::{
@@ -144,7 +145,7 @@ pub struct NewDeployment {
                 incident of the place, or `version` is nothing to roll back to.")))]
 #[post("/deployments")]
 async fn create(ctx: Ctx<Deploy>, body: Body<NewDeployment>) -> Result<Reply, Error> {
-    ctx.post(move |db, author| {
+    ctx.post_in(Service::Named(body.0.service.clone()), move |db, author| {
         let (found, is_new) = request(db, author, body.0.clone())?;
         let reply = if is_new {
             Reply::created(found.deployment.path(), &found)?
@@ -212,7 +213,10 @@ impl NewDeployment {
 }
 
 /// Records a deployment that somebody asks for or has observed, and says whether it is new.
-fn request(
+///
+/// # Errors
+/// That of [`record`], or `invalid_value` when the request contradicts itself.
+pub fn request(
     db: &mut Db,
     author: &Author,
     new: NewDeployment,
@@ -221,10 +225,54 @@ fn request(
         let detail = "is the source of GitHub's webhooks; use another one";
         return Err(Error::field(Code::InvalidValue, "/source", detail));
     }
-    let Locked { exists, now } = services::lock(db, &new.service)?;
+    let found = load(db, &new, new.version.as_ref(), None, None)?;
+    let found = found.filter(|snapshot| snapshot.is_locked);
+    let (has_service, now) = match &found {
+        Some(snapshot) => (true, snapshot.now),
+        // It does not exist, or does only since this transaction began.
+        None => {
+            let Locked { exists, now } = services::lock(db, &new.service)?;
+            (exists, now)
+        }
+    };
     let actor = &author.at(now);
     let observation = new.observation(actor.now)?;
-    record(db, actor, exists, Report { new, observation, requested_at: actor.now })
+    record_at(db, actor, has_service, found, Report { new, observation, requested_at: actor.now })
+}
+
+/// Loads the place of a deployment that may not be recorded yet. `known` is the one that a webhook
+/// reported of the same run.
+fn load(
+    db: &mut Db,
+    new: &NewDeployment,
+    version: Option<&Version>,
+    known: Option<DeploymentId>,
+    now: Option<Timestamp>,
+) -> QueryResult<Option<PlaceSnapshot>> {
+    let source = new.source.as_deref().unwrap_or("api");
+    let subject = snapshot::Subject {
+        service: &new.service,
+        environment: &new.environment,
+        version: version.map(|version| &**version),
+        deployment: known,
+        fixes: new.fixes,
+        image_digest: new.image_digest.as_ref(),
+        external: new.external_id.as_deref().map(|id| (source, id)),
+        has_run: new.run_url.is_some() && source != GITHUB,
+    };
+    let found = snapshot::load(db, &subject, now)?;
+    Ok(found.map(|snapshot| snapshot.with_digest(new.image_digest.as_ref())))
+}
+
+/// The same in a service that is locked.
+fn load_locked(
+    db: &mut Db,
+    actor: &Actor,
+    new: &NewDeployment,
+    version: Option<&Version>,
+) -> Result<PlaceSnapshot, Error> {
+    let found = load(db, new, version, None, Some(actor.now))?;
+    found.ok_or_else(|| Error::internal(format!("the service {} is locked and gone", new.service)))
 }
 
 /// What is reported of a deployment that may not be recorded yet.
@@ -264,10 +312,6 @@ struct Subject {
 /// Records a deployment. In the service's lock, so that nothing changes between decision and act;
 /// a refusal leaves nothing but its record.
 ///
-/// A service or an environment that does not exist has no row to lock. So it is made before anybody
-/// looks: of simultaneous requests, one inserts the row, and the others wait for it and see all
-/// that the first one did. A refusal takes the row back.
-///
 /// # Errors
 /// `gate_blocked`; `not_found` or `missing_scope` when something does not exist and is not made; or
 /// that the report contradicts what is recorded.
@@ -277,13 +321,28 @@ pub fn record(
     has_service: bool,
     report: Report,
 ) -> Result<(DeploymentWithDecision, bool), Error> {
+    record_at(db, actor, has_service, None, report)
+}
+
+/// [`record`], with what is known of the place already.
+///
+/// A service or an environment that does not exist has no row to lock. So it is made before anybody
+/// looks: of simultaneous requests, one inserts the row, and the others wait for it and see all
+/// that the first one did. A refusal takes the row back.
+fn record_at(
+    db: &mut Db,
+    actor: &Actor,
+    has_service: bool,
+    found: Option<PlaceSnapshot>,
+    report: Report,
+) -> Result<(DeploymentWithDecision, bool), Error> {
     let service = report.new.service.clone();
     let recorded = if has_service {
-        record_in_service(db, actor, report)
+        record_in_service(db, actor, found, report)
     } else if report.new.create_missing {
         db.transaction(|db| {
             let (actor, _) = services::ensure(db, actor, &service, None)?;
-            record_in_service(db, &actor, report)
+            record_in_service(db, &actor, None, report)
         })
     } else {
         return Err(services::unknown(db, &service)?.or_create_missing());
@@ -301,28 +360,34 @@ pub fn record(
 fn record_in_service(
     db: &mut Db,
     actor: &Actor,
+    found: Option<PlaceSnapshot>,
     report: Report,
 ) -> Result<(DeploymentWithDecision, bool), Refused> {
     let new = &report.new;
-    let source = new.source.as_deref().unwrap_or("api");
-    if let Some(known) = find_external(db, source, new.external_id.as_deref())? {
-        let known = the_same(known, new)?;
-        return Ok((report_again(db, actor, known, &report)?, false));
+    let snapshot = match found {
+        Some(snapshot) => snapshot,
+        None => load_locked(db, actor, new, new.version.as_ref())?,
+    };
+    if snapshot.is_recorded {
+        let source = new.source.as_deref().unwrap_or("api");
+        if let Some(known) = find_external(db, source, new.external_id.as_deref())? {
+            let known = the_same(known, new)?;
+            return Ok((report_again(db, actor, known, &report)?, false));
+        }
     }
     let version = version_of(db, new)?;
-    let load = |db: &mut Db, new: &NewDeployment| {
-        gate::load_snapshot(db, &new.service, &new.environment, &version)
-            .map(|snapshot| snapshot.with_digest(new.image_digest.as_ref()))
+    let snapshot = match new.version {
+        Some(_) => snapshot,
+        None => load_locked(db, actor, new, Some(&version))?,
     };
-    let snapshot = load(db, new)?;
     if snapshot.environment.is_some() || !new.create_missing {
         return record_in_place(db, actor, snapshot, version, report);
     }
     let missing = Environment::missing(&new.environment, actor)?;
     db.transaction(|db| {
         environments::ensure(db, actor, &missing)?;
-        let snapshot = load(db, &report.new)?;
-        record_in_place(db, actor, snapshot, version.clone(), report)
+        let snapshot = load_locked(db, actor, &report.new, Some(&version))?;
+        record_in_place(db, actor, snapshot, version, report)
     })
 }
 
@@ -343,13 +408,11 @@ fn record_in_place(
         step: if starts { Step::Start } else { Step::Create },
         requested_by: &requested_by,
         recorded_by: Some(&actor.name),
-        unplanned: new.unplanned || new.fixes.is_some(),
         rollback: new.rollback,
         deployment: Some(id),
-        fixes: new.fixes,
     };
     let Subject { snapshot, environment, candidate, .. } = &subject;
-    let mut facts = gate::facts(db, snapshot, environment, candidate, &request, actor.now)?;
+    let mut facts = gate::facts(snapshot, environment, candidate, &request);
     if report.observation.is_some() {
         // At most one rollout runs that was asked for. What happened is ordered by the timeline.
         facts.running = None;
@@ -417,14 +480,15 @@ fn subject(
             "is nothing to roll back to: it was not live there before, or was rolled back itself",
         ));
     }
-    let known = match new.source.as_deref() {
-        Some(GITHUB) => None,
-        _ => find_reported_by_webhook(db, &new.service, &new.environment, new.run_url.as_deref())?,
-    };
+    let run = new.run_url.as_deref().filter(|_| snapshot.has_reported);
+    let known = find_reported_by_webhook(db, &new.service, &new.environment, run)?;
+    let mut snapshot = snapshot;
     if let Some(known) = &known {
         // The gate decides as if nothing had been reported: this may be another release, or not
         // start at all.
         gate::release_consumed(db, actor, known)?;
+        let now = load(db, new, Some(&version), Some(known.id), Some(actor.now))?;
+        snapshot = now.unwrap_or(snapshot);
     }
     Ok(Subject { snapshot, environment, candidate, version, known })
 }
@@ -457,7 +521,7 @@ fn write(
     // What has not started, and what starts now in a place where nothing runs, changes nothing for
     // other deployments.
     let is_newest =
-        !starts || new.at.is_none() && now.finished_at.is_none() && snapshot.running().is_none();
+        !starts || new.at.is_none() && now.finished_at.is_none() && snapshot.running.is_none();
     let Evaluated { id, evaluation, .. } = evaluated;
     let decision = Some(evaluation.document()?);
     let known = subject.known;

@@ -2,7 +2,8 @@
 //!
 //! `read` answers deployments, `create` records one, `transitions` reports its start and its end,
 //! `expiry` ends those that waited too long, `void` declares that one did not take place. `gate`
-//! says whether one may start. `store` is the only file that writes a deployment.
+//! says whether one may start, from what `snapshot` loads. `store` is the only file that writes a
+//! deployment; `affected` loads those for which something follows.
 
 use diesel::prelude::*;
 use diesel::sql_types::Text;
@@ -26,10 +27,12 @@ use crate::types::time::Timestamp;
 use crate::types::values::{Digest, GitSha, ShortText, Slug, Url, Version};
 use crate::{each_backend, text_enum};
 
+pub mod affected;
 pub mod create;
 pub mod expiry;
 pub mod gate;
 pub mod read;
+pub mod snapshot;
 pub mod store;
 pub mod transitions;
 pub mod void;

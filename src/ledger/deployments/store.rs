@@ -3,17 +3,17 @@
 //! when a rollout has ended.
 
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Nullable, Text};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
-use crate::db::Db;
-use crate::db::columns::{Identifier, Instant, Json};
+use crate::db::columns::Json;
 use crate::db::schema::{deployments, incident_deployments, releases};
+use crate::db::{Db, kept};
 use crate::error::{Code, Error, OnConflict};
 use crate::http::context::Actor;
+use crate::ledger::deployments::affected::{self, Affected};
 use crate::ledger::deployments::{Deployment, DeploymentWithDecision, Role};
-use crate::ledger::events;
+use crate::ledger::events::{self, NewEvent};
 use crate::rules::lifecycle::{self, By, Move, State};
 use crate::rules::timeline::{self, Entry, Head, Outcome};
 use crate::types::ids::{DeploymentId, ReleaseId};
@@ -30,6 +30,16 @@ pub struct Change<'a> {
     pub decision: Option<Value>,
     /// What was reported, for the history.
     pub facts: &'a [Fact],
+}
+
+/// What follows from a change for its place.
+pub enum Follows {
+    /// It is still to be found out.
+    Unknown,
+    /// The row has it, and nothing follows for others.
+    Nothing,
+    /// It follows from these, which the earliest fact of the change affects.
+    From(Vec<Affected>),
 }
 
 /// What was reported of a deployment, as the history names it.
@@ -67,23 +77,40 @@ pub fn insert(
     row: &DeploymentWithDecision,
     facts: &[Fact],
 ) -> Result<(), Error> {
-    let written = diesel::insert_into(deployments::table).values(row).execute(db);
-    written.on_conflict(|| {
+    let decision = row.decision.as_ref().map(|decision| &decision.0);
+    let events = events_of(actor, State::Approved, &row.deployment, facts, decision)?;
+    let insert = diesel::insert_into(deployments::table).values(row);
+    events::write_with(db, insert, &events).on_conflict(|| {
         Error::new(Code::ExternalIdTaken, "Another request has just recorded it. Ask again.")
     })?;
-    let decision = row.decision.as_ref().map(|decision| &decision.0);
-    record(db, actor, State::Approved, &row.deployment, facts, decision)
+    log_outcome(&row.deployment, facts);
+    Ok(())
 }
 
 /// Writes a deployment whose facts have changed, and what follows for its place. In the service's
 /// lock.
 pub fn save(db: &mut Db, actor: &Actor, change: Change<'_>) -> Result<Deployment, Error> {
+    save_with(db, actor, change, Follows::Unknown)
+}
+
+/// [`save`], with what is known already of what follows.
+pub fn save_with(
+    db: &mut Db,
+    actor: &Actor,
+    change: Change<'_>,
+    follows: Follows,
+) -> Result<Deployment, Error> {
     let Change { before, now, decision, facts } = change;
     // An end without success changes nothing but the deployment itself.
     let is_plain_end = *facts == [Fact::Ended]
         && before.outcome().is_none()
         && now.outcome() != Some(Outcome::Succeeded);
-    let (mut now, others) = if is_plain_end { (now, Vec::new()) } else { derive(db, before, now)? };
+    let (mut now, others) = match follows {
+        Follows::Nothing => (now, Vec::new()),
+        _ if is_plain_end => (now, Vec::new()),
+        Follows::Unknown => derive(db, before, now, None)?,
+        Follows::From(affected) => derive(db, before, now, Some(affected))?,
+    };
     if before.success() != now.success() {
         // The first report of the success counts; one that happened later counts from then.
         let learned_at = before.counts_from().unwrap_or(actor.now);
@@ -95,22 +122,26 @@ pub fn save(db: &mut Db, actor: &Actor, change: Change<'_>) -> Result<Deployment
     for other in &first {
         update(db, &other.now)?;
     }
+    let from = if before.state == State::Requested { State::Approved } else { before.state };
+    let mut events = events_of(actor, from, &now, facts, decision.as_ref())?;
+    if is_changed && facts.is_empty() {
+        events.push(derived_event(actor, before.state, &now, Some(&now))?);
+    }
+    for other in first.iter().chain(&last) {
+        events.push(derived_event(actor, other.before, &other.now, Some(&now))?);
+    }
     if is_changed {
         // `None` keeps the decision that is stored.
-        let decision = decision.clone().map(|decision| deployments::decision.eq(Json(decision)));
-        diesel::update(deployments::table.find(now.id)).set((&now, decision)).execute(db)?;
+        let decision = decision.map(|decision| deployments::decision.eq(Json(decision)));
+        let written = diesel::update(deployments::table.find(now.id)).set((&now, decision));
+        events::write_with(db, written, &events)?;
+    } else {
+        events::write(db, &events)?;
     }
     for other in &last {
         update(db, &other.now)?;
     }
-    let from = if before.state == State::Requested { State::Approved } else { before.state };
-    record(db, actor, from, &now, facts, decision.as_ref())?;
-    if is_changed && facts.is_empty() {
-        record_derived(db, actor, before.state, &now, Some(&now))?;
-    }
-    for other in first.iter().chain(&last) {
-        record_derived(db, actor, other.before, &other.now, Some(&now))?;
-    }
+    log_outcome(&now, facts);
     Ok(now)
 }
 
@@ -157,7 +188,7 @@ pub fn derive_place(
     let mut changed = 0;
     for other in first.iter().chain(&last).take(AT_ONCE) {
         update(db, &other.now)?;
-        record_derived(db, actor, other.before, &other.now, None)?;
+        events::write(db, &[derived_event(actor, other.before, &other.now, None)?])?;
         changed += 1;
     }
     Ok((changed, is_complete))
@@ -201,6 +232,19 @@ pub fn advance(
     at: Timestamp,
     reason: Option<String>,
 ) -> Result<Deployment, Error> {
+    advance_with(db, actor, before, to, at, reason, Follows::Unknown)
+}
+
+/// [`advance`], with what is known already of what follows.
+pub fn advance_with(
+    db: &mut Db,
+    actor: &Actor,
+    before: Deployment,
+    to: State,
+    at: Timestamp,
+    reason: Option<String>,
+    follows: Follows,
+) -> Result<Deployment, Error> {
     if lifecycle::decide(before.reported_state(), to, By::Ledger) != Move::To(to) {
         let (id, from) = (before.id, before.state);
         return Err(Error::internal(format!("deployment {id} can't go from {from} to {to}")));
@@ -220,7 +264,8 @@ pub fn advance(
     if !matches!(fact, Fact::Approved | Fact::Withdrawn) {
         now.expires_at = None;
     }
-    save(db, actor, Change { before: &before, now, decision: None, facts: &[fact] })
+    let change = Change { before: &before, now, decision: None, facts: &[fact] };
+    save_with(db, actor, change, follows)
 }
 
 /// Derives the place of a deployment again, after something besides its own reports has changed,
@@ -274,7 +319,7 @@ pub fn follow_release(
 }
 
 fn update(db: &mut Db, row: &Deployment) -> QueryResult<usize> {
-    diesel::update(deployments::table.find(row.id)).set(row).execute(db)
+    kept::execute(db, diesel::update(deployments::table.find(row.id)).set(row))
 }
 
 /// Another deployment of the place about which something else is true now.
@@ -288,10 +333,14 @@ fn derive(
     db: &mut Db,
     before: &Deployment,
     changed: Deployment,
+    affected: Option<Vec<Affected>>,
 ) -> Result<(Deployment, Vec<Other>), Error> {
     let times = [before, &changed].into_iter().filter_map(Deployment::times).flatten().flatten();
     let Some(since) = times.min() else { return Ok((changed, Vec::new())) };
-    let mut rows = affected(db, &changed, since)?;
+    let mut rows = match affected {
+        Some(affected) => affected,
+        None => affected::load(db, &changed, since)?,
+    };
     if let Some(row) = rows.iter_mut().find(|row| row.deployment.id == changed.id) {
         row.deployment = changed.clone();
     }
@@ -315,59 +364,6 @@ fn derive(
     Ok((now, others))
 }
 
-/// A deployment that a changed fact can affect.
-#[derive(QueryableByName)]
-struct Affected {
-    #[diesel(embed)]
-    deployment: Deployment,
-    /// Its release had been live in the place before.
-    #[diesel(sql_type = Bool)]
-    was_live: bool,
-    /// It is linked to an incident as its fix.
-    #[diesel(sql_type = Bool)]
-    is_fix: bool,
-    /// The time of its release's newest commit.
-    #[diesel(sql_type = Nullable<Instant>)]
-    last_commit_at: Option<Timestamp>,
-}
-
-/// What a fact at `$1` can affect in the place of service `$3` and environment `$4`: what started
-/// or ended then or later, what has not ended, what was live until then, and deployment `$2`, whose
-/// fact it is. Both databases number parameters by their first appearance.
-const AFFECTED: &str = "
-    SELECT d.*,
-        EXISTS (SELECT 1 FROM deployments f
-            WHERE f.finished_at < $1 AND f.release_id = d.release_id
-            AND f.environment = d.environment
-            AND f.state IN ('succeeded', 'superseded', 'rolled_back')) AS was_live,
-        EXISTS (SELECT 1 FROM incident_deployments l
-            WHERE l.deployment_id = d.id AND l.role = 'fixed_by') AS is_fix,
-        (SELECT r.last_commit_at FROM releases r WHERE r.id = d.release_id) AS last_commit_at
-    FROM deployments d
-    WHERE d.id = $2 OR d.id IN (
-        SELECT s.id FROM deployments s
-        WHERE s.service = $3 AND s.environment = $4 AND s.started_at >= $1
-        UNION ALL
-        SELECT e.id FROM deployments e
-        WHERE e.service = $3 AND e.environment = $4 AND e.finished_at >= $1
-        UNION ALL
-        SELECT u.id FROM deployments u
-        WHERE u.service = $3 AND u.environment = $4 AND u.finished_at IS NULL
-            AND u.started_at IS NOT NULL
-        UNION ALL
-        SELECT id FROM (SELECT p.id FROM deployments p WHERE p.service = $3 AND p.environment = $4
-            AND p.finished_at < $1 AND p.state IN ('succeeded', 'superseded', 'rolled_back')
-            ORDER BY p.finished_at DESC, p.started_at DESC, p.id DESC LIMIT 1) AS live_before)";
-
-fn affected(db: &mut Db, changed: &Deployment, since: Timestamp) -> QueryResult<Vec<Affected>> {
-    diesel::sql_query(AFFECTED)
-        .bind::<Instant, _>(since)
-        .bind::<Identifier, _>(changed.id)
-        .bind::<Text, _>(&changed.service)
-        .bind::<Text, _>(&changed.environment)
-        .load(db)
-}
-
 /// What the gate decided, without the facts that it used: those are kept with the deployment.
 fn brief(decision: Option<&Value>) -> Option<Value> {
     let mut brief = decision?.as_object()?.clone();
@@ -375,22 +371,23 @@ fn brief(decision: Option<&Value>) -> Option<Value> {
     Some(brief.into())
 }
 
-/// Writes down what was reported of a deployment, and what the gate decided, if it was evaluated.
-fn record(
-    db: &mut Db,
+/// The events of what was reported of a deployment, and of what the gate decided, if it was
+/// evaluated.
+fn events_of(
     actor: &Actor,
     mut from: State,
     now: &Deployment,
     facts: &[Fact],
     decision: Option<&Value>,
-) -> Result<(), Error> {
+) -> Result<Vec<NewEvent>, Error> {
+    let mut events = Vec::with_capacity(facts.len());
     for fact in facts {
         let (verb, to, at) = match fact {
             Fact::Requested | Fact::Adopted => {
                 let verb = if *fact == Fact::Requested { "requested" } else { "adopted" };
                 let mut payload = serde_json::to_value(now).map_err(Error::internal)?;
                 payload["decision"] = json!(brief(decision));
-                events::record(db, actor, &now.about(), verb, payload)?;
+                events.push(NewEvent::new(actor, &now.about(), verb, payload)?);
                 continue;
             }
             Fact::Corrected => {
@@ -399,7 +396,7 @@ fn record(
                     "reason": now.reason,
                     "run_url": now.run_url, "requested_by": now.requested_by,
                 });
-                events::record(db, actor, &now.about(), "corrected", payload)?;
+                events.push(NewEvent::new(actor, &now.about(), "corrected", payload)?);
                 continue;
             }
             Fact::Approved => ("approved", State::Approved, actor.now),
@@ -417,24 +414,20 @@ fn record(
         if *fact == Fact::Started {
             payload["decision"] = json!(brief(decision));
         }
-        events::record(db, actor, &now.about(), verb, payload)?;
+        events.push(NewEvent::new(actor, &now.about(), verb, payload)?);
         from = to;
     }
-    if facts.contains(&Fact::Ended) && now.started_at.is_some() {
-        log_outcome(now);
-    }
-    Ok(())
+    Ok(events)
 }
 
-/// Writes down what follows for another deployment of the place from what was reported of `cause`,
+/// The event of what follows for another deployment of the place from what was reported of `cause`,
 /// or from deriving the whole place.
-fn record_derived(
-    db: &mut Db,
+fn derived_event(
     actor: &Actor,
     from: State,
     now: &Deployment,
     cause: Option<&Deployment>,
-) -> Result<(), Error> {
+) -> Result<NewEvent, Error> {
     let verb = match (from, now.state) {
         (State::Succeeded, State::Superseded | State::RolledBack)
         | (State::Running, State::Cancelled)
@@ -449,13 +442,16 @@ fn record_derived(
         "at": cause.and_then(|cause| cause.finished_at.or(cause.started_at)),
         "because_of": cause.map(|cause| cause.id), "ungated": now.ungated,
     });
-    events::record(db, actor, &now.about(), verb, payload)
+    NewEvent::new(actor, &now.about(), verb, payload)
 }
 
 /// A line for each rollout that has ended, for dashboards that count log lines. It is written
 /// before the transaction is committed: a transaction that is then lost leaves a line too many,
 /// never one too few.
-fn log_outcome(deployment: &Deployment) {
+fn log_outcome(deployment: &Deployment, facts: &[Fact]) {
+    if !facts.contains(&Fact::Ended) || deployment.started_at.is_none() {
+        return;
+    }
     log::info!(
         target: "deployment",
         id:serde = deployment.id,

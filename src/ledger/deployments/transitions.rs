@@ -1,22 +1,24 @@
 //! State changes of a deployment: its start, its end, and the reviews that it waits for.
 
 use actix_web::{post, web};
-use diesel::prelude::*;
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 use utoipa::ToSchema;
 
 use crate::db::Db;
-use crate::db::schema::deployments;
+use crate::db::columns::Json;
+use crate::db::locks::Service;
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Author, Ctx, Deploy};
 use crate::http::extract::Body;
 use crate::http::response::Reply;
 use crate::http::routes::Routes;
+use crate::ledger::deployments::affected::{self, Affected, Ending};
 use crate::ledger::deployments::expiry::expire;
 use crate::ledger::deployments::gate::{self, Consumed, Evaluation, GateRequest};
-use crate::ledger::deployments::store::{self, Change, Fact, advance};
-use crate::ledger::deployments::{Deployment, DeploymentWithDecision, find, in_state};
+use crate::ledger::deployments::snapshot::{self, PlaceSnapshot};
+use crate::ledger::deployments::store::{self, Change, Fact, Follows, advance, advance_with};
+use crate::ledger::deployments::{Deployment, DeploymentWithDecision, in_state};
 use crate::ledger::environments::Environment;
 use crate::ledger::releases::Release;
 use crate::ledger::services;
@@ -25,7 +27,7 @@ use crate::rules::gate::Reviewed;
 use crate::rules::lifecycle::{self, By, Move, Report, State};
 use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
-use crate::types::values::{LongText, Slug};
+use crate::types::values::LongText;
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
@@ -79,7 +81,7 @@ async fn make_transition(
     id: web::Path<DeploymentId>,
     body: Body<Transition>,
 ) -> Result<Reply, Error> {
-    ctx.post(move |db, author| {
+    ctx.post_in(Service::OfDeployment(*id), move |db, author| {
         let found = transition(db, author, *id, body.0.clone())?;
         Ok(Reply::ok(&found)?.at_revision(found.deployment.revision))
     })
@@ -115,16 +117,13 @@ pub fn transition(
     id: DeploymentId,
     request: Transition,
 ) -> Result<DeploymentWithDecision, Error> {
-    // The service of a deployment never changes. Everything else is read under the lock.
-    let service: Option<Slug> =
-        deployments::table.find(id).select(deployments::service).first(db).optional()?;
-    let service = service.ok_or_else(|| Error::not_found("deployment", id))?;
-    let actor = &services::lock_known(db, author, &service)?;
+    let (actor, found, place) = look(db, author, id, request.to)?;
+    let (actor, decision) = (&actor, found.decision);
     let at = observed_at(request.observed, request.at, "/at", actor.now)?;
-    let found = find(db, id)?;
     let state_before = found.deployment.state;
     let deployment = expire(db, found.deployment, actor.now)?;
     let has_expired = deployment.state != state_before;
+    let as_found = |deployment| Ok(DeploymentWithDecision { deployment, decision });
     let from = match deployment.reported_state() {
         // The gate reports missing approvals with its reasons. If none is missing, a start from
         // `awaiting_approval` makes both changes at once.
@@ -132,28 +131,70 @@ pub fn transition(
         state => state,
     };
     match lifecycle::decide(from, request.to, By::Caller) {
-        _ if request.to == deployment.state => {}
-        Move::None => {}
-        Move::To(State::Running) => start(db, actor, deployment, &request, at)?,
+        _ if request.to == deployment.state => as_found(deployment),
+        Move::None => as_found(deployment),
+        Move::To(State::Running) => start(db, actor, deployment, &request, at, place),
         Move::To(_) if deployment.started_at.is_some_and(|start| at < start) => {
-            return Err(Error::field(
-                Code::InvalidValue,
-                "/at",
-                "is before the deployment started",
-            ));
+            Err(Error::field(Code::InvalidValue, "/at", "is before the deployment started"))
         }
         Move::To(to) => {
-            advance(db, actor, deployment, to, at, request.reason.map(Into::into))?;
+            let (reason, follows) = (request.reason.map(Into::into), place.follows());
+            as_found(advance_with(db, actor, deployment, to, at, reason, follows)?)
         }
         Move::Refused(moves) => {
             let refusal =
                 Error::new(Code::InvalidTransition, no_such_move(deployment.state, moves))
                     .with("state", deployment.state)
                     .with("moves", moves);
-            return Err(if has_expired { refusal.recorded() } else { refusal });
+            Err(if has_expired { refusal.recorded() } else { refusal })
         }
     }
-    find(db, id)
+}
+
+/// The place of a deployment as its move needs it.
+enum Place {
+    /// For the start.
+    Before(Box<PlaceSnapshot>),
+    /// For the end.
+    After(Vec<Affected>),
+}
+
+impl Place {
+    /// What follows from an end.
+    fn follows(self) -> Follows {
+        match self {
+            Self::Before(_) => Follows::Unknown,
+            Self::After(affected) => Follows::From(affected),
+        }
+    }
+}
+
+/// Loads a deployment and what its move needs in its place, in the lock of the service. A
+/// transaction that began without this lock takes it, and looks again.
+fn look(
+    db: &mut Db,
+    author: &Author,
+    id: DeploymentId,
+    to: State,
+) -> Result<(Actor, DeploymentWithDecision, Place), Error> {
+    let mut given = None;
+    loop {
+        let (found, place, now, is_locked) = if to == State::Running {
+            let found = snapshot::load_of(db, id, given)?;
+            let (found, place) = found.ok_or_else(|| Error::not_found("deployment", id))?;
+            let (now, is_locked) = (place.now, place.is_locked);
+            (found, Place::Before(Box::new(place)), now, is_locked)
+        } else {
+            let found = affected::load_ending(db, id, given)?;
+            let Ending { found, affected, now, is_locked } =
+                found.ok_or_else(|| Error::not_found("deployment", id))?;
+            (found, Place::After(affected), now, is_locked)
+        };
+        if is_locked || given.is_some() {
+            return Ok((author.at(now), found, place));
+        }
+        given = Some(services::lock_known(db, author, &found.deployment.service)?.now);
+    }
 }
 
 /// Why a deployment can't make a move, and what can be done instead.
@@ -187,9 +228,14 @@ fn start(
     before: Deployment,
     request: &Transition,
     at: Timestamp,
-) -> Result<(), Error> {
-    let evaluation = evaluate_start(db, actor, &before, request.observed)?;
-    let now = Deployment {
+    place: Place,
+) -> Result<DeploymentWithDecision, Error> {
+    let snapshot = match place {
+        Place::Before(snapshot) => *snapshot,
+        Place::After(_) => snapshot::of(db, actor, before.id)?,
+    };
+    let evaluation = evaluate_start(db, actor, &before, &snapshot, request.observed)?;
+    let mut now = Deployment {
         state: State::Running,
         started_at: Some(at),
         expires_at: None,
@@ -198,33 +244,38 @@ fn start(
         image_added_later: false,
         ..before.clone()
     };
+    // What starts now in a place where nothing runs changes nothing for other deployments, and
+    // takes its kind from what is live. Where nothing is, what was live last may have been retired.
+    let is_newest = request.at.is_none() && snapshot.running.is_none() && snapshot.live.is_some();
+    let follows = if is_newest {
+        snapshot.start(&mut now);
+        Follows::Nothing
+    } else {
+        Follows::Unknown
+    };
     let facts: &[Fact] = match before.state {
         State::AwaitingApproval => &[Fact::Approved, Fact::Started],
         _ => &[Fact::Started],
     };
-    let decision = Some(evaluation.document()?);
-    store::save(db, actor, Change { before: &before, now, decision, facts })?;
-    Ok(())
+    let decision = evaluation.document()?;
+    let change = Change { before: &before, now, decision: Some(decision.clone()), facts };
+    let deployment = store::save_with(db, actor, change, follows)?;
+    Ok(DeploymentWithDecision { deployment, decision: Some(Json(decision)) })
 }
 
 /// Evaluates the gate for a start, and consumes the approvals and overrides that it takes.
+/// `snapshot` is that of the deployment.
 pub fn evaluate_start(
     db: &mut Db,
     actor: &Actor,
     deployment: &Deployment,
+    snapshot: &PlaceSnapshot,
     was_observed: bool,
 ) -> Result<Evaluation, Error> {
-    let snapshot =
-        gate::load_snapshot(db, &deployment.service, &deployment.environment, &deployment.version)?;
-    let (Some(environment), Some(release)) = (&snapshot.environment, &snapshot.release) else {
-        return Err(Error::internal(format!(
-            "deployment {} has no environment or release",
-            deployment.id
-        )));
-    };
+    let (environment, release) = snapshot.known()?;
     let candidate = gate::Candidate::of(release);
     let request = GateRequest::to_start(deployment);
-    let mut facts = gate::facts(db, &snapshot, environment, &candidate, &request, actor.now)?;
+    let mut facts = gate::facts(snapshot, environment, &candidate, &request);
     if was_observed {
         // At most one rollout runs that was asked for. What happened is ordered by the timeline.
         facts.running = None;
@@ -295,10 +346,9 @@ fn reviewed(
     environment: &Environment,
     deployment: &Deployment,
 ) -> Result<Reviewed, Error> {
-    let snapshot =
-        gate::load_snapshot(db, &deployment.service, &deployment.environment, &deployment.version)?;
+    let snapshot = snapshot::of(db, actor, deployment.id)?;
     let candidate = gate::Candidate::of(release);
     let request = GateRequest::to_start(deployment);
-    let facts = gate::facts(db, &snapshot, environment, &candidate, &request, actor.now)?;
+    let facts = gate::facts(&snapshot, environment, &candidate, &request);
     Ok(Evaluation::of(facts, actor.now).reviewed())
 }

@@ -10,6 +10,7 @@ use crate::error::{Code, Error};
 use crate::http::context::{Actor, Author};
 use crate::ledger::approvals::{self, NewApproval, Source, Verdict};
 use crate::ledger::deployments::create::{self, NewDeployment, Observation, Report};
+use crate::ledger::deployments::snapshot;
 use crate::ledger::deployments::store::{self, Change, Fact as Reported};
 use crate::ledger::deployments::transitions::{self, Transition};
 use crate::ledger::deployments::{Deployment, GITHUB, find, of_run, running_in};
@@ -249,7 +250,8 @@ fn observe(
     let starts = known.started_at.is_none() && now.started_at.is_some();
     let mut decision = None;
     if starts {
-        let ruling = transitions::evaluate_start(db, actor, &known, true)?;
+        let snapshot = snapshot::of(db, actor, known.id)?;
+        let ruling = transitions::evaluate_start(db, actor, &known, &snapshot, true)?;
         now.ungated = !ruling.decision.allowed;
         now.image_added_later = false;
         decision = Some(ruling.document()?);

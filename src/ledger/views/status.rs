@@ -19,12 +19,12 @@ use crate::http::context::{Ctx, Read};
 use crate::http::response::Reply;
 use crate::http::routes::Routes;
 use crate::ledger::deployments::expiry::{Snapshot, settled};
-use crate::ledger::deployments::gate::{self, GateRequest};
+use crate::ledger::deployments::gate;
 use crate::ledger::environments::Tier;
 use crate::ledger::freezes;
 use crate::ledger::incidents::{self, ImpactLevel};
 use crate::ledger::releases::{Scan, ScanStatus};
-use crate::rules::gate::{Code, Step};
+use crate::rules::gate::Code;
 use crate::rules::lifecycle::{Kind, State};
 use crate::rules::schedule::Until;
 use crate::types::ids::{DeploymentId, FreezeId, IncidentId, ReleaseId};
@@ -189,12 +189,6 @@ struct Current {
     scan: ScanStatus,
     /// Whether it started although the gate blocked it.
     ungated: bool,
-    /// The name of the key that recorded it.
-    #[serde(skip)]
-    recorded_by: Option<String>,
-    /// Whether it was asked for as a rollback.
-    #[serde(skip)]
-    rollback: bool,
 }
 
 /// Read the status of all places
@@ -241,8 +235,6 @@ struct DeploymentRow {
     finished_at: Option<Timestamp>,
     expires_at: Option<Timestamp>,
     ungated: bool,
-    recorded_by: Option<String>,
-    rollback: bool,
     #[diesel(select_expression = releases::scan)]
     scan: Json<Scan>,
 }
@@ -279,8 +271,6 @@ impl From<DeploymentRow> for Current {
             blocked: None,
             scan: found.scan.0.status,
             ungated: found.ungated,
-            recorded_by: found.recorded_by,
-            rollback: found.rollback,
         }
     }
 }
@@ -495,25 +485,13 @@ const EVALUATED: usize = 20;
 
 /// Evaluates the gate for the deployments that have waited longest.
 fn evaluate_waiting(db: &mut Db, grid: &mut Grid) -> Result<(), Error> {
-    let mut waiting = Vec::new();
-    for Row { slug, places, .. } in &mut grid.services {
-        for Cell { environment, waiting: here, .. } in places {
-            waiting.extend(here.iter_mut().map(|current| (&**slug, &**environment, current)));
-        }
+    let mut waiting: Vec<&mut Current> = Vec::new();
+    for Cell { waiting: here, .. } in grid.services.iter_mut().flat_map(|row| &mut row.places) {
+        waiting.extend(here);
     }
-    waiting.sort_by_key(|(_, _, current)| (current.since, current.id));
-    for (service, environment, current) in waiting.into_iter().take(EVALUATED) {
-        let request = GateRequest {
-            step: Step::Start,
-            requested_by: &current.requested_by,
-            recorded_by: current.recorded_by.as_deref(),
-            unplanned: false,
-            rollback: current.rollback,
-            deployment: Some(current.id),
-            fixes: None,
-        };
-        let codes = gate::blocked(db, (service, environment), &current.version, &request)?;
-        current.blocked = Some(codes);
+    waiting.sort_by_key(|current| (current.since, current.id));
+    for current in waiting.into_iter().take(EVALUATED) {
+        current.blocked = Some(gate::blocked(db, current.id)?);
     }
     Ok(())
 }
