@@ -1,16 +1,20 @@
 //! The times that prop assigns are in the order of the commits, whatever the clocks say.
 
 use crate::gate::{codes, evaluate, in_minutes, person, post_review, production, release, sql};
-use crate::harness::{TestApp, together};
+use crate::harness::{TestApp, new_deployment, together};
 use diesel::result::Error;
 use jiff::Timestamp;
+use prop::db::locks::Service;
 use prop::db::{Db, locks};
+use prop::http::context::Author;
+use prop::ledger::deployments::create;
 use serde_json::{Value, json};
 use std::sync::mpsc;
 use std::time::Duration;
 
 crate::on_both_databases! {
     whoever_waited_for_the_lock_is_later
+    a_deployment_is_recorded_under_the_lock_however_the_transaction_began
     simultaneous_writes_have_times_in_the_order_of_their_events
     what_a_clock_that_was_ahead_recorded_came_before
 }
@@ -55,6 +59,37 @@ fn whoever_waited_for_the_lock_is_later(app: &TestApp) {
         assert!(first < second, "{ahead}: {first} {second}");
         let waited = second.duration_since(first).as_millis();
         assert!(!ahead.is_empty() || waited >= 300, "read before the lock: {waited} ms");
+    }
+}
+
+fn a_deployment_is_recorded_under_the_lock_however_the_transaction_began(app: &TestApp) {
+    app.go_live("checkout", "staging", "1");
+    // As a request begins, and as one whose service was committed just after its lock.
+    for begins_with_lock in [true, false] {
+        let (mut holder, mut waiter) = (app.db(), app.db());
+        let (is_held, held) = mpsc::channel();
+        let (first, second) = std::thread::scope(|scope| {
+            let waits = scope.spawn(move || {
+                held.recv().unwrap();
+                waiter.write(|db| {
+                    if begins_with_lock {
+                        Service::Named("checkout".parse().unwrap()).lock(db)?;
+                    }
+                    let new = serde_json::from_value(new_deployment("checkout", "staging", "1"));
+                    create::request(db, &Author::prop(), new.unwrap())
+                })
+            });
+            let first = holder.write(|db| {
+                let first = time(locks::service(db, "checkout")?);
+                is_held.send(()).unwrap();
+                std::thread::sleep(Duration::from_millis(300));
+                insert_event(db, &format!("{first:.6}"));
+                Ok::<_, Error>(first)
+            });
+            (first.unwrap(), waits.join().unwrap().unwrap().0.deployment.requested_at)
+        });
+        let waited = Timestamp::from(second).duration_since(first).as_millis();
+        assert!(waited >= 300, "{begins_with_lock}: recorded before the lock: {waited} ms");
     }
 }
 
