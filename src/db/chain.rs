@@ -1,7 +1,10 @@
-//! Two statements that write, one after the other: on PostgreSQL as one, in one message.
+//! Statements that write, one after the other: on PostgreSQL as one, in one message.
 
+use diesel::dsl::sql;
+use diesel::expression::SqlLiteral;
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, QueryFragment};
+use diesel::sql_types::Bool;
 use diesel::sqlite::Sqlite;
 use diesel::{QueryResult, RunQueryDsl};
 
@@ -18,6 +21,51 @@ impl<A: QueryFragment<Pg>, B: QueryFragment<Pg>> QueryFragment<Pg> for Both<A, B
         out.push_sql(") ");
         self.1.walk_ast(out)
     }
+}
+
+/// Three statements as one: what makes room in a unique index, what takes it, and a third.
+struct InRoom<R, A, B>(R, A, B);
+
+impl<R, A, B> QueryFragment<Pg> for InRoom<R, A, B>
+where
+    R: QueryFragment<Pg>,
+    A: QueryFragment<Pg>,
+    B: QueryFragment<Pg>,
+{
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("WITH room AS (");
+        self.0.walk_ast(out.reborrow())?;
+        out.push_sql(" RETURNING 1), first AS (");
+        self.1.walk_ast(out.reborrow())?;
+        out.push_sql(") ");
+        self.2.walk_ast(out)
+    }
+}
+
+/// The condition of a statement that takes the room which one row made. PostgreSQL runs the parts
+/// of a statement in any order, but what counts the rows of another part runs after it.
+pub fn has_room() -> SqlLiteral<Bool> {
+    sql("(SELECT count(*) FROM room) = 1")
+}
+
+/// Runs `room`, then `first` with the condition [`has_room`], and then `second`: on PostgreSQL as
+/// one statement. `on_sqlite` is all three as that database runs them.
+///
+/// # Errors
+/// That of the database.
+pub fn execute_in_room<R, A, B>(
+    db: &mut Db,
+    (room, first, second): (R, A, B),
+    on_sqlite: impl FnOnce(&mut Db) -> QueryResult<()>,
+) -> QueryResult<()>
+where
+    R: QueryFragment<Pg>,
+    A: QueryFragment<Pg>,
+    B: QueryFragment<Pg>,
+{
+    let Db::Pg(c) = db else { return on_sqlite(db) };
+    let _: Vec<i32> = Returning(InRoom(room, first, second)).load(c)?;
+    Ok(())
 }
 
 /// Runs `first` and then `second`, on PostgreSQL as one statement. `on_sqlite` is `second` as that

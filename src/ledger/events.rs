@@ -196,6 +196,29 @@ where
     write(db, more)
 }
 
+/// Runs a statement that makes room in a unique index, one that takes it
+/// ([`chain::has_room`]), and writes the events of both, in this order: on PostgreSQL as one
+/// statement. `one_by_one` does all of it otherwise.
+///
+/// # Errors
+/// That of the database.
+pub fn write_in_room<R, W>(
+    db: &mut Db,
+    (room, written): (R, W),
+    events: &[NewEvent],
+    one_by_one: impl FnOnce(&mut Db) -> QueryResult<()>,
+) -> QueryResult<()>
+where
+    R: QueryFragment<Pg>,
+    W: QueryFragment<Pg>,
+{
+    if !(1..=TOGETHER).contains(&events.len()) {
+        return one_by_one(db);
+    }
+    let insert = diesel::insert_into(events::table).values(events);
+    chain::execute_in_room(db, (room, written, insert), one_by_one)
+}
+
 /// The query parameters of the list.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

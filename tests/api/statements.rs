@@ -102,7 +102,7 @@ const RECORDING: &[Case] = &[
         post("/v1/deployments", body)
     }),
     ("move_deployment - start", [4, 6], |app| to(&waiting(app), "running")),
-    ("move_deployment - success", [5, 8], |app| to(&started(app), "succeeded")),
+    ("move_deployment - success", [4, 8], |app| to(&started(app), "succeeded")),
     ("move_deployment - failure", [4, 6], |app| to(&started(app), "failed")),
     ("move_deployment - repeat", [3, 4], |app| {
         let deployment = started(app);

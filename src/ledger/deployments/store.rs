@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use crate::db::columns::Json;
 use crate::db::schema::{deployments, incident_deployments, releases};
-use crate::db::{Db, kept};
+use crate::db::{Db, chain, kept};
 use crate::error::{Code, Error, OnConflict};
 use crate::http::context::Actor;
 use crate::ledger::deployments::affected::{self, Affected};
@@ -119,9 +119,6 @@ pub fn save_with(
     let is_changed = *before != now;
     now.revision = before.revision + i32::from(is_changed);
     let (first, last) = make_room(others);
-    for other in &first {
-        update(db, &other.now)?;
-    }
     let from = if before.state == State::Requested { State::Approved } else { before.state };
     let mut events = events_of(actor, from, &now, facts, decision.as_ref())?;
     if is_changed && facts.is_empty() {
@@ -131,18 +128,35 @@ pub fn save_with(
         events.push(derived_event(actor, other.before, &other.now, Some(&now))?);
     }
     if is_changed {
-        // `None` keeps the decision that is stored.
-        let decision = decision.map(|decision| deployments::decision.eq(Json(decision)));
-        let written = diesel::update(deployments::table.find(now.id)).set((&now, decision));
-        events::write_with(db, written, &events)?;
+        write(db, &first, &now, decision.as_ref(), &events)?;
     } else {
+        update_all(db, &first)?;
         events::write(db, &events)?;
     }
-    for other in &last {
-        update(db, &other.now)?;
-    }
+    update_all(db, &last)?;
     log_outcome(&now, facts);
     Ok(now)
+}
+
+/// Writes a changed deployment and its events, once the others have made room in the unique
+/// indexes. No decision keeps the one that is stored.
+fn write(
+    db: &mut Db,
+    first: &[Other],
+    now: &Deployment,
+    decision: Option<&Value>,
+    events: &[NewEvent],
+) -> QueryResult<()> {
+    let decision = || decision.map(|decision| deployments::decision.eq(Json(decision.clone())));
+    let row = deployments::table.find(now.id);
+    let one_by_one = |db: &mut Db| {
+        update_all(db, first)?;
+        events::write_with(db, diesel::update(row).set((now, decision())), events)
+    };
+    let [Other { now: other, .. }] = first else { return one_by_one(db) };
+    let room = diesel::update(deployments::table.find(other.id)).set(other);
+    let written = diesel::update(row.filter(chain::has_room())).set((now, decision()));
+    events::write_in_room(db, (room, written), events, one_by_one)
 }
 
 /// What gives up being live or running, and the rest. The former is written first, to make room in
@@ -320,6 +334,10 @@ pub fn follow_release(
 
 fn update(db: &mut Db, row: &Deployment) -> QueryResult<usize> {
     kept::execute(db, diesel::update(deployments::table.find(row.id)).set(row))
+}
+
+fn update_all(db: &mut Db, others: &[Other]) -> QueryResult<()> {
+    others.iter().try_for_each(|other| update(db, &other.now).map(drop))
 }
 
 /// Another deployment of the place about which something else is true now.
