@@ -220,7 +220,7 @@ const READING: &[Case] = &[
     ("get_freeze", [1, 1], |app| get(format!("/v1/freezes/{}", id(&freeze(app))))),
     ("list_incidents", [1, 1], |_| get("/v1/incidents")),
     ("get_incident", [2, 2], |app| get(format!("/v1/incidents/{}", id(&incident(app))))),
-    ("get_dora_metrics", [4, 4], |_| get("/v1/metrics/dora")),
+    ("get_dora_metrics", [8, 8], |_| get("/v1/metrics/dora")),
     ("list_events", [1, 1], |_| get("/v1/events")),
     ("list_keys", [1, 1], |_| get("/v1/keys")),
     ("list_deliveries", [1, 1], |_| get("/v1/deliveries")),

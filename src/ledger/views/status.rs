@@ -9,8 +9,7 @@ use std::collections::HashMap;
 use utoipa::ToSchema;
 
 use crate::db::Db;
-use crate::db::columns::Instant;
-use crate::db::columns::{Json, ToWord};
+use crate::db::columns::{Instant, Json};
 use crate::db::kept::Fixed;
 use crate::db::schema::{deployments, environments, releases, services};
 use crate::each_backend;
@@ -152,7 +151,7 @@ struct Behind {
     version: String,
     /// The number of releases after the one that is live here, up to the one that is live there, in
     /// the order of their newest commits. The time at which a release was made, or was recorded,
-    /// counts where the commits are unknown.
+    /// counts where the commits are unknown. 100, when there are more.
     releases: i64,
     /// The time of the earliest of these releases.
     since: Timestamp,
@@ -305,27 +304,34 @@ struct Lag {
     since: Timestamp,
 }
 
-/// Selects the places that are behind. The cost depends on the number of releases in between, by
-/// the index of a service's releases in their order. Production without a predecessor follows
-/// staging.
+/// Selects the places that are behind. The index of a service's releases in their order serves it,
+/// and it counts up to 100 for a place. Production without a predecessor follows staging.
 const LAGS: &str = "
-    SELECT here.service AS service, here.environment AS environment, there.environment AS before,
-        there.version AS version, count(*) AS releases,
-        min(coalesce(missing.last_commit_at, missing.at, missing.created_at)) AS since
-    FROM environments e
-    JOIN deployments here ON here.environment = e.slug AND here.state = 'succeeded'
-    JOIN deployments there ON there.service = here.service AND there.state = 'succeeded'
-        AND there.environment = coalesce(e.predecessor, (
-            SELECT min(s.slug) FROM environments s
-            WHERE s.tier = 'staging' AND e.tier = 'production'))
-    JOIN releases live ON live.id = here.release_id
-    JOIN releases next ON next.id = there.release_id
-    JOIN releases missing ON missing.service = here.service
-        AND coalesce(missing.last_commit_at, missing.at, missing.created_at)
-            > coalesce(live.last_commit_at, live.at, live.created_at)
-        AND coalesce(missing.last_commit_at, missing.at, missing.created_at)
-            <= coalesce(next.last_commit_at, next.at, next.created_at)
-    GROUP BY here.service, here.environment, there.environment, there.version";
+    SELECT service, environment, before, version, releases, since FROM (
+        SELECT service, environment, before, version,
+            (SELECT count(*) FROM (
+                SELECT coalesce(m.last_commit_at, m.at, m.created_at) AS missing_at
+                FROM releases m WHERE m.service = pairs.service
+                AND coalesce(m.last_commit_at, m.at, m.created_at) > here_at
+                ORDER BY coalesce(m.last_commit_at, m.at, m.created_at) LIMIT 100) missing
+                WHERE missing_at <= there_at) AS releases,
+            (SELECT coalesce(m.last_commit_at, m.at, m.created_at) FROM releases m
+                WHERE m.service = pairs.service
+                AND coalesce(m.last_commit_at, m.at, m.created_at) > here_at
+                ORDER BY coalesce(m.last_commit_at, m.at, m.created_at) LIMIT 1) AS since
+        FROM (
+            SELECT here.service, here.environment, there.environment AS before, there.version,
+                (SELECT coalesce(r.last_commit_at, r.at, r.created_at) FROM releases r
+                    WHERE r.id = here.release_id) AS here_at,
+                (SELECT coalesce(r.last_commit_at, r.at, r.created_at) FROM releases r
+                    WHERE r.id = there.release_id) AS there_at
+            FROM environments e
+            JOIN deployments here ON here.environment = e.slug AND here.state = 'succeeded'
+            JOIN deployments there ON there.service = here.service AND there.state = 'succeeded'
+                AND there.environment = coalesce(e.predecessor, (
+                    SELECT min(s.slug) FROM environments s
+                    WHERE s.tier = 'staging' AND e.tier = 'production'))) pairs) lags
+    WHERE releases > 0";
 
 /// The last failure of each place since its live deployment succeeded. The cost depends on the
 /// number of places, and of attempts since then: the index of the ends of a place serves it.
@@ -365,16 +371,18 @@ fn environments(db: &mut Db) -> QueryResult<Vec<Column>> {
 /// Loads the services, each with what is live, running or waiting in its places. What waits is
 /// limited for each place, since a client may record any number.
 fn services_with_deployments(db: &mut Db) -> QueryResult<Vec<Row>> {
-    let newest_waiting = format!(
-        "deployments.id IN (SELECT id FROM (
-            SELECT id, row_number() OVER (
-                PARTITION BY service, environment ORDER BY requested_at DESC, id DESC) AS n
-            FROM deployments WHERE {WAITS}) waiting WHERE n <= {LISTED})"
-    );
-    let is_current = deployments::state
-        .eq(State::Succeeded.word())
-        .or(deployments::state.eq(State::Running.word()))
-        .or(sql::<Bool>(&newest_waiting));
+    // Each part has its partial index. With OR between them the whole history would be read.
+    let is_current = sql::<Bool>(&format!(
+        "deployments.id IN (
+            SELECT id FROM deployments WHERE state = 'succeeded'
+            UNION ALL
+            SELECT id FROM deployments WHERE state = 'running'
+            UNION ALL
+            SELECT id FROM (
+                SELECT id, row_number() OVER (
+                    PARTITION BY service, environment ORDER BY requested_at DESC, id DESC) AS n
+                FROM deployments WHERE {WAITS}) waiting WHERE n <= {LISTED})"
+    ));
     type Found = (Service, Option<DeploymentRow>, Option<i64>, Option<Timestamp>);
     struct ServicesWithDeployments;
     let joined = services::table.left_join(
