@@ -21,6 +21,7 @@ pub mod json;
 pub mod kept;
 pub mod locks;
 pub mod migrations;
+pub mod pages;
 pub mod pool;
 pub mod rows;
 pub mod schema;

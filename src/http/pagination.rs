@@ -89,8 +89,50 @@ macro_rules! filtered {
     }};
 }
 
+/// The conditions for the parameters that were given, as [`All`](crate::db::pages::All).
+#[macro_export]
+macro_rules! conditions {
+    ($($given:expr => |$value:ident| $condition:expr),+ $(,)?) => {{
+        let mut all = $crate::db::pages::All(Vec::new());
+        $(if let Some($value) = $given { all.0.push(Box::new($condition)); })+
+        all
+    }};
+}
+
+/// Splits a filter into the part that a page is read along and the rest, which narrows the page.
+/// The first part is what stands before a semicolon, and the first given of what stands after it.
+#[macro_export]
+macro_rules! read_along {
+    (@ $parts:expr; $($first:ident),+) => {{
+        let (mut along, mut rest) = $parts;
+        'first: {
+            $(if rest.$first.is_some() {
+                along.$first = rest.$first.take();
+                break 'first;
+            })+
+        }
+        (along, rest)
+    }};
+    ($filter:expr;; $($first:ident),+) => {
+        $crate::read_along!(@ (Filter::default(), $filter.clone()); $($first),+)
+    };
+    ($filter:expr; $($always:ident),+) => {{
+        let mut rest = $filter.clone();
+        (Filter { $($always: rest.$always.take(),)+ ..Filter::default() }, rest)
+    }};
+    ($filter:expr; $($always:ident),+; $($first:ident),+) => {
+        $crate::read_along!(@ $crate::read_along!($filter; $($always),+); $($first),+)
+    };
+}
+
 /// Loads the page of a list, the newest first: by one column that grows, or by a time and, where
 /// the times are equal, by the identifier. The fields of the rows are named like the columns.
+///
+/// With conditions after the query, the page has only rows that meet them. The query must be such
+/// that an index finds its rows in the order of the list. The page looks at no more than
+/// [`LOOKED_AT`](crate::db::pages::LOOKED_AT) of them: then it ends early, with a cursor. The query
+/// is a closure, because its end is another query. The last argument says whether the list is read
+/// along the index of everything ([`OfAll`](crate::db::pages::OfAll)).
 #[macro_export]
 macro_rules! newest_first {
     ($db:expr, $list:expr, $query:expr, $table:ident::$key:ident) => {{
@@ -99,21 +141,57 @@ macro_rules! newest_first {
         Ok(Page::of(rows, $list.limit, |row| row.$key))
     }};
     ($db:expr, $list:expr, $query:expr, $table:ident::{$at:ident, $id:ident}) => {{
-        let rows = $crate::one_more!($list, $query, $table::{$at, $id}).load($db)?;
-        Ok(Page::of(rows, $list.limit, |row| (row.$at, Clone::clone(&row.$id))))
+        let rows = $crate::in_order!($list, $query, $table::{$at, $id}, false);
+        Ok(Page::of(rows.limit($list.limit.and_one()).load($db)?, $list.limit, |row| {
+            (row.$at, Clone::clone(&row.$id))
+        }))
+    }};
+    ($db:expr, $list:expr, $row:ty, $query:expr, $conditions:expr,
+        $table:ident::{$at:ident, $id:ident} $(, $of_all:expr)?) => {{
+        use $crate::db::pages::{LOOKED_AT, Narrowed};
+        let (conditions, limit) = ($conditions, $list.limit);
+        let of_all = false $(|| $of_all)?;
+        let key = |row: &$row| (row.$at, Clone::clone(&row.$id));
+        let rows = || $crate::in_order!($list, $query(), $table::{$at, $id}, of_all);
+        if conditions.0.is_empty() {
+            return Ok(Page::of(rows().limit(limit.and_one()).load($db)?, limit, key));
+        }
+        let narrowed = Narrowed {
+            rows: rows().limit(LOOKED_AT),
+            table: stringify!($table),
+            conditions,
+            order: [stringify!($at), stringify!($id)],
+            of_all,
+            limit: limit.and_one(),
+        };
+        let page = Page::of(narrowed.load($db)?, limit, key);
+        if page.next.is_some() {
+            return Ok(page);
+        }
+        let last = rows().select(($table::$at, $table::$id)).offset(LOOKED_AT - 1).limit(1);
+        Ok(page.up_to(last.get_result($db).optional()?, key))
     }};
 }
 
-/// The query for the page of a list and one row more, the newest first: by a time and, where the
-/// times are equal, by the identifier.
+/// The rows of a query that come after the page before, the newest first. The last argument says
+/// whether they are read along the index of everything ([`OfAll`](crate::db::pages::OfAll)).
 #[macro_export]
-macro_rules! one_more {
-    ($list:expr, $query:expr, $table:ident::{$at:ident, $id:ident}) => {{
-        let query = $crate::filtered!($query;
-            $list.after.clone() => |after| $table::$at.lt(after.0)
-                .or($table::$at.eq(after.0).and($table::$id.lt(after.1))));
-        let query = query.order(($table::$at.desc(), $table::$id.desc()));
-        query.limit($list.limit.and_one())
+macro_rules! in_order {
+    ($list:expr, $query:expr, $table:ident::{$at:ident, $id:ident}, $of_all:expr) => {{
+        use diesel::expression::AsExpression;
+        use $crate::db::pages::{IsBefore, OfAll};
+        let rows = $crate::filtered!($query; $list.after.clone() => |after| IsBefore(
+            ($table::$at, $table::$id),
+            (
+                AsExpression::<diesel::dsl::SqlTypeOf<$table::$at>>::as_expression(after.0),
+                AsExpression::<diesel::dsl::SqlTypeOf<$table::$id>>::as_expression(after.1),
+            ),
+        ));
+        if $of_all {
+            rows.order((OfAll($table::$at), OfAll($table::$id)))
+        } else {
+            rows.order(($table::$at.desc(), $table::$id.desc()))
+        }
     }};
 }
 
@@ -122,7 +200,8 @@ macro_rules! one_more {
 pub struct Page<T> {
     /// The items of this page, at most `limit` of them.
     pub items: Vec<T>,
-    /// The cursor of the next page, to be sent as `cursor`; `null` on the last page.
+    /// The cursor of the next page, to be sent as `cursor`; `null` on the last page. A page with a
+    /// cursor may have fewer items than `limit`, or none.
     pub next: Option<String>,
 }
 
@@ -134,6 +213,17 @@ impl<T> Page<T> {
         rows.truncate(limit.rows());
         let next = rows.last().filter(|_| more).and_then(|last| Cursor::encode(&key(last)));
         Self { items: rows, next }
+    }
+
+    /// The page that has nothing more among the rows that were looked at. When these were not all,
+    /// it ends with the last of them. That, or the last item if newer rows came in between.
+    pub fn up_to<K: Serialize + Ord>(self, last: Option<K>, key: impl Fn(&T) -> K) -> Self {
+        let Some(last) = last else { return self };
+        let last = match self.items.last() {
+            Some(item) => key(item).min(last),
+            None => last,
+        };
+        Self { next: Cursor::encode(&last), ..self }
     }
 }
 

@@ -2,12 +2,14 @@
 //! environment.
 
 use actix_web::{get, post};
+use diesel::dsl::AsSelect;
 use diesel::prelude::*;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::db::columns::lower;
+use crate::db::pages::All;
 use crate::db::schema::approvals;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
@@ -28,7 +30,7 @@ use crate::types::ids::{ApprovalId, DeploymentId, ReleaseId};
 use crate::types::name::Name;
 use crate::types::time::Timestamp;
 use crate::types::values::{Digest, LongText, ShortText, Slug, Url, Version};
-use crate::{filtered, newest_first, text_enum};
+use crate::{conditions, newest_first, read_along, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
@@ -170,7 +172,7 @@ fn verdict<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Verdict, D::Err
 type After = (Timestamp, ApprovalId);
 
 /// The query parameters of the list.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
@@ -187,6 +189,9 @@ struct Filter {
 /// List approvals
 ///
 /// Answers a page of the approvals and rejections that match all parameters, the newest first.
+///
+/// A page looks at no more than 5,000 of the release, or else of the service, that is asked for.
+/// Then it ends, with fewer items or none, and `next` continues with older ones.
 #[utoipa::path(tag = "approvals", operation_id = "list_approvals", security(("key" = ["read"])),
     params(Filter, Paging),
     responses((status = 200, description = "A page of approvals and rejections.",
@@ -234,12 +239,21 @@ async fn create(ctx: Ctx<ApproveOrMirror>, body: Body<NewApproval>) -> Result<Re
 }
 
 fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Approval>, Error> {
-    let all = approvals::table.select(Approval::as_select()).into_boxed::<MultiBackend>();
-    let query = filtered!(all;
-        &params.filter.service => |it| approvals::service.eq(it),
-        &params.filter.environment => |it| approvals::environment.eq(it),
-        params.filter.release_id => |it| approvals::release_id.eq(it));
-    newest_first!(db, params, query, approvals::{created_at, id})
+    let (along, rest) = read_along!(params.filter;; release_id, service);
+    let query = || all().filter(conditions(&along));
+    let (rest, of_all) = (conditions(&rest), along == Filter::default());
+    newest_first!(db, params, Approval, query, rest, approvals::{created_at, id}, of_all)
+}
+
+fn all<'a>() -> approvals::BoxedQuery<'a, MultiBackend, AsSelect<Approval, MultiBackend>> {
+    approvals::table.select(Approval::as_select()).into_boxed()
+}
+
+fn conditions(filter: &Filter) -> All<'_> {
+    conditions!(
+        &filter.service => |it| approvals::service.eq(it),
+        &filter.environment => |it| approvals::environment.eq(it),
+        filter.release_id => |it| approvals::release_id.eq(it))
 }
 
 /// A review that was recorded, or had been.

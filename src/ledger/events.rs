@@ -2,6 +2,7 @@
 //! records.
 
 use actix_web::get;
+use diesel::dsl::AsSelect;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::QueryFragment;
@@ -11,6 +12,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::db::columns::{Json, lower};
+use crate::db::pages::All;
 use crate::db::schema::events;
 use crate::db::{Db, MultiBackend, chain, kept};
 use crate::error::Error;
@@ -22,7 +24,7 @@ use crate::http::routes::Routes;
 use crate::types::ids::{DeploymentId, KeyId};
 use crate::types::time::Timestamp;
 use crate::types::values::{ShortText, Slug};
-use crate::{each_backend, filtered, newest_first, text_enum};
+use crate::{conditions, each_backend, newest_first, read_along, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
@@ -67,9 +69,9 @@ text_enum! {
 }))]
 pub struct Event {
     /// The number of the event, which increases with every event.
-    seq: i64,
+    pub seq: i64,
     /// When the event was recorded.
-    at: Timestamp,
+    pub at: Timestamp,
     /// Who caused the event: the name of a key, `github:` and a login for a webhook, or `prop`
     /// itself.
     actor: String,
@@ -218,9 +220,11 @@ where
     let insert = diesel::insert_into(events::table).values(events);
     chain::execute_in_room(db, (room, written, insert), one_by_one)
 }
+/// The sort key of the list of events.
+pub type After = (Timestamp, i64);
 
 /// The query parameters of the list.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
@@ -247,11 +251,15 @@ struct Filter {
 /// Answers a page of the events that match all parameters, the newest first. The events about keys
 /// are only for keys with the scope `admin`, as the keys themselves: for others they are left out,
 /// and `entity=key` fails with 403 (`missing_scope`).
+///
+/// A page looks at no more than 5,000 events that match `since`, `until` and the first that is
+/// given of `entity_id`, `service`, `actor` and `action`. Then it ends, with fewer items or none,
+/// and `next` continues with older ones.
 #[utoipa::path(tag = "events", operation_id = "list_events", security(("key" = ["read"])),
     params(Filter, Paging),
     responses((status = 200, description = "One page of the events.", body = Page<Event>)))]
 #[get("/events")]
-async fn list(ctx: Ctx<Read>, params: List<Filter, i64>) -> Result<Reply, Error> {
+async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
     if params.filter.entity == Some(Entity::Key) {
         ctx.require(&[Scope::Admin])?;
     }
@@ -261,21 +269,33 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, i64>) -> Result<Reply, Error>
 
 fn find_all(
     db: &mut Db,
-    params: &List<Filter, i64>,
+    params: &List<Filter, After>,
     with_keys: bool,
 ) -> Result<Page<Event>, Error> {
-    let all = events::table.select(Event::as_select()).into_boxed::<MultiBackend>();
-    let query = filtered!(all;
-        (!with_keys).then_some(Entity::Key) => |it| events::entity.ne(it),
-        params.filter.entity => |it| events::entity.eq(it),
-        &params.filter.entity_id => |it| events::entity_id.eq(it),
-        &params.filter.service => |it| events::service.eq(it),
-        &params.filter.environment => |it| events::environment.eq(it),
-        &params.filter.actor => |it| lower(events::actor.nullable()).eq(lower(&**it)),
-        &params.filter.action => |it| events::action.eq(it),
-        params.filter.since => |it| events::at.ge(it),
-        params.filter.until => |it| events::at.lt(it));
-    newest_first!(db, params, query, events::seq)
+    let (along, rest) = read_along!(params.filter; since, until; entity_id, service, actor, action);
+    let query = || all().filter(conditions(&along));
+    let mut rest = conditions(&rest);
+    if !with_keys {
+        rest.0.push(Box::new(events::entity.ne(Entity::Key)));
+    }
+    let of_all = Filter { since: None, until: None, ..along.clone() } == Filter::default();
+    newest_first!(db, params, Event, query, rest, events::{at, seq}, of_all)
+}
+
+fn all<'a>() -> events::BoxedQuery<'a, MultiBackend, AsSelect<Event, MultiBackend>> {
+    events::table.select(Event::as_select()).into_boxed()
+}
+
+fn conditions(filter: &Filter) -> All<'_> {
+    conditions!(
+        filter.entity => |it| events::entity.eq(it),
+        &filter.entity_id => |it| events::entity_id.eq(it),
+        &filter.service => |it| events::service.eq(it),
+        &filter.environment => |it| events::environment.eq(it),
+        &filter.actor => |it| lower(events::actor.nullable()).eq(lower(&**it)),
+        &filter.action => |it| events::action.eq(it),
+        filter.since => |it| events::at.ge(it),
+        filter.until => |it| events::at.lt(it))
 }
 
 /// A page of the events about one deployment, the newest first.
@@ -285,11 +305,11 @@ fn find_all(
 pub fn of_deployment(
     db: &mut Db,
     id: DeploymentId,
-    params: &List<Everything, i64>,
+    params: &List<Everything, After>,
 ) -> Result<Page<Event>, Error> {
     let of_it = events::table
         .filter(events::entity.eq(Entity::Deployment))
         .filter(events::entity_id.eq(id.to_string()))
         .select(Event::as_select());
-    newest_first!(db, params, of_it.into_boxed::<MultiBackend>(), events::seq)
+    newest_first!(db, params, of_it.into_boxed::<MultiBackend>(), events::{at, seq})
 }

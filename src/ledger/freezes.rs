@@ -1,12 +1,14 @@
 //! Freezes: periods when deployments are blocked. An override lets one deployment pass a freeze.
 
 use actix_web::{get, patch, post, web};
+use diesel::dsl::AsSelect;
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::db::columns::Json;
+use crate::db::pages::All;
 use crate::db::schema::{freeze_overrides, freezes};
 use crate::db::{Db, MultiBackend, locks};
 use crate::error::{Code, Error};
@@ -22,7 +24,7 @@ use crate::rules::schedule::{Day, Schedule, Until, Weekly};
 use crate::types::ids::{DeploymentId, FreezeId, OverrideId};
 use crate::types::time::Timestamp;
 use crate::types::values::{ClockTime, Digest, Slug, Title, Version, Zone};
-use crate::{filtered, newest_first};
+use crate::{conditions, newest_first};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
@@ -269,6 +271,9 @@ struct Filter {
 /// List freezes
 ///
 /// Answers a page of freezes, the newest first.
+///
+/// With `open`, a page looks at no more than 5,000 freezes. Then it ends, with fewer items or
+/// none, and `next` continues with older ones.
 #[utoipa::path(tag = "freezes", operation_id = "list_freezes", security(("key" = ["read"])),
     params(Filter, Paging),
     responses((status = 200, description = "One page of the freezes.", body = Page<Freeze>)))]
@@ -373,15 +378,21 @@ async fn create_override(
 }
 
 fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Freeze>, Error> {
-    let all = freezes::table.select(Freeze::as_select()).into_boxed::<MultiBackend>();
+    let rest = conditions(&params.filter);
+    newest_first!(db, params, Freeze, all, rest, freezes::{created_at, id})
+}
+
+fn all<'a>() -> freezes::BoxedQuery<'a, MultiBackend, AsSelect<Freeze, MultiBackend>> {
+    freezes::table.select(Freeze::as_select()).into_boxed()
+}
+
+fn conditions(filter: &Filter) -> All<'_> {
     let now = Timestamp::now();
     let may_apply = freezes::ends_at.is_null().or(freezes::ends_at.gt(now));
-    let open = params.filter.open;
-    let query = filtered!(all;
-        open.filter(|open| *open) => |_it| freezes::ended_at.is_null().and(may_apply),
-        open.filter(|open| !open) =>
-            |_it| freezes::ended_at.is_not_null().or(freezes::ends_at.le(now)));
-    newest_first!(db, params, query, freezes::{created_at, id})
+    conditions!(
+        filter.open.filter(|open| *open) => |_it| freezes::ended_at.is_null().and(may_apply),
+        filter.open.filter(|open| !open) =>
+            |_it| freezes::ended_at.is_not_null().or(freezes::ends_at.le(now)))
 }
 
 /// The freezes that have not ended, whether they apply now or later.

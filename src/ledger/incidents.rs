@@ -2,11 +2,13 @@
 //! it.
 
 use actix_web::{delete, get, patch, post, web};
+use diesel::dsl::AsSelect;
 use diesel::prelude::*;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeSet;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::db::pages::All;
 use crate::db::schema::{incident_deployments, incidents};
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
@@ -23,7 +25,7 @@ use crate::ledger::{environments, services};
 use crate::types::ids::{DeploymentId, IncidentId};
 use crate::types::time::Timestamp;
 use crate::types::values::{Slug, Title};
-use crate::{filtered, newest_first, text_enum};
+use crate::{conditions, newest_first, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
@@ -217,6 +219,9 @@ struct Filter {
 ///
 /// Answers a page of the incidents that match all parameters, without their deployments. The
 /// incident that was detected last comes first.
+///
+/// Without `open=true`, a page looks at no more than 5,000 incidents. Then it ends, with fewer
+/// items or none, and `next` continues with older ones.
 #[utoipa::path(tag = "incidents", operation_id = "list_incidents", security(("key" = ["read"])),
     params(Filter, Paging),
     responses((status = 200, description = "One page of the incidents.", body = Page<Incident>)))]
@@ -360,14 +365,25 @@ pub fn open(db: &mut Db) -> QueryResult<Vec<Incident>> {
 }
 
 fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Incident>, Error> {
-    let all = incidents::table.select(Incident::as_select()).into_boxed::<MultiBackend>();
-    let open = params.filter.open;
-    let query = filtered!(all;
-        &params.filter.service => |it| incidents::service.eq(it),
-        &params.filter.environment => |it| incidents::environment.eq(it),
-        open.filter(|open| *open) => |_it| incidents::resolved_at.is_null(),
-        open.filter(|open| !open) => |_it| incidents::resolved_at.is_not_null());
-    newest_first!(db, params, query, incidents::{detected_at, id})
+    let (along, rest) = match params.filter.open {
+        // Few are open, whatever the length of the history.
+        Some(true) => (params.filter.clone(), Filter::default()),
+        _ => (Filter::default(), params.filter.clone()),
+    };
+    let query = || all().filter(conditions(&along));
+    newest_first!(db, params, Incident, query, conditions(&rest), incidents::{detected_at, id})
+}
+
+fn all<'a>() -> incidents::BoxedQuery<'a, MultiBackend, AsSelect<Incident, MultiBackend>> {
+    incidents::table.select(Incident::as_select()).into_boxed()
+}
+
+fn conditions(filter: &Filter) -> All<'_> {
+    conditions!(
+        &filter.service => |it| incidents::service.eq(it),
+        &filter.environment => |it| incidents::environment.eq(it),
+        filter.open.filter(|open| *open) => |_it| incidents::resolved_at.is_null(),
+        filter.open.filter(|open| !open) => |_it| incidents::resolved_at.is_not_null())
 }
 
 fn find(db: &mut Db, id: IncidentId) -> Result<Incident, Error> {

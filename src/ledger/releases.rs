@@ -1,6 +1,7 @@
 //! Releases: versions of a service, each with its commit, image digest and scan result.
 
 use actix_web::{get, post, put, web};
+use diesel::dsl::AsSelect;
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -8,6 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::db::columns::Json;
 use crate::db::locks::Locked;
+use crate::db::pages::All;
 use crate::db::schema::releases;
 use crate::db::{Db, MultiBackend};
 use crate::error::{Code, Error};
@@ -24,7 +26,7 @@ use crate::rules::scan::{self, Severities, Severity};
 use crate::types::ids::ReleaseId;
 use crate::types::time::Timestamp;
 use crate::types::values::{Digest, GitSha, ShortText, Slug, Url, Version};
-use crate::{filtered, newest_first, text_enum};
+use crate::{conditions, newest_first, read_along, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
@@ -320,7 +322,7 @@ impl SentScan {
 }
 
 /// The query parameters of a scan request.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct ScanPolicy {
@@ -339,7 +341,7 @@ struct ScanPolicy {
 type After = (Timestamp, ReleaseId);
 
 /// The query parameters of the list.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
@@ -355,6 +357,9 @@ struct Filter {
 ///
 /// Answers a page of the releases that match all parameters, the newest first, without their
 /// commits.
+///
+/// A page looks at no more than 5,000 releases of the commit, or else of the service, that is
+/// asked for. Then it ends, with fewer items or none, and `next` continues with older ones.
 #[utoipa::path(tag = "releases", operation_id = "list_releases", security(("key" = ["read"])),
     params(Filter, Paging),
     responses((status = 200, description = "One page of the releases.", body = Page<Release>)))]
@@ -450,12 +455,27 @@ async fn record_scan(
 }
 
 fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Release>, Error> {
-    let all = releases::table.select(Release::as_select()).into_boxed::<MultiBackend>();
-    let query = filtered!(all;
-        &params.filter.service => |it| releases::service.eq(it),
-        &params.filter.version => |it| releases::version.eq(it),
-        &params.filter.git_sha => |it| releases::git_sha.eq(it));
-    newest_first!(db, params, query, releases::{created_at, id})
+    let (along, rest) = match &params.filter {
+        // At most one release.
+        Filter { service: Some(_), version: Some(_), .. } => {
+            read_along!(params.filter; service, version)
+        }
+        _ => read_along!(params.filter;; git_sha, service),
+    };
+    let query = || all().filter(conditions(&along));
+    let (rest, of_all) = (conditions(&rest), along == Filter::default());
+    newest_first!(db, params, Release, query, rest, releases::{created_at, id}, of_all)
+}
+
+fn all<'a>() -> releases::BoxedQuery<'a, MultiBackend, AsSelect<Release, MultiBackend>> {
+    releases::table.select(Release::as_select()).into_boxed()
+}
+
+fn conditions(filter: &Filter) -> All<'_> {
+    conditions!(
+        &filter.service => |it| releases::service.eq(it),
+        &filter.version => |it| releases::version.eq(it),
+        &filter.git_sha => |it| releases::git_sha.eq(it))
 }
 
 fn find(db: &mut Db, id: ReleaseId) -> Result<ReleaseWithCommits, Error> {

@@ -156,6 +156,11 @@ impl State {
         )
     }
 
+    /// Whether the deployment waits, runs or is live. It is history otherwise.
+    pub const fn is_current(self) -> bool {
+        !self.is_finished() || matches!(self, State::Succeeded)
+    }
+
     /// Whether the deployment is live or was live.
     pub const fn went_live(self) -> bool {
         matches!(self, State::Succeeded | State::Superseded | State::RolledBack)

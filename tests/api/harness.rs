@@ -487,6 +487,16 @@ impl Cluster {
         Self::start_with("-c fsync=on -c synchronous_commit=on -c full_page_writes=on")
     }
 
+    /// Starts one that logs the plan of each statement that it has run, with the rows that it has
+    /// read, and that plans a prepared statement without its values.
+    pub fn start_explaining() -> Option<Self> {
+        let explain = "-c shared_preload_libraries=auto_explain \
+            -c auto_explain.log_min_duration=0 -c auto_explain.log_analyze=on \
+            -c auto_explain.log_timing=off -c auto_explain.log_format=json \
+            -c auto_explain.log_nested_statements=on -c plan_cache_mode=force_generic_plan";
+        Self::start_with(&format!("{FAST} {explain}"))
+    }
+
     /// As an unprivileged user when we are root.
     fn start_with(options: &str) -> Option<Self> {
         let bin = bin_directory()?;

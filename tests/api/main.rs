@@ -22,6 +22,7 @@ mod events;
 mod expiry;
 mod freezes;
 mod gate;
+mod growth;
 mod idempotency;
 mod incidents;
 mod keys;

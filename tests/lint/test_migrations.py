@@ -152,6 +152,7 @@ def test_what_is_quick_is_accepted(sql: str) -> None:
 @pytest.mark.parametrize("sql", [
     "CREATE INDEX a ON b (c);",
     "CREATE INDEX CONCURRENTLY a ON b (c);",
+    "DROP INDEX CONCURRENTLY a;",
     "CREATE INDEX CONCURRENTLY IF NOT EXISTS a ON b (c);\nCREATE INDEX CONCURRENTLY IF NOT EXISTS d ON b (c);",
     "UPDATE a SET b = 1;",
     "INSERT INTO a SELECT b FROM c;",

@@ -31,12 +31,13 @@ macro_rules! part {
 }
 
 /// Every `online.sql`; a test compares this with the folders.
-pub const PARTS: [Part; 6] = [
+pub const PARTS: [Part; 7] = [
     part!("0005", "0005_timeline"),
     part!("0006", "0006_lead_time"),
     part!("0007", "0007_reported_times"),
     part!("0011", "0011_derive_places"),
     part!("0014", "0014_whose_event_and_when"),
+    part!("0016", "0016_pages"),
     part!("0017", "0017_measures"),
 ];
 

@@ -5,10 +5,11 @@ use diesel::prelude::*;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use crate::db::Db;
+use crate::db::columns::ToWord;
 use crate::db::rows::{Listed, LoadListed};
 use crate::db::schema::deployments;
 use crate::db::together::{ByKey, Loaded};
+use crate::db::{Db, MultiBackend};
 use crate::error::Error;
 use crate::http::context::{Ctx, Read};
 use crate::http::pagination::{Everything, List, Page, Paging};
@@ -21,7 +22,7 @@ use crate::rules::lifecycle::State;
 use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
 use crate::types::values::Slug;
-use crate::{each_backend, filtered, one_more, with_keys};
+use crate::{conditions, each_backend, in_order, newest_first, read_along, with_keys};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
@@ -32,7 +33,7 @@ pub fn routes(config: &mut Routes) {
 type After = (Timestamp, DeploymentId);
 
 /// The query parameters of the list.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
@@ -52,6 +53,10 @@ struct Filter {
 /// List deployments
 ///
 /// Answers a page of the deployments that match all parameters. The latest request comes first.
+///
+/// A page looks at no more than 5,000 past deployments of the time, and of the service or else the
+/// state, that are asked for. Then it ends, with fewer items or none, and `next` continues with
+/// older ones.
 #[utoipa::path(tag = "deployments", operation_id = "list_deployments", security(("key" = ["read"])),
     params(Filter, Paging),
     responses((status = 200, description = "One page of the deployments.",
@@ -63,13 +68,7 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
     }
     settled(&ctx, async || {
         let params = params.clone();
-        ctx.read(move |db| {
-            let page = find_all(db, &params)?;
-            let is_overdue = page.rows.iter().any(Deployment::is_overdue);
-            let reply = Reply::listed(&page, |last| (last.requested_at, last.id))?;
-            Ok(Snapshot { reply, is_overdue })
-        })
-        .await
+        ctx.read(move |db| find_all(db, &params)).await
     })
     .await
 }
@@ -120,7 +119,7 @@ impl ByKey for ById {
 async fn list_events(
     ctx: Ctx<Read>,
     id: web::Path<DeploymentId>,
-    params: List<Everything, i64>,
+    params: List<Everything, events::After>,
 ) -> Result<Reply, Error> {
     let (id, is_first) = (*id, params.after.is_none());
     ctx.read(move |db| {
@@ -134,17 +133,75 @@ async fn list_events(
     .await
 }
 
-/// A page of the deployments, with those that may expire.
-fn find_all(db: &mut Db, params: &List<Filter, After>) -> QueryResult<Listed<Deployment>> {
+/// A page of the deployments. Most lists find all that they ask for along one index, so their rows
+/// are written as they come.
+fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Snapshot, Error> {
+    let (along, rest) = params.filter.split();
+    let of_all = Filter { since: None, until: None, ..along.clone() } == Filter::default();
+    if rest == Filter::default() {
+        let page = listed(db, params, &along, of_all)?;
+        let is_overdue = page.rows.iter().any(Deployment::is_overdue);
+        let reply = Reply::listed(&page, |last| (last.requested_at, last.id))?;
+        return Ok(Snapshot { reply, is_overdue });
+    }
+    let page = narrowed(db, params, &along, &rest, of_all)?;
+    let is_overdue = page.items.iter().any(Deployment::is_overdue);
+    Ok(Snapshot { reply: Reply::page(&page)?, is_overdue })
+}
+
+/// The conditions of a filter, for the backend of the query that they belong to.
+macro_rules! conditions_of {
+    ($filter:expr) => {
+        conditions!(
+            &$filter.service => |it| deployments::service.eq(it),
+            &$filter.environment => |it| deployments::environment.eq(it),
+            // As text, so that the database knows whether the state is rare, and which of its
+            // partial indexes are for it.
+            $filter.state => |it| deployments::state.eq(it.word()),
+            $filter.since => |it| deployments::requested_at.ge(it),
+            $filter.until => |it| deployments::requested_at.lt(it))
+    };
+}
+
+/// A page of what an index finds, with the deployments that may expire.
+fn listed(
+    db: &mut Db,
+    params: &List<Filter, After>,
+    along: &Filter,
+    of_all: bool,
+) -> QueryResult<Listed<Deployment>> {
     each_backend!(db, |c| {
-        let all = deployments::table.select(Deployment::as_select()).into_boxed();
-        let query = filtered!(all;
-            &params.filter.service => |it| deployments::service.eq(it),
-            &params.filter.environment => |it| deployments::environment.eq(it),
-            params.filter.state => |it| deployments::state.eq(it),
-            params.filter.since => |it| deployments::requested_at.ge(it),
-            params.filter.until => |it| deployments::requested_at.lt(it));
-        let query = one_more!(params, query, deployments::{requested_at, id});
-        c.load_listed(query, params.limit.rows(), "expires_at")
+        let all = deployments::table.select(Deployment::as_select());
+        let rows = all.filter(conditions_of!(along)).into_boxed();
+        let rows = in_order!(params, rows, deployments::{requested_at, id}, of_all);
+        c.load_listed(rows.limit(params.limit.and_one()), params.limit.rows(), "expires_at")
     })
+}
+
+/// A page of what an index finds with `along`, and of which only some meet `rest`.
+fn narrowed(
+    db: &mut Db,
+    params: &List<Filter, After>,
+    along: &Filter,
+    rest: &Filter,
+    of_all: bool,
+) -> Result<Page<Deployment>, Error> {
+    let all = || deployments::table.select(Deployment::as_select()).into_boxed::<MultiBackend>();
+    let query = || all().filter(conditions_of!(along));
+    let rest = conditions_of!(rest);
+    newest_first!(db, params, Deployment, query, rest, deployments::{requested_at, id}, of_all)
+}
+
+impl Filter {
+    /// The part that a page is read along, by an index, and the rest.
+    fn split(&self) -> (Self, Self) {
+        match self {
+            // Few are in one of these, whatever the length of the history.
+            Self { state: Some(state), .. } if state.is_current() => {
+                (self.clone(), Self::default())
+            }
+            Self { service: Some(_), .. } => read_along!(self; since, until, service, environment),
+            _ => read_along!(self; since, until; state),
+        }
+    }
 }

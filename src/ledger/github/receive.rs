@@ -2,12 +2,15 @@
 
 use actix_web::http::StatusCode;
 use actix_web::{get, post, web};
+use diesel::dsl::AsSelect;
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::db::columns::ToWord;
+use crate::db::pages::All;
 use crate::db::schema::deliveries;
 use crate::db::{Db, MultiBackend, clock};
 use crate::error::{Code, Error};
@@ -23,7 +26,7 @@ use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
 use crate::types::token::hex;
 use crate::types::values::ShortText;
-use crate::{each_backend, filtered, newest_first, text_enum};
+use crate::{conditions, each_backend, newest_first, read_along, text_enum};
 
 /// The routes of this file below `/v1`.
 pub fn routes(config: &mut Routes) {
@@ -105,7 +108,7 @@ pub struct DeliveryWithBody {
 type After = (Timestamp, ShortText);
 
 /// The query parameters of the list.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields, default)]
 struct Filter {
@@ -123,6 +126,9 @@ struct Filter {
 ///
 /// Answers a page of the deliveries that match all parameters, the newest first, without their
 /// bodies.
+///
+/// A page looks at no more than 5,000 of the deployment, or else the outcome, that is asked for.
+/// Then it ends, with fewer items or none, and `next` continues with older ones.
 #[utoipa::path(tag = "webhooks", operation_id = "list_deliveries", security(("key" = ["operate"])),
     params(Filter, Paging),
     responses((status = 200, description = "One page of the deliveries.", body = Page<Delivery>)))]
@@ -179,12 +185,22 @@ async fn receive(signed: Signed) -> Result<Reply, Error> {
 }
 
 fn find_all(db: &mut Db, params: &List<Filter, After>) -> Result<Page<Delivery>, Error> {
-    let all = deliveries::table.select(Delivery::as_select()).into_boxed::<MultiBackend>();
-    let query = filtered!(all;
-        &params.filter.event => |it| deliveries::event.eq(it.to_string()),
-        params.filter.outcome => |it| deliveries::outcome.eq(it),
-        params.filter.deployment_id => |it| deliveries::deployment_id.eq(it));
-    newest_first!(db, params, query, deliveries::{received_at, id})
+    let (along, rest) = read_along!(params.filter;; deployment_id, outcome);
+    let query = || all().filter(conditions(&along));
+    let (rest, of_all) = (conditions(&rest), along == Filter::default());
+    newest_first!(db, params, Delivery, query, rest, deliveries::{received_at, id}, of_all)
+}
+
+fn all<'a>() -> deliveries::BoxedQuery<'a, MultiBackend, AsSelect<Delivery, MultiBackend>> {
+    deliveries::table.select(Delivery::as_select()).into_boxed()
+}
+
+fn conditions(filter: &Filter) -> All<'_> {
+    conditions!(
+        &filter.event => |it| deliveries::event.eq(it.to_string()),
+        // As text, so that the database knows whether the outcome is rare.
+        filter.outcome => |it| deliveries::outcome.eq(it.word()),
+        filter.deployment_id => |it| deliveries::deployment_id.eq(it))
 }
 
 fn find(db: &mut Db, id: &str) -> Result<DeliveryWithBody, Error> {

@@ -1,0 +1,2 @@
+-- Only indexes, which online.sql builds.
+SELECT 1;

@@ -1,0 +1,21 @@
+-- The pages of lists, each along one index in the order of the list. Some take the place of older ones.
+CREATE INDEX events_newest ON events (at DESC, seq DESC);
+CREATE INDEX events_newest_of_entity ON events (entity_id, at DESC, seq DESC);
+CREATE INDEX events_newest_of_service ON events (service, at DESC, seq DESC);
+CREATE INDEX events_newest_of_actor ON events (lower(actor), at DESC, seq DESC);
+CREATE INDEX events_newest_of_action ON events (action, at DESC, seq DESC);
+CREATE INDEX deployments_of_service ON deployments (service, requested_at DESC, id DESC);
+CREATE INDEX deployments_in_state ON deployments (state, requested_at DESC, id DESC);
+CREATE INDEX releases_of_commit ON releases (git_sha, created_at DESC, id DESC);
+CREATE INDEX approvals_of_service ON approvals (service, created_at DESC, id DESC);
+DROP INDEX events_by_time;
+DROP INDEX events_of_entity;
+DROP INDEX events_of_service;
+CREATE INDEX deployments_newest ON deployments (requested_at DESC, id DESC);
+DROP INDEX deployments_by_time;
+CREATE INDEX releases_newest ON releases (created_at DESC, id DESC);
+DROP INDEX releases_by_time;
+CREATE INDEX approvals_newest ON approvals (created_at DESC, id DESC);
+DROP INDEX approvals_by_time;
+CREATE INDEX deliveries_newest ON deliveries (received_at DESC, id DESC);
+DROP INDEX deliveries_by_time;
