@@ -82,11 +82,14 @@ impl<const TEST: usize> Stand<TEST> {
         asked
     }
 
-    /// Asks for two things, whose reads do not end before [`Self::open`].
-    async fn occupy(&self) -> [Found; 2] {
-        let asked = [self.ask(1).await, self.ask(2).await];
-        while self.loads().len() < 2 {
-            rt::time::sleep(Duration::from_millis(1)).await;
+    /// Asks for two things, one after the other, whose reads do not end before [`Self::open`].
+    async fn occupy(&self) -> Vec<Found> {
+        let mut asked = Vec::new();
+        for key in [1, 2] {
+            asked.push(self.ask(key).await);
+            while self.loads().len() < asked.len() {
+                rt::time::sleep(Duration::from_millis(1)).await;
+            }
         }
         asked
     }
