@@ -208,11 +208,24 @@ mod tests {
         let mut c = SqliteConnection::establish(":memory:").unwrap();
         let flags: Vec<Flag> = diesel::sql_query("PRAGMA compile_options").load(&mut c).unwrap();
         let has = |flag: &str| flags.iter().any(|it| it.compile_options == flag);
-        for flag in ["ENABLE_QPSG", "DEFAULT_MEMSTATUS=0", "STMTJRNL_SPILL=1048576", "THREADSAFE=1"]
+        for flag in ["ENABLE_QPSG", "DEFAULT_MEMSTATUS=0", "STMTJRNL_SPILL=131071", "THREADSAFE=1"]
         {
             assert!(has(flag), "{flag} is missing");
         }
         assert!(!has("ENABLE_MEMORY_MANAGEMENT"));
+    }
+
+    #[test]
+    fn a_savepoint_may_change_more_than_fits_into_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("test.db");
+        let mut c = SqliteConnection::establish(file.to_str().unwrap()).unwrap();
+        let rows = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 2000)
+            SELECT n, hex(zeroblob(1000)) FROM n";
+        c.batch_execute(&format!("CREATE TABLE t AS {rows}; BEGIN; SAVEPOINT job")).unwrap();
+        c.batch_execute("UPDATE t SET n = -n; ROLLBACK TO job; COMMIT").unwrap();
+        let undone = diesel::sql_query("UPDATE t SET n = 0 WHERE n > 0").execute(&mut c);
+        assert_eq!(undone, Ok(2000));
     }
 
     #[test]
