@@ -3,7 +3,7 @@
 
 use diesel::dsl::{select, sql};
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Nullable, Text};
+use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 
 use super::columns::{Identifier, Instant};
 use super::kept::{Fixed, Kept};
@@ -23,6 +23,14 @@ pub enum Service {
     OfDeployment(DeploymentId),
 }
 
+/// The text of [`Service::statement`] before and after the slug.
+const LOCK: (&str, &str) = (
+    "SELECT set_config('prop.locked', slug, true) FROM (SELECT slug FROM services WHERE slug = ",
+    " FOR NO KEY UPDATE) AS locked",
+);
+/// The text of the slug of a deployment's service, before and after the deployment's id.
+const SLUG: (&str, &str) = ("(SELECT service FROM deployments WHERE id = ", ")");
+
 impl Service {
     /// The statement that locks the row, if it exists, on PostgreSQL. It notes the slug for the
     /// rest of the transaction: whoever looks afterwards finds it ([`super::asked`]), but not for a
@@ -33,14 +41,9 @@ impl Service {
     pub(super) fn statement(&self) -> String {
         let slug = match self {
             Self::Named(slug) => format!("'{slug}'"),
-            Self::OfDeployment(id) => {
-                format!("(SELECT service FROM deployments WHERE id = '{id}')")
-            }
+            Self::OfDeployment(id) => format!("{}'{id}'{}", SLUG.0, SLUG.1),
         };
-        format!(
-            "SELECT set_config('prop.locked', slug, true) FROM (
-                SELECT slug FROM services WHERE slug = {slug} FOR NO KEY UPDATE) AS locked"
-        )
+        format!("{}{slug}{}", LOCK.0, LOCK.1)
     }
 
     /// Locks the row in a transaction that began without it.
@@ -48,9 +51,20 @@ impl Service {
     /// # Errors
     /// That of the database.
     pub fn lock(&self, db: &mut Db) -> QueryResult<()> {
-        if let Db::Pg(c) = db {
-            diesel::sql_query(self.statement()).execute(c)?;
-        }
+        struct LockNamed;
+        struct LockOfDeployment;
+        let Db::Pg(c) = db else { return Ok(()) };
+        let (lock, end) = (sql::<Nullable<Text>>(&format!("({}", LOCK.0)), format!("{})", LOCK.1));
+        let _: Option<String> = match self {
+            Self::Named(slug) => {
+                let lock = lock.bind::<Text, _>(slug).sql(&end);
+                Fixed::new(select(lock), LockNamed).get_result(c)?
+            }
+            Self::OfDeployment(id) => {
+                let lock = lock.sql(SLUG.0).bind::<Identifier, _>(id).sql(SLUG.1).sql(&end);
+                Fixed::new(select(lock), LockOfDeployment).get_result(c)?
+            }
+        };
         Ok(())
     }
 
@@ -160,7 +174,9 @@ fn table(db: &mut Db, name: &'static str) -> QueryResult<()> {
 pub fn try_number(db: &mut Db, number: i64) -> QueryResult<bool> {
     match db {
         Db::Pg(c) => {
-            select(sql::<Bool>(&format!("pg_try_advisory_xact_lock({number})"))).get_result(c)
+            struct TryNumber;
+            let lock = sql::<Bool>("pg_try_advisory_xact_lock(").bind::<BigInt, _>(number).sql(")");
+            Fixed::new(select(lock), TryNumber).get_result(c)
         }
         Db::Sqlite(_) => Ok(true),
     }
