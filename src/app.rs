@@ -33,6 +33,7 @@ use crate::http::routes::{Routes, describe, serve};
 use crate::http::state::{ANONYMOUS_BODIES, State};
 use crate::http::telemetry::observe;
 use crate::http::{extract, health, idempotency};
+use crate::ledger::deployments::expiry;
 use crate::ledger::{self, backfill, github, keys};
 use crate::types::token::Token;
 use crate::web as pages;
@@ -392,14 +393,28 @@ async fn derive_place(db: &Database, service: &str, environment: &str) -> Result
     }
 }
 
-/// Deletes expired idempotency keys, at start and then every hour, and derives old places. One
-/// after the other at the start, so that the first requests do not wait for new connections.
+/// Deletes expired idempotency keys and ends deployments that waited too long, at start and then
+/// every hour, and derives old places. One after the other at the start, so that the first requests
+/// do not wait for new connections.
 async fn work_beside_requests(db: Database) {
     forget_expired(&db).await;
+    expire_deployments(&db).await;
     actix_web::rt::spawn(derive_places(db.clone()));
     loop {
         actix_web::rt::time::sleep(Duration::from_secs(3600)).await;
         forget_expired(&db).await;
+        expire_deployments(&db).await;
+    }
+}
+
+/// Ends deployments that waited too long, so that those who read deployments find few of them.
+async fn expire_deployments(db: &Database) {
+    loop {
+        match db.write(expiry::expire_some).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return log::warn!("deployments did not expire: {error}"),
+        }
     }
 }
 

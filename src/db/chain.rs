@@ -4,9 +4,10 @@ use diesel::dsl::sql;
 use diesel::expression::SqlLiteral;
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, QueryFragment};
+use diesel::query_dsl::methods::ExecuteDsl;
 use diesel::sql_types::Bool;
 use diesel::sqlite::Sqlite;
-use diesel::{QueryResult, RunQueryDsl};
+use diesel::{PgConnection, QueryResult, RunQueryDsl};
 
 use super::Db;
 use super::kept::{self, Returning};
@@ -89,4 +90,19 @@ where
     }
     kept::execute(db, first)?;
     on_sqlite(db)
+}
+
+/// Inserts many rows: on PostgreSQL with the one statement `insert`, which is not kept. `on_sqlite`
+/// inserts them as that database does.
+///
+/// # Errors
+/// That of the database.
+pub fn execute_many(
+    db: &mut Db,
+    insert: impl ExecuteDsl<PgConnection>,
+    on_sqlite: impl FnOnce(&mut Db) -> QueryResult<()>,
+) -> QueryResult<()> {
+    let Db::Pg(c) = db else { return on_sqlite(db) };
+    ExecuteDsl::execute(insert, c)?;
+    Ok(())
 }

@@ -175,6 +175,15 @@ pub fn write(db: &mut Db, events: &[NewEvent]) -> QueryResult<()> {
     Ok(())
 }
 
+/// Writes many events, in this order: on PostgreSQL with one statement, which is not kept.
+///
+/// # Errors
+/// That of the database.
+pub fn write_all(db: &mut Db, events: &[NewEvent]) -> QueryResult<()> {
+    let insert = diesel::insert_into(events::table).values(events);
+    chain::execute_many(db, insert, |db| write(db, events))
+}
+
 /// How many events are written together with what they record. The rare change with more writes
 /// them one by one: each number makes a statement of its own, which every connection keeps.
 const TOGETHER: usize = 3;

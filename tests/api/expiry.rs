@@ -1,7 +1,8 @@
 //! Deployments that waited too long: whoever looks, sees them expired.
 
 use crate::gate::{deploy, in_minutes, now, path, person, post_review, production, release, sql};
-use crate::harness::{TestApp, together};
+use crate::harness::{TestApp, count, new_deployment, together};
+use crate::statements::sent;
 use serde_json::{Value, json};
 
 crate::on_both_databases! {
@@ -9,6 +10,7 @@ crate::on_both_databases! {
     who_moves_it_learns_that_it_expired
     an_approval_comes_too_late
     it_expires_once
+    many_expire_in_a_few_statements
     what_expired_keeps_nobody_from_approving
 }
 
@@ -130,6 +132,29 @@ fn it_expires_once(app: &TestApp) {
     for deployment in &deployments {
         expect_expired(app, deployment);
     }
+}
+
+fn many_expire_in_a_few_statements(app: &TestApp) {
+    const MANY: i64 = 230;
+    for service in ["checkout", "cart"] {
+        let body = new_deployment(service, "staging", "1");
+        together(MANY as usize / 2, |_| app.post("/v1/deployments", body.clone()).expect(201));
+    }
+    sql(app, &format!("UPDATE deployments SET expires_at = '{}'", in_minutes(-1)));
+    let before = sent(app);
+    assert_eq!(app.get("/v1/deployments?state=approved").expect(200)["items"], json!([]));
+    let statements = sent(app) - before;
+    // SQLite writes the events one by one.
+    let most = if app.database_url.starts_with("sqlite:") { MANY as u64 + 50 } else { 50 };
+    assert!(statements < most, "{statements}");
+    assert_eq!(app.all("/v1/deployments?state=expired").len(), MANY as usize);
+    let mut db = app.db();
+    assert_eq!(count(&mut db, "deployments WHERE state = 'expired' AND revision = 2"), MANY);
+    let is_expiry = "events WHERE action = 'deployment.expired'";
+    assert_eq!(count(&mut db, is_expiry), MANY);
+    // The time is that of the transaction.
+    let most = format!("(SELECT at FROM {is_expiry} GROUP BY at HAVING count(*) > 100) AS longest");
+    assert_eq!(count(&mut db, &most), 0);
 }
 
 fn what_expired_keeps_nobody_from_approving(app: &TestApp) {

@@ -8,10 +8,9 @@ use crate::db::schema::deployments;
 use crate::error::Error;
 use crate::http::context::{Author, Ctx, Requires};
 use crate::http::response::Reply;
-use crate::ledger::deployments::{Deployment, find, store};
+use crate::ledger::deployments::{Deployment, store};
 use crate::ledger::services;
 use crate::rules::lifecycle::State;
-use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
 use crate::types::values::Slug;
 
@@ -27,7 +26,8 @@ pub struct Snapshot {
 /// Answers what `read` reads of deployments. If one of them should have expired, expires it and
 /// reads again.
 ///
-/// So expiry needs no background job, and any number of processes may read at the same time.
+/// So expiry needs no background job, and any number of processes may read at the same time. The
+/// job that there is only keeps these deployments few.
 pub async fn settled<S: Requires>(
     ctx: &Ctx<S>,
     read: impl AsyncFn() -> Result<Snapshot, Error>,
@@ -36,28 +36,49 @@ pub async fn settled<S: Requires>(
     if !found.is_overdue {
         return Ok(found.reply);
     }
-    ctx.write(|db, _| expire_overdue(db)).await?;
+    expire_overdue(ctx).await?;
     Ok(read().await?.reply)
 }
 
-/// Expires all deployments that have waited too long. The clock of this process only proposes them;
-/// the time of each service's lock decides.
-pub fn expire_overdue(db: &mut Db) -> Result<(), Error> {
-    let is_waiting = deployments::state
-        .eq(State::AwaitingApproval.word())
-        .or(deployments::state.eq(State::Approved.word()));
-    let overdue: Vec<(Slug, DeploymentId)> = deployments::table
-        .filter(is_waiting)
-        .filter(deployments::expires_at.le(Timestamp::now()))
-        .select((deployments::service, deployments::id))
-        .order(deployments::service)
-        .load(db)?;
-    for (service, id) in overdue {
-        let locked = services::lock(db, &service)?;
-        let found = find(db, id)?;
-        expire(db, found.deployment, locked.now)?;
-    }
+/// Expires all deployments that have waited too long, a few in each transaction.
+pub async fn expire_overdue<S: Requires>(ctx: &Ctx<S>) -> Result<(), Error> {
+    while ctx.write(|db, _| expire_some(db)).await? {}
     Ok(())
+}
+
+/// How many deployments expire in one transaction, so that nobody waits long for the lock of their
+/// service.
+const AT_ONCE: i64 = 100;
+
+/// Expires deployments of one service that have waited too long: that of the one whose time came
+/// first. Returns whether there may be more. The clock of this process only proposes them; the time
+/// of the service's lock decides.
+///
+/// # Errors
+/// That the database is unavailable.
+pub fn expire_some(db: &mut Db) -> Result<bool, Error> {
+    let waiting = || {
+        let is_waiting = deployments::state
+            .eq(State::AwaitingApproval.word())
+            .or(deployments::state.eq(State::Approved.word()));
+        deployments::table.filter(is_waiting).order(deployments::expires_at)
+    };
+    let first: Option<(Slug, Option<Timestamp>)> = waiting()
+        .filter(deployments::expires_at.le(Timestamp::now()))
+        .select((deployments::service, deployments::expires_at))
+        .first(db)
+        .optional()?;
+    let Some((service, expires_at)) = first else { return Ok(false) };
+    let now = services::lock(db, &service)?.now;
+    let overdue: Vec<Deployment> = waiting()
+        .filter(deployments::service.eq(service))
+        .filter(deployments::expires_at.le(now))
+        .select(Deployment::as_select())
+        .limit(AT_ONCE)
+        .load(db)?;
+    store::expire(db, &Author::prop().at(now), overdue)?;
+    // If it has expired, then here or in a transaction that held the lock before.
+    Ok(expires_at <= Some(now))
 }
 
 /// Expires the deployment if it has waited too long, and returns it. The service must be locked.

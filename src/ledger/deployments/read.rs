@@ -64,7 +64,7 @@ struct Filter {
 #[get("/deployments")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
     if params.filter.state == Some(State::Expired) {
-        ctx.write(|db, _| expire_overdue(db)).await?;
+        expire_overdue(&ctx).await?;
     }
     settled(&ctx, async || {
         let params = params.clone();

@@ -170,6 +170,33 @@ fn make_room(others: Vec<Other>) -> (Vec<Other>, Vec<Other>) {
 /// How many deployments [`derive_place`] changes at once, so that nothing waits long for the lock.
 const AT_ONCE: usize = 1000;
 
+/// Ends deployments of one service that have waited too long. Nothing follows from that for others.
+/// In the service's lock.
+///
+/// # Errors
+/// That of the database.
+pub fn expire(db: &mut Db, actor: &Actor, waiting: Vec<Deployment>) -> Result<(), Error> {
+    let mut events = Vec::with_capacity(waiting.len());
+    let ids: Vec<DeploymentId> = waiting.iter().map(|before| before.id).collect();
+    for before in waiting {
+        let from = before.state;
+        let (state, finished_at) = (State::Expired, Some(actor.now));
+        let now = Deployment { state, finished_at, expires_at: None, reason: None, ..before };
+        events.extend(events_of(actor, from, &now, &[Fact::Ended], None)?);
+    }
+    diesel::update(deployments::table.filter(deployments::id.eq_any(ids)))
+        .set((
+            deployments::state.eq(State::Expired),
+            deployments::finished_at.eq(actor.now),
+            deployments::expires_at.eq(None::<Timestamp>),
+            deployments::reason.eq(None::<String>),
+            deployments::revision.eq(deployments::revision + 1),
+        ))
+        .execute(db)?;
+    events::write_all(db, &events)?;
+    Ok(())
+}
+
 /// Derives a whole place again, once `correct` has corrected the facts in the rows of its
 /// deployments that have started. Returns how many of them were changed, and whether these were all
 /// that differ. In the service's lock.
