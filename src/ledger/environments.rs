@@ -58,7 +58,8 @@ impl Tier {
 /// An environment: where services run, with the rules for deployments to it.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(
-    table_name = environments, treat_none_as_default_value = false, treat_none_as_null = true
+    table_name = environments, primary_key(slug), treat_none_as_default_value = false,
+    treat_none_as_null = true
 )]
 #[schema(example = json!({
     "slug": "production", "name": "Production", "tier": "production", "required_approvals": 1,

@@ -29,7 +29,10 @@ pub fn routes(config: &mut Routes) {
 
 /// A service: a program that is deployed as a whole.
 #[derive(Debug, Clone, Serialize, ToSchema, Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = services, treat_none_as_default_value = false, treat_none_as_null = true)]
+#[diesel(
+    table_name = services, primary_key(slug), treat_none_as_default_value = false,
+    treat_none_as_null = true
+)]
 #[schema(example = json!({
     "slug": "checkout", "name": "Checkout", "description": "Takes the money.", "owner": "payments",
     "repository_url": "https://git.example.org/shop/checkout",

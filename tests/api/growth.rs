@@ -1,9 +1,12 @@
-//! What a read costs does not grow with the history: every GET of the document is sent to a ledger with a long history, and the plans that PostgreSQL has run for it say how many rows it
+//! What a request costs does not grow with the history: every operation of the document is sent to
+//! a ledger with a long history, and the plans that PostgreSQL has run for it say how many rows it
 //! read. The plans are generic ones, as those of a connection that has run a statement often.
 //!
 //! On SQLite the same statements must not scan a table of the history.
 
-use crate::harness::{ADMIN, Cluster, TestApp, count};
+use crate::gate::in_minutes;
+use crate::harness::{ADMIN, Cluster, TestApp, count, digest, with};
+use crate::webhooks::{deliver, report};
 use diesel::RunQueryDsl;
 use diesel::connection::SimpleConnection;
 use diesel::sql_types::Text;
@@ -207,6 +210,43 @@ impl Ledger {
         answer
     }
 
+    /// Sends a request that writes, and checks that it read few rows.
+    #[track_caller]
+    fn write(&mut self, operation: &str, method: &str, path: &str, body: Value) -> Value {
+        self.write_with(operation, method, path, body, &[])
+    }
+
+    /// The same, with more headers.
+    #[track_caller]
+    fn write_with(
+        &mut self,
+        operation: &str,
+        method: &str,
+        path: &str,
+        body: Value,
+        headers: &[(&str, &str)],
+    ) -> Value {
+        self.check(operation, &format!("{path} {body}"), FEW, |app| {
+            let body = Some(&body).filter(|body| !body.is_null());
+            let answer = app.call(method, path, ADMIN, body, headers);
+            assert!((200..300).contains(&answer.status), "{path}: {}", answer.text);
+            serde_json::from_str(&answer.text).unwrap_or_default()
+        })
+    }
+
+    /// Records a deployment of `big` to production.
+    #[track_caller]
+    fn deploy(&mut self, more: Value) -> Value {
+        self.write("create_deployment", "POST", "/v1/deployments", with(of_big("v20000"), more))
+    }
+
+    /// Reports a move of a deployment.
+    #[track_caller]
+    fn step(&mut self, deployment: &Value, to: &str) -> Value {
+        let path = format!("/v1/deployments/{}/transitions", id(deployment));
+        self.write("move_deployment", "POST", &path, json!({"to": to}))
+    }
+
     /// Sends a GET with every parameter alone, and with every two of them.
     fn get(&mut self, operation: &str, path: &str, parameters: &[String]) {
         let mut queries = vec![(String::new(), true)];
@@ -249,7 +289,7 @@ fn rows_read(plan: &Value) -> u64 {
     here + below
 }
 
-/// The operations of the document that only read: id, path, and the names of their parameters.
+/// The operations of the document: id, method, path, and the names of their parameters.
 fn operations() -> Vec<(String, String, String, Vec<String>)> {
     let document: Value = serde_json::from_str(&prop::app::document().to_json().unwrap()).unwrap();
     let mut operations = Vec::new();
@@ -299,6 +339,99 @@ fn reads(ledger: &mut Ledger) {
     }
 }
 
+fn id(resource: &Value) -> &str {
+    resource["id"].as_str().unwrap()
+}
+
+/// A version of `big` in production.
+fn of_big(version: &str) -> Value {
+    json!({"service": "big", "environment": "production", "version": version})
+}
+
+/// Sends deployments of all kinds to the place that has half of the history.
+fn deployments(ledger: &mut Ledger) {
+    let waiting = ledger.deploy(json!({}));
+    ledger.step(&waiting, "running");
+    ledger.step(&waiting, "succeeded");
+    let failing = ledger.deploy(json!({"start": true, "version": "v19998"}));
+    ledger.step(&failing, "failed");
+    let void = ledger.deploy(json!({"start": true, "version": "v19998"}));
+    ledger.step(&void, "succeeded");
+    let path = format!("/v1/deployments/{}/void", id(&void));
+    ledger.write("void_deployment", "POST", &path, json!({"reason": "It was a mistake."}));
+    let back = ledger.deploy(json!({"rollback": true, "version": null}));
+    ledger.step(&back, "cancelled");
+    // An old release, in its place among the last hundred of the place. What came later is read.
+    let late = json!({"version": "v19000", "state": "succeeded", "at": "2026-05-31T22:00:00Z",
+        "finished_at": "2026-05-31T22:20:30Z", "source": "ci", "external_id": "late"});
+    ledger.deploy(late.clone());
+    ledger.deploy(late);
+    let body = with(of_big("v20000"), json!({"run_url": "https://ci.example/1"}));
+    for _ in 0..2 {
+        let headers = [("Idempotency-Key", "once")];
+        ledger.write_with("create_deployment", "POST", "/v1/deployments", body.clone(), &headers);
+    }
+    let repository = json!({"repository_url": "https://github.com/Codertocat/Hello-World"});
+    ledger.write("update_service", "PATCH", "/v1/services/big", repository);
+    for (second, state) in [(1, "in_progress"), (2, "success")] {
+        let (event, mut payload) = report(1, "production", state, second);
+        let at = format!("2026-06-02T00:00:0{second}Z");
+        payload["deployment"]["created_at"] = json!("2026-06-02T00:00:00Z");
+        payload["deployment_status"]["created_at"] = json!(at);
+        let told =
+            ledger.check("receive_github_webhook", state, FEW, |app| deliver(app, event, &payload));
+        assert_eq!(told["outcome"], "applied", "{told}");
+    }
+    let applied =
+        "deployments WHERE source = 'github' AND service = 'big' AND finished_at IS NOT NULL";
+    assert_eq!(count(&mut ledger.app.db(), applied), 1);
+}
+
+/// Sends what decides whether `big` may be deployed to production.
+fn reviews(ledger: &mut Ledger) {
+    let version = json!({"service": "big", "version": "v30000"});
+    ledger.write("create_release", "POST", "/v1/releases", version.clone());
+    let observed = json!({"version": "v30000", "observed": true});
+    let deployment = ledger.deploy(observed);
+    ledger.step(&deployment, "failed");
+    let image = json!({"image_digest": digest(1), "git_sha": "a".repeat(40)});
+    let release = ledger.write("create_release", "POST", "/v1/releases", with(version, image));
+    let path = format!("/v1/releases/{}/scan", id(&release));
+    ledger.write("record_scan", "PUT", &path, json!({"status": "passed", "tool": "trivy"}));
+    let rules = json!({"required_approvals": 1, "allow_self_approval": true});
+    ledger.write("update_environment", "PATCH", "/v1/environments/production", rules);
+    ledger.deploy(json!({"version": "v30000"}));
+    let approval = with(of_big("v30000"), json!({"decision": "approved"}));
+    ledger.write("create_approval", "POST", "/v1/approvals", approval.clone());
+    ledger.write("create_approval", "POST", "/v1/approvals", approval);
+    let freeze = json!({"service": "big", "reason": "Inventory", "starts_at": in_minutes(600)});
+    let freeze = ledger.write("create_freeze", "POST", "/v1/freezes", freeze);
+    let path = format!("/v1/freezes/{}", id(&freeze));
+    let urgent = with(of_big("v20000"), json!({"reason": "Down."}));
+    ledger.write("override_freeze", "POST", &format!("{path}/overrides"), urgent);
+    ledger.write("update_freeze", "PATCH", &path, json!({"ended": true}));
+}
+
+/// Sends all other operations that write.
+fn others(ledger: &mut Ledger) {
+    let live = ledger.app.get("/v1/services/big/environments/production").expect(200);
+    let cause = id(&live["live"]);
+    let down = json!({"service": "big", "environment": "production", "title": "Down",
+        "severity": "major", "caused_by": [cause]});
+    let incident = ledger.write("create_incident", "POST", "/v1/incidents", down);
+    let path = format!("/v1/incidents/{}", id(&incident));
+    ledger.write("update_incident", "PATCH", &path, json!({"fixed_by": [cause]}));
+    ledger.write("update_incident", "PATCH", &path, json!({"resolved": true}));
+    let link = format!("{path}/deployments/{cause}");
+    ledger.write("unlink_deployment", "DELETE", &link, Value::Null);
+    ledger.write("create_service", "POST", "/v1/services", json!({"slug": "new"}));
+    let new = json!({"slug": "new", "tier": "testing"});
+    ledger.write("create_environment", "POST", "/v1/environments", new);
+    let key = json!({"name": "reader", "scopes": ["read"]});
+    let key = ledger.write("create_key", "POST", "/v1/keys", key);
+    ledger.write("revoke_key", "DELETE", &format!("/v1/keys/{}", id(&key)), Value::Null);
+}
+
 /// Follows `next` over pages that end early: nothing is lost, and nothing comes twice.
 fn early_ends(app: &TestApp) {
     let page = app.get("/v1/events?entity=freeze").expect(200);
@@ -323,7 +456,9 @@ fn none_scans_on_sqlite(statements: &BTreeSet<String>) {
     let app = TestApp::on_sqlite();
     let mut db = app.db();
     let mut explained = 0;
-    for statement in statements {
+    // The plan of an INSERT has the search for rows that refer to the new one, which SQLite does
+    // only while it knows of rows that refer to nothing.
+    for statement in statements.iter().filter(|statement| !statement.starts_with("INSERT")) {
         let plan = diesel::sql_query(format!("EXPLAIN QUERY PLAN {statement}"));
         let Ok(steps) = plan.load::<Step>(&mut db) else { continue };
         explained += 1;
@@ -354,10 +489,11 @@ fn what_a_request_reads_does_not_grow_with_the_history() {
     let mut ledger = Ledger { app, log: cluster.log(), read: 0, statements, sent };
     reads(&mut ledger);
     early_ends(&ledger.app);
-    for (id, method, ..) in operations() {
-        let is_known = method != "get"
-            || ledger.sent.contains(&id)
-            || NOT_SENT.iter().any(|(other, _)| *other == id);
+    deployments(&mut ledger);
+    reviews(&mut ledger);
+    others(&mut ledger);
+    for (id, ..) in operations() {
+        let is_known = ledger.sent.contains(&id) || NOT_SENT.iter().any(|(other, _)| *other == id);
         assert!(is_known, "send {id} to a ledger with a long history in this test");
     }
     none_scans_on_sqlite(&ledger.statements);

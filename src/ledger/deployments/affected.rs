@@ -34,6 +34,9 @@ pub struct Affected {
 /// What a fact of the deployment `asked.deployment` at `asked.since` can affect in its place: what
 /// started or ended then or later, what has not ended, what was live until then, and the deployment
 /// itself.
+///
+/// The last part has no join: only so does PostgreSQL know that the rows come in the order of the
+/// index, and reads no more than the first.
 const AFFECTED: &str = "
     SELECT d.*, moment.now, moment.is_locked,
         EXISTS (SELECT 1 FROM deployments f
@@ -57,9 +60,11 @@ const AFFECTED: &str = "
         WHERE u.service = a.service AND u.environment = a.environment AND u.finished_at IS NULL
             AND u.started_at IS NOT NULL
         UNION ALL
-        SELECT id FROM (SELECT p.id FROM asked a, deployments p
-            WHERE p.service = a.service AND p.environment = a.environment
-            AND p.finished_at < a.since AND p.state IN ('succeeded', 'superseded', 'rolled_back')
+        SELECT id FROM (SELECT p.id FROM deployments p
+            WHERE p.service = (SELECT service FROM asked)
+            AND p.environment = (SELECT environment FROM asked)
+            AND p.finished_at < (SELECT since FROM asked)
+            AND p.state IN ('succeeded', 'superseded', 'rolled_back')
             ORDER BY p.finished_at DESC, p.started_at DESC, p.id DESC LIMIT 1) AS live_before)";
 
 /// Loads what a fact of the deployment at `since` can affect.

@@ -392,8 +392,16 @@ pub fn consume_overrides(
 /// Releases the approvals and overrides that a deployment has consumed, because it did not really
 /// start, and records which.
 pub fn release_consumed(db: &mut Db, actor: &Actor, deployment: &Deployment) -> Result<(), Error> {
-    let reviews = approvals::table.filter(approvals::consumed_by.eq(deployment.id));
-    let passed = freeze_overrides::table.filter(freeze_overrides::consumed_by.eq(deployment.id));
+    // It has consumed only what is for its release and place, by which there are indexes.
+    let reviews = approvals::table
+        .filter(approvals::release_id.eq(deployment.release_id))
+        .filter(approvals::environment.eq(&deployment.environment))
+        .filter(approvals::consumed_by.eq(deployment.id));
+    let passed = freeze_overrides::table
+        .filter(freeze_overrides::service.eq(&deployment.service))
+        .filter(freeze_overrides::environment.eq(&deployment.environment))
+        .filter(freeze_overrides::version.eq(&deployment.version))
+        .filter(freeze_overrides::consumed_by.eq(deployment.id));
     let consumed = Consumed {
         approvals: reviews.select(approvals::id).order(approvals::id).load(db)?,
         overrides: passed.select(freeze_overrides::id).order(freeze_overrides::id).load(db)?,
