@@ -13,6 +13,7 @@ mod append_only;
 mod approvals;
 mod backfill;
 mod bad_input;
+mod batches;
 mod clock;
 mod conventions;
 mod deployments;

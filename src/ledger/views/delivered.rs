@@ -17,38 +17,78 @@ const AT_ONCE: usize = 1000;
 
 type ByVersion = HashMap<String, Rc<Release>>;
 
-/// Gives the deployments of a service, which are in order, their releases. Returns all releases
-/// that they may have skipped, in the order of their commit times.
-///
-/// # Errors
-/// That of the database.
-pub fn releases(
-    db: &mut Db,
-    service: &str,
-    deployments: &mut [Deployment],
-) -> QueryResult<Vec<Rc<Release>>> {
-    if !has_commit_times(db, service)? {
-        return Ok(vec![]);
+/// The places of a service, with the releases that are live there while its deployments are read in
+/// the order of time, a batch at a time.
+pub struct Places<'a> {
+    service: &'a str,
+    live: HashMap<Rc<str>, Rc<Release>>,
+}
+
+impl<'a> Places<'a> {
+    /// No deployment of this service was read yet.
+    pub fn new(service: &'a str) -> Self {
+        Self { service, live: HashMap::new() }
     }
-    let live = deployments.iter().filter(|deployment| deployment.state.went_live());
-    let versions: HashSet<&str> = live.map(|it| &*it.version).collect();
-    let mut known = by_version(db, service, &Vec::from_iter(versions))?;
-    let first = first_of_their_places(deployments);
-    let replaced_before = replaced_by(db, &first)?;
-    fill_in(deployments, &known, &replaced_before);
-    let others = between(db, service, deployments)?;
-    let unknown = |version: &&str| !known.contains_key(*version);
-    let others: Vec<&str> = others.iter().map(String::as_str).filter(unknown).collect();
-    let others = by_version(db, service, &others)?;
-    known.extend(others);
-    let mut ordered: Vec<_> =
-        known.into_iter().filter(|(_, release)| release.last_commit_at.is_some()).collect();
-    ordered.sort_by(|(a, x), (b, y)| (x.last_commit_at, a).cmp(&(y.last_commit_at, b)));
-    Ok(ordered.into_iter().map(|(_, release)| release).collect())
+
+    /// Gives the next deployments their releases. Returns all releases that they may have skipped,
+    /// in the order of their commit times.
+    ///
+    /// # Errors
+    /// That of the database.
+    pub fn releases(
+        &mut self,
+        db: &mut Db,
+        deployments: &mut [Deployment],
+    ) -> QueryResult<Vec<Rc<Release>>> {
+        let live = deployments.iter().filter(|deployment| deployment.state.went_live());
+        let versions: HashSet<&str> = live.map(|it| &*it.version).collect();
+        let mut known = by_version(db, self.service, &Vec::from_iter(versions))?;
+        let replaced_before = replaced_by(db, &self.first(deployments))?;
+        self.fill_in(deployments, &known, &replaced_before);
+        let mut others: HashSet<String> = HashSet::new();
+        for skipped in skipped(deployments) {
+            others.extend(between(db, self.service, skipped)?);
+        }
+        others.retain(|version| !known.contains_key(version));
+        let others: Vec<&str> = others.iter().map(String::as_str).collect();
+        known.extend(by_version(db, self.service, &others)?);
+        let mut ordered: Vec<_> =
+            known.into_iter().filter(|(_, release)| release.last_commit_at.is_some()).collect();
+        ordered.sort_by(|(a, x), (b, y)| (x.last_commit_at, a).cmp(&(y.last_commit_at, b)));
+        Ok(ordered.into_iter().map(|(_, release)| release).collect())
+    }
+
+    /// Of each place where nothing was live before, the first of these deployments that went live.
+    fn first(&self, deployments: &[Deployment]) -> Vec<DeploymentId> {
+        let mut places = HashSet::new();
+        let live = deployments.iter().filter(|deployment| deployment.state.went_live());
+        let new = live.filter(|it| !self.live.contains_key(&it.environment));
+        new.filter(|it| places.insert(&it.environment)).map(|it| it.id).collect()
+    }
+
+    /// Gives each deployment that went live its release and the one that was live before it in its
+    /// place. That is the one of the deployment before it, which the timeline makes its
+    /// `previous_id`.
+    fn fill_in(
+        &mut self,
+        deployments: &mut [Deployment],
+        known: &ByVersion,
+        replaced_before: &HashMap<DeploymentId, Rc<Release>>,
+    ) {
+        for deployment in deployments.iter_mut().filter(|deployment| deployment.state.went_live()) {
+            deployment.release = known.get(&*deployment.version).cloned().unwrap_or_default();
+            let (place, release) = (deployment.environment.clone(), deployment.release.clone());
+            let before = self.live.insert(place, release);
+            deployment.replaced = before.or_else(|| replaced_before.get(&deployment.id).cloned());
+        }
+    }
 }
 
 /// Whether any release of the service has commit times.
-fn has_commit_times(db: &mut Db, service: &str) -> QueryResult<bool> {
+///
+/// # Errors
+/// That of the database.
+pub fn has_commit_times(db: &mut Db, service: &str) -> QueryResult<bool> {
     let any = each_backend!(db, |c| {
         let ordered = releases::table
             .filter(releases::service.eq(service))
@@ -74,13 +114,6 @@ fn by_version(db: &mut Db, service: &str, versions: &[&str]) -> QueryResult<ByVe
     Ok(found)
 }
 
-/// In each place, the first of these deployments that went live.
-fn first_of_their_places(deployments: &[Deployment]) -> Vec<DeploymentId> {
-    let mut places = HashSet::new();
-    let live = deployments.iter().filter(|deployment| deployment.state.went_live());
-    live.filter(|it| places.insert(&it.environment)).map(|it| it.id).collect()
-}
-
 /// The releases that were live before these deployments.
 fn replaced_by(
     db: &mut Db,
@@ -102,36 +135,37 @@ fn replaced_by(
     Ok(replaced)
 }
 
-/// Gives each deployment that went live its release and the one that was live before it in its
-/// place. That is the one of the deployment before it, which the timeline makes its `previous_id`.
-fn fill_in(
-    deployments: &mut [Deployment],
-    known: &ByVersion,
-    replaced_before: &HashMap<DeploymentId, Rc<Release>>,
-) {
-    let mut live: HashMap<Rc<str>, Rc<Release>> = HashMap::new();
-    for deployment in deployments.iter_mut().filter(|deployment| deployment.state.went_live()) {
-        deployment.release = known.get(&*deployment.version).cloned().unwrap_or_default();
-        let before = live.insert(deployment.environment.clone(), deployment.release.clone());
-        deployment.replaced = before.or_else(|| replaced_before.get(&deployment.id).cloned());
-    }
-}
-
-/// The versions of the service's releases between the oldest that a deployment replaced and the
-/// newest that it brought: the releases that were skipped, and perhaps others.
-fn between(db: &mut Db, service: &str, deployments: &[Deployment]) -> QueryResult<Vec<String>> {
+/// The stretches of commit times of the releases that these deployments skipped, without overlaps:
+/// after the first time, up to the second.
+fn skipped(deployments: &[Deployment]) -> Vec<(Timestamp, Timestamp)> {
     let skipping = deployments.iter().filter_map(|deployment| {
         let after = deployment.replaced.as_ref()?.last_commit_at?;
         let until = deployment.release.last_commit_at?;
-        (after < until).then_some((after, until))
+        (after < until).then_some((after.into(), until.into()))
     });
-    let widest = skipping.reduce(|(a, b), (after, until)| (a.min(after), b.max(until)));
-    let Some((after, until)) = widest else { return Ok(vec![]) };
+    let mut ordered: Vec<(Timestamp, Timestamp)> = skipping.collect();
+    ordered.sort();
+    let mut apart: Vec<(Timestamp, Timestamp)> = Vec::new();
+    for (after, until) in ordered {
+        match apart.last_mut().filter(|last| after <= last.1) {
+            Some(last) => last.1 = last.1.max(until),
+            None => apart.push((after, until)),
+        }
+    }
+    apart
+}
+
+/// The versions of the service's releases after the first of these commit times, up to the second.
+fn between(
+    db: &mut Db,
+    service: &str,
+    (after, until): (Timestamp, Timestamp),
+) -> QueryResult<Vec<String>> {
     each_backend!(db, |c| {
         releases::table
             .filter(releases::service.eq(service))
-            .filter(releases::last_commit_at.gt(Timestamp::from(after)))
-            .filter(releases::last_commit_at.le(Timestamp::from(until)))
+            .filter(releases::last_commit_at.gt(after))
+            .filter(releases::last_commit_at.le(until))
             .select(releases::version)
             .load(c)
     })

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use utoipa::{IntoParams, ToSchema};
-use uuid::Uuid;
 
 use super::delivered;
+use super::finished::{Batches, Direction, Stretch};
 use crate::db::schema::{deployments, environments, incident_deployments, incidents, services};
-use crate::db::{Db, MultiBackend, caller};
+use crate::db::{Db, MultiBackend};
 use crate::each_backend;
 use crate::error::{Code, Error};
 use crate::http::context::{Ctx, Read};
@@ -23,7 +23,7 @@ use crate::ledger::deployments::Role;
 use crate::ledger::environments::{Tier, unknown as unknown_environment};
 use crate::ledger::services as ledger_services;
 use crate::rules::dora::{self, Fix, Incident, Measures, Step, Window};
-use crate::rules::lifecycle::{Kind, State};
+use crate::rules::lifecycle::State;
 use crate::types::ids::{DeploymentId, IncidentId};
 use crate::types::time::Timestamp;
 use crate::types::values::Slug;
@@ -172,8 +172,8 @@ impl Question {
     }
 }
 
-/// Computes the measures, one service after the other: no more than one service's deployments and
-/// releases are in memory. What was not finished in and around the window costs nothing.
+/// Computes the measures, one service after the other, in small batches of deployments. What was
+/// not finished in and around the window costs nothing.
 ///
 /// # Errors
 /// `invalid_window`, `invalid_query`, or `not_found` for the service or environment.
@@ -184,17 +184,17 @@ pub fn measure(db: &mut Db, question: &Question) -> Result<DoraMeasures, Error> 
         Some(service) => vec![ledger_services::find(db, service.as_ref())?.slug.to_string()],
         None => services::table.select(services::slug).load(db)?,
     };
-    let scope = Scope { environments, window };
+    let slugs = environments.iter().map(|slug| slug.as_str().into()).collect();
+    let scope = Scope { environments: slugs, window };
     let named = question.limit.rows();
     let mut measuring =
         dora::Measuring::new(dora::Question { window, step: question.bucket, named });
     for service in services {
-        caller::check()?;
-        measuring.add(&scope.service(db, service)?);
+        scope.add(db, &service, &mut measuring)?;
     }
     Ok(DoraMeasures {
         service: question.service.as_ref().map(ToString::to_string),
-        environments: scope.environments,
+        environments,
         since: window.since.into(),
         until: window.until.into(),
         measures: measuring.measures(),
@@ -219,71 +219,60 @@ fn environments_of(db: &mut Db, question: &Question) -> Result<Vec<String>, Erro
 
 /// The part of the ledger that is measured.
 struct Scope {
-    environments: Vec<String>,
+    environments: Vec<Rc<str>>,
     window: Window,
 }
 
 impl Scope {
-    fn since(&self) -> Timestamp {
-        Timestamp::from(self.window.since).plus(-dora::AROUND)
+    /// The time of the measured deployments, and of those that tell something about them.
+    fn around(&self) -> (Timestamp, Timestamp) {
+        let Window { since, until } = self.window;
+        (Timestamp::from(since).plus(-dora::AROUND), Timestamp::from(until).plus(dora::AROUND))
     }
 
-    fn until(&self) -> Timestamp {
-        Timestamp::from(self.window.until).plus(dora::AROUND)
-    }
-
-    /// What finished of a service, and the releases that this delivers.
-    fn service(&self, db: &mut Db, slug: String) -> Result<dora::Service, Error> {
-        let mut deployments = self.deployments(db, &slug)?;
-        if deployments.is_empty() {
-            return Ok(dora::Service { slug, ..dora::Service::default() });
+    /// Adds what finished of a service to the measures.
+    fn add(
+        &self,
+        db: &mut Db,
+        service: &str,
+        measuring: &mut dora::Measuring,
+    ) -> Result<(), Error> {
+        let (earliest, latest) = self.around();
+        let (since, until) = (self.window.since.into(), self.window.until.into());
+        let all = Stretch { service, environments: &self.environments, since, until };
+        let mut batches = Batches::new(Stretch { until: latest, ..all }, Direction::Back);
+        let mut batch = batches.next(db)?;
+        if batch.as_ref().is_none_or(Vec::is_empty) {
+            return Ok(());
         }
-        let until = self.window.until;
-        let ended = deployments.partition_point(|deployment| deployment.finished_at < until);
-        let releases = delivered::releases(db, &slug, &mut deployments[..ended])?;
-        let incidents = self.incidents(db, &slug)?;
-        Ok(dora::Service { slug, deployments, releases, incidents })
-    }
-
-    /// The deployments of a service that finished, in order and without their releases. They are
-    /// read in batches, because libpq holds what a statement returns in a form that takes several
-    /// times as much memory.
-    fn deployments(&self, db: &mut Db, service: &str) -> Result<Vec<dora::Deployment>, Error> {
-        const BATCH: usize = 10_000;
-        let environments: Vec<Rc<str>> =
-            self.environments.iter().map(|slug| slug.as_str().into()).collect();
-        let mut deployments: Vec<dora::Deployment> = Vec::new();
-        let mut after = (self.since(), DeploymentId::from(Uuid::nil()));
-        loop {
-            caller::check()?;
-            let rows: Vec<FinishedRow> = each_backend!(db, |c| {
-                let (at, id) = after;
-                deployments::table
-                    .filter(deployments::service.eq(service))
-                    .filter(deployments::environment.eq_any(&self.environments))
-                    .filter(deployments::voided_at.is_null())
-                    .filter(deployments::finished_at.ge(at))
-                    .filter(deployments::finished_at.lt(self.until()))
-                    .filter(deployments::finished_at.gt(at).or(deployments::id.gt(id)))
-                    .order((deployments::finished_at, deployments::id))
-                    .limit(BATCH as i64)
-                    .select(FinishedRow::as_select())
-                    .load(c)
-            })?;
-            let is_last = rows.len() < BATCH;
-            deployments.extend(rows.into_iter().filter_map(|row| row.deployment(&environments)));
-            match deployments.last() {
-                Some(last) if !is_last => after = (last.finished_at.into(), last.id),
-                _ => break,
+        let has_times = delivered::has_commit_times(db, service)?;
+        let incidents = self.incidents(db, service)?;
+        let mut failures = dora::Failures::new(service, &incidents);
+        let mut deliveries = dora::Deliveries::new(service);
+        while let Some(deployments) = batch {
+            measuring.add_finished(&mut failures, &deployments);
+            if !has_times {
+                // Without any commits, the order in which they are delivered does not matter.
+                measuring.add_delivered(&mut deliveries, &deployments, &[]);
+            }
+            batch = batches.next(db)?;
+        }
+        if has_times {
+            let mut batches = Batches::new(Stretch { since: earliest, ..all }, Direction::Onward);
+            let mut places = delivered::Places::new(service);
+            while let Some(mut deployments) = batches.next(db)? {
+                let releases = places.releases(db, &mut deployments)?;
+                measuring.add_delivered(&mut deliveries, &deployments, &releases);
             }
         }
-        deployments.sort_by_key(dora::Deployment::order);
-        Ok(deployments)
+        Ok(())
     }
 
     /// The incidents that any of the service's deployments caused or fixed, each with all
     /// deployments that caused or fixed it.
     fn incidents(&self, db: &mut Db, service: &str) -> QueryResult<Vec<Incident>> {
+        let (earliest, latest) = self.around();
+        let environments: Vec<&str> = self.environments.iter().map(|slug| &**slug).collect();
         let finished = diesel::alias!(deployments as finished);
         let links = diesel::alias!(incident_deployments as links);
         let links_it =
@@ -301,45 +290,15 @@ impl Scope {
                     deployments::table.on(deployments::id.eq(incident_deployments::deployment_id)),
                 )
                 .filter(finished.field(deployments::service).eq(service))
-                .filter(finished.field(deployments::environment).eq_any(&self.environments))
+                .filter(finished.field(deployments::environment).eq_any(&environments))
                 .filter(finished.field(deployments::voided_at).is_null())
-                .filter(finished.field(deployments::finished_at).ge(self.since()))
-                .filter(finished.field(deployments::finished_at).lt(self.until()))
+                .filter(finished.field(deployments::finished_at).ge(earliest))
+                .filter(finished.field(deployments::finished_at).lt(latest))
                 .select(Link::as_select())
                 .distinct()
                 .load(c)
         })?;
         Ok(incidents_of(links))
-    }
-}
-
-/// The columns of the index `deployments_measured`, so that the table itself is not read.
-#[derive(Queryable, Selectable)]
-#[diesel(table_name = deployments)]
-struct FinishedRow {
-    id: DeploymentId,
-    environment: String,
-    version: String,
-    state: State,
-    kind: Kind,
-    started_at: Option<Timestamp>,
-    finished_at: Option<Timestamp>,
-}
-
-impl FinishedRow {
-    /// The deployment, without its releases. `None` if it has not finished.
-    fn deployment(self, environments: &[Rc<str>]) -> Option<dora::Deployment> {
-        Some(dora::Deployment {
-            id: self.id,
-            environment: environments.iter().find(|slug| ***slug == *self.environment)?.clone(),
-            version: self.version.into(),
-            kind: self.kind,
-            state: self.state,
-            started_at: self.started_at.map(Into::into),
-            finished_at: self.finished_at?.into(),
-            release: Rc::default(),
-            replaced: None,
-        })
     }
 }
 

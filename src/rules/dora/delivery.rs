@@ -3,7 +3,8 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::AddAssign;
 use std::rc::Rc;
 use utoipa::ToSchema;
@@ -50,41 +51,47 @@ pub(super) struct Delivery {
 }
 
 /// What the deployments of a service deliver, one after the other.
-pub(super) struct Deliveries<'a> {
-    /// The releases of the service, in the order of [`Release::last_commit_at`].
-    releases: &'a [Rc<Release>],
-    /// The commits that were delivered so far, with the number of the change that did it last.
-    delivered: HashMap<&'a str, usize>,
-    /// How many changes there were so far.
-    changes: usize,
+pub struct Deliveries<'a> {
+    /// The slug of the service.
+    pub(super) service: &'a str,
+    /// The fingerprints of the commits that were delivered so far. There may be millions of them.
+    /// Among a million, two that differ have the same one with a chance of 1 in 30 million.
+    delivered: HashSet<u64>,
+    fingerprints: RandomState,
 }
 
 impl<'a> Deliveries<'a> {
-    pub(super) fn new(releases: &'a [Rc<Release>]) -> Self {
-        Self { releases, delivered: HashMap::new(), changes: 0 }
+    /// Nothing of the service with this slug was delivered yet.
+    pub fn new(service: &'a str) -> Self {
+        Self { service, delivered: HashSet::new(), fingerprints: RandomState::new() }
     }
 
-    /// What the next deployment in the order of time was the first to deliver.
-    pub(super) fn next(&mut self, deployment: &'a Deployment) -> Delivery {
-        if deployment.is_change() { self.deliver(deployment) } else { Delivery::default() }
+    /// What the next deployment in the order of time was the first to deliver. `releases` are those
+    /// that it may have skipped, in the order of [`Release::last_commit_at`].
+    pub(super) fn next(&mut self, deployment: &Deployment, releases: &[Rc<Release>]) -> Delivery {
+        if deployment.is_change() {
+            self.deliver(deployment, releases)
+        } else {
+            Delivery::default()
+        }
     }
 
     /// What a change delivers: its own release and those that it skipped. A commit that several of
     /// them list counts once, and only if it was not delivered before.
-    fn deliver(&mut self, change: &'a Deployment) -> Delivery {
-        let skipped = skipped(change, self.releases);
+    fn deliver(&mut self, change: &Deployment, releases: &[Rc<Release>]) -> Delivery {
+        let skipped = skipped(change, releases);
         // Its own release comes last: the skipped ones of the same time tell the times of commits
         // that both list.
         let others = skipped.unwrap_or_default().iter();
         let others = others.filter(|release| !Rc::ptr_eq(release, &change.release));
-        self.changes += 1;
+        let mut listed = HashSet::new();
         let mut delivery = Delivery::default();
         for commit in others.chain([&change.release]).flat_map(|release| delivered_by(release)) {
-            let last = self.delivered.insert(commit.sha, self.changes);
-            if last == Some(self.changes) {
+            let fingerprint = self.fingerprints.hash_one(commit.sha);
+            if !listed.insert(fingerprint) {
                 continue;
             }
-            let is_first = last.is_none();
+            let is_first = self.delivered.insert(fingerprint);
             match lead_time(&commit, is_first, change.finished_at) {
                 Ok(seconds) => delivery.add(seconds, commit.basis),
                 Err(reason) => delivery.left_out.push(reason),
@@ -217,8 +224,9 @@ mod tests {
         ];
         for (releases, live, expected, left_out) in cases {
             let releases: Vec<_> = releases.iter().map(|commits| release(commits)).collect();
-            let (story, mut deliver) = (daily(live), Deliveries::new(&releases));
-            let deliveries: Vec<_> = story.iter().map(|next| deliver.next(next)).collect();
+            let (story, mut deliver) = (daily(live), Deliveries::new("checkout"));
+            let deliveries: Vec<_> =
+                story.iter().map(|next| deliver.next(next, &releases)).collect();
             let hours =
                 |it: &Delivery| it.lead_times.iter().map(|seconds| seconds / HOUR).collect();
             let hours: Vec<Vec<i64>> = deliveries.iter().map(hours).collect();

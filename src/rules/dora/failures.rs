@@ -1,8 +1,9 @@
 //! What shows that a deployment failed: incidents, rollbacks and hotfixes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
 
-use super::input::{Deployment, Fix, Incident};
+use super::input::{Deployment, Fix, Incident, Order};
 use crate::rules::lifecycle::Kind;
 use crate::text_enum;
 use crate::types::ids::DeploymentId;
@@ -20,14 +21,14 @@ text_enum! {
 }
 
 /// The incidents of a service.
-pub(super) struct Incidents<'a> {
+struct Incidents<'a> {
     by_cause: HashMap<DeploymentId, Vec<&'a Incident>>,
     /// The fixes of those with a known cause.
     fixes: HashSet<DeploymentId>,
 }
 
 impl<'a> Incidents<'a> {
-    pub(super) fn new(incidents: &'a [Incident]) -> Self {
+    fn new(incidents: &'a [Incident]) -> Self {
         let mut by_cause: HashMap<_, Vec<_>> = HashMap::new();
         for incident in incidents {
             for cause in &incident.caused_by {
@@ -40,7 +41,7 @@ impl<'a> Incidents<'a> {
     }
 
     /// Those that a deployment caused.
-    pub(super) fn caused_by(&self, deployment: DeploymentId) -> &[&'a Incident] {
+    fn caused_by(&self, deployment: DeploymentId) -> &[&'a Incident] {
         self.by_cause.get(&deployment).map_or(&[], Vec::as_slice)
     }
 }
@@ -54,65 +55,81 @@ pub(super) struct Fixes {
     pub(super) hotfixed_by: Option<Fix>,
 }
 
-/// Finds the fixes of the deployments of a service, which are in the order of their end. The result
-/// has those that were fixed, by their index.
-///
-/// A rollback undoes all deployments since its release was last live: after V1, V2, V3, V1, both V2
-/// and V3 have failed. A hotfix fixes what was live before it, unless it is linked to an incident
-/// with a known cause: then it fixes that cause.
-pub(super) fn fixes(deployments: &[Deployment], incidents: &Incidents) -> HashMap<usize, Fixes> {
-    let mut fixes: HashMap<usize, Fixes> = HashMap::new();
-    let mut histories: HashMap<&str, PlaceHistory> = HashMap::new();
-    let live = deployments.iter().enumerate().filter(|(_, deployment)| deployment.went_live());
-    for (i, deployment) in live {
-        let Deployment { id, environment, version, kind, finished_at, .. } = deployment;
-        let fix = Fix { id: *id, finished_at: *finished_at };
-        let place = histories.entry(environment).or_default();
-        match kind {
-            Kind::Rollback => {
-                while let Some(undone) = place.undo(version) {
-                    fixes.entry(undone).or_default().rolled_back_by = Some(fix);
-                }
-            }
-            Kind::Hotfix if !incidents.fixes.contains(id) => {
-                if let Some(fixed) = place.latest.filter(|latest| deployments[*latest].is_change())
-                {
-                    fixes.entry(fixed).or_default().hotfixed_by = Some(fix);
-                }
-            }
-            _ => {}
-        }
-        place.add(i, deployment);
-    }
-    fixes
+/// What shows that the deployments of a service failed, from the newest to the oldest: what comes
+/// later is what shows it.
+pub struct Failures<'a> {
+    /// The slug of the service.
+    pub(super) service: &'a str,
+    incidents: Incidents<'a>,
+    places: HashMap<Rc<str>, Later>,
 }
 
-/// The sequence of deployments that were live in a place, by index.
+impl<'a> Failures<'a> {
+    /// Nothing of the service with this slug is known yet but its incidents.
+    pub fn new(service: &'a str, incidents: &'a [Incident]) -> Self {
+        Self { service, incidents: Incidents::new(incidents), places: HashMap::new() }
+    }
+
+    /// The incidents that a deployment caused.
+    pub(super) fn incidents(&self, deployment: &Deployment) -> &[&'a Incident] {
+        self.incidents.caused_by(deployment.id)
+    }
+
+    /// The fixes of the next deployment, which is before all others so far.
+    ///
+    /// A rollback undoes all deployments since its release was last live: after V1, V2, V3, V1,
+    /// both V2 and V3 have failed. A hotfix fixes what was live before it, unless it is linked to
+    /// an incident with a known cause: then it fixes that cause.
+    pub(super) fn fixes(&mut self, deployment: &Deployment) -> Fixes {
+        if !deployment.went_live() {
+            return Fixes::default();
+        }
+        let later = self.places.entry(deployment.environment.clone()).or_default();
+        later.reach(&deployment.version);
+        let fixes = Fixes {
+            rolled_back_by: later.rollbacks.first().map(fix),
+            hotfixed_by: later.hotfix.filter(|_| deployment.is_change()),
+        };
+        let is_fix =
+            deployment.kind == Kind::Hotfix && !self.incidents.fixes.contains(&deployment.id);
+        later.add(deployment, is_fix);
+        fixes
+    }
+}
+
+/// What went live in a place later.
 #[derive(Default)]
-struct PlaceHistory<'a> {
-    /// The latest deployment that is not a redeploy, which the next hotfix fixes.
-    latest: Option<usize>,
-    /// The deployments that no rollback has undone.
-    not_undone: Vec<usize>,
-    /// The latest deployment of each version.
-    last: HashMap<&'a str, usize>,
+struct Later {
+    /// What came next and is not a redeploy, if it is a hotfix of what was live before it.
+    hotfix: Option<Fix>,
+    /// The rollbacks that undo what was live before them: their releases were not reached yet.
+    rollbacks: BTreeSet<Order>,
+    /// The same by the version that was rolled back to.
+    by_version: HashMap<Box<str>, Order>,
 }
 
-impl<'a> PlaceHistory<'a> {
-    fn add(&mut self, index: usize, deployment: &'a Deployment) {
-        if deployment.kind != Kind::Redeploy {
-            self.latest = Some(index);
+impl Later {
+    /// A version was live: the rollback to it undoes nothing from here.
+    fn reach(&mut self, version: &str) {
+        if let Some(rollback) = self.by_version.remove(version) {
+            self.rollbacks.remove(&rollback);
         }
-        self.not_undone.push(index);
-        self.last.insert(&deployment.version, index);
     }
 
-    /// Removes the latest deployment since `version` was last live, or since the beginning if that
-    /// is not known. `None` when no more is left.
-    fn undo(&mut self, version: &str) -> Option<usize> {
-        let target = self.last.get(version);
-        self.not_undone.pop_if(|top| target.is_none_or(|target| *top > *target))
+    fn add(&mut self, deployment: &Deployment, is_fix: bool) {
+        let order = deployment.order();
+        if deployment.kind == Kind::Rollback {
+            self.rollbacks.insert(order);
+            self.by_version.insert(deployment.version.clone(), order);
+        }
+        if deployment.kind != Kind::Redeploy {
+            self.hotfix = is_fix.then(|| fix(&order));
+        }
     }
+}
+
+fn fix(&(finished_at, _, id): &Order) -> Fix {
+    Fix { finished_at, id }
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! A deployment of the window, with what is known about it.
 
-use super::delivery::Delivery;
 use super::failures::{Evidence, Fixes};
 use super::input::{Counted, Deployment, Incident};
 use crate::rules::lifecycle::State;
@@ -10,8 +9,6 @@ pub(super) struct Finished<'a> {
     /// The slug of its service.
     pub(super) service: &'a str,
     pub(super) deployment: &'a Deployment,
-    /// What it was the first to deliver.
-    pub(super) delivery: Delivery,
     /// The incidents that it caused.
     pub(super) incidents: &'a [&'a Incident],
     /// The later deployments that show that it failed.
@@ -21,15 +18,7 @@ pub(super) struct Finished<'a> {
 impl Finished<'_> {
     /// The deployment as it is listed in a measure.
     pub(super) fn counted(&self) -> Counted {
-        let Deployment { id, environment, version, kind, finished_at, .. } = self.deployment;
-        Counted {
-            id: *id,
-            service: self.service.to_owned(),
-            environment: environment.to_string(),
-            version: version.to_string(),
-            kind: *kind,
-            finished_at: *finished_at,
-        }
+        self.deployment.counted(self.service)
     }
 
     /// Whether it is a change, or anything else that caused an incident.

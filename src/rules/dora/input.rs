@@ -51,23 +51,7 @@ pub struct Counted {
     pub finished_at: Timestamp,
 }
 
-/// What finished in the places of one service, in and around the window.
-#[derive(Debug, Clone, Default)]
-pub struct Service {
-    /// The slug of the service.
-    pub slug: String,
-    /// Its deployments that finished from [`AROUND`](super::AROUND) before the window to as long
-    /// after it, in the order of [`Deployment::order`].
-    pub deployments: Vec<Deployment>,
-    /// Its releases that the deployments may have skipped, in the order of
-    /// [`Release::last_commit_at`].
-    pub releases: Vec<Rc<Release>>,
-    /// The incidents that any of the deployments caused or fixed.
-    pub incidents: Vec<Incident>,
-}
-
-/// A deployment that finished, with the commits that it delivered. A window may have a million of
-/// them, so what several share is shared.
+/// A deployment that finished, with the commits that it delivered.
 #[derive(Debug, Clone)]
 pub struct Deployment {
     /// The identifier of the deployment.
@@ -98,6 +82,19 @@ impl Deployment {
     /// Where the deployment is in the order of time.
     pub fn order(&self) -> Order {
         (self.finished_at, self.started_at, self.id)
+    }
+
+    /// The deployment of a service as it is listed in a measure.
+    pub(super) fn counted(&self, service: &str) -> Counted {
+        let Deployment { id, environment, version, kind, finished_at, .. } = self;
+        Counted {
+            id: *id,
+            service: service.to_owned(),
+            environment: environment.to_string(),
+            version: version.to_string(),
+            kind: *kind,
+            finished_at: *finished_at,
+        }
     }
 
     pub(super) fn went_live(&self) -> bool {

@@ -4,9 +4,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::counting::{Durations, Newest, Omission, Omissions};
-use super::delivery::{LeadTimeBases, LeadTimeBasis};
-use super::finished::Finished;
-use super::input::Counted;
+use super::delivery::{Delivery, LeadTimeBases, LeadTimeBasis};
+use super::input::{Counted, Deployment};
 
 /// A deployment that was the first to deliver some commits.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
@@ -54,12 +53,12 @@ impl Tally {
         Self { basis, left_out, newest: Newest::new(named) }
     }
 
-    pub(super) fn add(&mut self, finished: &Finished) {
-        let delivery = &finished.delivery;
+    /// Adds what a deployment of a service delivered.
+    pub(super) fn add(&mut self, service: &str, deployment: &Deployment, delivery: &Delivery) {
         self.basis += delivery.bases;
         delivery.left_out.iter().for_each(|reason| self.left_out.add(*reason));
         if !delivery.lead_times.is_empty() {
-            self.newest.add(finished.deployment, || delivering(finished));
+            self.newest.add(deployment, || delivering(deployment.counted(service), delivery));
         }
     }
 
@@ -77,8 +76,7 @@ impl Tally {
 }
 
 /// A deployment that delivered at least one commit that counts, with its lead times.
-fn delivering(finished: &Finished) -> DeliveringDeployment {
-    let Finished { delivery, .. } = finished;
+fn delivering(deployment: Counted, delivery: &Delivery) -> DeliveringDeployment {
     let mut lead_times = Durations::default();
     lead_times.add(delivery.lead_times.iter().copied());
     DeliveringDeployment {
@@ -88,18 +86,18 @@ fn delivering(finished: &Finished) -> DeliveringDeployment {
             0 => LeadTimeBasis::Release,
             _ => LeadTimeBasis::Commits,
         },
-        deployment: finished.counted(),
+        deployment,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::counting::LeftOut;
-    use super::super::input::{Deployment, Release, Window};
+    use super::super::input::{Release, Window};
     use super::super::stories::{
         HOUR, built_from, hour, march, measure, omitted, place, position, release,
     };
-    use super::super::{Measuring, Question, Service};
+    use super::super::{Deliveries, Measuring, Question};
     use super::*;
     use std::rc::Rc;
 
@@ -175,8 +173,7 @@ mod tests {
         assert_eq!(measure(&deployments, &[], march()).change_lead_time.n, 2);
         let mut measuring = Measuring::new(march());
         for (slug, deployment) in ["checkout", "billing"].into_iter().zip(deployments) {
-            let (slug, deployments) = (slug.to_owned(), vec![deployment]);
-            measuring.add(&Service { slug, deployments, ..Service::default() });
+            measuring.add_delivered(&mut Deliveries::new(slug), &[deployment], &[]);
         }
         assert_eq!(measuring.measures().change_lead_time.n, 4);
     }

@@ -8,6 +8,7 @@
 
 use jiff::SignedDuration;
 use serde::Serialize;
+use std::rc::Rc;
 use utoipa::ToSchema;
 
 mod counting; // what is left out, ratios and percentiles
@@ -25,18 +26,16 @@ mod series; // the figures by day or week
 mod stories; // builds the input of tests
 
 pub use counting::{LeftOut, Omission};
-pub use delivery::{LeadTimeBases, LeadTimeBasis};
+pub use delivery::{Deliveries, LeadTimeBases, LeadTimeBasis};
 pub use fail_rate::{ChangeFailRate, FailedDeployment};
-pub use failures::Evidence;
+pub use failures::{Evidence, Failures};
 pub use frequency::DeploymentFrequency;
-pub use input::{Commit, Counted, Deployment, Fix, Incident, Order, Release, Service, Window};
+pub use input::{Commit, Counted, Deployment, Fix, Incident, Order, Release, Window};
 pub use lead_time::{ChangeLeadTime, DeliveringDeployment};
 pub use recovery::{FailedDeploymentRecoveryTime, Recovery, RecoveryBasis};
 pub use rework::DeploymentReworkRate;
 pub use series::{Bucket, Series, Step};
 
-use delivery::Deliveries;
-use failures::{Incidents, fixes};
 use finished::Finished;
 use recovery::end;
 
@@ -75,8 +74,9 @@ pub struct Measures {
     pub series: Series,
 }
 
-/// Measures a window, one service after the other: what is kept of a service are counts, durations
-/// and the few deployments that the measures list.
+/// Measures a window, one service after the other, each in two passes: what it delivered shows in
+/// the order of time, and what failed shows in the reverse order. What is kept of a service are
+/// counts, durations and the few deployments that the measures list.
 pub struct Measuring {
     window: Window,
     frequency: frequency::Tally,
@@ -102,26 +102,37 @@ impl Measuring {
         }
     }
 
-    /// Adds a service. Each may be added once.
-    pub fn add(&mut self, service: &Service) {
-        let incidents = Incidents::new(&service.incidents);
-        let fixes = fixes(&service.deployments, &incidents);
-        let mut deliveries = Deliveries::new(&service.releases);
-        for (i, deployment) in service.deployments.iter().enumerate() {
-            // What ended after the window only shows what had failed in it.
-            if deployment.finished_at >= self.window.until {
-                break;
+    /// Adds what deployments of a service delivered. Add those that finished from [`AROUND`] before
+    /// the window to its end, in the order of [`Deployment::order`], some at a time. `releases` are
+    /// those that these may have skipped, in the order of [`Release::last_commit_at`].
+    pub fn add_delivered(
+        &mut self,
+        deliveries: &mut Deliveries,
+        deployments: &[Deployment],
+        releases: &[Rc<Release>],
+    ) {
+        let Window { since, until } = self.window;
+        for deployment in deployments.iter().filter(|it| it.finished_at < until) {
+            // What ended before the window has delivered commits, which do not count again.
+            let delivery = deliveries.next(deployment, releases);
+            if deployment.finished_at >= since {
+                self.lead_time.add(deliveries.service, deployment, &delivery);
+                self.series.add_lead_times(deployment.finished_at, &delivery.lead_times);
             }
-            // What ended before it has delivered commits.
-            let delivery = deliveries.next(deployment);
-            if deployment.finished_at >= self.window.since {
-                self.count(&Finished {
-                    service: &service.slug,
-                    deployment,
-                    delivery,
-                    incidents: incidents.caused_by(deployment.id),
-                    fixes: fixes.get(&i).copied().unwrap_or_default(),
-                });
+        }
+    }
+
+    /// Adds which deployments of a service finished, and which of them failed. Add those from the
+    /// start of the window to [`AROUND`] after it, in the reverse order of [`Deployment::order`],
+    /// some at a time.
+    pub fn add_finished(&mut self, failures: &mut Failures, deployments: &[Deployment]) {
+        let Window { since, until } = self.window;
+        for deployment in deployments.iter().filter(|it| it.finished_at >= since) {
+            // What ended after the window only shows what had failed in it.
+            let fixes = failures.fixes(deployment);
+            if deployment.finished_at < until {
+                let (service, incidents) = (failures.service, failures.incidents(deployment));
+                self.count(&Finished { service, deployment, incidents, fixes });
             }
         }
     }
@@ -130,7 +141,6 @@ impl Measuring {
     fn count(&mut self, finished: &Finished) {
         let end = finished.has_failed().then(|| end(finished));
         self.frequency.add(finished);
-        self.lead_time.add(finished);
         self.fail_rate.add(finished);
         if let Some(end) = end {
             self.recovery.add(finished, end);

@@ -88,17 +88,25 @@ impl Tally {
     /// Adds a deployment of the window and, if it failed, the end of the failure.
     pub(super) fn add(&mut self, finished: &Finished, end: Option<End>) {
         let deployment = finished.deployment;
-        let (step, since) = (self.step, self.window.since);
-        let index = step.number(deployment.finished_at) - step.number(since);
-        let Some(bucket) = usize::try_from(index).ok().and_then(|i| self.buckets.get_mut(i)) else {
-            return;
-        };
+        let Some(bucket) = self.bucket(deployment.finished_at) else { return };
         bucket.deployments += usize::from(deployment.is_change());
         bucket.failed += usize::from(end.is_some());
         bucket.went_live += usize::from(deployment.went_live());
         bucket.rework += usize::from(deployment.is_rework());
-        bucket.lead_times.add(finished.delivery.lead_times.iter().copied());
         bucket.recovery_times.add(end.and_then(End::seconds));
+    }
+
+    /// Adds the lead times of the commits that were delivered at a time in the window.
+    pub(super) fn add_lead_times(&mut self, delivered_at: Timestamp, seconds: &[i64]) {
+        if let Some(bucket) = self.bucket(delivered_at) {
+            bucket.lead_times.add(seconds.iter().copied());
+        }
+    }
+
+    /// The interval that contains a time in the window.
+    fn bucket(&mut self, at: Timestamp) -> Option<&mut Counts> {
+        let index = self.step.number(at) - self.step.number(self.window.since);
+        usize::try_from(index).ok().and_then(|i| self.buckets.get_mut(i))
     }
 
     /// The lead times of all commits.

@@ -2,9 +2,12 @@
 
 use jiff::{SignedDuration, Timestamp};
 use std::rc::Rc;
+use std::slice;
 
-use super::input::{Commit, Deployment, Fix, Incident, Release, Service};
-use super::{Evidence, LeftOut, Measures, Measuring, Omission, Question, Window};
+use super::input::{Commit, Deployment, Fix, Incident, Release};
+use super::{
+    Deliveries, Evidence, Failures, LeftOut, Measures, Measuring, Omission, Question, Window,
+};
 use crate::rules::lifecycle::{Kind, Place, State, kind};
 use crate::types::ids::{DeploymentId, IncidentId};
 
@@ -41,12 +44,15 @@ pub(super) fn measure_with(
     question: Question,
 ) -> Measures {
     let mut measuring = Measuring::new(question);
-    measuring.add(&Service {
-        slug: "checkout".to_owned(),
-        deployments: deployments.to_vec(),
-        releases,
-        incidents: incidents.to_vec(),
-    });
+    // One at a time: no figure depends on how many are added together.
+    let mut deliveries = Deliveries::new("checkout");
+    for deployment in deployments {
+        measuring.add_delivered(&mut deliveries, slice::from_ref(deployment), &releases);
+    }
+    let mut failures = Failures::new("checkout", incidents);
+    for deployment in deployments.iter().rev() {
+        measuring.add_finished(&mut failures, slice::from_ref(deployment));
+    }
     measuring.measures()
 }
 
