@@ -14,7 +14,7 @@ from documents import ROOT, Document, markdown_files, tracked_files
 README_WORDS = 1600
 HOST = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*(:\d+)?", re.IGNORECASE)
 # `src/db/pool.rs`, `tests/api`, `migrations/{postgres,sqlite}/`: what begins with a folder of ours and has no placeholder.
-PATH = re.compile(r"(\./)?(\.ci|\.devcontainer|\.github|docker|docs|migrations|scripts|src|terraform|tests)/[\w./*{},-]*")
+PATH = re.compile(r"(\./)?(\.cargo|\.ci|\.devcontainer|\.github|docker|docs|migrations|scripts|src|terraform|tests)/[\w./*{},-]*")
 # Paths there are those of other repositories.
 OF_OTHERS = {"docs/actions.md"}
 
