@@ -15,7 +15,7 @@ READY_WITHIN_SECONDS = 120
 
 @dataclass(frozen=True)
 class Program:
-    """A program to compare: its name in the tables, and how it is told its port."""
+    """A program to compare: its name in the tables, and how it gets its port."""
 
     name: str
     binary: Path

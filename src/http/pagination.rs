@@ -125,8 +125,8 @@ macro_rules! read_along {
     };
 }
 
-/// Loads the page of a list, the newest first: by one column that grows, or by a time and, where
-/// the times are equal, by the identifier. The fields of the rows are named like the columns.
+/// Loads the page of a list, the newest first: by a time and, where the times are equal, by the
+/// identifier. The fields of the rows are named like the columns.
 ///
 /// With conditions after the query, the page has only rows that meet them. The query must be such
 /// that an index finds its rows in the order of the list. The page looks at no more than
@@ -135,11 +135,6 @@ macro_rules! read_along {
 /// along the index of everything ([`OfAll`](crate::db::pages::OfAll)).
 #[macro_export]
 macro_rules! newest_first {
-    ($db:expr, $list:expr, $query:expr, $table:ident::$key:ident) => {{
-        let query = $crate::filtered!($query; $list.after => |after| $table::$key.lt(after));
-        let rows = query.order($table::$key.desc()).limit($list.limit.and_one()).load($db)?;
-        Ok(Page::of(rows, $list.limit, |row| row.$key))
-    }};
     ($db:expr, $list:expr, $query:expr, $table:ident::{$at:ident, $id:ident}) => {{
         let rows = $crate::in_order!($list, $query, $table::{$at, $id}, false);
         Ok(Page::of(rows.limit($list.limit.and_one()).load($db)?, $list.limit, |row| {

@@ -378,9 +378,9 @@ fn deployments(ledger: &mut Ledger) {
         let at = format!("2026-06-02T00:00:0{second}Z");
         payload["deployment"]["created_at"] = json!("2026-06-02T00:00:00Z");
         payload["deployment_status"]["created_at"] = json!(at);
-        let told =
+        let reported =
             ledger.check("receive_github_webhook", state, FEW, |app| deliver(app, event, &payload));
-        assert_eq!(told["outcome"], "applied", "{told}");
+        assert_eq!(reported["outcome"], "applied", "{reported}");
     }
     let applied =
         "deployments WHERE source = 'github' AND service = 'big' AND finished_at IS NOT NULL";
