@@ -68,7 +68,7 @@ fi
 
 PG_BIN=$(compgen -G '/usr/lib/postgresql/*/bin' | sort -V | tail -n 1) || PG_BIN=$(dirname "$(command -v initdb)")
 export PG_BIN
-for tool in "$PG_BIN/initdb" "$PG_BIN/pgbench" "$PG_BIN/psql" python3 sqlite3 wrk; do
+for tool in "$PG_BIN/initdb" "$PG_BIN/pgbench" "$PG_BIN/psql" "$PG_BIN/vacuumdb" python3 sqlite3 wrk; do
     command -v "$tool" >/dev/null || refuse "$tool not found. See bench.sh --help for the packages that it needs."
 done
 

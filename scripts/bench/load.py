@@ -47,8 +47,11 @@ class Reached:
 WARM_UP_SECONDS = 1
 
 
-def _measured(client: Callable[[int], Reached], servers: list[int], postmaster: int | None) -> Run:
+def _measured(client: Callable[[int], Reached], servers: list[int], cluster: Cluster | None) -> Run:
+    if cluster:
+        cluster.settle()
     client(WARM_UP_SECONDS)
+    postmaster = cluster.postmaster if cluster else None
     before, start = Use.now(servers, postmaster), time.perf_counter()
     reached = client(DURATION)
     use = Use.now(servers, postmaster).since(before)
@@ -77,7 +80,7 @@ def wrk(
         output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
         return reached_by_wrk(output)
 
-    return _measured(client, [server.pid for server in servers], cluster.postmaster if cluster else None)
+    return _measured(client, [server.pid for server in servers], cluster)
 
 
 def reached_by_wrk(output: str) -> Reached:
@@ -102,7 +105,7 @@ def pgbench(cluster: Cluster, url: str, work: str, directory: Path) -> Run:
             raise SystemExit(f"bench.sh: pgbench failed:\n{done.stderr[-2000:]}")
         return reached_by_pgbench(done.stdout)
 
-    return _measured(client, [], cluster.postmaster)
+    return _measured(client, [], cluster)
 
 
 def reached_by_pgbench(output: str) -> Reached:

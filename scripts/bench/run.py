@@ -52,7 +52,6 @@ def on_postgres(programs: list[Program], urls: list[str], cluster: Cluster, work
     """Each program on its database, and the others on that of the last one."""
     with ExitStack() as stack:
         servers, starts = start_all(programs, urls, work, stack)
-        cluster.psql("postgres", "-c", "CHECKPOINT")
         contestants = {name: serving([server], cluster) for name, server in servers.items()}
         results = compare(contestants | statements(cluster, urls[-1], work) | peers(cluster, urls[-1], work, stack))
         footprints = {name: footprint(server, starts[name]) for name, server in servers.items()}
