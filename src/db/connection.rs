@@ -121,9 +121,10 @@ impl Target {
                     })?;
                 if options.prepared_statements {
                     // Behind a pooler in transaction mode, a session setting would also apply to
-                    // other clients.
+                    // other clients. Compiling (JIT) pays for statements that read very much:
+                    // that of the status, which only looks expensive, took ten times as long.
                     let limit = options.statement_timeout.as_millis();
-                    c.batch_execute(&format!("SET statement_timeout = {limit}"))
+                    c.batch_execute(&format!("SET statement_timeout = {limit}; SET jit = off"))
                         .map_err(ConnectionError::CouldntSetupConfiguration)?;
                 }
                 Db::Pg(c)

@@ -205,6 +205,7 @@ impl Ledger {
         let worst = plans.iter().max_by_key(|plan| rows_read(&plan["Plan"]));
         assert!(rows <= most, "{operation} {what} read {rows} rows, more than {most}: {worst:#?}");
         for plan in plans {
+            assert!(plan["JIT"].is_null(), "{operation} {what} was compiled: {plan:#?}");
             self.statements.insert(plan["Query Text"].as_str().unwrap().to_owned());
         }
         answer

@@ -488,12 +488,14 @@ impl Cluster {
     }
 
     /// Starts one that logs the plan of each statement that it has run, with the rows that it has
-    /// read, and that plans a prepared statement without its values.
+    /// read, and that plans a prepared statement without its values. It compiles (JIT) whatever a
+    /// session lets it compile.
     pub fn start_explaining() -> Option<Self> {
         let explain = "-c shared_preload_libraries=auto_explain \
             -c auto_explain.log_min_duration=0 -c auto_explain.log_analyze=on \
             -c auto_explain.log_timing=off -c auto_explain.log_format=json \
-            -c auto_explain.log_nested_statements=on -c plan_cache_mode=force_generic_plan";
+            -c auto_explain.log_nested_statements=on -c plan_cache_mode=force_generic_plan \
+            -c jit_above_cost=0";
         Self::start_with(&format!("{FAST} {explain}"))
     }
 
