@@ -133,6 +133,8 @@ pub struct Http {
     pub max_connections: usize,
     /// Until a request's head, and its body, must have arrived.
     pub read_timeout: Duration,
+    /// How long a connection stays open on which nothing is asked.
+    pub keep_alive: Duration,
     /// What running requests get to finish after SIGTERM.
     pub shutdown: Duration,
     /// Origins that browsers may call from.
@@ -396,6 +398,7 @@ struct RawHttp {
     body_limit_kib: i64,
     max_connections: i64,
     read_timeout_seconds: i64,
+    keep_alive_seconds: i64,
     shutdown_seconds: i64,
     cors_origins: String,
 }
@@ -566,6 +569,7 @@ impl RawHttp {
             max_connections: within("http.max_connections", self.max_connections, 16..=100_000)?
                 as usize,
             read_timeout: seconds("http.read_timeout_seconds", self.read_timeout_seconds, 1..=600)?,
+            keep_alive: seconds("http.keep_alive_seconds", self.keep_alive_seconds, 1..=5000)?,
             shutdown: seconds("http.shutdown_seconds", self.shutdown_seconds, 0..=600)?,
             cors_origins,
         })
@@ -875,6 +879,8 @@ mod tests {
             (settings.http.host.to_string().as_str(), settings.http.body_limit),
             ("127.0.0.1", 1024 * 1024)
         );
+        // More than the 60 s for which a load balancer keeps connections by default.
+        assert_eq!(settings.http.keep_alive.as_secs(), 75);
         assert_eq!(settings.database.target, Target::Sqlite("prop.db".into()));
         assert_eq!(
             (settings.database.limits.connections, settings.database.limits.queue),
@@ -1039,6 +1045,7 @@ mod tests {
             ("http.body_limit_kib", "0", "1 to 65536"),
             ("http.body_limit_kib", "65537", "1 to 65536"),
             ("http.read_timeout_seconds", "0", "1 to 600"),
+            ("http.keep_alive_seconds", "0", "1 to 5000"),
             ("http.shutdown_seconds", "601", "0 to 600"),
             ("http.cors_origins", "status.example.org", "https://status.example.org"),
             ("http.cors_origins", "*", "origins"),

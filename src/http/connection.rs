@@ -88,6 +88,7 @@ where
         .shutdown_timeout(http.shutdown.as_secs())
         .disable_signals();
     let (stopping, read_timeout) = (builder.graceful_shutdown_signal(), http.read_timeout);
+    let keep_alive = http.keep_alive;
     // What `actix_web::HttpServer` does, for another type of stream.
     let service = move || {
         let stopping = stopping.clone();
@@ -96,6 +97,7 @@ where
                 let stopping = stopping.clone();
                 async move { stopping.notified().await }
             })
+            .keep_alive(keep_alive)
             .client_request_timeout(read_timeout)
             .client_disconnect_timeout(LINGER)
             .on_connect_ext(|connection: &Connection, data| {

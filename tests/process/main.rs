@@ -12,6 +12,7 @@
 mod harness;
 mod load;
 mod process;
+mod wire;
 
 mod application_role;
 mod callers;
@@ -21,6 +22,7 @@ mod disk;
 mod exhaustion;
 mod faults;
 mod first_start;
+mod keep_alive;
 mod logs;
 mod measures;
 mod migrating;

@@ -1,48 +1,13 @@
 //! SIGTERM: what runs is finished, nothing new is begun, and the process ends.
 
 use crate::harness::{ADMIN, TestApp};
-use crate::process::{PATIENCE, Process, prop, serve, signal, sqlite_in, wait_for};
+use crate::process::{Process, prop, serve, signal, sqlite_in, wait_for};
+use crate::wire::{Wire, address};
 use serde_json::Value;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
-
-/// A connection on which a request can be sent in parts.
-struct Wire(BufReader<TcpStream>);
-
-impl Wire {
-    fn open(app: &TestApp) -> Self {
-        let stream = TcpStream::connect(address(app)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(BufReader::new(stream))
-    }
-
-    /// Sends bytes; whether the other side still takes them shows in what comes back.
-    fn send(&mut self, text: &str) {
-        let _ = self.0.get_mut().write_all(text.as_bytes());
-    }
-
-    /// The next answer's status and body; `None` when the connection is closed instead.
-    fn answer(&mut self) -> Option<(u16, String)> {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if self.0.read_line(&mut head).unwrap_or(0) == 0 {
-                assert_eq!(head, "", "half an answer");
-                return None;
-            }
-        }
-        let length = head
-            .lines()
-            .filter_map(|line| {
-                line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok()
-            })
-            .next();
-        let mut body = vec![0; length.unwrap_or(0)];
-        self.0.read_exact(&mut body).unwrap();
-        Some((head[9..12].parse().unwrap(), String::from_utf8(body).unwrap()))
-    }
-}
 
 /// A POST of a deployment of which only the first half was sent. The server has begun it.
 struct Begun {
@@ -73,10 +38,6 @@ impl Begun {
         self.wire.send(&self.rest);
         self.wire
     }
-}
-
-fn address(app: &TestApp) -> &str {
-    app.url.strip_prefix("http://").unwrap()
 }
 
 #[test]
