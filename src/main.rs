@@ -2,13 +2,13 @@
 
 use clap::{Parser, Subcommand};
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use prop::app::{self, Application};
-use prop::config::Settings;
+use prop::config::{Http, Settings};
 use prop::http::caller::Scope;
 use prop::http::context::Author;
 use prop::ledger::keys;
@@ -43,6 +43,15 @@ Which scopes?
 
 Example: prop key create pipeline --scope read,deploy";
 
+const HEALTH: &str = "\
+Which question?
+  without --live  /readyz: whether requests can be served now, which needs the database. For what \
+waits for prop, or chooses where requests go.
+  with --live     /livez: whether the process answers at all. For what restarts prop: a restart does \
+not help when the database is away.
+
+Exit codes: 0 yes, 1 no, or no answer within 4 seconds, 2 a setting or an argument is wrong.";
+
 /// The help of `--scope`: its values are those of [`Scope`].
 fn scopes_help() -> String {
     let words: Vec<_> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
@@ -73,7 +82,12 @@ enum Command {
     /// Print the OpenAPI document
     Openapi,
     /// Ask the server on this machine whether it is ready: exit 0 or 1
-    Healthcheck,
+    #[command(after_help = HEALTH)]
+    Healthcheck {
+        /// Ask only whether the process answers, whatever its database does
+        #[arg(long)]
+        live: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -119,14 +133,14 @@ fn main() -> ExitCode {
     logging::start(&settings.log.filter, settings.log.json);
     let command = cli.command.unwrap_or(Command::Serve);
     // A health check runs every few seconds, beside a server that has logged them at its start.
-    if !matches!(command, Command::Healthcheck) {
+    if !matches!(command, Command::Healthcheck { .. }) {
         settings.ignored.iter().for_each(|warning| log::warn!("{warning}"));
     }
     let result = match command {
         Command::Serve => serve(settings),
         Command::Migrate => migrate(&settings),
         Command::Key(command) => key(&settings, command),
-        Command::Healthcheck => healthcheck(settings.http.host, settings.http.port),
+        Command::Healthcheck { live } => healthcheck(&settings.http, live),
         Command::Openapi => Ok(()),
     };
     logging::flush();
@@ -257,17 +271,18 @@ fn key(settings: &Settings, command: KeyCommand) -> Outcome {
     Ok(())
 }
 
-/// Asks the server on this machine, by HTTP/1.0 over a plain socket: containers without a shell
-/// have no curl.
-fn healthcheck(host: IpAddr, port: u16) -> Outcome {
-    let host = if host.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { host };
+/// Asks the server on this machine whether it is ready, or only whether it is alive, by HTTP/1.0
+/// over a plain socket: containers without a shell have no curl.
+fn healthcheck(http: &Http, live: bool) -> Outcome {
+    let host = if http.host.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { http.host };
+    let (path, state) = if live { ("/livez", "alive") } else { ("/readyz", "ready") };
     let limit = Duration::from_secs(4);
-    let address = SocketAddr::new(host, port);
+    let address = SocketAddr::new(host, http.port);
     let ask = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, limit)?;
         stream.set_read_timeout(Some(limit))?;
         stream.set_write_timeout(Some(limit))?;
-        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Ok(answer)
@@ -277,6 +292,6 @@ fn healthcheck(host: IpAddr, port: u16) -> Outcome {
     if status.contains(" 200 ") {
         Ok(())
     } else {
-        Err(format!("{address} is not ready: {status}").into())
+        Err(format!("{address} is not {state}: {status}").into())
     }
 }

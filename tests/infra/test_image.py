@@ -119,7 +119,7 @@ def test_its_labels_describe_it_and_how_to_run_it(storage: Storage, image: str):
     assert labels["title"] == "prop" and labels["licenses"] == "MIT" and labels["description"]
     assert config["User"] == "65532:65532"
     assert config["Entrypoint"] == ["/prop"] and not config.get("Cmd")
-    assert config["Healthcheck"]["Test"] == ["CMD", "/prop", "healthcheck"]
+    assert config["Healthcheck"]["Test"] == ["CMD", "/prop", "healthcheck", "--live"]
     assert config["ExposedPorts"] == {"8080/tcp": {}}
     assert "PROP_ENVIRONMENT=production" in config["Env"]
     assert image.split(":")[1].startswith(f"{version}-{sha[:12]}")
@@ -164,7 +164,8 @@ def test_it_runs_read_only_as_its_user_on_postgres_by_verified_tls(storage: Stor
         ca = {"/etc/prop/rds-ca.pem": authority.cert_pem.bytes()}
         with running_container(storage, image, free_port(), files=hosts | ca, **settings) as container:
             container.wait_until_ready()
-            assert container.execute("/prop", "healthcheck").returncode == 0
+            for question in ([], ["--live"]):
+                assert container.execute("/prop", "healthcheck", *question).returncode == 0
             assert container.get("/v1/status", key)[0] == 200
             assert container.get("/v1/status")[0] == 401
 
@@ -249,6 +250,8 @@ def test_compose_waits_for_the_database_and_opens_to_nobody_else():
     assert services["prop"]["depends_on"] == {"database": {"condition": "service_healthy"}}
     assert services["prop"]["ports"] == ["127.0.0.1:8080:8080"]
     assert services["database"]["healthcheck"]["test"][:2] == ["CMD", "pg_isready"]
+    # Who waits for prop wants it ready; the image's own check only asks whether it is alive.
+    assert services["prop"]["healthcheck"]["test"] == ["CMD", "/prop", "healthcheck"]
     assert "ports" not in services["database"]
     # Nothing that looks like a secret.
     assert not re.search(r"password:|secret:|prop_[A-Za-z0-9]{20}", COMPOSE.read_text(), re.IGNORECASE)

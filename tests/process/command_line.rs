@@ -117,18 +117,30 @@ fn the_healthcheck_asks_the_server_on_this_machine() {
     let directory = tempfile::tempdir().unwrap();
     let (_process, app) = serve(&sqlite_in(&directory), &[]);
     let port = app.url.rsplit_once(':').unwrap().1;
-    let ready = run(&["healthcheck"], "", &[("PROP_HTTP__PORT", port)]);
-    assert_eq!((ready.code, ready.stderr.as_str()), (Some(0), ""));
-
-    let nobody = run(&["healthcheck"], "", &[("PROP_HTTP__PORT", NOBODY)]);
-    assert_eq!((nobody.code, nobody.stderr.lines().count()), (Some(1), 1), "{nobody:?}");
-    assert!(nobody.stderr.starts_with("prop: no answer from 127.0.0.1:1: "), "{nobody:?}");
-
     // Somebody who takes the connection and never answers.
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = silent.local_addr().unwrap().port().to_string();
-    let silence = run(&["healthcheck"], "", &[("PROP_HTTP__PORT", &port)]);
-    assert_eq!((silence.code, silence.stderr.lines().count()), (Some(1), 1), "{silence:?}");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = listener.local_addr().unwrap().port().to_string();
+    for question in [&["healthcheck"][..], &["healthcheck", "--live"]] {
+        let yes = run(question, "", &[("PROP_HTTP__PORT", port)]);
+        assert_eq!((yes.code, yes.stderr.as_str()), (Some(0), ""));
+
+        let nobody = run(question, "", &[("PROP_HTTP__PORT", NOBODY)]);
+        assert_eq!((nobody.code, nobody.stderr.lines().count()), (Some(1), 1), "{nobody:?}");
+        assert!(nobody.stderr.starts_with("prop: no answer from 127.0.0.1:1: "), "{nobody:?}");
+
+        let silence = run(question, "", &[("PROP_HTTP__PORT", &silent)]);
+        assert_eq!((silence.code, silence.stderr.lines().count()), (Some(1), 1), "{silence:?}");
+    }
+}
+
+#[test]
+fn the_help_of_the_healthcheck_says_which_one_restarts_may_depend_on() {
+    let help = run(&["healthcheck", "--help"], "", &[]);
+    assert_eq!(help.code, Some(0));
+    for words in ["--live", "/livez", "/readyz", "Exit codes: 0 yes, 1 no"] {
+        assert!(help.stdout.contains(words), "{words}: {}", help.stdout);
+    }
+    assert_eq!(run(&["healthcheck", "--dead"], "", &[]).code, Some(2));
 }
 
 #[test]

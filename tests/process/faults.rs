@@ -95,7 +95,10 @@ fn the_database_crashes_and_comes_back() {
     );
     assert!(asked.elapsed() < 3 * time_limit, "{:?}", asked.elapsed());
     let port = app.url.rsplit_once(':').unwrap().1;
-    assert_eq!(run(&["healthcheck"], "", &[("PROP_HTTP__PORT", port)]).code, Some(1));
+    let checked = |arguments| run(arguments, "", &[("PROP_HTTP__PORT", port)]).code;
+    assert_eq!(checked(&["healthcheck"]), Some(1));
+    // What restarts prop must not do so now.
+    assert_eq!(checked(&["healthcheck", "--live"]), Some(0));
     let starts = Instant::now();
     cluster.start_again();
     let there = Instant::now();
