@@ -13,16 +13,18 @@ data "aws_availability_zones" "available" {
 
   lifecycle {
     postcondition {
-      condition     = length(self.names) >= length(var.private_subnet_cidrs)
-      error_message = "${var.region} has fewer availability zones than there are private subnets. Use fewer subnets or another region."
+      condition     = length(self.names) >= var.zones
+      error_message = "${var.region} has fewer than ${var.zones} availability zones. Lower zones, or use another region."
     }
   }
 }
 
 locals {
-  zones           = slice(data.aws_availability_zones.available.names, 0, length(var.private_subnet_cidrs))
-  public_subnets  = zipmap(local.zones, var.public_subnet_cidrs)
-  private_subnets = zipmap(local.zones, var.private_subnet_cidrs)
+  zones = slice(data.aws_availability_zones.available.names, 0, var.zones)
+
+  # Eighths of the VPC. One half is for public subnets and the other for private ones, so that another zone moves none.
+  public_subnets  = { for index, zone in local.zones : zone => cidrsubnet(var.vpc_cidr, 3, index) }
+  private_subnets = { for index, zone in local.zones : zone => cidrsubnet(var.vpc_cidr, 3, index + 4) }
 }
 
 resource "aws_vpc" "main" {

@@ -42,7 +42,7 @@ variable "creates_account_resources" {
 # Network
 
 variable "vpc_cidr" {
-  description = "Address range of the VPC, as a CIDR block from /16 to /24."
+  description = "Address range of the VPC, as a CIDR block from /16 to /23. Each subnet has an eighth of it: the public ones are in the first half, the private ones in the second."
   type        = string
   default     = "10.20.0.0/16"
 
@@ -51,67 +51,19 @@ variable "vpc_cidr" {
     error_message = "vpc_cidr must be a network address such as 10.20.0.0/16, with no bits set after the prefix."
   }
   validation {
-    condition     = try(tonumber(split("/", var.vpc_cidr)[1]) >= 16 && tonumber(split("/", var.vpc_cidr)[1]) <= 24, false)
-    error_message = "vpc_cidr must be from /16, the largest that AWS allows, to /24, the smallest that has room for four /26 subnets."
+    condition     = try(tonumber(split("/", var.vpc_cidr)[1]) >= 16 && tonumber(split("/", var.vpc_cidr)[1]) <= 23, false)
+    error_message = "vpc_cidr must be from /16, the largest that AWS allows, to /23: AWS reserves 5 addresses of a subnet, a load balancer needs 8, and a deployment doubles the number of tasks."
   }
 }
 
-variable "public_subnet_cidrs" {
-  description = "Address ranges of the public subnets, one per availability zone. The load balancer uses them."
-  type        = list(string)
-  default     = ["10.20.0.0/24", "10.20.1.0/24"]
+variable "zones" {
+  description = "Number of availability zones, from 2 to 4. Each has a public subnet for the load balancer and a private one for tasks, database and endpoints."
+  type        = number
+  default     = 2
 
   validation {
-    condition     = length(var.public_subnet_cidrs) >= 2
-    error_message = "public_subnet_cidrs must have at least two subnets, because a load balancer needs two availability zones."
-  }
-}
-
-variable "private_subnet_cidrs" {
-  description = "Address ranges of the private subnets, one per availability zone. Tasks, database and endpoints use them."
-  type        = list(string)
-  default     = ["10.20.16.0/20", "10.20.32.0/20"]
-
-  validation {
-    condition     = length(var.private_subnet_cidrs) == length(var.public_subnet_cidrs)
-    error_message = "private_subnet_cidrs must have as many subnets as public_subnet_cidrs: one of each per availability zone."
-  }
-  validation {
-    condition = alltrue([
-      for cidr in concat(var.public_subnet_cidrs, var.private_subnet_cidrs) : try(cidrsubnet(cidr, 0, 0) == cidr, false)
-    ])
-    error_message = "Every subnet must be a network address such as 10.20.16.0/20, with no bits set after the prefix."
-  }
-  validation {
-    condition = alltrue([
-      for cidr in concat(var.public_subnet_cidrs, var.private_subnet_cidrs) : try(tonumber(split("/", cidr)[1]) <= 26, true)
-    ])
-    error_message = "Every subnet must be /26 or larger: AWS reserves 5 addresses, a load balancer needs 8, and a deployment doubles the number of tasks."
-  }
-  # A network is within another if, shortened to the prefix of the other, it equals it.
-  validation {
-    condition = alltrue([
-      for cidr in concat(var.public_subnet_cidrs, var.private_subnet_cidrs) : try(
-        tonumber(split("/", cidr)[1]) >= tonumber(split("/", var.vpc_cidr)[1]) &&
-        cidrsubnet("${split("/", cidr)[0]}/${split("/", var.vpc_cidr)[1]}", 0, 0) == var.vpc_cidr, true
-      )
-    ])
-    error_message = "Every subnet must be within vpc_cidr, ${var.vpc_cidr}."
-  }
-  # Two networks overlap if they are equal after both are shortened to the shorter prefix.
-  validation {
-    condition = alltrue([
-      for pair in setproduct(
-        range(length(var.public_subnet_cidrs) + length(var.private_subnet_cidrs)),
-        range(length(var.public_subnet_cidrs) + length(var.private_subnet_cidrs))
-        ) : pair[0] >= pair[1] ? true : try(length(distinct([
-          for index in pair : cidrsubnet(format("%s/%d",
-            split("/", concat(var.public_subnet_cidrs, var.private_subnet_cidrs)[index])[0],
-            min([for other in pair : tonumber(split("/", concat(var.public_subnet_cidrs, var.private_subnet_cidrs)[other])[1])]...)
-          ), 0, 0)
-      ])) == 2, true)
-    ])
-    error_message = "Subnets must not overlap; public: ${join(", ", var.public_subnet_cidrs)}; private: ${join(", ", var.private_subnet_cidrs)}."
+    condition     = contains([2, 3, 4], var.zones)
+    error_message = "zones must be 2, 3 or 4: a load balancer needs two availability zones, and vpc_cidr is divided for four."
   }
 }
 
@@ -121,8 +73,8 @@ variable "endpoint_zones" {
   default     = 1
 
   validation {
-    condition     = var.endpoint_zones >= 1 && var.endpoint_zones <= length(var.private_subnet_cidrs) && floor(var.endpoint_zones) == var.endpoint_zones
-    error_message = "endpoint_zones must be a whole number from 1 to the number of private subnets, ${length(var.private_subnet_cidrs)}."
+    condition     = var.endpoint_zones >= 1 && var.endpoint_zones <= var.zones && floor(var.endpoint_zones) == var.endpoint_zones
+    error_message = "endpoint_zones must be a whole number from 1 to the number of zones, ${var.zones}."
   }
 }
 

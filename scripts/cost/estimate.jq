@@ -29,7 +29,7 @@ def days:
 | (if $s.multi_az then 2 else 1 end) as $copies
 | ($s.cpu_architecture | ascii_downcase) as $architecture
 | (4 + (if $s.execute_command then 1 else 0 end)) as $endpoints
-| ([$s.endpoint_zones, ($s.private_subnet_cidrs | length)] | min) as $zones
+| ([$s.endpoint_zones, $s.zones] | min) as $zones
 
 | def tasks($hours): [
     line("Tasks: vCPU"; $s.min_tasks * $s.task_cpu / 1024; $hours; "fargate_\($architecture)_vcpu"),
@@ -42,7 +42,7 @@ def days:
 | (tasks($stopped.tasks) + database($stopped.database)) as $working
 | ([
     line("Load balancer"; 1; $month; "load_balancer"),
-    line("Load balancer: addresses"; $s.public_subnet_cidrs | length; $month; "public_ipv4")]
+    line("Load balancer: addresses"; $s.zones; $month; "public_ipv4")]
   + $isolation
   + (if $s.auto_stop then $working else $always end)
   + [

@@ -193,6 +193,27 @@ run "extras_can_be_switched_on" {
   }
 }
 
+run "each_zone_has_a_public_and_a_private_subnet" {
+  command = plan
+
+  variables {
+    vpc_cidr = "10.40.0.0/23"
+    zones    = 3
+  }
+
+  assert {
+    condition = {
+      for zone in ["ap-south-1a", "ap-south-1b", "ap-south-1c"] :
+      zone => [aws_subnet.public[zone].cidr_block, aws_subnet.private[zone].cidr_block]
+      } == {
+      ap-south-1a = ["10.40.0.0/26", "10.40.1.0/26"]
+      ap-south-1b = ["10.40.0.64/26", "10.40.1.64/26"]
+      ap-south-1c = ["10.40.0.128/26", "10.40.1.128/26"]
+    }
+    error_message = "Subnets are eighths of the VPC, and another zone moves none."
+  }
+}
+
 run "an_endpoint_is_where_its_service_is" {
   command = plan
 

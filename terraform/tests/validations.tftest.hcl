@@ -38,7 +38,7 @@ run "wrong_by_themselves" {
     region                = "Mumbai"                                               # is a city
     account_id            = "1234"                                                 # is too short
     vpc_cidr              = "10.20.0.1/16"                                         # has bits behind its prefix
-    public_subnet_cidrs   = ["10.20.0.0/24"]                                       # is one zone
+    zones                 = 1                                                      # is too few for a load balancer
     allowed_cidrs         = []                                                     # admits nobody
     access_log_bucket     = "arn:aws:s3:::logs"                                    # is an ARN
     state_bucket          = "arn:aws:s3:::state"                                   # is an ARN
@@ -68,7 +68,7 @@ run "wrong_by_themselves" {
     var.region,
     var.account_id,
     var.vpc_cidr,
-    var.public_subnet_cidrs,
+    var.zones,
     var.allowed_cidrs,
     var.access_log_bucket,
     var.state_bucket,
@@ -132,7 +132,7 @@ run "wrong_beside_others" {
   variables {
     task_cpu  = 1024
     min_tasks = 5
-    vpc_cidr  = "10.20.0.0/25" # is too small for four subnets
+    vpc_cidr  = "10.20.0.0/24" # is too small for eight subnets
     # is of another region
     certificate_arn       = "arn:aws:acm:us-east-1:123456789012:certificate/0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
     task_memory           = 1024                                 # is too little for 1024 units
@@ -167,77 +167,4 @@ run "endpoints_in_more_zones_than_there_are" {
     endpoint_zones = 3
   }
   expect_failures = [var.endpoint_zones]
-}
-
-run "fewer_private_subnets_than_public_ones" {
-  command = plan
-
-  variables {
-    private_subnet_cidrs = ["10.20.16.0/20"]
-  }
-  expect_failures = [var.private_subnet_cidrs]
-}
-
-run "a_subnet_with_bits_behind_its_prefix" {
-  command = plan
-
-  variables {
-    private_subnet_cidrs = ["10.20.16.0/20", "10.20.33.0/20"]
-  }
-  expect_failures = [var.private_subnet_cidrs]
-}
-
-run "a_public_subnet_that_is_too_small" {
-  command = plan
-
-  variables {
-    public_subnet_cidrs  = ["10.20.0.0/24", "10.20.1.0/28"]
-    private_subnet_cidrs = ["10.20.16.0/20", "10.20.32.0/20"]
-  }
-  expect_failures = [var.private_subnet_cidrs]
-}
-
-run "a_subnet_outside_the_vpc" {
-  command = plan
-
-  variables {
-    private_subnet_cidrs = ["10.20.16.0/20", "10.21.32.0/20"]
-  }
-  expect_failures = [var.private_subnet_cidrs]
-}
-
-run "a_subnet_larger_than_the_vpc" {
-  command = plan
-
-  variables {
-    private_subnet_cidrs = ["10.20.16.0/20", "10.20.0.0/15"]
-  }
-  expect_failures = [var.private_subnet_cidrs]
-}
-
-run "a_private_subnet_within_another" {
-  command = plan
-
-  variables {
-    private_subnet_cidrs = ["10.20.16.0/20", "10.20.24.0/21"]
-  }
-  expect_failures = [var.private_subnet_cidrs]
-}
-
-run "a_private_subnet_around_a_public_one" {
-  command = plan
-
-  variables {
-    private_subnet_cidrs = ["10.20.16.0/20", "10.20.0.0/20"]
-  }
-  expect_failures = [var.private_subnet_cidrs]
-}
-
-run "one_subnet_twice" {
-  command = plan
-
-  variables {
-    private_subnet_cidrs = ["10.20.16.0/20", "10.20.16.0/20"]
-  }
-  expect_failures = [var.private_subnet_cidrs]
 }

@@ -129,7 +129,7 @@ def test_what_is_switched_on_is_counted(copy):
     assert {"Container Insights", "the backup vault"} <= set(of["not_counted"])
 
 
-def test_endpoints_are_in_no_more_zones_than_there_are_subnets(copy):
+def test_endpoints_are_in_no_more_zones_than_there_are(copy):
     set_variable(copy, "endpoint_zones = 3\n")
     assert "Endpoints: 4 in 2 zones" in amounts(estimate("staging", copy))
 
@@ -156,10 +156,11 @@ def test_invalid_input_is_an_error(copy, text, code, message):
 
 def test_comments_strings_and_lists_are_read(copy):
     set_variable(copy, '# min_tasks = 3\n// min_tasks = 4\n/* min_tasks = 5 */\nalarm_email = "a#b@example.org" # = "c"\nmin_tasks = 2\n')
-    set_variable(copy, 'private_subnet_cidrs = [\n  "10.20.16.0/20",\n  "10.20.32.0/20",\n]\n')
+    set_variable(copy, 'allowed_cidrs = [\n  "203.0.113.0/24",\n  "198.51.100.0/24",\n]\nzones = 3\n')
     of = estimate("staging", copy)
     [cpu] = [line for line in of["lines"] if line["what"] == "Tasks: vCPU"]
     assert cpu["count"] == 0.5
+    assert amounts(of)["Load balancer: addresses"] == 10.95  # 3 x 730 x 0.005
 
 
 @pytest.mark.parametrize(
