@@ -9,18 +9,21 @@ resource "aws_lb" "main" {
   drop_invalid_header_fields = true
   enable_deletion_protection = var.deletion_protection
 
+  # In seconds. prop must keep idle connections longer (http.keep_alive_seconds, 75 by default): a request on a connection
+  # that prop is closing is answered 502.
+  idle_timeout = 60
+
   dynamic "access_logs" {
-    for_each = var.access_log_bucket[*]
+    for_each = aws_s3_bucket.access_logs
 
     content {
       enabled = true
-      bucket  = access_logs.value
-      prefix  = local.load_balancer
+      bucket  = access_logs.value.bucket
     }
   }
 
-  # AWS rejects an internet-facing load balancer in a VPC without an internet gateway.
-  depends_on = [aws_route.internet]
+  # AWS rejects an internet-facing load balancer in a VPC without an internet gateway, and access logs that it cannot write.
+  depends_on = [aws_route.internet, aws_s3_bucket_policy.access_logs]
 }
 
 resource "aws_lb_target_group" "tasks" {
@@ -31,14 +34,15 @@ resource "aws_lb_target_group" "tasks" {
   protocol    = "HTTP"
   port        = var.container_port
 
-  # Two successes 10 s apart: a new task receives requests after 20 s.
+  # /readyz needs the database, and ECS replaces a task that is unhealthy here. A failover of the database takes up to 120 s,
+  # so ten failures in 135 s are needed. Two successes suffice: a new task receives requests after 30 s.
   health_check {
     path                = "/readyz"
     matcher             = "200"
-    interval            = 10
+    interval            = 15
     timeout             = 5
     healthy_threshold   = 2
-    unhealthy_threshold = 3
+    unhealthy_threshold = 10
   }
 
   # Time for a stopping task to finish running requests. Equal to the time that prop itself allows, local.drain_seconds.
@@ -85,4 +89,27 @@ resource "aws_lb_listener" "https" {
     type             = "forward"
     target_group_arn = aws_lb_target_group.tasks.arn
   }
+}
+
+# /metrics needs no key, and says how much prop is used. CloudWatch has what the dashboards show.
+resource "aws_lb_listener_rule" "metrics" {
+  listener_arn = var.certificate_arn == null ? aws_lb_listener.http.arn : aws_lb_listener.https[0].arn
+  priority     = 1
+
+  condition {
+    path_pattern {
+      values = ["/metrics"]
+    }
+  }
+  action {
+    type = "fixed-response"
+
+    fixed_response {
+      status_code  = "404"
+      content_type = "text/plain"
+      message_body = "Not found"
+    }
+  }
+
+  tags = { Name = "prop-metrics${local.suffix}" }
 }

@@ -14,6 +14,7 @@ locals {
   database_user  = "prop"     # owns the tables and migrates
   database_app   = "prop_app" # serves; prop creates it
   load_balancer  = "prop-alb${local.suffix}"
+  access_logs    = "${local.load_balancer}-logs-${local.account_id}" # names of buckets are global
   log_group      = "/ecs/prop-backend${local.suffix}"
   execution_role = "prop-execution${local.suffix}"
   task_role      = "prop-task${local.suffix}"

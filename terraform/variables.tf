@@ -81,7 +81,7 @@ variable "endpoint_zones" {
 # Load balancer
 
 variable "allowed_cidrs" {
-  description = "Address ranges that may reach the load balancer. The default allows all IPv4 addresses."
+  description = "Address ranges that may reach the load balancer. The default allows all IPv4 addresses. GitHub's runners have no fixed addresses: with other ranges, set the variable OUTSIDE_CHECKS to no in GitHub's environment, or deployments that work are rolled back."
   type        = list(string)
   default     = ["0.0.0.0/0"]
 
@@ -106,15 +106,10 @@ variable "certificate_arn" {
   }
 }
 
-variable "access_log_bucket" {
-  description = "Name of the S3 bucket for the load balancer's access logs. Its policy must allow load balancers to write. The default, null, stores no access logs, because prop logs each request itself."
-  type        = string
-  default     = null
-
-  validation {
-    condition     = var.access_log_bucket == null || can(regex("^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", var.access_log_bucket))
-    error_message = "access_log_bucket must be the name of a bucket, not its ARN."
-  }
+variable "access_logs" {
+  description = "Whether the load balancer's access logs are kept for 30 days, in an S3 bucket of their own. prop logs each request that reaches it; these logs also have those that the load balancer rejects."
+  type        = bool
+  default     = false
 }
 
 variable "waf" {

@@ -12,5 +12,6 @@ multi_az            = true
 backup_days         = 14
 deletion_protection = true
 log_retention_days  = 90
+access_logs         = true
 
 auto_stop = false

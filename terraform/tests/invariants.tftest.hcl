@@ -102,6 +102,16 @@ run "production_has_the_plain_names" {
     deletion_protection       = true
     endpoint_zones            = 2
   }
+  override_resource {
+    target          = aws_lb_listener.http
+    values          = { arn = "arn:aws:elasticloadbalancing:ap-south-1:123456789012:listener/app/prop-alb/1/80" }
+    override_during = plan
+  }
+  override_resource {
+    target          = aws_lb_listener.https
+    values          = { arn = "arn:aws:elasticloadbalancing:ap-south-1:123456789012:listener/app/prop-alb/1/443" }
+    override_during = plan
+  }
 
   assert {
     condition = [
@@ -124,6 +134,10 @@ run "production_has_the_plain_names" {
   assert {
     condition     = aws_lb_listener.http.default_action[0].type == "redirect" && aws_lb_listener.https[0].ssl_policy == "ELBSecurityPolicy-TLS13-1-2-2021-06"
     error_message = "With a certificate, HTTP redirects to HTTPS."
+  }
+  assert {
+    condition     = endswith(aws_lb_listener_rule.metrics.listener_arn, "/443")
+    error_message = "/metrics is hidden at the listener that forwards."
   }
   assert {
     condition     = toset([for rule in aws_vpc_security_group_ingress_rule.load_balancer_from_world : rule.from_port]) == toset([80, 443])
@@ -150,7 +164,7 @@ run "extras_can_be_switched_on" {
     working_hours        = { start = 9, stop = 19, days = "MON-SAT", zone = "Europe/Berlin" }
     container_insights   = true
     execute_command      = true
-    access_log_bucket    = "acme-logs"
+    access_logs          = true
     allowed_cidrs        = ["203.0.113.0/24", "198.51.100.0/24"]
   }
 
@@ -188,8 +202,8 @@ run "extras_can_be_switched_on" {
     error_message = "execute_command adds the endpoint and the writable root file system that its agent needs."
   }
   assert {
-    condition     = length(aws_vpc_security_group_ingress_rule.load_balancer_from_world) == 2 && one(aws_lb.main.access_logs).bucket == "acme-logs"
-    error_message = "allowed_cidrs and access_log_bucket apply to the load balancer."
+    condition     = length(aws_vpc_security_group_ingress_rule.load_balancer_from_world) == 2 && one(aws_lb.main.access_logs).bucket == "prop-alb-staging-logs-123456789012"
+    error_message = "allowed_cidrs and access_logs apply to the load balancer."
   }
 }
 

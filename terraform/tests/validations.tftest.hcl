@@ -40,7 +40,6 @@ run "wrong_by_themselves" {
     vpc_cidr              = "10.20.0.1/16"                                         # has bits behind its prefix
     zones                 = 1                                                      # is too few for a load balancer
     allowed_cidrs         = []                                                     # admits nobody
-    access_log_bucket     = "arn:aws:s3:::logs"                                    # is an ARN
     state_bucket          = "arn:aws:s3:::state"                                   # is an ARN
     lock_table            = "arn:aws:dynamodb:ap-south-1:123456789012:table/locks" # is an ARN
     container_port        = 80                                                     # needs root
@@ -70,7 +69,6 @@ run "wrong_by_themselves" {
     var.vpc_cidr,
     var.zones,
     var.allowed_cidrs,
-    var.access_log_bucket,
     var.state_bucket,
     var.lock_table,
     var.container_port,

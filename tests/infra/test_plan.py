@@ -1,11 +1,14 @@
 """What both environments will be, as their plans say."""
 
+import json
 import re
+import tomllib
 from ipaddress import ip_network
 
 import pytest
 
 from plans import Plan, listed, statement
+from prop import ROOT
 from stack import ACCOUNT, REGION, SUBJECT_PREFIX
 
 NAMES = {"staging": "-staging", "production": ""}
@@ -126,9 +129,70 @@ def test_the_service_deploys_safely(plan):
     assert (service["deployment_minimum_healthy_percent"], service["deployment_maximum_percent"]) == (100, 200)
     assert service["platform_version"] == "LATEST" and service["health_check_grace_period_seconds"] > 0
     (check,) = plan["aws_lb_target_group.tasks"]["health_check"]
-    assert (check["interval"], check["healthy_threshold"], check["path"]) == (10, 2, "/readyz")
+    assert (check["interval"], check["healthy_threshold"], check["path"]) == (15, 2, "/readyz")
     (task,) = plan.all("aws_ecs_task_definition").values()
     assert task["skip_destroy"] and not task["track_latest"] and task["requires_compatibilities"] == ["FARGATE"]
+
+
+def test_tasks_survive_a_failover_of_the_database(plan):
+    """ECS replaces a task that the load balancer calls unhealthy, and /readyz needs the database.
+
+    https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/Concepts.MultiAZ.Failover.html: "Failover times are typically 60-120
+    seconds."
+    """
+    (check,) = plan["aws_lb_target_group.tasks"]["health_check"]
+    from_first_to_last_failure = (check["unhealthy_threshold"] - 1) * check["interval"]
+    assert from_first_to_last_failure > 120
+
+
+def test_prop_keeps_idle_connections_longer_than_the_load_balancer(plan):
+    """Otherwise the load balancer sends a request on a connection that prop is closing, and answers 502.
+
+    https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html
+    """
+    settings = tomllib.loads((ROOT / "prop.toml.example").read_text())
+    (task,) = json.loads(plan["aws_ecs_task_definition.main"]["container_definitions"] or "[{}]")
+    assert "PROP_HTTP__KEEP_ALIVE_SECONDS" not in {variable["name"] for variable in task.get("environment", [])}
+    assert settings["http"]["keep_alive_seconds"] > plan["aws_lb.main"]["idle_timeout"] == 60
+
+
+def test_metrics_are_not_for_the_world(plan):
+    rule = plan["aws_lb_listener_rule.metrics"]
+    assert rule["priority"] == 1
+    (condition,) = rule["condition"]
+    assert condition["path_pattern"][0]["values"] == ["/metrics"]
+    (action,) = rule["action"]
+    assert (action["type"], action["fixed_response"][0]["status_code"]) == ("fixed-response", "404")
+    assert plan.references("aws_lb_listener_rule.metrics", "listener_arn")[-1].startswith("aws_lb_listener.http")
+
+
+def test_production_keeps_the_access_logs_of_its_load_balancer_for_a_month(plan, environment):
+    """https://docs.aws.amazon.com/elasticloadbalancing/latest/application/enable-access-logging.html"""
+    if environment == "staging":
+        assert not plan.all("aws_s3_bucket") and not plan["aws_lb.main"]["access_logs"]
+        return
+    bucket = f"prop-alb-logs-{ACCOUNT}"
+    assert plan["aws_s3_bucket.access_logs[0]"]["bucket"] == bucket and not plan["aws_s3_bucket.access_logs[0]"]["force_destroy"]
+    (logs,) = plan["aws_lb.main"]["access_logs"]
+    assert (logs["enabled"], logs["bucket"], logs["prefix"] or None) == (True, bucket, None)
+    (rule,) = plan["aws_s3_bucket_lifecycle_configuration.access_logs[0]"]["rule"]
+    assert (rule["status"], rule["expiration"][0]["days"]) == ("Enabled", 30)
+    policy = plan.policy("aws_s3_bucket_policy.access_logs[0]")
+    assert statement(policy, "Write") == {
+        "Sid": "Write", "Effect": "Allow", "Action": "s3:PutObject",
+        "Principal": {"Service": "logdelivery.elasticloadbalancing.amazonaws.com"},
+        "Resource": f"arn:aws:s3:::{bucket}/AWSLogs/{ACCOUNT}/*",
+    }
+    assert statement(policy, "TlsOnly")["Effect"] == "Deny"
+    # Load balancers write with S3's own key only.
+    (encryption,) = plan["aws_s3_bucket_server_side_encryption_configuration.access_logs[0]"]["rule"]
+    assert encryption["apply_server_side_encryption_by_default"][0]["sse_algorithm"] == "AES256"
+    assert all(plan["aws_s3_bucket_public_access_block.access_logs[0]"][name] for name in (
+        "block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets",
+    ))
+    # AWS tries to write when logging is switched on.
+    (load_balancer,) = [resource for resource in plan.configuration if resource["address"] == "aws_lb.main"]
+    assert "aws_s3_bucket_policy.access_logs" in load_balancer["depends_on"]
 
 
 def test_one_small_task_and_one_small_database(plan):

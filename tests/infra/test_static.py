@@ -12,8 +12,8 @@ from prop import ROOT
 from stack import TERRAFORM, cli_config, copy_of_terraform
 
 FILES = """
-    alarms alb autoscaling backend backup budget checks dashboard ecr ecs endpoints iam_ecs iam_github kms locals logs network outputs
-    providers rds schedule secrets security_groups variables versions waf
+    access_logs alarms alb autoscaling backend backup budget checks dashboard ecr ecs endpoints iam_ecs iam_github kms locals logs
+    network outputs providers rds schedule secrets security_groups variables versions waf
 """.split()
 CHECKOV = ROOT / ".venv" / "checkov" / "bin" / "checkov"
 
