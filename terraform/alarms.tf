@@ -15,6 +15,12 @@ locals {
       namespace   = "AWS/ApplicationELB", metric = "HTTPCode_Target_5XX_Count", dimensions = local.target_dimensions
       statistic   = "Sum", above = 5, minutes = 2
     }
+    # With auto_stop, whoever asks at night gets 503 from the load balancer.
+    load-balancer-errors = {
+      description = "The load balancer itself responds with status 5xx: no task is healthy (503), or prop closes connections (502) or is slow (504)."
+      namespace   = "AWS/ApplicationELB", metric = "HTTPCode_ELB_5XX_Count", dimensions = local.load_balancer_dimensions
+      statistic   = "Sum", above = 5, minutes = 2
+    }
     latency = {
       description = "One request in a hundred takes more than a second. Check the slow statements in prop's log and the database's load."
       namespace   = "AWS/ApplicationELB", metric = "TargetResponseTime", dimensions = local.target_dimensions
@@ -33,7 +39,7 @@ locals {
       statistic   = "SampleCount", below = 1, minutes = 3, missing = "breaching"
     }
     database-cpu = {
-      description = "The database's CPU is over 80 percent. Check Performance Insights."
+      description = "The database's CPU is over 80 percent. Check CloudWatch Database Insights."
       namespace   = "AWS/RDS", metric = "CPUUtilization", dimensions = local.database_dimensions
       statistic   = "Average", above = 80, minutes = 5
     }
@@ -81,9 +87,12 @@ resource "aws_cloudwatch_metric_alarm" "main" {
   evaluation_periods  = 5
   datapoints_to_alarm = each.value.minutes
   treat_missing_data  = try(each.value.missing, "notBreaching")
+  # With few requests, a percentile is the slowest one. Below 1000 requests in five minutes, p99 does not change the state, so
+  # that one slow request does not roll back a deployment.
+  evaluate_low_sample_count_percentiles = startswith(each.value.statistic, "p") ? "ignore" : null
 
   alarm_actions = [aws_sns_topic.alarms.arn]
   ok_actions    = [aws_sns_topic.alarms.arn]
-  # With auto_stop, no task runs at night. The dashboard then shows this alarm, but it notifies nobody.
-  actions_enabled = !(each.key == "no-task" && var.auto_stop)
+  # With auto_stop, no task runs at night. The dashboard then shows these alarms, but they notify nobody.
+  actions_enabled = !(contains(["no-task", "load-balancer-errors"], each.key) && var.auto_stop)
 }

@@ -3,18 +3,21 @@
 
 locals {
   github = var.github_subject_prefix != null
+
+  # An account can have one provider for GitHub's URL.
+  creates_github_provider = coalesce(var.creates_github_provider, var.creates_account_resources)
 }
 
 resource "aws_iam_openid_connect_provider" "github" {
-  count = local.github && var.creates_account_resources ? 1 : 0
+  count = local.github && local.creates_github_provider ? 1 : 0
 
   url            = "https://token.actions.githubusercontent.com"
   client_id_list = ["sts.amazonaws.com"]
 }
 
-# Fails with a clear message if the environment that creates the provider has not been applied yet.
+# Fails with a clear message if the account does not have the provider yet.
 data "aws_iam_openid_connect_provider" "github" {
-  count = local.github && !var.creates_account_resources ? 1 : 0
+  count = local.github && !local.creates_github_provider ? 1 : 0
 
   url = "https://token.actions.githubusercontent.com"
 }
@@ -65,46 +68,43 @@ resource "aws_iam_role_policy" "deploy" {
           Sid    = "ReadImages"
           Effect = "Allow"
           Action = [
-            "ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:DescribeImages", "ecr:DescribeImageScanFindings",
-            "ecr:DescribeRepositories", "ecr:GetDownloadUrlForLayer", "ecr:ListImages",
+            "ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:DescribeImages", "ecr:DescribeRepositories",
+            "ecr:GetDownloadUrlForLayer",
           ]
           Resource = local.repository_arn
         },
+        {
+          Sid      = "TagLiveImages" # deploy.sh tags what went live; a tag needs no upload, and cannot be moved
+          Effect   = "Allow"
+          Action   = "ecr:PutImage"
+          Resource = local.repository_arn
+        },
       ],
-      # Only the environment that owns the repository may push images. Production runs the images that staging pushed.
+      # Only the environment that owns the repository may push layers. Production runs the images that staging pushed.
       [for arn in var.creates_account_resources ? [local.repository_arn] : [] : {
         Sid      = "PushImages"
         Effect   = "Allow"
-        Action   = ["ecr:CompleteLayerUpload", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart"]
+        Action   = ["ecr:CompleteLayerUpload", "ecr:InitiateLayerUpload", "ecr:UploadLayerPart"]
         Resource = arn
       }],
       [
         {
           Sid      = "Service"
           Effect   = "Allow"
-          Action   = ["ecs:DescribeServices", "ecs:UpdateService", "ecs:ListServiceDeployments"]
+          Action   = ["ecs:DescribeServices", "ecs:UpdateService"]
           Resource = local.service_arn
         },
         {
-          Sid    = "WatchDeployments"
-          Effect = "Allow"
-          Action = ["ecs:DescribeServiceDeployments", "ecs:DescribeServiceRevisions"]
-          Resource = [
-            "arn:${local.partition}:ecs:${local.here}:service-deployment/${local.cluster}/${local.service}/*",
-            "arn:${local.partition}:ecs:${local.here}:service-revision/${local.cluster}/${local.service}/*",
-          ]
-        },
-        {
-          Sid      = "Revisions" # these actions do not support resources; PassTaskRoles below limits the roles of a revision
+          Sid      = "Revisions" # PassTaskRoles below limits the roles of a revision
           Effect   = "Allow"
-          Action   = ["ecs:DeregisterTaskDefinition", "ecs:RegisterTaskDefinition"]
-          Resource = "*"
-        },
-        {
-          Sid      = "TagRevisions"
-          Effect   = "Allow"
-          Action   = "ecs:TagResource"
+          Action   = ["ecs:RegisterTaskDefinition", "ecs:TagResource"]
           Resource = "${local.family_arn}:*"
+        },
+        {
+          Sid      = "DiscardRevisions" # this action does not support resources
+          Effect   = "Allow"
+          Action   = "ecs:DeregisterTaskDefinition"
+          Resource = "*"
         },
         {
           Sid      = "RunTasks" # one-off tasks, such as a migration
@@ -142,7 +142,7 @@ resource "aws_iam_role_policy" "deploy" {
         {
           Sid      = "Log"
           Effect   = "Allow"
-          Action   = ["logs:FilterLogEvents", "logs:GetLogEvents", "logs:DescribeLogStreams", "logs:StartLiveTail"]
+          Action   = ["logs:FilterLogEvents", "logs:GetLogEvents"]
           Resource = [local.log_group_arn, "${local.log_group_arn}:*"]
         },
         {
@@ -156,9 +156,9 @@ resource "aws_iam_role_policy" "deploy" {
           Sid    = "Look" # read actions that do not support resources
           Effect = "Allow"
           Action = [
-            "application-autoscaling:DescribeScalableTargets", "cloudwatch:DescribeAlarms", "ecs:DescribeTaskDefinition",
-            "ecs:ListTaskDefinitions", "elasticloadbalancing:DescribeListeners", "elasticloadbalancing:DescribeLoadBalancers",
-            "elasticloadbalancing:DescribeTargetGroups", "elasticloadbalancing:DescribeTargetHealth", "logs:DescribeLogGroups",
+            "application-autoscaling:DescribeScalableTargets", "ecs:DescribeTaskDefinition", "ecs:ListTaskDefinitions",
+            "elasticloadbalancing:DescribeListeners", "elasticloadbalancing:DescribeLoadBalancers",
+            "elasticloadbalancing:DescribeTargetHealth",
           ]
           Resource = "*"
         },
@@ -190,7 +190,7 @@ resource "aws_iam_role" "plan" {
     }]
   })
 
-  depends_on = [aws_iam_openid_connect_provider.github]
+  depends_on = [aws_iam_openid_connect_provider.github, data.aws_iam_openid_connect_provider.github]
 }
 
 resource "aws_iam_role_policy" "plan" {
@@ -214,7 +214,7 @@ resource "aws_iam_role_policy" "plan" {
         Sid      = "StateDigest"
         Effect   = "Allow"
         Action   = "dynamodb:GetItem"
-        Resource = "arn:${local.partition}:dynamodb:${local.here}:table/${var.lock_table}"
+        Resource = "arn:${local.partition}:dynamodb:${coalesce(var.state_region, var.region)}:${local.account_id}:table/${var.lock_table}"
       },
       {
         Sid      = "Repository"

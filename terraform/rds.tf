@@ -32,7 +32,7 @@ resource "terraform_data" "database_made" {
 }
 
 resource "aws_db_instance" "main" {
-  #checkov:skip=CKV_AWS_118:Enhanced monitoring costs money; Performance Insights and the alarms are enough for one small instance
+  #checkov:skip=CKV_AWS_118:Enhanced monitoring costs money; Database Insights and the alarms are enough for one small instance
   #checkov:skip=CKV_AWS_161:prop authenticates with a password, because its connections last longer than the 15 minutes of an IAM token
   identifier     = local.database
   engine         = "postgres"
@@ -73,6 +73,7 @@ resource "aws_db_instance" "main" {
   skip_final_snapshot       = !var.deletion_protection
   final_snapshot_identifier = var.deletion_protection ? "${local.database}-final-${terraform_data.database_made.output}" : null
 
+  # The standard mode of CloudWatch Database Insights, whose arguments have the name of what it replaced.
   performance_insights_enabled          = true
   performance_insights_retention_period = 7 # days; 7 are free
   performance_insights_kms_key_id       = local.key_arn

@@ -39,6 +39,12 @@ variable "creates_account_resources" {
   type        = bool
 }
 
+variable "creates_github_provider" {
+  description = "Whether this environment creates the identity provider for GitHub. An account can have one: set to false if it trusts GitHub already. The default, null, is the value of creates_account_resources."
+  type        = bool
+  default     = null
+}
+
 # Network
 
 variable "vpc_cidr" {
@@ -379,6 +385,17 @@ variable "lock_table" {
   validation {
     condition     = can(regex("^[A-Za-z0-9_.-]{3,255}$", var.lock_table))
     error_message = "lock_table must be the name of a table, not its ARN."
+  }
+}
+
+variable "state_region" {
+  description = "AWS region of the bucket and the table, as in envs/*.s3.tfbackend. The default, null, is the value of region."
+  type        = string
+  default     = null
+
+  validation {
+    condition     = var.state_region == null || can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]$", var.state_region))
+    error_message = "state_region must be the name of a region such as ap-south-1, or null."
   }
 }
 

@@ -48,7 +48,7 @@ def days:
   + [
     line("Database: GB of storage"; $copies * $s.database_storage; $month; "database_storage"),
     line("Secrets"; 2; $month; "secret"),
-    line("Alarms"; 7; $month; "alarm")]
+    line("Alarms"; 8; $month; "alarm")]
   + (if $s.customer_managed_key then [line("Key"; 1; $month; "kms_key")] else [] end)
   + (if $s.waf then [line("Web firewall"; 1; $month; "web_acl"), line("Web firewall: rules"; 3; $month; "web_acl_rule")] else [] end)
   ) as $lines

@@ -128,7 +128,7 @@ run "production_has_the_plain_names" {
     error_message = "Shared resources of the account are looked up, not created again."
   }
   assert {
-    condition     = !strcontains(aws_iam_role_policy.deploy[0].policy, "ecr:PutImage")
+    condition     = !strcontains(aws_iam_role_policy.deploy[0].policy, "ecr:UploadLayerPart")
     error_message = "Only the environment that creates the repository may push images."
   }
   assert {
@@ -194,8 +194,8 @@ run "extras_can_be_switched_on" {
     error_message = "auto_stop stops every evening, and starts the database before the tasks on working days."
   }
   assert {
-    condition     = !aws_cloudwatch_metric_alarm.main["no-task"].actions_enabled && aws_cloudwatch_metric_alarm.main["server-errors"].actions_enabled
-    error_message = "With auto_stop, the no-task alarm notifies nobody."
+    condition     = [for name, alarm in aws_cloudwatch_metric_alarm.main : name if !alarm.actions_enabled] == ["load-balancer-errors", "no-task"]
+    error_message = "With auto_stop, the alarms that are raised at night notify nobody."
   }
   assert {
     condition     = contains(keys(aws_vpc_endpoint.interface), "ssmmessages") && !jsondecode(aws_ecs_task_definition.main.container_definitions)[0].readonlyRootFilesystem
@@ -204,6 +204,28 @@ run "extras_can_be_switched_on" {
   assert {
     condition     = length(aws_vpc_security_group_ingress_rule.load_balancer_from_world) == 2 && one(aws_lb.main.access_logs).bucket == "prop-alb-staging-logs-123456789012"
     error_message = "allowed_cidrs and access_logs apply to the load balancer."
+  }
+}
+
+run "an_account_that_trusts_github_keeps_its_provider" {
+  command = plan
+
+  variables {
+    creates_github_provider = false
+    state_region            = "eu-west-1"
+  }
+
+  assert {
+    condition     = length(aws_iam_openid_connect_provider.github) == 0 && length(data.aws_iam_openid_connect_provider.github) == 1
+    error_message = "The provider is looked up, not created again."
+  }
+  assert {
+    condition     = length(aws_ecr_repository.main) + length(aws_budgets_budget.main) + length(aws_iam_role.plan) == 3
+    error_message = "Everything else that an account has once is still created."
+  }
+  assert {
+    condition     = strcontains(aws_iam_role_policy.plan[0].policy, "arn:aws:dynamodb:eu-west-1:123456789012:table/prop-terraform-locks")
+    error_message = "The lock table is in the region of the state."
   }
 }
 

@@ -42,6 +42,7 @@ run "wrong_by_themselves" {
     allowed_cidrs         = []                                                     # admits nobody
     state_bucket          = "arn:aws:s3:::state"                                   # is an ARN
     lock_table            = "arn:aws:dynamodb:ap-south-1:123456789012:table/locks" # is an ARN
+    state_region          = "Mumbai"                                               # is a city
     container_port        = 80                                                     # needs root
     task_cpu              = 300                                                    # is nothing that Fargate has
     cpu_architecture      = "RISCV"                                                # is nothing that Fargate has
@@ -71,6 +72,7 @@ run "wrong_by_themselves" {
     var.allowed_cidrs,
     var.state_bucket,
     var.lock_table,
+    var.state_region,
     var.container_port,
     var.task_cpu,
     var.cpu_architecture,

@@ -49,11 +49,11 @@ def test_staging_by_hand():
         "Database: db.t3.micro": 5.82,  # 277.009 x 0.021
         "Database: GB of storage": 2.62,  # 20 x 0.131
         "Secrets": 0.80,
-        "Alarms": 0.70,
+        "Alarms": 0.80,
     }
-    assert of["total"] == 76.03
-    # 76.03 - 37.96 + 730 x 0.056 + 730 x 0.005
-    assert of["with_nat"]["total"] == 82.60
+    assert of["total"] == 76.13
+    # 76.13 - 37.96 + 730 x 0.056 + 730 x 0.005
+    assert of["with_nat"]["total"] == 82.70
     # The whole month: 7.77 + 1.70 + 15.33, less 2.77 + 0.61 + 5.82.
     assert of["auto_stop"] == {"on": True, "task_hours": 260.71, "database_hours": 277.01, "saves": 15.60}
 
@@ -69,10 +69,10 @@ def test_production_by_hand():
         "Database: db.t3.micro": 30.66,  # 2 x 730 x 0.021
         "Database: GB of storage": 5.24,  # 2 x 20 x 0.131
         "Secrets": 0.80,
-        "Alarms": 0.70,
+        "Alarms": 0.80,
     }
-    assert of["total"] == 147.54
-    assert of["with_nat"]["total"] == 116.15
+    assert of["total"] == 147.64
+    assert of["with_nat"]["total"] == 116.25
     # 7.77 + 1.70 + 30.66, less 2.77 + 0.61 + 2 x 277.009 x 0.021 = 11.63
     assert of["auto_stop"]["on"] is False and of["auto_stop"]["saves"] == 25.12
 

@@ -281,12 +281,20 @@ def test_a_deployment_may_pass_the_two_task_roles_to_tasks_and_nothing_else(plan
     assert not [action for action in actions if action.split(":")[0] in ("s3", "dynamodb", "secretsmanager", "sts", "kms")]
     assert not [action for action in actions if "*" in action]
     assert all(statement["Effect"] == "Allow" for statement in policy)
-    # Where everything is meant, it is read only; but revisions can't be told apart, and are worth what their roles are.
+    # Where everything is meant, it is read only; but deregistering supports no resources.
     everywhere = {action for statement in policy if statement["Resource"] == "*" for action in listed(statement["Action"])}
     assert {action for action in everywhere if not action.split(":")[1].startswith(("Describe", "Get", "List"))} == {
-        "ecs:DeregisterTaskDefinition", "ecs:RegisterTaskDefinition",
+        "ecs:DeregisterTaskDefinition",
     }
-    assert ("ecr:PutImage" in actions) is (environment == "staging")
+    assert ("ecr:UploadLayerPart" in actions) is (environment == "staging")
+
+
+def test_an_environment_adds_no_revision_to_the_family_of_another(plan, environment):
+    """RegisterTaskDefinition supports task definitions as resources:
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html"""
+    family = f"arn:aws:ecs:{REGION}:{ACCOUNT}:task-definition/prop-backend{NAMES[environment]}"
+    allowed = [entry for entry in plan.policy("aws_iam_role_policy.deploy[0]") if "ecs:RegisterTaskDefinition" in listed(entry["Action"])]
+    assert [entry["Resource"] for entry in allowed] == [f"{family}:*"]
 
 
 def test_a_pull_request_may_read_what_a_plan_needs_and_no_secret(staging_plan, production_plan):
@@ -328,10 +336,26 @@ def test_it_is_watched(plan, environment):
     assert plan.all("aws_cloudwatch_dashboard") and plan.all("aws_sns_topic_subscription")
     assert {alarm["alarm_name"] for alarm in plan.all("aws_cloudwatch_metric_alarm").values()} == {
         f"prop-{name}{NAMES[environment]}"
-        for name in ("server-errors", "latency", "unhealthy-tasks", "no-task", "database-cpu", "database-storage", "database-connections")
+        for name in (
+            "server-errors", "load-balancer-errors", "latency", "unhealthy-tasks", "no-task", "database-cpu", "database-storage",
+            "database-connections",
+        )
     }
     for group in plan.all("aws_cloudwatch_log_group").values():
         assert group["retention_in_days"] == {"staging": 14, "production": 90}[environment]
+
+
+def test_what_the_load_balancer_answers_itself_is_noticed(plan):
+    """https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-cloudwatch-metrics.html: a count of
+    "HTTP 5XX server error codes that originate from the load balancer", which is in no metric of a target."""
+    alarm = plan['aws_cloudwatch_metric_alarm.main["load-balancer-errors"]']
+    assert (alarm["namespace"], alarm["metric_name"], alarm["statistic"]) == ("AWS/ApplicationELB", "HTTPCode_ELB_5XX_Count", "Sum")
+
+
+def test_one_slow_request_among_few_rolls_nothing_back(plan):
+    """https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/percentiles-with-low-samples.html"""
+    for alarm in plan.all("aws_cloudwatch_metric_alarm").values():
+        assert alarm["evaluate_low_sample_count_percentiles"] == ("ignore" if alarm["extended_statistic"] else None)
 
 
 def test_everything_that_can_carries_the_tags(plan, environment):
