@@ -32,7 +32,7 @@ resource "aws_lb_target_group" "tasks" {
   vpc_id      = aws_vpc.main.id
   target_type = "ip"
   protocol    = "HTTP"
-  port        = var.container_port
+  port        = local.port
 
   # /readyz needs the database, and ECS replaces a task that is unhealthy here. A failover of the database takes up to 120 s,
   # so ten failures in 135 s are needed. Two successes suffice: a new task receives requests after 30 s.

@@ -3,6 +3,9 @@ locals {
   drain_seconds = 20
   stop_seconds  = 30
 
+  # The port that prop listens on. No variable: ECS rejects another port while the service runs a revision without it.
+  port = 8080
+
   # A new account has no image yet. Terraform's revisions name an image that never exists, and no task runs with them: the
   # service starts without tasks, and deploy.sh registers a copy of the newest revision with a real image.
   no_image = "${local.repository_url}:none"
@@ -44,11 +47,11 @@ resource "aws_ecs_task_definition" "main" {
     memory    = var.task_memory
     user      = "65532:65532"
 
-    portMappings = [{ containerPort = var.container_port, hostPort = var.container_port, protocol = "tcp" }]
+    portMappings = [{ containerPort = local.port, hostPort = local.port, protocol = "tcp" }]
 
     # prop's settings, all of which it knows. It connects as the owner before its port opens, and serves as the other role.
     environment = [
-      { name = "PORT", value = tostring(var.container_port) },
+      { name = "PORT", value = tostring(local.port) },
       { name = "PROP_ENVIRONMENT", value = "production" },
       { name = "PROP_HTTP__SHUTDOWN_SECONDS", value = tostring(local.drain_seconds) },
       { name = "PROP_DATABASE__HOST", value = aws_db_instance.main.address },
@@ -68,9 +71,9 @@ resource "aws_ecs_task_definition" "main" {
     healthCheck = { command = ["CMD", "/prop", "healthcheck"], interval = 10, timeout = 5, retries = 3, startPeriod = 30 }
     stopTimeout = local.stop_seconds
 
-    # The agent of `execute-command` writes to the root file system and needs an init process.
-    readonlyRootFilesystem = !var.execute_command
-    linuxParameters        = { initProcessEnabled = var.execute_command, capabilities = { drop = ["ALL"], add = [] } }
+    # There is no shell to execute in it: run-task.sh runs prop's commands in a task of their own.
+    readonlyRootFilesystem = true
+    linuxParameters        = { capabilities = { drop = ["ALL"], add = [] } }
 
     # Logging never blocks a request. If CloudWatch is unavailable and the buffer is full, log lines are lost.
     logConfiguration = {
@@ -90,14 +93,13 @@ resource "aws_ecs_task_definition" "main" {
 }
 
 resource "aws_ecs_service" "main" {
-  name                   = local.service
-  cluster                = aws_ecs_cluster.main.id
-  task_definition        = aws_ecs_task_definition.main.arn
-  desired_count          = 0 # the first deployment sets the minimum of the autoscaling
-  launch_type            = "FARGATE"
-  platform_version       = "LATEST"
-  enable_execute_command = var.execute_command
-  propagate_tags         = "SERVICE"
+  name             = local.service
+  cluster          = aws_ecs_cluster.main.id
+  task_definition  = aws_ecs_task_definition.main.arn
+  desired_count    = 0 # the first deployment sets the minimum of the autoscaling
+  launch_type      = "FARGATE"
+  platform_version = "LATEST"
+  propagate_tags   = "SERVICE"
 
   # New tasks start before old ones stop. ECS rolls back if new tasks do not start or an alarm is raised.
   deployment_minimum_healthy_percent = 100
@@ -124,7 +126,7 @@ resource "aws_ecs_service" "main" {
   load_balancer {
     target_group_arn = aws_lb_target_group.tasks.arn
     container_name   = local.container
-    container_port   = var.container_port
+    container_port   = local.port
   }
 
   lifecycle {

@@ -2,10 +2,7 @@
 # their secrets and for their log. ECS itself needs no endpoint on Fargate.
 
 locals {
-  interface_endpoints = toset(concat(
-    ["ecr.api", "ecr.dkr", "logs", "secretsmanager"],
-    var.execute_command ? ["ssmmessages"] : [],
-  ))
+  interface_endpoints = toset(["ecr.api", "ecr.dkr", "logs", "secretsmanager"])
 
   # Not every service has endpoints in every availability zone.
   endpoint_zones = {

@@ -71,22 +71,3 @@ resource "aws_iam_role" "task" {
   description        = "The role of prop itself, which calls no AWS service"
   assume_role_policy = local.ecs_tasks_trust
 }
-
-resource "aws_iam_role_policy" "task_execute_command" {
-  count = var.execute_command ? 1 : 0
-
-  name = "execute-command"
-  role = aws_iam_role.task.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid    = "Channels" # these actions do not support resources
-      Effect = "Allow"
-      Action = [
-        "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel",
-        "ssmmessages:OpenControlChannel", "ssmmessages:OpenDataChannel",
-      ]
-      Resource = "*"
-    }]
-  })
-}

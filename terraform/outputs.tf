@@ -32,7 +32,7 @@ output "container_name" {
 
 output "container_port" {
   description = "TCP port that prop listens on."
-  value       = var.container_port
+  value       = local.port
 }
 
 output "repository_name" {

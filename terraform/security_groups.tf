@@ -30,8 +30,8 @@ resource "aws_vpc_security_group_egress_rule" "load_balancer_to_tasks" {
   description                  = "Requests and health checks to tasks"
   referenced_security_group_id = aws_security_group.tasks.id
   ip_protocol                  = "tcp"
-  from_port                    = var.container_port
-  to_port                      = var.container_port
+  from_port                    = local.port
+  to_port                      = local.port
 }
 
 resource "aws_security_group" "tasks" {
@@ -48,8 +48,8 @@ resource "aws_vpc_security_group_ingress_rule" "tasks_from_load_balancer" {
   description                  = "Requests and health checks from the load balancer"
   referenced_security_group_id = aws_security_group.load_balancer.id
   ip_protocol                  = "tcp"
-  from_port                    = var.container_port
-  to_port                      = var.container_port
+  from_port                    = local.port
+  to_port                      = local.port
 }
 
 resource "aws_vpc_security_group_egress_rule" "tasks_to_database" {

@@ -126,17 +126,6 @@ variable "waf" {
 
 # Tasks
 
-variable "container_port" {
-  description = "TCP port that prop listens on, from 1024 to 65535. Lower ports need root, and prop runs as an ordinary user."
-  type        = number
-  default     = 8080
-
-  validation {
-    condition     = var.container_port >= 1024 && var.container_port <= 65535
-    error_message = "container_port must be from 1024 to 65535, because prop does not run as root."
-  }
-}
-
 variable "task_cpu" {
   description = "CPU of a task in CPU units. 1024 units are one vCPU."
   type        = number
@@ -196,12 +185,6 @@ variable "max_tasks" {
 
 variable "container_insights" {
   description = "Whether CloudWatch Container Insights collects metrics per task. AWS charges for each metric."
-  type        = bool
-  default     = false
-}
-
-variable "execute_command" {
-  description = "Whether `aws ecs execute-command` may open a shell in a task. If true, the root file system of tasks is writable."
   type        = bool
   default     = false
 }

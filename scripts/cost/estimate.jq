@@ -28,7 +28,7 @@ def days:
 | {tasks: hours($open), database: hours($open + 0.75)} as $stopped
 | (if $s.multi_az then 2 else 1 end) as $copies
 | ($s.cpu_architecture | ascii_downcase) as $architecture
-| (4 + (if $s.execute_command then 1 else 0 end)) as $endpoints
+| 4 as $endpoints
 | ([$s.endpoint_zones, $s.zones] | min) as $zones
 
 | def tasks($hours): [

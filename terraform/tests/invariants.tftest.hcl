@@ -163,7 +163,6 @@ run "extras_can_be_switched_on" {
     auto_stop            = true
     working_hours        = { start = 9, stop = 19, days = "MON-SAT", zone = "Europe/Berlin" }
     container_insights   = true
-    execute_command      = true
     access_logs          = true
     allowed_cidrs        = ["203.0.113.0/24", "198.51.100.0/24"]
   }
@@ -196,10 +195,6 @@ run "extras_can_be_switched_on" {
   assert {
     condition     = [for name, alarm in aws_cloudwatch_metric_alarm.main : name if !alarm.actions_enabled] == ["load-balancer-errors", "no-task"]
     error_message = "With auto_stop, the alarms that are raised at night notify nobody."
-  }
-  assert {
-    condition     = contains(keys(aws_vpc_endpoint.interface), "ssmmessages") && !jsondecode(aws_ecs_task_definition.main.container_definitions)[0].readonlyRootFilesystem
-    error_message = "execute_command adds the endpoint and the writable root file system that its agent needs."
   }
   assert {
     condition     = length(aws_vpc_security_group_ingress_rule.load_balancer_from_world) == 2 && one(aws_lb.main.access_logs).bucket == "prop-alb-staging-logs-123456789012"

@@ -43,7 +43,6 @@ run "wrong_by_themselves" {
     state_bucket          = "arn:aws:s3:::state"                                   # is an ARN
     lock_table            = "arn:aws:dynamodb:ap-south-1:123456789012:table/locks" # is an ARN
     state_region          = "Mumbai"                                               # is a city
-    container_port        = 80                                                     # needs root
     task_cpu              = 300                                                    # is nothing that Fargate has
     cpu_architecture      = "RISCV"                                                # is nothing that Fargate has
     min_tasks             = 0                                                      # stops it
@@ -73,7 +72,6 @@ run "wrong_by_themselves" {
     var.state_bucket,
     var.lock_table,
     var.state_region,
-    var.container_port,
     var.task_cpu,
     var.cpu_architecture,
     var.min_tasks,

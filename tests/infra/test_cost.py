@@ -118,12 +118,12 @@ def test_without_auto_stop_everything_runs_all_month(copy):
 
 
 def test_what_is_switched_on_is_counted(copy):
-    set_variable(copy, 'waf = true\ncustomer_managed_key = true\nexecute_command = true\ncpu_architecture = "ARM64"\n')
+    set_variable(copy, 'waf = true\ncustomer_managed_key = true\ncpu_architecture = "ARM64"\n')
     set_variable(copy, 'database_class = "db.t4g.micro"\ncontainer_insights = true\nbackup_vault = true\nmin_tasks = 2\nauto_stop = false\n')
     of = estimate("staging", copy)
     lines = amounts(of)
     assert (lines["Key"], lines["Web firewall"], lines["Web firewall: rules"]) == (1.00, 5.00, 3.00)
-    assert lines["Endpoints: 5 in 1 zone"] == 47.45
+    assert lines["Endpoints: 4 in 1 zone"] == 37.96
     assert lines["Tasks: vCPU"] == 8.70  # 2 x 0.25 x 730 x 0.02383
     assert of["notes"] == []
     assert {"Container Insights", "the backup vault"} <= set(of["not_counted"])

@@ -332,6 +332,13 @@ def test_staging_sleeps_and_production_does_not(plan, environment):
     assert all(schedule["schedule_expression_timezone"] == "Asia/Kolkata" for schedule in schedules)
 
 
+def test_no_variable_changes_the_port_of_a_running_service(plan):
+    """ECS would refuse it, after listener and security groups have changed."""
+    (service,) = [resource for resource in plan.configuration if resource["address"] == "aws_ecs_service.main"]
+    assert service["expressions"]["load_balancer"][0]["container_port"]["references"] == ["local.port"]
+    assert "var.container_port" not in str(plan.configuration)
+
+
 def test_it_is_watched(plan, environment):
     assert plan.all("aws_cloudwatch_dashboard") and plan.all("aws_sns_topic_subscription")
     assert {alarm["alarm_name"] for alarm in plan.all("aws_cloudwatch_metric_alarm").values()} == {
