@@ -111,11 +111,8 @@ wait_for() {
     success "$2 is $1."
 }
 
-# set_task_count COUNT: sets the service's desired number of tasks.
-set_task_count() {
-    aws_change ecs update-service --cluster "$ECS_CLUSTER" --service "$ECS_SERVICE" --desired-count "$1" >/dev/null ||
-        die "Cannot update the service. $(aws_error)"
-}
+# allow_tasks MIN MAX: starts or stops tasks, because AWS moves their number into what autoscaling allows.
+allow_tasks() { set_range "$1" "$2" || die "Cannot change the number of tasks. $(aws_error)"; }
 
 # wait_for_tasks COUNT: waits until at least COUNT tasks are running. With 0, until none is.
 wait_for_tasks() {
@@ -146,7 +143,7 @@ stop() {
     esac
     step "Stopping $ENVIRONMENT"
     # The tasks stop first: without the database they would fail their health checks and be restarted repeatedly.
-    set_task_count 0
+    allow_tasks 0 0
     wait_for_tasks 0
     [ "$(database_get .DBInstanceStatus)" != available ] ||
         aws_change rds stop-db-instance --db-instance-identifier "$DB_INSTANCE" >/dev/null || die "Cannot stop $DB_INSTANCE. $(aws_error)"
@@ -158,18 +155,15 @@ start() {
     step "Starting $ENVIRONMENT"
     start_database "$DB_INSTANCE" "$TIMEOUT" || die "$WHY"
     [ "$DRY_RUN" = yes ] || success "$DB_INSTANCE is available."
-    local definition least desired
+    local definition
     definition=$(task_definition "$(service_get .taskDefinition)") || die "$(aws_error)"
     if [ -z "$(definition_digest "$definition")" ]; then
         detail "Nothing has been deployed yet, so no tasks are started."
         return
     fi
-    least=$(min_tasks) desired=$(service_get .desiredCount)
-    if [ "$desired" -lt "$least" ]; then
-        set_task_count "$least"
-        desired=$least
-    fi
-    wait_for_tasks "$desired"
+    read_range
+    allow_tasks "$MIN_TASKS" "$MAX_TASKS"
+    wait_for_tasks "$MIN_TASKS"
 }
 
 snapshot() {

@@ -116,13 +116,15 @@ read_arguments() {
 
 PHASE=nothing # progress so far: nothing, recorded, migrating, rolling_out, verifying, rolling_back
 # PREVIOUS is the revision to roll back to. LEFT is the revision that the service had before; with --take-over, it may be one
-# whose rollout never completed.
-VERSION='' DIGEST='' GIT_SHA='' NEW='' PREVIOUS='' LEFT='' ROLLOUT='' WHY='' RECORDING=no
+# whose rollout never completed. FIRST is yes if PREVIOUS has no image: then nothing ran here before.
+VERSION='' DIGEST='' GIT_SHA='' NEW='' PREVIOUS='' LEFT='' FIRST=no ROLLOUT='' WHY='' RECORDING=no
 
 preflight() {
     check_identity
     require_service
+    read_range
     PREVIOUS=$(last_completed_definition) LEFT=$(service_get .taskDefinition) DESIRED=$(service_get .desiredCount)
+    find_first
     resolve_image "$WANTED" || {
         ! image_not_found || die "$EXIT_PREFLIGHT" "Image $WANTED not found in $ECR_REPOSITORY. To build it, run: scripts/build.sh"
         die "$EXIT_PREFLIGHT" "Cannot look up the image $WANTED in $ECR_REPOSITORY. $(aws_error)"
@@ -142,6 +144,13 @@ preflight() {
     detail "address  $URL$([ "$INSECURE" = no ] || echo ' (certificate not verified: set APP_URL to its host name)')"
 }
 
+# find_first: sets FIRST.
+find_first() {
+    local definition
+    definition=$(task_definition "$PREVIOUS") || die "$EXIT_PREFLIGHT" "Cannot read the task definition $PREVIOUS. $(aws_error)"
+    [ -n "$(definition_digest "$definition")" ] || FIRST=yes
+}
+
 # name_version: sets VERSION. For an image given by digest, it is the image's tag.
 name_version() {
     VERSION=$RELEASE
@@ -154,6 +163,8 @@ rollout_in_progress() { service_get '(.deployments | length > 1) or any(.deploym
 
 die_if_running() {
     [ "$(rollout_in_progress)" = false ] && return
+    # Tasks without an image never start, so such a rollout cannot complete.
+    [ "$FIRST" = no ] || [ "$(service_get .taskDefinition)" != "$PREVIOUS" ] || return 0
     local rolling
     rolling=$(primary_get '"revision \(.taskDefinition | split(":") | last), since \(.createdAt)"')
     if [ "$TAKE_OVER" = yes ]; then
@@ -167,17 +178,13 @@ die_if_running() {
 
 # A service without tasks was either never started, or stopped by hand or by the schedule together with its database.
 die_if_stopped() {
-    local status answer
+    local status
     # The role may not be allowed to read databases. Then only the service's task count counts.
     status=$(database_status "$DB_INSTANCE") || status=unknown
-    STARTING=no
-    if [ "$DESIRED" = 0 ]; then
-        STARTING=yes
-        answer=$(task_definition "$PREVIOUS") || die "$EXIT_PREFLIGHT" "$(aws_error)"
-        [ -n "$(definition_digest "$answer")" ] || case $status in stop* | starting) ;; *) return 0 ;; esac
-    else
-        case $status in stop* | starting) ;; *) return 0 ;; esac
-    fi
+    case $status in
+        stop* | starting) ;;
+        *) [ "$DESIRED" = 0 ] && [ "$FIRST" = no ] || return 0 ;;
+    esac
     if [ "$WAKE" = no ]; then
         WHY="$ENVIRONMENT is stopped (desired tasks: $DESIRED, database: $status)."
         die "$EXIT_PREFLIGHT" "$WHY Nothing was changed. To start it first, use --wake or run: scripts/db.sh $ENVIRONMENT start"
@@ -224,13 +231,23 @@ roll_out() {
     # Another deployment may have started during the migration.
     read_service_with_retries || fail "$EXIT_PREFLIGHT" "$WHY It was not changed."
     die_if_running
-    [ "$STARTING" = no ] || arguments=(--desired-count "$(min_tasks)")
+    [ "$(service_get .desiredCount)" -ge "$MIN_TASKS" ] || arguments=(--desired-count "$MIN_TASKS")
     step "Rolling out revision $(revision "$NEW")"
     PHASE=rolling_out
     update_service "$NEW" ${arguments[@]+"${arguments[@]}"} || {
         WHY=$(aws_error) PHASE=recorded
         fail "$EXIT_PREFLIGHT" "Cannot update the service. $WHY It still runs the previous revision."
     }
+    allow_tasks
+}
+
+# allow_tasks: lets autoscaling keep the tasks of this rollout, and the schedule stop and start them. Not before the rollout has
+# begun: AWS would start tasks of the previous revision, which may have no image.
+ALLOWED=no
+allow_tasks() {
+    set_range "$MIN_TASKS" "$MAX_TASKS" --suspended-state ScheduledScalingSuspended=false ||
+        roll_back_and_fail "$EXIT_ROLLED_BACK" "Cannot set the number of tasks that autoscaling allows. $(aws_error)"
+    ALLOWED=yes
 }
 
 # watch_and_verify: waits for the rollout, then checks the targets and the service. Rolls back if a step fails.
@@ -276,7 +293,7 @@ roll_back() {
     local ended=0 waited=$SECONDS
     read_service_with_retries || return 1
     # The circuit breaker starts its rollback a few seconds after it has marked the rollout as failed.
-    if [ "$STARTING" = no ] && [ "$(service_get '.deploymentConfiguration | .deploymentCircuitBreaker.rollback or .alarms.rollback')" = true ]; then
+    if [ "$FIRST" = no ] && [ "$(service_get '.deploymentConfiguration | .deploymentCircuitBreaker.rollback or .alarms.rollback')" = true ]; then
         while [ "$(primary_get '"\(.id) \(.rolloutState)"')" = "$ROLLOUT FAILED" ] && [ $((SECONDS - waited)) -lt "$PROOF_SECONDS" ]; do
             sleep "$POLL_SECONDS"
             read_service_with_retries || return 1
@@ -286,13 +303,8 @@ roll_back() {
         WHY="Another deployment replaced this one, so nothing was rolled back."
         return 1
     fi
-    if [ "$STARTING" = yes ]; then
-        step "Stopping the tasks: nothing ran here before"
-        update_service "$PREVIOUS" --desired-count 0 || {
-            WHY="The rollback failed: $(aws_error)"
-            return 1
-        }
-        ROLLBACK_NOTE="No tasks are running, as before."
+    if [ "$FIRST" = yes ]; then
+        stop_first
         return
     fi
     step "Rolling back to revision $(revision "$PREVIOUS")"
@@ -300,10 +312,7 @@ roll_back() {
         detail "ECS has already started the rollback."
         ROLLOUT=$(primary_get .id)
     else
-        update_service "$PREVIOUS" || {
-            WHY="The rollback failed: $(aws_error)"
-            return 1
-        }
+        update_service_back || return 1
     fi
     watch_rollout "$TIMEOUT" || ended=$?
     if [ "$ended" != 0 ]; then
@@ -312,6 +321,25 @@ roll_back() {
     fi
     ROLLBACK_NOTE="Revision $(revision "$PREVIOUS") is running again."
     success "$ROLLBACK_NOTE"
+}
+
+# stop_first: ends the tasks of a first deployment, and allows none. Fails if that is not possible; WHY is the reason.
+stop_first() {
+    step "Stopping the tasks: nothing ran here before"
+    update_service_back --desired-count 0 || return 1
+    if [ "$ALLOWED" = yes ] && ! set_range 0 0 --suspended-state ScheduledScalingSuspended=true; then
+        WHY="The tasks were stopped, but autoscaling may start them again. $(aws_error)"
+        return 1
+    fi
+    ROLLBACK_NOTE="No tasks are running, as before."
+}
+
+# update_service_back [ARGUMENT]...: starts the rollout of PREVIOUS. WHY is the reason why it fails.
+update_service_back() {
+    update_service "$PREVIOUS" "$@" || {
+        WHY="The rollback failed: $(aws_error)"
+        return 1
+    }
 }
 
 # deregister ARN: makes a revision inactive, so that no rollback uses it.
@@ -490,10 +518,11 @@ resume() {
         WHY="ECS is not rolling out $VERSION; its newest rollout is revision $(revision "$NEW")."
         die "$EXIT_PREFLIGHT" "$WHY The deployment was replaced or rolled back. To check, run: scripts/status.sh $ENVIRONMENT"
     fi
-    ROLLOUT=$(primary_get .id) LAST_EVENT=$(service_get '.events[0].id // ""') STARTING=no
+    ROLLOUT=$(primary_get .id) LAST_EVENT=$(service_get '.events[0].id // ""')
     LEFT=$(service_get 'first(.deployments[] | select(.status == "ACTIVE").taskDefinition) // ""')
     PREVIOUS=$(service_get 'first(.deployments[] | select(.status == "ACTIVE" and .rolloutState == "COMPLETED").taskDefinition) // ""')
-    [ -n "$PREVIOUS" ] || PREVIOUS=$(last_good_revision "$NEW" | jq -r .taskDefinitionArn) || PREVIOUS=$NEW
+    PREVIOUS=${PREVIOUS:-$(revision_to_return_to "$NEW")} FIRST=no
+    find_first
     LEFT=${LEFT:-$PREVIOUS}
     find_ledger
     resume_recording
@@ -503,6 +532,7 @@ resume() {
     }
     RECORDING=yes PHASE=rolling_out
     step "Watching the rollout of revision $(revision "$NEW")"
+    allow_tasks # the interrupted run may not have come so far
 }
 
 main "$@"

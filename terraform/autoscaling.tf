@@ -1,12 +1,20 @@
-# Autoscaling does not start a stopped service: without tasks there are no metrics, and without metrics a target tracking
-# policy does nothing. A deployment or the schedule starts the first tasks.
-
+# How many tasks may run is state of the deployment: registering a range moves the number of tasks into it at once
+# (https://docs.aws.amazon.com/autoscaling/application/APIReference/API_RegisterScalableTarget.html). So Terraform registers a
+# range that allows no task, because there is no image yet, and leaves it alone afterwards. deploy.sh allows min_tasks to
+# max_tasks when it has begun to roll out an image, and resumes the schedule; the schedule and db.sh allow none when they stop an
+# environment, and the same again when they start it.
 resource "aws_appautoscaling_target" "tasks" {
   service_namespace  = "ecs"
   resource_id        = "service/${aws_ecs_cluster.main.name}/${aws_ecs_service.main.name}"
   scalable_dimension = "ecs:service:DesiredCount"
-  min_capacity       = var.min_tasks
-  max_capacity       = var.max_tasks
+  min_capacity       = 0
+  max_capacity       = 0
+
+  suspended_state {
+    scheduled_scaling_suspended = true
+  }
+
+  lifecycle { ignore_changes = [min_capacity, max_capacity, suspended_state] }
 }
 
 resource "aws_appautoscaling_policy" "cpu" {

@@ -7,7 +7,7 @@ locals {
   port = 8080
 
   # A new account has no image yet. Terraform's revisions name an image that never exists, and no task runs with them: the
-  # service starts without tasks, and deploy.sh registers a copy of the newest revision with a real image.
+  # service starts without tasks, autoscaling.tf allows none, and deploy.sh registers a copy of the newest revision with a real image.
   no_image = "${local.repository_url}:none"
 }
 
@@ -96,10 +96,13 @@ resource "aws_ecs_service" "main" {
   name             = local.service
   cluster          = aws_ecs_cluster.main.id
   task_definition  = aws_ecs_task_definition.main.arn
-  desired_count    = 0 # the first deployment sets the minimum of the autoscaling
+  desired_count    = 0
   launch_type      = "FARGATE"
   platform_version = "LATEST"
   propagate_tags   = "SERVICE"
+
+  # The scripts read the range from here: the deploy role can read neither the variables nor the state.
+  tags = { MinTasks = var.min_tasks, MaxTasks = var.max_tasks }
 
   # New tasks start before old ones stop. ECS rolls back if new tasks do not start or an alarm is raised.
   deployment_minimum_healthy_percent = 100

@@ -95,6 +95,20 @@ resource "aws_iam_role_policy" "deploy" {
           Resource = local.service_arn
         },
         {
+          # How many tasks autoscaling allows. A target's id is random; to register one, AWS also requires the actions above for
+          # its service: https://docs.aws.amazon.com/autoscaling/application/userguide/security_iam_permission_validation.html
+          Sid      = "AllowTasks"
+          Effect   = "Allow"
+          Action   = "application-autoscaling:RegisterScalableTarget"
+          Resource = "arn:${local.partition}:application-autoscaling:${local.here}:scalable-target/*"
+          Condition = {
+            StringEquals = {
+              "application-autoscaling:service-namespace"  = "ecs"
+              "application-autoscaling:scalable-dimension" = "ecs:service:DesiredCount"
+            }
+          }
+        },
+        {
           Sid      = "Revisions" # PassTaskRoles below limits the roles of a revision
           Effect   = "Allow"
           Action   = ["ecs:RegisterTaskDefinition", "ecs:TagResource"]
@@ -156,9 +170,8 @@ resource "aws_iam_role_policy" "deploy" {
           Sid    = "Look" # read actions that do not support resources
           Effect = "Allow"
           Action = [
-            "application-autoscaling:DescribeScalableTargets", "ecs:DescribeTaskDefinition", "ecs:ListTaskDefinitions",
-            "elasticloadbalancing:DescribeListeners", "elasticloadbalancing:DescribeLoadBalancers",
-            "elasticloadbalancing:DescribeTargetHealth",
+            "ecs:DescribeTaskDefinition", "ecs:ListTaskDefinitions", "elasticloadbalancing:DescribeListeners",
+            "elasticloadbalancing:DescribeLoadBalancers", "elasticloadbalancing:DescribeTargetHealth",
           ]
           Resource = "*"
         },

@@ -9,7 +9,7 @@ POLL_SECONDS=${POLL_SECONDS:-5}
 # read_service: sets SERVICE to the current state of the service, or to nothing if there is no such service.
 read_service() {
     local answer
-    answer=$(aws_json ecs describe-services --cluster "$ECS_CLUSTER" --services "$ECS_SERVICE") || return 1
+    answer=$(aws_json ecs describe-services --cluster "$ECS_CLUSTER" --services "$ECS_SERVICE" --include TAGS) || return 1
     SERVICE=$(jq -c '[.services[] | select(.status == "ACTIVE")][0] // empty' <<<"$answer")
 }
 
@@ -39,19 +39,31 @@ service_get() { jq -r "$1" <<<"$SERVICE"; }
 # primary_get FILTER: prints a part of the service's newest deployment.
 primary_get() { service_get "first(.deployments[] | select(.status == \"PRIMARY\")) | $1"; }
 
-# last_completed_definition: prints the task definition of the last completed rollout. ECS rolls back to the same one.
+# last_completed_definition: prints the task definition of the last completed rollout. ECS rolls back to the same one, and no
+# longer lists that rollout when its tasks have ended.
 last_completed_definition() {
-    service_get 'if (.deployments | any(.status == "PRIMARY" and .rolloutState != "COMPLETED"))
-        then first(.deployments[] | select(.rolloutState == "COMPLETED").taskDefinition) // .taskDefinition
-        else .taskDefinition end'
+    local arn
+    arn=$(service_get 'if (.deployments | any(.status == "PRIMARY" and .rolloutState != "COMPLETED"))
+        then first(.deployments[] | select(.rolloutState == "COMPLETED").taskDefinition) // ""
+        else .taskDefinition end')
+    echo "${arn:-$(revision_to_return_to "$(service_get .taskDefinition)")}"
 }
 
-# min_tasks: prints the minimum number of tasks, as autoscaling has it.
-min_tasks() {
-    local answer
-    answer=$(aws_json application-autoscaling describe-scalable-targets --service-namespace ecs \
-        --resource-ids "service/$ECS_CLUSTER/$ECS_SERVICE") || answer='{}'
-    jq -r '.ScalableTargets[0].MinCapacity // 1 | if . < 1 then 1 else . end' <<<"$answer"
+# read_range: sets MIN_TASKS and MAX_TASKS from the service's tags, in which Terraform keeps them. Ends the script if there are
+# none.
+read_range() {
+    read -r MIN_TASKS MAX_TASKS < <(service_get '[.tags[]? | {(.key): .value}] | add // {} | "\(.MinTasks // "") \(.MaxTasks // "")"')
+    [ -n "$MAX_TASKS" ] || die "$EXIT_PREFLIGHT" \
+        "The service $ECS_SERVICE has no tag MinTasks or MaxTasks. To set them, run: scripts/infra.sh $ENVIRONMENT apply"
+}
+
+# set_range MIN MAX [ARGUMENT]...: sets how many tasks autoscaling allows. AWS moves the desired number of tasks into that range
+# at once, so a higher minimum starts tasks and 0 0 stops them all.
+set_range() {
+    local minimum=$1 maximum=$2
+    shift 2
+    aws_change application-autoscaling register-scalable-target --service-namespace ecs --scalable-dimension ecs:service:DesiredCount \
+        --resource-id "service/$ECS_CLUSTER/$ECS_SERVICE" --min-capacity "$minimum" --max-capacity "$maximum" "$@" >/dev/null
 }
 
 # --- Images
@@ -134,23 +146,46 @@ with_image() {
     ' <<<"$1"
 }
 
+# active_revisions_before ARN: prints the active revisions before ARN, the latest first, each as JSON in one line.
+active_revisions_before() {
+    local arn arns
+    arns=$(aws_json ecs list-task-definitions --family-prefix "$TASK_FAMILY" --status ACTIVE --sort DESC --max-items 50) || return 1
+    for arn in $(jq -r '.taskDefinitionArns[]' <<<"$arns"); do
+        [ "$(revision "$arn")" -ge "$(revision "$1")" ] || task_definition "$arn" || return 1
+    done
+}
+
 # last_good_revision LIVE_ARN: prints the latest active revision before LIVE_ARN that has another image. deploy.sh deregisters
 # revisions that failed or that a rollback replaced, so an active one was good. Fails if there is none.
 last_good_revision() {
-    local live_digest arn definition arns digest
+    local live_digest definition digest
     definition=$(task_definition "$1") || return 1
     live_digest=$(definition_digest "$definition")
-    arns=$(aws_json ecs list-task-definitions --family-prefix "$TASK_FAMILY" --status ACTIVE --sort DESC --max-items 50) || return 1
-    for arn in $(jq -r '.taskDefinitionArns[]' <<<"$arns"); do
-        [ "$(revision "$arn")" -lt "$(revision "$1")" ] || continue
-        definition=$(task_definition "$arn") || return 1
+    while IFS= read -r definition; do
         digest=$(definition_digest "$definition")
         if [ -n "$digest" ] && [ "$digest" != "$live_digest" ]; then
             echo "$definition"
             return
         fi
-    done
+    done < <(active_revisions_before "$1")
     return 1
+}
+
+# revision_to_return_to LIVE_ARN: prints the ARN of the last good revision before LIVE_ARN. If there is none, prints that of
+# Terraform's revision without an image, which means that nothing ran before.
+revision_to_return_to() {
+    local definition
+    if definition=$(last_good_revision "$1"); then
+        jq -r .taskDefinitionArn <<<"$definition"
+        return
+    fi
+    while IFS= read -r definition; do
+        if [ -z "$(definition_digest "$definition")" ]; then
+            jq -r .taskDefinitionArn <<<"$definition"
+            return
+        fi
+    done < <(active_revisions_before "$1")
+    echo "$1"
 }
 
 # --- Rollouts

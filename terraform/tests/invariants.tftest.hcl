@@ -48,7 +48,7 @@ run "defaults_are_small_and_plain" {
     condition = (
       aws_db_instance.main.instance_class == "db.t3.micro" && aws_db_instance.main.allocated_storage == 20 &&
       aws_ecs_task_definition.main.cpu == "256" && aws_ecs_task_definition.main.memory == "512" &&
-      aws_appautoscaling_target.tasks.min_capacity == 1
+      aws_ecs_service.main.tags.MinTasks == "1"
     )
     error_message = "By default, an environment has one small task and a db.t3.micro with 20 GB."
   }
@@ -60,7 +60,10 @@ run "defaults_are_small_and_plain" {
     error_message = "Options with extra costs are off by default."
   }
   assert {
-    condition     = aws_ecs_service.main.desired_count == 0 && endswith(jsondecode(aws_ecs_task_definition.main.container_definitions)[0].image, ":none")
+    condition = (
+      aws_ecs_service.main.desired_count == 0 && endswith(jsondecode(aws_ecs_task_definition.main.container_definitions)[0].image, ":none") &&
+      aws_appautoscaling_target.tasks.max_capacity == 0 && one(aws_appautoscaling_target.tasks.suspended_state).scheduled_scaling_suspended
+    )
     error_message = "No task runs before there is an image."
   }
   assert {
@@ -162,6 +165,8 @@ run "extras_can_be_switched_on" {
     backup_vault         = true
     auto_stop            = true
     working_hours        = { start = 9, stop = 19, days = "MON-SAT", zone = "Europe/Berlin" }
+    min_tasks            = 2
+    max_tasks            = 3
     container_insights   = true
     access_logs          = true
     allowed_cidrs        = ["203.0.113.0/24", "198.51.100.0/24"]
@@ -184,7 +189,10 @@ run "extras_can_be_switched_on" {
     error_message = "With a customer-managed key, tasks can still read their secrets."
   }
   assert {
-    condition = { for name, schedule in aws_scheduler_schedule.main : name => "${schedule.schedule_expression} ${schedule.schedule_expression_timezone}" } == {
+    condition = merge(
+      { for name, schedule in aws_scheduler_schedule.main : name => "${schedule.schedule_expression} ${schedule.schedule_expression_timezone}" },
+      { for name, action in aws_appautoscaling_scheduled_action.tasks : name => "${action.schedule} ${action.timezone}" },
+      ) == {
       stop-tasks     = "cron(0 19 ? * * *) Europe/Berlin"
       stop-database  = "cron(15 19 ? * * *) Europe/Berlin"
       start-database = "cron(30 8 ? * MON-SAT *) Europe/Berlin"
@@ -195,6 +203,21 @@ run "extras_can_be_switched_on" {
   assert {
     condition     = [for name, alarm in aws_cloudwatch_metric_alarm.main : name if !alarm.actions_enabled] == ["load-balancer-errors", "no-task"]
     error_message = "With auto_stop, the alarms that are raised at night notify nobody."
+  }
+  assert {
+    condition = { for name, action in aws_appautoscaling_scheduled_action.tasks : name => "${one(action.scalable_target_action).min_capacity} to ${one(action.scalable_target_action).max_capacity}" } == {
+      stop-tasks  = "0 to 0"
+      start-tasks = "2 to 3"
+    }
+    error_message = "The schedule allows no task in the evening, and min_tasks to max_tasks in the morning."
+  }
+  assert {
+    condition = (
+      one(aws_cloudwatch_metric_alarm.schedule).metric_name == "InvocationDroppedCount" &&
+      one(aws_cloudwatch_metric_alarm.schedule).dimensions.ScheduleGroup == one(aws_scheduler_schedule_group.main).name &&
+      alltrue([for schedule in aws_scheduler_schedule.main : one(one(schedule.target).retry_policy).maximum_event_age_in_seconds == 7200])
+    )
+    error_message = "Somebody is told when the database could not be stopped or started for two hours."
   }
   assert {
     condition     = length(aws_vpc_security_group_ingress_rule.load_balancer_from_world) == 2 && one(aws_lb.main.access_logs).bucket == "prop-alb-staging-logs-123456789012"

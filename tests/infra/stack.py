@@ -44,7 +44,7 @@ provider "aws" {
 def stand_in(log: Path) -> Iterator[str]:
     """The address of a fresh stand-in for AWS."""
     port = free_port()
-    environment = {**os.environ, "MOTO_IAM_LOAD_MANAGED_POLICIES": "true", "MOTO_ECS_SERVICE_RUNNING": "1"}
+    environment = {**os.environ, "MOTO_IAM_LOAD_MANAGED_POLICIES": "true"}
     with log.open("wb") as file:
         program = [sys.executable, Path(__file__).with_name("aws_stand_in.py"), str(port)]
         process = subprocess.Popen(program, env=environment, stdout=file, stderr=subprocess.STDOUT)

@@ -38,13 +38,18 @@ INSTANCE = {
 def definition(revision: int, digest: str | None, family: str) -> dict:
     image = f"123456789012.dkr.ecr.ap-south-1.amazonaws.com/prop-backend{'@' + digest if digest else ':none'}"
     container = {
-        "name": "prop", "image": image, "environment": [{"name": "PORT", "value": "8080"}],
+        "name": "prop", "image": image, "environment": [{"name": "PORT", "value": "8080"}], "portMappings": [{"containerPort": 8080}],
         "logConfiguration": {"logDriver": "awslogs", "options": {"awslogs-stream-prefix": "prop"}},
     }  # fmt: skip
     return {
         "taskDefinitionArn": f"arn:aws:ecs:ap-south-1:123456789012:task-definition/{family}:{revision}", "revision": revision,
         "status": "ACTIVE", "family": family, "containerDefinitions": [container], "requiresAttributes": [], "registeredBy": "x",
     }  # fmt: skip
+
+
+def tags(least: int, most: int) -> list[dict]:
+    """The number of tasks that Terraform's variables give a service."""
+    return [{"key": "MinTasks", "value": str(least)}, {"key": "MaxTasks", "value": str(most)}]
 
 
 def image(digest: str) -> dict:
@@ -65,16 +70,21 @@ class Scenario:
         deployment = {"id": "ecs-svc/1", "status": "PRIMARY", "taskDefinition": live, "rolloutState": "COMPLETED", "createdAt": "2026-02-01T00:00:00Z"}
         service = {
             "serviceName": "prop-backend-service-staging", "status": "ACTIVE", "taskDefinition": live, "desiredCount": 1, "runningCount": 1,
-            "deployments": [deployment], "events": [], "platformVersion": "LATEST", "loadBalancers": [{"targetGroupArn": "arn:tg"}],
+            "deployments": [deployment], "events": [], "platformVersion": "LATEST",
+            "loadBalancers": [{"targetGroupArn": "arn:tg", "containerName": "prop", "containerPort": 8080}],
+            "tags": tags(1, 4),
             "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-1"], "securityGroups": ["sg-1"]}},
-            "deploymentConfiguration": {"deploymentCircuitBreaker": {"enable": True, "rollback": True}},
+            "deploymentConfiguration": {
+                "deploymentCircuitBreaker": {"enable": True, "rollback": True},
+                "alarms": {"enable": True, "rollback": True, "alarmNames": ["prop-server-errors-staging", "prop-latency-staging"]},
+            },
         }  # fmt: skip
         images = [image(OLD), image(NEW)]
         self.write({
             "calls": [], "family": family, "definitions": definitions, "service": service, "images": images, "fates": [], "serial": 1,
             "deny": [], "slow": {}, "stopped_tasks": [], "stopped_by": "", "one_off": None, "task_exit": 0, "log": [], "targets": ["healthy"],
             "database": "available", "foreign": live, "retry": [], "lie": None, "labels": "",
-            "stale": 0, "before": None, "blips": {}, "garbled": [], "instance": INSTANCE, "pending": 0,
+            "completed": live, "range": {"min": 1, "max": 4, "schedule": True}, "bake": 2, "lag": 1, "stale": 0, "before": None, "throttled": {}, "garbled": [], "instance": INSTANCE, "pending": 0,
         })  # fmt: skip
 
     @contextmanager
@@ -95,6 +105,35 @@ class Scenario:
         """Changes the scenario, also while a script runs."""
         with self.lock():
             self.file.write_text(json.dumps(json.loads(self.file.read_text()) | changes))
+
+    def without_rollback(self) -> None:
+        """ECS reports a rollout as failed, and does nothing more."""
+        service = self.read()["service"]
+        configuration = service["deploymentConfiguration"]
+        configuration["deploymentCircuitBreaker"]["rollback"] = configuration["alarms"]["rollback"] = False
+        self.set(service=service)
+
+    def never_deployed(self) -> None:
+        """The service as Terraform makes it: a revision without an image, no task, and a range that allows none."""
+        state = self.read()
+        first = state["definitions"][0]["taskDefinitionArn"]
+        state["definitions"] = state["definitions"][:1]
+        state["service"] |= {"desiredCount": 0, "runningCount": 0, "taskDefinition": first, "tags": tags(2, 4)}
+        state["service"]["deployments"][0]["taskDefinition"] = first
+        self.write(state | {"range": {"min": 0, "max": 0, "schedule": False}, "completed": first})
+
+    def asleep(self, **more: Any) -> None:
+        """The environment as its schedule leaves it in the evening."""
+        state = self.read()
+        state["service"] |= {"desiredCount": 0, "runningCount": 0, "tags": tags(2, 4)}
+        self.write(state | {"range": {"min": 0, "max": 0, "schedule": True}, "database": "stopped"} | more)
+
+    def settle(self) -> None:
+        """Some minutes later: the newest rollout is complete, and ECS lists no other."""
+        service = self.read()["service"]
+        newest = service["deployments"][0] | {"rolloutState": "COMPLETED"}
+        service |= {"deployments": [newest], "runningCount": service["desiredCount"]}
+        self.set(service=service, completed=newest["taskDefinition"], stale=0)
 
     def calls(self, *, changing: bool = False) -> list[str]:
         """The operations that were called, in order."""

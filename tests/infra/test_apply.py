@@ -65,7 +65,11 @@ def test_scripts_find_what_they_need_in_the_outputs(stack):
 def test_the_service_waits_for_a_first_image(stack):
     outputs = stack.outputs
     (service,) = stack.client("ecs").describe_services(cluster=outputs["cluster_name"], services=[outputs["service_name"]])["services"]
-    assert (service["status"], service["desiredCount"]) == ("ACTIVE", 0)
+    assert (service["status"], service["desiredCount"], service["runningCount"]) == ("ACTIVE", 0, 0)
+    (target,) = ecs_targets(stack)
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (0, 0)
+    # Nor does the schedule start tasks that have no image.
+    assert target["SuspendedState"]["ScheduledScalingSuspended"]
     task = stack.client("ecs").describe_task_definition(taskDefinition=outputs["task_family"])["taskDefinition"]
     assert task["containerDefinitions"][0]["image"] == f"{outputs['repository_url']}:none"
 
@@ -112,7 +116,7 @@ def test_the_alarms_notify_somebody(stack):
     topic = stack.outputs["alarms_topic_arn"]
     alarms = stack.client("cloudwatch").describe_alarms()["MetricAlarms"]
     ours = {alarm["AlarmName"]: alarm for alarm in alarms if alarm["AlarmName"].startswith("prop-")}
-    made = [address for address in stack.state() if address.startswith("aws_cloudwatch_metric_alarm.main")]
+    made = [address for address in stack.state() if address.startswith("aws_cloudwatch_metric_alarm.")]
     assert len(ours) == len(made) > 7 and all(alarm["AlarmActions"] == [topic] for alarm in ours.values())
     (subscription,) = stack.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
     assert (subscription["Protocol"], subscription["Endpoint"]) == ("email", "ops@example.org")
@@ -215,31 +219,31 @@ def test_new_secrets_would_reach_database_and_secrets_in_one_apply(stack):
 
 def test_a_pull_request_can_plan_from_the_recorded_state(stack):
     plan = stack.plan("recorded.tfplan", "--", "-refresh=false", "-lock=false", "-var", "min_tasks=2")
-    assert changes(plan) == {
-        "aws_appautoscaling_target.tasks": ["update"], 'aws_scheduler_schedule.main["start-tasks"]': ["update"],
-    }
+    assert changes(plan) == {"aws_ecs_service.main": ["update"], 'aws_appautoscaling_scheduled_action.tasks["start-tasks"]': ["update"]}
 
 
 @pytest.mark.last
 def test_a_changed_variable_changes_what_it_means_and_leaves_the_service_alone(stack):
     ecs, outputs = stack.client("ecs"), stack.outputs
     (before,) = ecs.describe_services(cluster=outputs["cluster_name"], services=[outputs["service_name"]])["services"]
+    (range_before,) = ecs_targets(stack)
     revision = stack.state()["aws_ecs_task_definition.main"]["arn"]
     plan = stack.plan("change.tfplan", "--", "-var", "min_tasks=2", "-var", "task_memory=1024")
     assert changes(plan) == {
-        "aws_appautoscaling_target.tasks": ["update"],
-        'aws_scheduler_schedule.main["start-tasks"]': ["update"],
+        "aws_ecs_service.main": ["update"],
+        'aws_appautoscaling_scheduled_action.tasks["start-tasks"]': ["update"],
         "aws_ecs_task_definition.main": ["delete", "create"],
     }
     stack.apply("change.tfplan")
 
-    (target,) = ecs_targets(stack)
-    assert (target["MinCapacity"], target["MaxCapacity"]) == (2, 4)
+    # The next deployment brings both: a changed range would start tasks at once, also of an environment that sleeps.
+    assert ecs_targets(stack) == [range_before]
     newest = ecs.describe_task_definition(taskDefinition=outputs["task_family"])["taskDefinition"]
     assert newest["memory"] == "1024" and newest["taskDefinitionArn"] != revision
     # The revision before it can still be gone back to, and the service runs what it ran.
     assert ecs.describe_task_definition(taskDefinition=revision)["taskDefinition"]["status"] == "ACTIVE"
-    (after,) = ecs.describe_services(cluster=outputs["cluster_name"], services=[outputs["service_name"]])["services"]
+    (after,) = ecs.describe_services(cluster=outputs["cluster_name"], services=[outputs["service_name"]], include=["TAGS"])["services"]
+    assert {"key": "MinTasks", "value": "2"} in after["tags"]
     assert [after[name] for name in ("taskDefinition", "desiredCount")] == [before[name] for name in ("taskDefinition", "desiredCount")]
 
 

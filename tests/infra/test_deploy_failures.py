@@ -15,9 +15,10 @@ import pytest
 from conftest import WEBHOOK_SECRET
 from prop import Prop
 from serving import serving
-from stub_aws import NEW, NEW_SHA, OLD, OTHER, Run, Scenario, place, press_ctrl_c, run, settings, start, states, wait_for
+from stub_aws import NEW, NEW_SHA, OLD, OTHER, Run, Scenario, place, press_ctrl_c, run, settings, start, states, tags, wait_for
 
-CHANGES = ["ecs register-task-definition", "ecs update-service"]
+RANGE = "application-autoscaling register-scalable-target"
+CHANGES = ["ecs register-task-definition", "ecs update-service", RANGE]
 CANT_PULL = "CannotPullContainerError: pull image manifest has been retried 7 time(s): failed to resolve ref"
 
 
@@ -108,9 +109,8 @@ def test_a_circuit_breaker_s_rollback_is_a_failure(scenario: Scenario, app: str,
 
 
 def test_without_a_circuit_breaker_the_script_goes_back(scenario: Scenario, app: str) -> None:
-    service = scenario.read()["service"]
-    service["deploymentConfiguration"]["deploymentCircuitBreaker"]["rollback"] = False
-    scenario.set(fates=["failed"], service=service)
+    scenario.without_rollback()
+    scenario.set(fates=["breaker"])
     ended = deploy(scenario, app)
     assert ended.code == 6, ended
     assert scenario.calls(changing=True) == [*CHANGES, "ecs update-service", "ecs deregister-task-definition"]
@@ -135,16 +135,16 @@ def test_other_peoples_stopped_tasks_are_no_reason(scenario: Scenario, app: str)
 
 def test_a_rollout_that_takes_too_long_is_undone(scenario: Scenario, app: str, ledger: Prop) -> None:
     scenario.set(fates=["stuck"])
-    ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "4", ledger=ledger)
+    ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "18", ledger=ledger)
     assert ended.code == 8, ended
-    assert "did not complete within 0:04" in ended.err
+    assert "did not complete within 0:18" in ended.err
     assert scenario.live_digest() == OLD
     assert states(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
 
 
 def test_a_failed_rollback_has_its_own_exit_code(scenario: Scenario, app: str, ledger: Prop) -> None:
     scenario.set(fates=["stuck", "stuck"])
-    ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "1", ledger=ledger)
+    ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "18", ledger=ledger)
     assert ended.code == 7, ended
     assert "The rollback failed" in ended.err
     # It is on its way back, so nothing is to go forward to that revision again.
@@ -226,18 +226,16 @@ def test_what_begins_during_the_migration_is_not_rolled_over(scenario: Scenario,
 
 
 def test_a_rollout_that_shows_late_has_not_gone_back(scenario: Scenario, app: str) -> None:
-    scenario.set(stale=3)
+    scenario.set(lag=3)
     ended = deploy(scenario, app)
     assert ended.code == 0, ended
 
 
 def test_what_is_taken_over_is_nothing_to_go_back_to(scenario: Scenario, app: str) -> None:
     """Going back is going to what was proven, not to the rollout whose place was taken."""
-    scenario.set(fates=["stuck", "failed"])
-    assert interrupt(scenario, app, None, "ecs update-service").code == 130
-    service = scenario.read()["service"]
-    service["deploymentConfiguration"]["deploymentCircuitBreaker"]["rollback"] = False
-    scenario.set(service=service)
+    scenario.set(fates=["stuck", "breaker"])
+    assert interrupt(scenario, app, None, RANGE).code == 130
+    scenario.without_rollback()
     ended = deploy(scenario, app, "staging", "1.4.2", "--take-over")
     assert ended.code == 6, ended
     assert "Revision 2 is running again." in ended.err
@@ -257,7 +255,7 @@ def test_a_failed_migration_touches_no_service(scenario: Scenario, app: str, led
 def test_a_migration_goes_first_with_the_new_image(scenario: Scenario, app: str) -> None:
     ended = deploy(scenario, app, "staging", "1.4.2", "--migrate-first")
     assert ended.code == 0, ended
-    assert scenario.calls(changing=True) == ["ecs register-task-definition", "ecs run-task", "ecs update-service"]
+    assert scenario.calls(changing=True) == ["ecs register-task-definition", "ecs run-task", *CHANGES[1:]]
     task = scenario.options("ecs run-task")[0]
     assert task["task-definition"].endswith(":3")
     assert '"command":["migrate"]' in task["overrides"]
@@ -623,32 +621,91 @@ def test_require_ledger_is_strict(scenario: Scenario, app: str) -> None:
 # --- Stopped environments
 
 
-def test_a_service_that_was_never_started_is_started(scenario: Scenario, app: str) -> None:
-    state = scenario.read()
-    first = state["definitions"][0]["taskDefinitionArn"]
-    state["service"] |= {"desiredCount": 0, "runningCount": 0, "taskDefinition": first}
-    state["service"]["deployments"][0]["taskDefinition"] = first
-    scenario.write(state)
+def test_the_first_deployment_starts_the_tasks_and_allows_them(scenario: Scenario, app: str) -> None:
+    """No task runs before there is an image: the range that allows tasks comes after the image."""
+    scenario.never_deployed()
     ended = deploy(scenario, app)
     assert ended.code == 0, ended
+    assert scenario.calls(changing=True) == CHANGES
     assert scenario.options("ecs update-service")[0]["desired-count"] == "2"
-
-
-def test_a_first_deployment_that_fails_leaves_nothing_running(scenario: Scenario, app: str) -> None:
     state = scenario.read()
-    first = state["definitions"][0]["taskDefinitionArn"]
-    state["service"] |= {"desiredCount": 0, "runningCount": 0, "taskDefinition": first}
-    state["service"]["deployments"][0]["taskDefinition"] = first
-    scenario.write(state | {"lie": "down"})
+    assert state["range"] == {"min": 2, "max": 4, "schedule": True}
+    assert (state["service"]["desiredCount"], state["service"]["runningCount"]) == (2, 2)
+
+
+@pytest.mark.parametrize("trouble", [{"lie": "down"}, {"fates": ["breaker"]}, {"fates": ["breaker"], "completed": None}, {"fates": ["stuck"]}])
+def test_a_first_deployment_that_fails_leaves_nothing_running(scenario: Scenario, app: str, trouble: dict) -> None:
+    """Also where ECS goes back to the revision without an image by itself, and where it can't."""
+    scenario.never_deployed()
+    scenario.set(**trouble)
+    ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "15", "--json")
+    assert ended.code == (8 if trouble == {"fates": ["stuck"]} else 6), ended
+    assert "No tasks are running, as before." in ended.err
+    state = scenario.read()
+    assert state["range"] == {"min": 0, "max": 0, "schedule": False}
+    assert state["service"]["desiredCount"] == 0
+    assert state["service"]["taskDefinition"] == state["definitions"][0]["taskDefinitionArn"]
+    assert state["definitions"][-1]["status"] == "INACTIVE"
+    # And the next one is the first again.
+    scenario.settle()
+    scenario.set(lie=None, fates=[])
+    ended = deploy(scenario, app)
+    assert ended.code == 0, ended
+    assert scenario.read()["service"]["runningCount"] == 2
+
+
+def test_tasks_without_an_image_are_no_deployment(scenario: Scenario, app: str) -> None:
+    """Somebody started the service by hand before there was an image: its rollout can't end, so it is replaced."""
+    scenario.never_deployed()
+    service = scenario.read()["service"]
+    service["deployments"][0] |= {"rolloutState": "IN_PROGRESS", "fate": "breaker", "age": 0}
+    scenario.set(service=service | {"desiredCount": 1}, completed=None)
+    ended = deploy(scenario, app)
+    assert ended.code == 0, ended
+    assert scenario.read()["service"]["runningCount"] == 2
+
+
+def test_a_first_deployment_that_was_interrupted_is_undone(scenario: Scenario, app: str) -> None:
+    scenario.never_deployed()
+    scenario.set(fates=["stuck"])
+    assert interrupt(scenario, app, None, RANGE).code == 130
+    ended = deploy(scenario, app, "staging", "1.4.2", "--resume", "--timeout", "15")
+    assert ended.code == 8, ended
+    assert "No tasks are running, as before." in ended.err
+    state = scenario.read()
+    assert (state["service"]["desiredCount"], state["range"]) == (0, {"min": 0, "max": 0, "schedule": False})
+
+
+def test_a_changed_number_of_tasks_comes_with_the_deployment(scenario: Scenario, app: str) -> None:
+    service = scenario.read()["service"]
+    scenario.set(service=service | {"tags": tags(3, 5)})
+    ended = deploy(scenario, app)
+    assert ended.code == 0, ended
+    state = scenario.read()
+    assert (state["service"]["runningCount"], state["range"]["min"], state["range"]["max"]) == (3, 3, 5)
+
+
+def test_a_range_that_may_not_be_set_undoes_the_deployment(scenario: Scenario, app: str) -> None:
+    """The autoscaling could end every task otherwise."""
+    scenario.never_deployed()
+    scenario.set(deny=[RANGE])
     ended = deploy(scenario, app)
     assert ended.code == 6, ended
-    assert scenario.options("ecs update-service")[1]["desired-count"] == "0"
+    assert "AWS denies application-autoscaling:RegisterScalableTarget" in ended.err
+    assert scenario.read()["service"]["desiredCount"] == 0
+
+
+def test_a_service_without_its_numbers_is_reported(scenario: Scenario, app: str) -> None:
+    service = scenario.read()["service"]
+    scenario.set(service=service | {"tags": []})
+    ended = deploy(scenario, app)
+    assert ended.code == 3, ended
+    assert "has no tag MinTasks" in ended.err and "scripts/infra.sh staging apply" in ended.err
+    assert scenario.calls(changing=True) == []
 
 
 def test_a_stopped_environment_is_refused_or_woken(scenario: Scenario, app: str) -> None:
-    state = scenario.read()
-    state["service"] |= {"desiredCount": 0, "runningCount": 0}
-    scenario.write(state | {"database": "stopped"})
+    scenario.asleep()
     ended = deploy(scenario, app)
     assert ended.code == 3, ended
     assert "staging is stopped" in ended.err
@@ -658,13 +715,22 @@ def test_a_stopped_environment_is_refused_or_woken(scenario: Scenario, app: str)
     assert scenario.calls(changing=True) == ["rds start-db-instance", *CHANGES]
     assert scenario.options("ecs update-service")[0]["desired-count"] == "2"
     assert scenario.read()["database"] == "available"
+    assert scenario.read()["range"] == {"min": 2, "max": 4, "schedule": True}
+
+
+def test_a_woken_environment_goes_back_to_its_release(scenario: Scenario, app: str) -> None:
+    """Something ran here before: it is not "nothing" because it slept."""
+    scenario.asleep(lie="down")
+    ended = deploy(scenario, app, "staging", "1.4.2", "--wake")
+    assert ended.code == 6, ended
+    assert "Revision 2 is running again." in ended.err
+    assert scenario.live_digest() == OLD
+    assert scenario.read()["service"]["runningCount"] == 2
 
 
 def test_a_database_that_is_still_stopping_is_woken(scenario: Scenario, app: str) -> None:
     """It is waited for, then started; and a request that fails meanwhile ends nothing."""
-    state = scenario.read()
-    state["service"] |= {"desiredCount": 0, "runningCount": 0}
-    scenario.write(state | {"database": "stopping for long", "blips": {"rds describe-db-instances": [2, 4]}})
+    scenario.asleep(database="stopping for long", throttled={"rds describe-db-instances": [2, 4]})
     ended = deploy(scenario, app, "staging", "1.4.2", "--wake")
     assert ended.code == 0, ended
     assert scenario.calls(changing=True) == ["rds start-db-instance", *CHANGES]
@@ -692,7 +758,7 @@ def interrupt(scenario: Scenario, app: str, ledger: Prop | None, until: str, *ar
 
 def test_ctrl_c_during_the_rollout_and_how_to_go_on(scenario: Scenario, app: str, ledger: Prop) -> None:
     scenario.set(fates=["stuck"])
-    ended = interrupt(scenario, app, ledger, "ecs update-service", "--json")
+    ended = interrupt(scenario, app, ledger, RANGE, "--json")
     assert ended.code == 130, ended
     assert ended.result["outcome"] == "interrupted"
     assert "ECS was rolling out revision 3. ECS continues the rollout" in ended.err
@@ -705,7 +771,8 @@ def test_ctrl_c_during_the_rollout_and_how_to_go_on(scenario: Scenario, app: str
     scenario.write(state)
     ended = deploy(scenario, app, "staging", "1.4.2", "--resume", ledger=ledger)
     assert ended.code == 0, ended
-    assert scenario.calls(changing=True) == CHANGES
+    # The range once more: the run that was interrupted may not have come so far.
+    assert scenario.calls(changing=True) == [*CHANGES, RANGE]
     assert states(place(ledger)["latest"]) == [("1.4.1", "superseded"), ("1.4.2", "succeeded")]
 
 
@@ -729,9 +796,8 @@ def test_ctrl_c_during_the_migration(scenario: Scenario, app: str) -> None:
 
 
 def test_ctrl_c_on_the_way_back(scenario: Scenario, app: str) -> None:
-    service = scenario.read()["service"]
-    service["deploymentConfiguration"]["deploymentCircuitBreaker"]["rollback"] = False
-    scenario.set(fates=["failed", "stuck"], service=service)
+    scenario.without_rollback()
+    scenario.set(fates=["breaker", "stuck"])
     process = start(scenario, "deploy.sh", "staging", "1.4.2", **settings(app, None))
     wait_for(lambda: scenario.calls().count("ecs update-service") == 2)
     time.sleep(0.3)
@@ -742,7 +808,7 @@ def test_ctrl_c_on_the_way_back(scenario: Scenario, app: str) -> None:
 
 def test_the_printed_command_repeats_the_options(scenario: Scenario, app: str) -> None:
     scenario.set(fates=["stuck"])
-    ended = interrupt(scenario, app, None, "ecs update-service", "--release", "one two", "--timeout", "60", "--rollback", "--reason", "x")
+    ended = interrupt(scenario, app, None, RANGE, "--release", "one two", "--timeout", "60", "--rollback", "--reason", "x")
     assert ended.code == 130, ended
     assert "scripts/deploy.sh staging 1.4.2 --resume --release 'one two' --timeout 60 --rollback\n" in ended.err
     assert scenario.calls(changing=True) == CHANGES
@@ -750,8 +816,8 @@ def test_the_printed_command_repeats_the_options(scenario: Scenario, app: str) -
 
 def test_resume_goes_back_when_the_rollout_fails(scenario: Scenario, app: str, ledger: Prop) -> None:
     scenario.set(fates=["stuck"])
-    assert interrupt(scenario, app, ledger, "ecs update-service").code == 130
-    ended = deploy(scenario, app, "staging", "1.4.2", "--resume", "--timeout", "4", ledger=ledger)
+    assert interrupt(scenario, app, ledger, RANGE).code == 130
+    ended = deploy(scenario, app, "staging", "1.4.2", "--resume", "--timeout", "18", ledger=ledger)
     assert ended.code == 8, ended
     assert scenario.live_digest() == OLD
     assert states(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
@@ -779,9 +845,7 @@ def test_a_dry_run_changes_nothing(scenario: Scenario, app: str, ledger: Prop, a
 
 
 def test_a_dry_run_wakes_nothing(scenario: Scenario, app: str) -> None:
-    state = scenario.read()
-    state["service"] |= {"desiredCount": 0, "runningCount": 0}
-    scenario.write(state | {"database": "stopped"})
+    scenario.asleep()
     ended = deploy(scenario, app, "staging", "1.4.2", "--wake", "--dry-run")
     assert ended.code == 0, ended
     assert "aws rds start-db-instance" in ended.err

@@ -10,6 +10,7 @@ from prop import Prop
 from serving import serving
 from stub_aws import NEW, OLD, STUB, Run, Scenario, environment, place, press_ctrl_c, run, settings, start, states, wait_for
 
+RANGE = "application-autoscaling register-scalable-target"
 SCRIPTS = ["deploy.sh", "rollback.sh", "status.sh", "logs.sh", "run-task.sh", "db.sh"]
 
 
@@ -181,12 +182,13 @@ def test_an_interrupted_task_can_be_stopped(scenario: Scenario) -> None:
 def test_stopping_waits_for_tasks_that_cannot_be_seen(scenario: Scenario) -> None:
     """A request that fails is not taken for the last task's end."""
     service = scenario.read()["service"]
-    scenario.set(service=service | {"runningCount": 3, "desiredCount": 3}, blips={"ecs describe-services": [3]})
+    scenario.set(service=service | {"runningCount": 3, "desiredCount": 3}, throttled={"ecs describe-services": [3]})
     ended = run(scenario, "db.sh", "staging", "stop")
     assert ended.code == 0, ended
-    assert scenario.calls(changing=True) == ["ecs update-service", "rds stop-db-instance"]
+    assert scenario.calls(changing=True) == [RANGE, "rds stop-db-instance"]
     before = scenario.calls()[: scenario.calls().index("rds stop-db-instance")]
-    assert before.count("ecs describe-services") == 5
+    assert before.count("ecs describe-services") == 6
+    assert scenario.read()["range"] == {"min": 0, "max": 0, "schedule": True}
     assert scenario.read()["database"] == "stopped"
 
 
@@ -199,12 +201,12 @@ def test_a_database_that_cannot_be_stopped_keeps_its_tasks(scenario: Scenario) -
 
 
 def test_a_database_that_is_stopping_is_started_afterwards(scenario: Scenario) -> None:
-    service = scenario.read()["service"]
-    scenario.set(service=service | {"runningCount": 0, "desiredCount": 0}, database="stopping", blips={"rds describe-db-instances": [2]})
+    scenario.asleep(database="stopping", throttled={"rds describe-db-instances": [2]})
     ended = run(scenario, "db.sh", "staging", "start")
     assert ended.code == 0, ended
-    assert scenario.calls(changing=True) == ["rds start-db-instance", "ecs update-service"]
+    assert scenario.calls(changing=True) == ["rds start-db-instance", RANGE]
     assert scenario.read()["service"]["runningCount"] == 2
+    assert scenario.read()["range"] == {"min": 2, "max": 4, "schedule": True}
 
 
 def test_more_tasks_than_the_least_are_enough(scenario: Scenario) -> None:
@@ -212,7 +214,7 @@ def test_more_tasks_than_the_least_are_enough(scenario: Scenario) -> None:
     scenario.set(service=service | {"runningCount": 5, "desiredCount": 4})
     ended = run(scenario, "db.sh", "staging", "start", "--timeout", "20")
     assert ended.code == 0, ended
-    assert scenario.calls(changing=True) == []
+    assert scenario.read()["service"]["desiredCount"] == 4
 
 
 def test_a_restored_instance_is_compared_once_it_is_adjusted(scenario: Scenario) -> None:

@@ -87,17 +87,25 @@ def service_of(stack: Stack) -> dict[str, Any]:
     return stack.client("ecs").describe_services(cluster=stack.outputs["cluster_name"], services=[stack.outputs["service_name"]])["services"][0]
 
 
+def range_of(stack: Stack) -> tuple[int, int, bool]:
+    """The number of tasks that autoscaling allows, and whether the schedule changes it."""
+    (target,) = stack.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="ecs")["ScalableTargets"]
+    return target["MinCapacity"], target["MaxCapacity"], not target["SuspendedState"]["ScheduledScalingSuspended"]
+
+
 def test_deploy_deploy_again_and_roll_back(stack: Stack, recorder: Prop, images: dict[str, str], run: Any) -> None:
     assert service_of(stack)["desiredCount"] == 0
     made_by_terraform = service_of(stack)["taskDefinition"]
     dry = run("deploy.sh", "staging", "1.0.0", "--dry-run", "--migrate-first")
     assert "would run: aws ecs update-service" in dry.stderr
     assert service_of(stack)["taskDefinition"] == made_by_terraform
+    assert range_of(stack) == (0, 0, False)
 
     first = json.loads(run("deploy.sh", "staging", "1.0.0", "--migrate-first", "--json").stdout)
     assert first["outcome"] == "succeeded"
     live = service_of(stack)
     assert live["desiredCount"] == 1
+    assert range_of(stack) == (1, 4, True)
     assert live["taskDefinition"] == first["task_definition"] != made_by_terraform
     # The same as Terraform's, but for the image.
     ecs = stack.client("ecs")
@@ -187,16 +195,16 @@ def test_an_environment_is_stopped_refused_and_woken(stack: Stack, recorder: Pro
         return rds.describe_db_instances(DBInstanceIdentifier="prop-db-staging")["DBInstances"][0]["DBInstanceStatus"]
 
     run("db.sh", "staging", "stop")
-    assert (service_of(stack)["desiredCount"], status()) == (0, "stopped")
+    assert (service_of(stack)["desiredCount"], status(), range_of(stack)) == (0, "stopped", (0, 0, True))
     assert "staging is stopped" in run("deploy.sh", "staging", "1.1.0", succeeds=False).stderr
     assert "The database is stopped." in run("status.sh", "staging", succeeds=False).stderr
     run("db.sh", "staging", "start")
-    assert (service_of(stack)["desiredCount"], status()) == (1, "available")
+    assert (service_of(stack)["desiredCount"], status(), range_of(stack)) == (1, "available", (1, 4, True))
 
     run("db.sh", "staging", "stop")
     woken = json.loads(run("deploy.sh", "staging", "1.1.0", "--wake", "--json").stdout)
     assert woken["outcome"] == "succeeded"
-    assert (service_of(stack)["desiredCount"], status()) == (1, "available")
+    assert (service_of(stack)["desiredCount"], status(), range_of(stack)) == (1, "available", (1, 4, True))
     assert place(recorder)["live"]["version"] == "1.1.0"
 
 

@@ -198,7 +198,7 @@ def test_production_keeps_the_access_logs_of_its_load_balancer_for_a_month(plan,
 def test_one_small_task_and_one_small_database(plan):
     task, database = plan["aws_ecs_task_definition.main"], plan["aws_db_instance.main"]
     assert (task["cpu"], task["memory"]) == ("256", "512")
-    assert plan["aws_appautoscaling_target.tasks"]["min_capacity"] == 1
+    assert plan["aws_ecs_service.main"]["tags"]["MinTasks"] == "1"
     assert (database["instance_class"], database["allocated_storage"]) == ("db.t3.micro", 20)
 
 
@@ -222,8 +222,9 @@ def test_staging_is_backed_up_while_it_is_awake(staging_plan):
     """RDS takes no backup of a database that is stopped, and staging's is, but from 8 to 20 on working days in India."""
     plan = Plan(staging_plan)
     database = plan["aws_db_instance.main"]
-    crons = {name.rpartition('"')[0].rpartition('"')[2]: found["schedule_expression"] for name, found in plan.all("aws_scheduler_schedule").items()}
-    assert (crons["start-tasks"], crons["stop-tasks"]) == ("cron(0 8 ? * MON-FRI *)", "cron(0 20 ? * * *)")
+    actions = plan.all("aws_appautoscaling_scheduled_action")
+    crons = [actions[f'aws_appautoscaling_scheduled_action.tasks["{name}-tasks"]']["schedule"] for name in ("start", "stop")]
+    assert tuple(crons) == ("cron(0 8 ? * MON-FRI *)", "cron(0 20 ? * * *)")
     day, *maintenance = re.fullmatch(r"(\w+):(\d\d:\d\d)-\1:(\d\d:\d\d)", database["maintenance_window"]).groups()
     assert day in ("mon", "tue", "wed", "thu", "fri")
     for start, end in (database["backup_window"].split("-"), maintenance):
@@ -325,11 +326,15 @@ def test_images_are_scanned_and_never_overwritten(staging_plan):
 
 
 def test_staging_sleeps_and_production_does_not(plan, environment):
-    schedules = plan.all("aws_scheduler_schedule").values()
+    schedules, actions = (plan.all(kind).values() for kind in ("aws_scheduler_schedule", "aws_appautoscaling_scheduled_action"))
     targets = sorted(schedule["target"][0]["arn"].partition(":aws-sdk:")[2] for schedule in schedules)
-    expected = ["ecs:updateService", "ecs:updateService", "rds:startDBInstance", "rds:stopDBInstance"]
-    assert targets == (expected if environment == "staging" else [])
+    ranges = sorted((one["min_capacity"], one["max_capacity"]) for action in actions for one in action["scalable_target_action"])
+    sleeps = environment == "staging"
+    assert targets == (["rds:startDBInstance", "rds:stopDBInstance"] if sleeps else [])
+    assert ranges == ([("0", "0"), ("1", "4")] if sleeps else [])
     assert all(schedule["schedule_expression_timezone"] == "Asia/Kolkata" for schedule in schedules)
+    assert all(action["timezone"] == "Asia/Kolkata" for action in actions)
+    assert len(plan.all("aws_cloudwatch_metric_alarm").keys() & {"aws_cloudwatch_metric_alarm.schedule[0]"}) == sleeps
 
 
 def test_no_variable_changes_the_port_of_a_running_service(plan):
@@ -347,7 +352,7 @@ def test_it_is_watched(plan, environment):
             "server-errors", "load-balancer-errors", "latency", "unhealthy-tasks", "no-task", "database-cpu", "database-storage",
             "database-connections",
         )
-    }
+    } | ({"prop-schedule-staging"} if environment == "staging" else set())
     for group in plan.all("aws_cloudwatch_log_group").values():
         assert group["retention_in_days"] == {"staging": 14, "production": 90}[environment]
 
