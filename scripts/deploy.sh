@@ -28,7 +28,7 @@ Options:
   --rollback          deregister the replaced revision afterwards, so that no later rollback uses it (rollback.sh sets this)
   --release VERSION   version to record in prop; needed if the image is given by digest and has no tag
   --service NAME      name of the service in prop (default: prop)
-  --timeout SECONDS   maximum duration of the rollout (default: 900)
+  --timeout SECONDS   maximum duration of all of it, the way back included: its last third is kept for that (default: 2400)
   --dry-run           print the calls that would change something, without making them
   --json              print the result as JSON to standard output
   -h, --help          print this help
@@ -65,7 +65,7 @@ END
 
 # --- Arguments
 
-WANTED='' RELEASE='' TIMEOUT=900
+WANTED='' RELEASE='' TIMEOUT=2400
 MIGRATE_FIRST=no WAKE=no FORCE=no REASON='' REQUIRE_LEDGER=no TAKE_OVER=no RESUME=no ROLLBACK=no JSON=no
 RESUME_ARGUMENTS=() # options to repeat with --resume
 
@@ -118,6 +118,10 @@ PHASE=nothing # progress so far: nothing, recorded, migrating, rolling_out, veri
 # PREVIOUS is the revision to roll back to. LEFT is the revision that the service had before; with --take-over, it may be one
 # whose rollout never completed. FIRST is yes if PREVIOUS has no image: then nothing ran here before.
 VERSION='' DIGEST='' GIT_SHA='' NEW='' PREVIOUS='' LEFT='' FIRST=no ROLLOUT='' WHY='' RECORDING=no
+
+# time_left: prints the seconds that are left of TIMEOUT. forward_left: those until the way back must begin.
+time_left() { echo $((TIMEOUT - SECONDS + BEGUN)); }
+forward_left() { echo $((TIMEOUT * 2 / 3 - SECONDS + BEGUN)); }
 
 preflight() {
     check_identity
@@ -196,7 +200,7 @@ die_if_stopped() {
 wake() {
     [ "$WAKE" = needed ] || return 0
     step "Starting $ENVIRONMENT"
-    [ "$DATABASE" = unknown ] || start_database "$DB_INSTANCE" "$TIMEOUT" || die "$EXIT_PREFLIGHT" "$WHY"
+    [ "$DATABASE" = unknown ] || start_database "$DB_INSTANCE" "$(forward_left)" || die "$EXIT_PREFLIGHT" "$WHY"
 }
 
 # --- The deployment
@@ -219,7 +223,7 @@ migrate() {
     [ "$MIGRATE_FIRST" = yes ] || return 0
     step "Migrating the database with the new image"
     PHASE=migrating
-    if run_task "$NEW" '["migrate"]' "$TIMEOUT" >&2 && [ "$TASK_EXIT" = 0 ]; then
+    if run_task "$NEW" '["migrate"]' "$(forward_left)" >&2 && [ "$TASK_EXIT" = 0 ]; then
         [ "$DRY_RUN" = yes ] || success "Migration completed."
         return
     fi
@@ -231,6 +235,7 @@ roll_out() {
     # Another deployment may have started during the migration.
     read_service_with_retries || fail "$EXIT_PREFLIGHT" "$WHY It was not changed."
     die_if_running
+    [ "$(forward_left)" -gt 0 ] || fail "$EXIT_TIMED_OUT" "The time is over (--timeout $TIMEOUT). The service was not changed."
     [ "$(service_get .desiredCount)" -ge "$MIN_TASKS" ] || arguments=(--desired-count "$MIN_TASKS")
     step "Rolling out revision $(revision "$NEW")"
     PHASE=rolling_out
@@ -253,7 +258,7 @@ allow_tasks() {
 # watch_and_verify: waits for the rollout, then checks the targets and the service. Rolls back if a step fails.
 watch_and_verify() {
     local ended=0 started=$SECONDS
-    watch_rollout "$TIMEOUT" || ended=$?
+    watch_rollout "$(forward_left)" || ended=$?
     case $ended in
         0) success "Rollout completed in $(duration $((SECONDS - started)))." ;;
         1) roll_back_and_fail "$EXIT_ROLLED_BACK" "ECS stopped the rollout${STOP_REASON:+: $STOP_REASON}.${WHY:+ ($WHY)}" ;;
@@ -314,8 +319,9 @@ roll_back() {
     else
         update_service_back || return 1
     fi
-    watch_rollout "$TIMEOUT" || ended=$?
-    if [ "$ended" != 0 ]; then
+    watch_rollout "$(time_left)" || ended=$?
+    # A rollback that bakes when the time is over has all its tasks.
+    if [ "$ended" != 0 ] && [ "$ended$BAKING" != 3yes ]; then
         WHY="The rollback failed: $WHY"
         return 1
     fi
@@ -334,12 +340,17 @@ stop_first() {
     ROLLBACK_NOTE="No tasks are running, as before."
 }
 
-# update_service_back [ARGUMENT]...: starts the rollout of PREVIOUS. WHY is the reason why it fails.
+# update_service_back [ARGUMENT]...: starts the rollout of PREVIOUS. Fails only after three failed requests; WHY is the reason.
 update_service_back() {
-    update_service "$PREVIOUS" "$@" || {
-        WHY="The rollback failed: $(aws_error)"
-        return 1
-    }
+    local failures=0
+    until update_service "$PREVIOUS" "$@"; do
+        failures=$((failures + 1))
+        if [ "$failures" -ge 3 ]; then
+            WHY="The rollback failed: $(aws_error)"
+            return 1
+        fi
+        sleep "$POLL_SECONDS"
+    done
 }
 
 # deregister ARN: makes a revision inactive, so that no rollback uses it.
@@ -481,6 +492,7 @@ main() {
     trap 'finish $?' EXIT
     trap interrupted INT TERM
     preflight
+    BEGUN=$SECONDS
     if [ "$RESUME" = yes ]; then
         resume
     else

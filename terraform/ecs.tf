@@ -68,7 +68,7 @@ resource "aws_ecs_task_definition" "main" {
       { name = "PROP_BOOTSTRAP_KEY", valueFrom = aws_secretsmanager_secret.bootstrap_key.arn },
     ]
 
-    healthCheck = { command = ["CMD", "/prop", "healthcheck"], interval = 10, timeout = 5, retries = 3, startPeriod = 30 }
+    healthCheck = { command = ["CMD", "/prop", "healthcheck", "--live"], interval = 10, timeout = 5, retries = 3, startPeriod = 30 }
     stopTimeout = local.stop_seconds
 
     # There is no shell to execute in it: run-task.sh runs prop's commands in a task of their own.

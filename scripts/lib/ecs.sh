@@ -205,23 +205,26 @@ update_service() {
 # watch_rollout SECONDS: waits until ROLLOUT has ended. Returns 0 when it completed, 1 when it failed, 2 when another rollout
 # replaced it, 3 when the time is over, 4 when the service can no longer be read. WHY is the reason. A rollback by the circuit
 # breaker also ends in a steady state, so the rollout's id decides. ECS may list a new rollout a few seconds late: it counts as
-# replaced only after it was missing several times.
+# replaced only after it was missing several times. When all tasks run, a rollout with alarms bakes: ECS watches the alarms for
+# some minutes, which it computes from their periods, before it completes the rollout. BAKING is yes meanwhile.
 watch_rollout() {
-    local started=$SECONDS read_failures=0 missing=0 state primary failed tasks reported=0
+    local started=$SECONDS read_failures=0 missing=0 state primary failed tasks='' reported=0
     while :; do
         if read_service && [ -n "$SERVICE" ]; then
             read_failures=0
             print_events
             {
-                read -r state failed primary
+                read -r state failed primary BAKING
                 read -r tasks
                 read -r WHY
             } < <(jq -r --arg id "$ROLLOUT" '
                 (first(.deployments[] | select(.status == "PRIMARY").id) // "") as $primary
+                | (.deploymentConfiguration.alarms.enable // false) as $alarms
                 | first(.deployments[] | select(.id == $id)) // {}
-                | "\(.rolloutState // "GONE") \(.failedTasks // 0) \($primary)",
+                | ($alarms and .rolloutState == "IN_PROGRESS" and .runningCount == .desiredCount) as $baking
+                | "\(.rolloutState // "GONE") \(.failedTasks // 0) \($primary) \(if $baking then "yes" else "no" end)",
                     "tasks: \(.runningCount) running, \(.pendingCount) pending, \(.failedTasks // 0) failed, of \(.desiredCount) · \(
-                        .rolloutState // "?" | ascii_downcase | sub("_"; " "))",
+                        if $baking then "baking: ECS watches the alarms" else .rolloutState // "?" | ascii_downcase | sub("_"; " ") end)",
                     .rolloutStateReason // ""' <<<"$SERVICE")
             if [ "$failed" -gt "$reported" ] || [ "$state" = FAILED ]; then
                 [ "$failed" -le "$reported" ] || { clear_progress && print_stop_reasons; }
@@ -254,14 +257,15 @@ watch_rollout() {
         fi
         if [ $((SECONDS - started)) -ge "$1" ]; then
             clear_progress
-            WHY="The rollout did not complete within $(duration "$1")."
+            WHY="The rollout did not complete within $(duration "$1")${tasks:+ ($tasks)}."
             return 3
         fi
         sleep "$POLL_SECONDS"
     done
 }
 
-# print_events: prints the service's events since LAST_EVENT, the oldest first.
+# print_events: prints the service's events since LAST_EVENT, the oldest first. Sets STOP_REASON if ECS found no place for a
+# task, because then no task stops that could give a reason.
 print_events() {
     local event
     {
@@ -269,6 +273,7 @@ print_events() {
         while IFS= read -r event; do
             clear_progress
             detail "ECS: $event"
+            [[ $event != *'unable to place a task'* ]] || STOP_REASON=${event%.}
         done
     } < <(jq -r --arg last "$LAST_EVENT" '
         .events // [] | .[0].id // "", ((map(.id) | index($last)) as $known | .[:$known] | reverse | .[].message
@@ -304,7 +309,16 @@ stop_reasons() {
             (if $container.exitCode != null then "exit code \($container.exitCode)" else empty end)] | join("; ")' <<<"$1" | sort -u | while IFS= read -r reason; do
         case $reason in
             *CannotPull*) reason="Cannot pull the image. Check that it exists for this CPU architecture and that the endpoints ecr.api, ecr.dkr and s3 work. ($reason)" ;;
-            *ResourceInitializationError*secret*) reason="Cannot read a secret. Check that the execution role allows it and that the endpoint secretsmanager works. ($reason)" ;;
+            # "unable to pull secrets or registry auth" stands before both causes. What follows names the service.
+            *ResourceInitializationError*'ecr registry auth'* | *ResourceInitializationError*GetAuthorizationToken*)
+                reason="Cannot log in to ECR. Check that the execution role allows ecr:GetAuthorizationToken and that the endpoint ecr.api works. ($reason)"
+                ;;
+            *ResourceInitializationError*' asm'* | *ResourceInitializationError*secretsmanager*)
+                reason="Cannot read a secret. Check that the execution role allows it and that the endpoint secretsmanager works. ($reason)"
+                ;;
+            *ResourceInitializationError*'secrets or registry auth'*)
+                reason="Cannot log in to ECR or read a secret. Check the execution role, and the endpoints ecr.api and secretsmanager. ($reason)"
+                ;;
             *OutOfMemory* | *'exit code 137'*) reason="The container was killed, most likely because it ran out of memory. ($reason)" ;;
             *'failed ELB health checks'*) reason="The load balancer's health checks failed. ($reason)" ;;
         esac
@@ -424,20 +438,19 @@ watch_targets() {
     group=$(service_get '.loadBalancers[0].targetGroupArn // ""')
     [ -n "$group" ] || return 0
     while :; do
-        health=$(aws_json elbv2 describe-target-health --target-group-arn "$group") || {
-            WHY="Cannot read the load balancer's targets. $(aws_error)"
-            return 1
-        }
-        summary=$(jq -r '[.TargetHealthDescriptions[].TargetHealth | select(.State != "draining")] as $all
-            | [$all[] | select(.State == "healthy")] as $good
-            | "\($good | length) \($all | length) \([$all[] | select(.State != "healthy") | .Description // .State] | unique | join("; "))"' <<<"$health")
-        read -r HEALTHY TARGETS WHY <<<"$summary"
-        [ "$HEALTHY" = 0 ] || [ "$HEALTHY" != "$TARGETS" ] || return 0
-        if [ $((SECONDS - started)) -ge "$1" ]; then
+        # A single failed request must not undo a good rollout.
+        if health=$(aws_json elbv2 describe-target-health --target-group-arn "$group"); then
+            summary=$(jq -r '[.TargetHealthDescriptions[].TargetHealth | select(.State != "draining")] as $all
+                | [$all[] | select(.State == "healthy")] as $good
+                | "\($good | length) \($all | length) \([$all[] | select(.State != "healthy") | .Description // .State] | unique | join("; "))"' <<<"$health")
+            read -r HEALTHY TARGETS WHY <<<"$summary"
+            [ "$HEALTHY" = 0 ] || [ "$HEALTHY" != "$TARGETS" ] || return 0
             WHY="$HEALTHY of $TARGETS targets of the load balancer are healthy${WHY:+: $WHY}."
-            return 1
+            progress "$(duration $((SECONDS - started)))" "targets: $HEALTHY of $TARGETS healthy"
+        else
+            WHY="Cannot read the load balancer's targets. $(aws_error)"
         fi
-        progress "$(duration $((SECONDS - started)))" "targets: $HEALTHY of $TARGETS healthy"
+        [ $((SECONDS - started)) -lt "$1" ] || return 1
         sleep "$POLL_SECONDS"
     done
 }

@@ -67,6 +67,10 @@ run "defaults_are_small_and_plain" {
     error_message = "No task runs before there is an image."
   }
   assert {
+    condition     = jsondecode(aws_ecs_task_definition.main.container_definitions)[0].healthCheck.command == ["CMD", "/prop", "healthcheck", "--live"]
+    error_message = "ECS ends a task that does not answer, but not one whose database is away."
+  }
+  assert {
     condition = { for variable in jsondecode(aws_ecs_task_definition.main.container_definitions)[0].environment : variable.name => variable.value } == {
       PORT                        = "8080"
       PROP_ENVIRONMENT            = "production"

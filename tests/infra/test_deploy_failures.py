@@ -3,6 +3,7 @@
 import hmac
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,13 +13,15 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
+import yaml
 from conftest import WEBHOOK_SECRET
 from prop import Prop
 from serving import serving
-from stub_aws import NEW, NEW_SHA, OLD, OTHER, Run, Scenario, place, press_ctrl_c, run, settings, start, states, tags, wait_for
+from stub_aws import NEW, NEW_SHA, OLD, OTHER, ROOT, Run, Scenario, image, place, press_ctrl_c, run, settings, start, states, tags, wait_for
 
 RANGE = "application-autoscaling register-scalable-target"
 CHANGES = ["ecs register-task-definition", "ecs update-service", RANGE]
+NO_TASK = "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed: "
 CANT_PULL = "CannotPullContainerError: pull image manifest has been retried 7 time(s): failed to resolve ref"
 
 
@@ -125,6 +128,23 @@ def test_tasks_that_cannot_pull_their_image(scenario: Scenario, app: str) -> Non
     assert CANT_PULL in ended.err
 
 
+@pytest.mark.parametrize(
+    ("cause", "hint"),
+    [
+        ("unable to retrieve ecr registry auth: service call has been retried 3 time(s): RequestError: send request failed", "Cannot log in to ECR"),
+        ("unable to retrieve secret from asm: service call has been retried 5 time(s): failed to fetch secret", "Cannot read a secret"),
+        ("unable to retrieve secrets from ssm", "Cannot log in to ECR or read a secret"),
+    ],
+)
+def test_the_hint_names_what_could_not_be_read(scenario: Scenario, app: str, cause: str, hint: str) -> None:
+    """https://docs.aws.amazon.com/AmazonECS/latest/developerguide/resource-initialization-error.html"""
+    task = {"taskArn": "arn:aws:ecs:task/prop/t1", "stoppedReason": NO_TASK + cause, "containers": [{"name": "prop"}]}
+    scenario.set(fates=["breaker"], stopped_tasks=[task])
+    ended = deploy(scenario, app)
+    assert ended.code == 6, ended
+    assert f"a task stopped: {hint}. " in ended.err
+
+
 def test_other_peoples_stopped_tasks_are_no_reason(scenario: Scenario, app: str) -> None:
     old = {"taskArn": "arn:aws:ecs:task/prop/t0", "stoppedReason": "Scaling activity", "startedBy": "ecs-svc/1", "containers": []}
     scenario.set(fates=["breaker"], stopped_tasks=[old])
@@ -137,7 +157,7 @@ def test_a_rollout_that_takes_too_long_is_undone(scenario: Scenario, app: str, l
     scenario.set(fates=["stuck"])
     ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "18", ledger=ledger)
     assert ended.code == 8, ended
-    assert "did not complete within 0:18" in ended.err
+    assert re.search(r"did not complete within (0:0[1-9]|0:1[0-2]) \(tasks: 0 running, 1 pending, 0 failed, of 1 · in progress\)", ended.err)
     assert scenario.live_digest() == OLD
     assert states(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
 
@@ -146,7 +166,7 @@ def test_a_failed_rollback_has_its_own_exit_code(scenario: Scenario, app: str, l
     scenario.set(fates=["stuck", "stuck"])
     ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "18", ledger=ledger)
     assert ended.code == 7, ended
-    assert "The rollback failed" in ended.err
+    assert "The rollback failed: The rollout did not complete" in ended.err
     # It is on its way back, so nothing is to go forward to that revision again.
     assert scenario.calls(changing=True)[-1] == "ecs deregister-task-definition"
     assert states(place(ledger)["latest"])[-1] == ("1.4.2", "failed")
@@ -326,6 +346,98 @@ def test_another_account_is_refused(scenario: Scenario, app: str) -> None:
     ended = deploy(scenario, app, AWS_ACCOUNT_ID="999999999999")
     assert ended.code == 3, ended
     assert "belong to account 123456789012" in ended.err
+
+
+# --- What AWS does meanwhile
+
+
+def test_a_rollout_bakes_before_it_is_complete(scenario: Scenario, app: str) -> None:
+    ended = deploy(scenario, app)
+    assert ended.code == 0, ended
+    assert "tasks: 1 running, 0 pending, 0 failed, of 1 · baking: ECS watches the alarms" in ended.err
+
+
+def test_an_alarm_while_it_bakes_takes_the_rollout_back(scenario: Scenario, app: str) -> None:
+    """ECS lists the rollout that it goes back to no longer."""
+    scenario.set(fates=["alarm"], bake=3)
+    ended = deploy(scenario, app)
+    assert ended.code == 6, ended
+    assert "alarm detected" in ended.err
+    assert "Revision 2 is running again." in ended.err
+    assert scenario.live_digest() == OLD
+
+
+def test_what_bakes_is_nothing_to_go_back_to(scenario: Scenario, app: str) -> None:
+    """Nor does ECS list what ran before: its tasks have stopped."""
+    scenario.set(fates=["bakes", "breaker"])
+    process = start(scenario, "deploy.sh", "staging", "1.4.2", **settings(app, None))
+    wait_for(lambda: len(scenario.read()["service"]["deployments"]) == 1 and scenario.calls(changing=True) == CHANGES)
+    assert press_ctrl_c(process).code == 130
+    scenario.set(images=[*scenario.read()["images"], image(OTHER)])
+    scenario.without_rollback()
+    ended = deploy(scenario, app, "staging", "1.4.3", "--take-over")
+    assert ended.code == 6, ended
+    assert "Revision 2 is running again." in ended.err
+    assert scenario.live_digest() == OLD
+
+
+def test_a_way_back_that_still_bakes_is_back(scenario: Scenario, app: str) -> None:
+    """The tasks of the previous revision run when the time is over; the alarms are watched a little longer."""
+    scenario.set(fates=["stuck", "bakes"])
+    ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "18")
+    assert ended.code == 8, ended
+    assert "Revision 2 is running again." in ended.err
+
+
+def test_a_service_without_capacity(scenario: Scenario, app: str, ledger: Prop) -> None:
+    """No task stops that could give a reason, so the event is one."""
+    scenario.set(fates=["no_capacity"])
+    ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "18", ledger=ledger)
+    assert ended.code == 8, ended
+    assert "Capacity is unavailable at this time" in place(ledger)["latest"][0]["reason"]
+    assert scenario.live_digest() == OLD
+
+
+def test_a_revision_without_the_port_of_the_load_balancer(scenario: Scenario, app: str) -> None:
+    definitions = scenario.read()["definitions"]
+    definitions[-1]["containerDefinitions"][0]["portMappings"] = [{"containerPort": 9090}]
+    scenario.set(definitions=definitions)
+    ended = deploy(scenario, app)
+    assert ended.code == 3, ended
+    assert "The container prop did not have a container port 8080 defined." in ended.err
+    assert scenario.live_digest() == OLD
+
+
+@pytest.mark.parametrize("trouble", [{"lie": "down"}, {"fates": ["stuck"]}])
+def test_a_throttled_request_is_no_end_of_the_way_back(scenario: Scenario, app: str, trouble: dict) -> None:
+    scenario.set(throttled={"ecs update-service": [2, 3], "ecs describe-services": [4, 7, 8]}, **trouble)
+    ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "18")
+    assert ended.code == (6 if "lie" in trouble else 8), ended
+    assert scenario.live_digest() == OLD
+
+
+def test_a_throttled_request_does_not_undo_a_good_rollout(scenario: Scenario, app: str) -> None:
+    scenario.set(throttled={"elbv2 describe-target-health": [1, 2]})
+    ended = deploy(scenario, app)
+    assert ended.code == 0, ended
+
+
+def test_the_time_to_wake_is_part_of_the_time_for_all(scenario: Scenario, app: str) -> None:
+    """A third is kept for the way back."""
+    scenario.asleep(database="stopping", throttled={"rds describe-db-instances": list(range(2, 999))})
+    ended = deploy(scenario, app, "staging", "1.4.2", "--wake", "--timeout", "9")
+    assert ended.code == 3, ended
+    assert re.search(r"prop-db-staging is still unknown after 0:0[4-6]\.", ended.err), ended
+
+
+def test_a_job_has_time_for_the_way_back() -> None:
+    """GitHub ends a job at its limit, in the middle of anything."""
+    usage = subprocess.run([ROOT / "scripts" / "deploy.sh", "--help"], capture_output=True, text=True, check=True).stdout
+    seconds = int(re.search(r"--timeout SECONDS .*\(default: (\d+)\)", usage)[1])
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci-cd.yml").read_text())["jobs"]
+    deploying = {name: job for name, job in jobs.items() if re.search(r"scripts/(deploy|rollback)\.sh", str(job["steps"]))}
+    assert len(deploying) == 3
+    assert all(60 * job["timeout-minutes"] >= seconds + 300 for job in deploying.values())
 
 
 # --- One at a time
