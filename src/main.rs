@@ -47,8 +47,8 @@ const HEALTH: &str = "\
 Which question?
   without --live  /readyz: whether requests can be served now, which needs the database. For what \
 waits for prop, or chooses where requests go.
-  with --live     /livez: whether the process answers at all. For what restarts prop: a restart does \
-not help when the database is away.
+  with --live     /livez: whether the process answers at all. For what restarts prop: a restart \
+does not help when the database is away.
 
 Exit codes: 0 yes, 1 no, or no answer within 4 seconds, 2 a setting or an argument is wrong.";
 
