@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::error::Error as StdError;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
@@ -77,18 +78,22 @@ impl Application {
         warn_of_old_keys(&mut db)?;
 
         let deadlines = Deadlines::new(&settings.http, settings.database.limits.time);
+        let metrics = Metrics::new(&ledger::metrics::labels());
+        let metrics = Arc::new(metrics.map_err(|e| StartError(format!("metrics: {e}")))?);
+        let counts = metrics.clone();
         let database = Database::start(
             settings.database.target,
             settings.database.options,
             &settings.database.limits,
             Some(db),
+            Arc::new(move |fact| counts.count_fact(fact)),
         );
         let database = database.map_err(|e| StartError(format!("no database threads: {e}")))?;
         let state = web::Data::new(State {
             together: Together::new(database.clone()),
             db: database,
             keys: Keys::default(),
-            metrics: Metrics::new().map_err(|e| StartError(format!("metrics: {e}")))?,
+            metrics,
             anonymous_bodies: Semaphore::new(ANONYMOUS_BODIES),
             tiers: settings.tiers,
             http: settings.http.clone(),
@@ -203,7 +208,11 @@ fn app(state: web::Data<State>, docs: web::Data<Published>) -> App<impl Service>
 
 /// The routes that need no key.
 fn beside_api(routes: &mut Routes) {
-    routes.configure(github::receive::receiver).configure(health::routes).configure(docs::routes);
+    routes
+        .configure(github::receive::receiver)
+        .configure(health::routes)
+        .configure(ledger::metrics::routes)
+        .configure(docs::routes);
 }
 
 /// Builds the OpenAPI document from the routes.

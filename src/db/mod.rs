@@ -17,6 +17,7 @@ pub mod clock;
 pub mod columns;
 pub mod connection;
 mod conninfo;
+pub mod counting;
 pub mod json;
 pub mod kept;
 pub mod locks;
@@ -158,6 +159,17 @@ impl Db {
                 Err(error)
             }
         }
+    }
+
+    /// Runs `work` in a savepoint of the transaction, which is rolled back on `Err`.
+    ///
+    /// # Errors
+    /// The error of `work`, or the database error of the savepoint.
+    pub fn savepoint<T, E: From<DieselError>>(
+        &mut self,
+        work: impl FnOnce(&mut Db) -> Result<T, E>,
+    ) -> Result<T, E> {
+        counting::in_part(|| self.transaction(work))
     }
 
     /// Whether the connection is unusable: closed by the server, or left inside a transaction.

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use super::Db;
 use super::caller::{self, Backend, Canceller, Work};
 use super::connection::{Options, Target};
+use super::counting::{self, Counter};
 use super::locks::Service;
 pub use super::unavailable::Unavailable;
 use super::writer::Writer;
@@ -56,6 +57,8 @@ pub struct Database {
     writer: Option<Writer>,
     /// Ends the reads whose callers are gone.
     canceller: Canceller,
+    /// Takes what committed transactions have recorded.
+    counter: Counter,
 }
 
 /// The size of the pool and its queue, and how long callers wait.
@@ -71,7 +74,8 @@ pub struct Limits {
 
 impl Database {
     /// Starts the threads. Connections are opened when needed; one is kept open. `first` is used
-    /// before others are opened, if there is one already.
+    /// before others are opened, if there is one already. `counter` gets what committed
+    /// transactions have recorded ([`counting::count`]).
     ///
     /// # Errors
     /// When the operating system cannot create a thread, or the pool cannot be built.
@@ -80,6 +84,7 @@ impl Database {
         options: Options,
         limits: &Limits,
         first: Option<Db>,
+        counter: Counter,
     ) -> std::io::Result<Self> {
         let prepared_statements = options.prepared_statements;
         let (statements, cannot_write) = (Arc::default(), Arc::default());
@@ -89,7 +94,7 @@ impl Database {
             statements: Arc::clone(&statements),
             cannot_write: Arc::clone(&cannot_write),
         };
-        let writer = source.writer(limits.queue)?;
+        let writer = source.writer(limits.queue, counter.clone())?;
         let canceller = Canceller::start(&source.target, &source.options)?;
         let pool = r2d2::Pool::builder()
             .max_size(limits.connections)
@@ -119,6 +124,7 @@ impl Database {
             cannot_write,
             writer,
             canceller,
+            counter,
         })
     }
 
@@ -209,21 +215,25 @@ impl Database {
             return self.answer(writer.submit(work)?).await;
         }
         let (attempts, cannot_write) = (self.connections + 1, self.cannot_write.clone());
+        let counter = self.counter.clone();
         self.run(move |pool| {
             let (mut attempt, mut repeats) = (1, 0);
             loop {
                 let mut db = pool.get().map_err(unreachable)?;
                 match db.begin_locked(locked.as_ref().map(Service::statement)) {
                     Ok(()) => {
-                        let result = db.finish(&mut work, |error| match is_lost(&error) {
-                            true => lost_in_commit(&error).into(),
-                            false => error.into(),
+                        let (result, recorded) = counting::during(|| {
+                            db.finish(&mut work, |error| match is_lost(&error) {
+                                true => lost_in_commit(&error).into(),
+                                false => error.into(),
+                            })
                         });
                         match result {
                             Err(error) if error.is_transient() && repeats < REPEATS => repeats += 1,
                             Err(error) => return Err(error),
                             Ok(value) => {
                                 cannot_write.store(false, Ordering::Relaxed);
+                                recorded.into_iter().for_each(|what| counter(what));
                                 return Ok(value);
                             }
                         }
@@ -326,7 +336,7 @@ struct Source {
 
 impl Source {
     /// On SQLite, the thread that writes.
-    fn writer(&self, queue: usize) -> std::io::Result<Option<Writer>> {
+    fn writer(&self, queue: usize, counter: Counter) -> std::io::Result<Option<Writer>> {
         let (source, cannot_write) = (self.clone(), self.cannot_write.clone());
         let connect = move || {
             let mut db = source.target.connect_to_write(&source.options)?;
@@ -334,7 +344,7 @@ impl Source {
             Ok(db)
         };
         matches!(self.target, Target::Sqlite(_))
-            .then(|| Writer::start(queue, connect, cannot_write))
+            .then(|| Writer::start(queue, connect, cannot_write, counter))
             .transpose()
     }
 

@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Db;
+use super::counting::{self, Counter};
 use super::unavailable::Unavailable;
+use crate::types::counted::Counted;
 use crate::types::request::{self, RequestId};
 
 /// At most this many jobs share a transaction.
@@ -34,7 +36,8 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread, with a queue for so many jobs. It opens its connection with `connect`
-    /// when it is needed, and again when it is broken. After each commit, `cannot_write` is false.
+    /// when it is needed, and again when it is broken. After each commit, `cannot_write` is false,
+    /// and `counter` has what the jobs have recorded.
     ///
     /// # Errors
     /// When the operating system cannot create a thread.
@@ -42,11 +45,12 @@ impl Writer {
         queue: usize,
         connect: impl Fn() -> ConnectionResult<Db> + Send + 'static,
         cannot_write: Arc<AtomicBool>,
+        counter: Counter,
     ) -> std::io::Result<Self> {
         let (sender, jobs) = crossbeam_channel::bounded(queue);
         std::thread::Builder::new()
             .name("database-writer".into())
-            .spawn(move || serve(&jobs, connect, &cannot_write))?;
+            .spawn(move || serve(&jobs, connect, &cannot_write, &counter))?;
         Ok(Self { jobs: sender })
     }
 
@@ -65,7 +69,13 @@ impl Writer {
     {
         let (reply, answer) = oneshot::channel();
         let request = request::current();
-        self.jobs.try_send(Box::new(Work { work, result: None, reply, request }))?;
+        self.jobs.try_send(Box::new(Work {
+            work,
+            result: None,
+            recorded: Vec::new(),
+            reply,
+            request,
+        }))?;
         Ok(answer)
     }
 
@@ -83,14 +93,16 @@ trait Job: Send {
     /// Runs the work and keeps its result. Returns whether it succeeded.
     fn run(&mut self, db: &mut Db) -> bool;
 
-    /// Sends the result, or why nothing was committed.
-    fn answer(self: Box<Self>, outcome: &Result<(), NotCommitted>);
+    /// Sends the result, and counts what was recorded; or sends why nothing was committed.
+    fn answer(self: Box<Self>, outcome: &Result<(), NotCommitted>, counter: &Counter);
 }
 
 struct Work<T, E, W> {
     work: W,
     /// `None` after a panic.
     result: Option<Result<T, E>>,
+    /// What it has recorded, if it succeeded.
+    recorded: Vec<Counted>,
     reply: oneshot::Sender<Result<T, E>>,
     request: Option<RequestId>,
 }
@@ -108,13 +120,19 @@ where
     fn run(&mut self, db: &mut Db) -> bool {
         let (work, request) = (&mut self.work, self.request.clone());
         let run = AssertUnwindSafe(|| request::within(request, || work(db)));
-        self.result = catch_unwind(run).ok();
-        matches!(self.result, Some(Ok(_)))
+        let (result, recorded) = counting::during(|| catch_unwind(run));
+        self.result = result.ok();
+        let is_done = matches!(self.result, Some(Ok(_)));
+        self.recorded = if is_done { recorded } else { Vec::new() };
+        is_done
     }
 
-    fn answer(self: Box<Self>, outcome: &Result<(), NotCommitted>) {
+    fn answer(self: Box<Self>, outcome: &Result<(), NotCommitted>, counter: &Counter) {
         let result = match outcome {
-            Ok(()) => self.result,
+            Ok(()) => {
+                self.recorded.into_iter().for_each(|what| counter(what));
+                self.result
+            }
             // Also for what had failed: it may have read what others of the group had written.
             Err(lost) => Some(Err(request::within(self.request, || lost.error()))),
         };
@@ -157,6 +175,7 @@ fn serve(
     jobs: &Receiver<Box<dyn Job>>,
     connect: impl Fn() -> ConnectionResult<Db>,
     cannot_write: &AtomicBool,
+    counter: &Counter,
 ) {
     let mut connection = None;
     for first in jobs.iter().filter(|job| job.is_wanted()) {
@@ -179,7 +198,7 @@ fn serve(
             }
         };
         for job in group {
-            job.answer(&outcome);
+            job.answer(&outcome, counter);
         }
     }
 }

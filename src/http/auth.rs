@@ -16,7 +16,7 @@ use crate::db::kept::Fixed;
 use crate::db::schema::keys;
 use crate::each_backend;
 use crate::error::{Code, Error};
-use crate::http::caller::{Caller, parse_scopes};
+use crate::http::caller::{Caller, Scope, parse_scopes};
 use crate::http::state::State;
 use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
@@ -72,6 +72,18 @@ fn bearer(header: &[u8]) -> Result<Token, Error> {
                       Check that you copied all of it.";
         refused(Code::InvalidKey, detail)
     })
+}
+
+/// Whether the caller may read, where nobody needs a key: with one that has the scope `read`, or
+/// without one when `public_read` is on.
+///
+/// # Errors
+/// When there is a key and it is wrong, or cannot be looked up.
+pub async fn may_read(headers: &HeaderMap, state: &State) -> Result<bool, Error> {
+    match identify(headers, Some(state)).await {
+        Err(error) if error.code == Code::Unauthenticated => Ok(state.public_read),
+        caller => Ok(caller?.may(Scope::Read)),
+    }
 }
 
 async fn identify(headers: &HeaderMap, state: Option<&State>) -> Result<Arc<Caller>, Error> {

@@ -1,7 +1,6 @@
-//! The endpoints about the server process: health, version and metrics.
+//! The endpoints about the server process: health and version.
 
-use actix_web::http::header::{self, ContentType};
-use actix_web::{HttpResponse, get, web};
+use actix_web::{get, web};
 use serde::Serialize;
 use std::sync::atomic::Ordering;
 use utoipa::ToSchema;
@@ -15,7 +14,7 @@ use crate::http::state::State;
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(livez).service(readyz).service(health).service(version).service(metrics);
+    config.service(livez).service(readyz).service(health).service(version);
 }
 
 /// The answer of a healthy process.
@@ -114,21 +113,4 @@ async fn version(state: web::Data<State>) -> Result<Reply, Error> {
         git_sha: env!("BUILD_GIT_SHA"),
         image_digest: state.image_digest.clone(),
     })
-}
-
-/// Read the metrics of the process
-///
-/// Answers the counters for Prometheus in the text format 0.0.4: requests by route and status, the
-/// length of the database queue, and the number of SQL statements. Needs no key.
-#[utoipa::path(tag = "operations", operation_id = "metrics",
-    responses((status = 200, body = String, content_type = "text/plain")))]
-#[get("/metrics")]
-async fn metrics(state: web::Data<State>) -> Result<HttpResponse, Error> {
-    // On a thread of its own: a web worker serves others meanwhile.
-    let text = web::block(move || state.metrics.render(&state.db)).await;
-    let text = text.map_err(Error::internal)??;
-    Ok(HttpResponse::Ok()
-        .content_type(ContentType::plaintext())
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(text))
 }

@@ -1,5 +1,6 @@
 //! What the requests of a process share.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::sync::Semaphore;
 
@@ -22,7 +23,7 @@ pub struct State {
     /// The cache of keys that were checked recently.
     pub keys: Keys,
     /// The counters for Prometheus.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// Permits to read a large body of somebody without a key; see [`ANONYMOUS_BODIES`].
     pub anonymous_bodies: Semaphore,
     /// The rules of environments that are created by their names.

@@ -16,6 +16,7 @@ pub mod freezes;
 pub mod github;
 pub mod incidents;
 pub mod keys;
+pub mod metrics;
 pub mod patch;
 pub mod releases;
 pub mod services;

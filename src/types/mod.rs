@@ -1,6 +1,7 @@
 //! The ground floor: the values that all other parts use. Imports nothing of ours; diesel is named
 //! only for types that are stored as text. How the others are stored is in `db::columns`.
 
+pub mod counted;
 pub mod enums; // `text_enum!`: enums that are one of a few words
 pub mod ids; // identifiers of rows
 pub mod invisible; // characters that texts may not contain

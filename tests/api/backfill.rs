@@ -169,13 +169,6 @@ fn fill(app: &TestApp, place: &str, n: u32) {
     );
 }
 
-fn statements(app: &TestApp) -> u64 {
-    let metrics = app.get("/metrics").text;
-    let mut lines = metrics.lines();
-    let line = lines.find_map(|line| line.strip_prefix("prop_database_statements_total "));
-    line.unwrap().parse().unwrap()
-}
-
 /// Prints how long it takes to derive a large ledger again, and to record a late fact in it.
 fn measure(app: &TestApp, database: &str) {
     let size: u32 = std::env::var("PLACE_SIZE").map_or(5000, |n| n.parse().unwrap());
@@ -192,12 +185,12 @@ fn measure(app: &TestApp, database: &str) {
         let at = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(i64::from(size) + 60);
         let late = json!({"service": "checkout", "environment": "large", "version": version,
             "state": "succeeded", "at": at.to_string(), "create_missing": true});
-        let (before, begin) = (statements(app), Instant::now());
+        let (before, begin) = (app.statements(), Instant::now());
         app.post("/v1/deployments", late).expect(201);
         println!(
             "{database}: a late success of {what} before {size} others: {:?}, {} statements",
             begin.elapsed(),
-            statements(app) - before
+            app.statements() - before
         );
     }
     let count: i64 = diesel::dsl::sql::<BigInt>("SELECT count(*) FROM events")

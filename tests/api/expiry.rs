@@ -2,7 +2,6 @@
 
 use crate::gate::{deploy, in_minutes, now, path, person, post_review, production, release, sql};
 use crate::harness::{TestApp, count, new_deployment, together};
-use crate::statements::sent;
 use serde_json::{Value, json};
 
 crate::on_both_databases! {
@@ -141,9 +140,9 @@ fn many_expire_in_a_few_statements(app: &TestApp) {
         together(MANY as usize / 2, |_| app.post("/v1/deployments", body.clone()).expect(201));
     }
     sql(app, &format!("UPDATE deployments SET expires_at = '{}'", in_minutes(-1)));
-    let before = sent(app);
+    let before = app.statements();
     assert_eq!(app.get("/v1/deployments?state=approved").expect(200)["items"], json!([]));
-    let statements = sent(app) - before;
+    let statements = app.statements() - before;
     // SQLite writes the events one by one.
     let most = if app.database_url.starts_with("sqlite:") { MANY as u64 + 50 } else { 50 };
     assert!(statements < most, "{statements}");

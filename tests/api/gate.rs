@@ -463,19 +463,11 @@ fn of_gate(app: &TestApp) -> u64 {
 /// How many statements a GET takes: the least of a few times, since prop also notes the use of keys
 /// and tidies up.
 pub fn cost(app: &TestApp, path: &str) -> u64 {
-    let statements = || {
-        let metrics = app.get("/metrics").text;
-        let line = metrics
-            .lines()
-            .find_map(|line| line.strip_prefix("prop_database_statements_total "))
-            .unwrap();
-        line.parse::<u64>().unwrap()
-    };
     let measure = |_| {
         app.get(path).expect(200);
-        let before = statements();
+        let before = app.statements();
         app.get(path).expect(200);
-        statements() - before
+        app.statements() - before
     };
     (0..5).map(measure).min().unwrap()
 }

@@ -214,6 +214,28 @@ impl TestApp {
         self.call("GET", path, ADMIN, None, &[])
     }
 
+    /// The metrics, as they are for everybody.
+    #[track_caller]
+    pub fn metrics(&self) -> String {
+        let answer = self.send(self.request("GET", "/metrics").body(Vec::new()).unwrap());
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.text
+    }
+
+    /// The value of one of them, such as `prop_gate_blocks_total{code="frozen"}`.
+    #[track_caller]
+    pub fn metric(&self, series: &str) -> f64 {
+        let metrics = self.metrics();
+        let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("{series}: {metrics}")).parse().unwrap()
+    }
+
+    /// How many SQL statements the process has sent.
+    #[track_caller]
+    pub fn statements(&self) -> u64 {
+        self.metric("prop_database_statements_total") as u64
+    }
+
     #[track_caller]
     pub fn post(&self, path: &str, body: Value) -> Answer {
         self.call("POST", path, ADMIN, Some(&body), &[])
@@ -304,6 +326,11 @@ pub const TABLES: [&str; 14] = [
     "idempotency_keys",
     "deliveries",
 ];
+
+/// For a database whose metrics nobody looks at.
+pub fn nobody() -> prop::db::counting::Counter {
+    std::sync::Arc::new(|_| {})
+}
 
 /// A deployment to record that creates what is missing, of a release that names its image.
 pub fn new_deployment(service: &str, environment: &str, version: &str) -> Value {

@@ -28,6 +28,7 @@ mod idempotency;
 mod incidents;
 mod keys;
 mod loopholes;
+mod metrics;
 mod migrations;
 mod mistakes;
 mod orders;

@@ -1,7 +1,7 @@
 //! A transaction that PostgreSQL ends for the sake of another one is repeated, and so is a read
 //! whose connection is broken. SQLite has neither.
 
-use crate::harness::{TestApp, connect, fresh_postgres, together, with};
+use crate::harness::{TestApp, connect, fresh_postgres, nobody, together, with};
 use crate::webhooks::deliver_run_ended;
 use diesel::connection::SimpleConnection;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
@@ -66,7 +66,7 @@ fn repetitions_end_and_say_so() {
         Options { prepared_statements: true, statement_timeout: time, slow_statement: time };
     let limits = Limits { connections: 1, queue: 1, time };
     let target = Target::from_url(&url).unwrap();
-    let database = Database::start(target, options, &limits, None).unwrap();
+    let database = Database::start(target, options, &limits, None, nobody()).unwrap();
     let count = |fails: u32, kind: fn() -> DatabaseErrorKind, message: &'static str| {
         let (runs, database) = (Arc::new(AtomicU32::new(0)), database.clone());
         let counted = runs.clone();

@@ -1,6 +1,6 @@
 //! Reads by primary key that wait together share one statement.
 
-use crate::harness::{ADMIN, TestApp, behind_pooler, together};
+use crate::harness::{ADMIN, TestApp, behind_pooler, nobody, together};
 use crate::on_both_databases;
 use actix_web::rt;
 use diesel::connection::SimpleConnection;
@@ -69,7 +69,8 @@ impl<const TEST: usize> Stand<TEST> {
         let options =
             Options { prepared_statements: true, statement_timeout: time, slow_statement: time };
         let limits = Limits { connections, queue, time };
-        let database = Database::start(Target::Sqlite(path), options, &limits, None).unwrap();
+        let database =
+            Database::start(Target::Sqlite(path), options, &limits, None, nobody()).unwrap();
         let together = std::rc::Rc::new(Together::new(database.clone()));
         Self { together, database, _directory: directory }
     }

@@ -1,6 +1,6 @@
 //! The thread that writes to SQLite: jobs that wait share a transaction, and nobody notices.
 
-use crate::harness::connect;
+use crate::harness::{connect, nobody};
 use actix_web::rt;
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
@@ -49,7 +49,8 @@ impl Fixture {
         let options =
             Options { prepared_statements: true, statement_timeout: time, slow_statement: time };
         let limits = Limits { connections: 1, queue, time };
-        let database = Database::start(Target::Sqlite(path), options, &limits, None).unwrap();
+        let database =
+            Database::start(Target::Sqlite(path), options, &limits, None, nobody()).unwrap();
         Self { database, url, _directory: directory }
     }
 

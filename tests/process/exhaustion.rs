@@ -84,7 +84,7 @@ fn methods_of_100_kilobytes() {
         assert!(["405", "431"].contains(&status), "{}", &answer[..answer.len().min(500)]);
         assert!(!answer.contains("MMMM"), "the method is repeated in the answer");
     }
-    let metrics = app.get("/metrics").text;
+    let metrics = app.metrics();
     assert!(metrics.len() < 100_000, "{} bytes of metrics", metrics.len());
     assert!(!process.stderr().contains("MMMM"), "the method is logged");
     expect_little_memory(&process, "200 methods of 100 kB");
@@ -94,7 +94,7 @@ fn methods_of_100_kilobytes() {
 fn twenty_thousand_methods() {
     let directory = tempfile::tempdir().unwrap();
     let (process, app) = victim(&directory);
-    let before = app.get("/metrics").text.len();
+    let before = app.metrics().len();
     for batch in 0..200 {
         let mut requests = String::new();
         for n in 0..100 {
@@ -105,7 +105,7 @@ fn twenty_thousand_methods() {
         let answers = ask(&app, requests.as_bytes());
         assert_eq!(answers.matches("HTTP/1.1 405 ").count(), 100, "{answers}");
     }
-    let metrics = app.get("/metrics").text;
+    let metrics = app.metrics();
     assert!(metrics.len() < before + 10_000, "{} bytes of metrics", metrics.len());
     assert!(metrics.contains(r#"method="OTHER""#), "{metrics}");
     expect_little_memory(&process, "20,000 methods");
@@ -309,20 +309,15 @@ fn unknown_keys() {
     expect_little_memory(&process, "5,000 unknown keys");
 
     // Only what nobody has sent lately costs a statement.
-    let statements = |app: &TestApp| {
-        let metrics = app.get("/metrics").text;
-        let line = metrics.lines().find(|line| line.starts_with("prop_database_statements_total "));
-        line.unwrap().split_once(' ').unwrap().1.parse::<u64>().unwrap()
-    };
     let send = |key: &Token| app.call("GET", "/v1/services", key.reveal(), None, &[]);
-    let before = statements(&app);
+    let before = app.statements();
     for _ in 0..50 {
         send(&keys[4999]).expect_problem(401, "invalid_key");
     }
-    assert!(statements(&app) <= before + 1, "{before} {}", statements(&app));
+    assert!(app.statements() <= before + 1, "{before} {}", app.statements());
     // A key that is made now may be one of those.
     app.key("another", &["read"]);
-    let before = statements(&app);
+    let before = app.statements();
     send(&keys[4999]).expect_problem(401, "invalid_key");
-    assert_eq!(statements(&app), before + 1);
+    assert_eq!(app.statements(), before + 1);
 }

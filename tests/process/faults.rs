@@ -95,6 +95,9 @@ fn the_database_crashes_and_comes_back() {
     );
     assert!(asked.elapsed() < 3 * time_limit, "{:?}", asked.elapsed());
     let port = app.url.rsplit_once(':').unwrap().1;
+    // The counters are there, without what is live, although this key can't be looked up any more.
+    let metrics = app.get("/metrics");
+    assert!(metrics.status == 200 && !metrics.text.contains("prop_live_info{"), "{metrics:?}");
     let checked = |arguments| run(arguments, "", &[("PROP_HTTP__PORT", port)]).code;
     assert_eq!(checked(&["healthcheck"]), Some(1));
     // What restarts prop must not do so now.

@@ -2,7 +2,7 @@
 //! reports one that has happened.
 
 use actix_web::post;
-use diesel::{Connection, QueryResult};
+use diesel::QueryResult;
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -340,7 +340,7 @@ fn record_at(
     let recorded = if has_service {
         record_in_service(db, actor, found, report)
     } else if report.new.create_missing {
-        db.transaction(|db| {
+        db.savepoint(|db| {
             let (actor, _) = services::ensure(db, actor, &service, None)?;
             record_in_service(db, &actor, None, report)
         })
@@ -384,7 +384,7 @@ fn record_in_service(
         return record_in_place(db, actor, snapshot, version, report);
     }
     let missing = Environment::missing(&new.environment, actor)?;
-    db.transaction(|db| {
+    db.savepoint(|db| {
         environments::ensure(db, actor, &missing)?;
         let snapshot = load_locked(db, actor, &report.new, Some(&version))?;
         record_in_place(db, actor, snapshot, version, report)

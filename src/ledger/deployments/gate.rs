@@ -8,7 +8,7 @@ use serde_json::Value;
 use utoipa::IntoParams;
 
 use crate::db::schema::{approvals, freeze_overrides};
-use crate::db::{Db, kept};
+use crate::db::{Db, counting, kept};
 use crate::error::{Code, Error};
 use crate::http::context::{Actor, Ctx, Read};
 use crate::http::extract::Query;
@@ -22,6 +22,7 @@ use crate::ledger::releases::{Release, ScanStatus};
 use crate::ledger::services::unknown as unknown_service;
 use crate::rules::gate::{self, Decision, Facts, Reviewed, Step};
 use crate::rules::lifecycle::State;
+use crate::types::counted::Counted;
 use crate::types::ids::{ApprovalId, DeploymentId, OverrideId};
 use crate::types::name::Name;
 use crate::types::time::Timestamp;
@@ -334,6 +335,9 @@ pub fn refuse(
     let payload = serde_json::json!({"step": step, "version": release.version,
         "deployment_id": deployment, "decision": evaluation});
     events::record(db, actor, &about, "blocked", payload)?;
+    for reason in &evaluation.decision.reasons {
+        counting::count(Counted::Blocked { code: reason.code.as_str() });
+    }
     let details: Vec<_> =
         evaluation.decision.reasons.iter().map(|reason| reason.detail.as_str()).collect();
     let refusal = Error::new(Code::GateBlocked, details.join(" "));

@@ -1,14 +1,15 @@
 //! The only file that writes a deployment. A change of its facts is written together with
-//! everything that follows for its place, an event for each deployment that changes, and a log line
-//! when a rollout has ended.
+//! everything that follows for its place, an event for each deployment that changes, and what
+//! the log and the metrics say of it.
 
 use diesel::prelude::*;
 use serde_json::{Value, json};
 use std::collections::HashSet;
+use std::time::Duration;
 
 use crate::db::columns::Json;
 use crate::db::schema::{deployments, incident_deployments, releases};
-use crate::db::{Db, chain, kept};
+use crate::db::{Db, chain, counting, kept};
 use crate::error::{Code, Error, OnConflict};
 use crate::http::context::Actor;
 use crate::ledger::deployments::affected::{self, Affected};
@@ -16,6 +17,7 @@ use crate::ledger::deployments::{Deployment, DeploymentWithDecision, Role};
 use crate::ledger::events::{self, NewEvent};
 use crate::rules::lifecycle::{self, By, Move, State};
 use crate::rules::timeline::{self, Entry, Head, Outcome};
+use crate::types::counted::Counted;
 use crate::types::ids::{DeploymentId, ReleaseId};
 use crate::types::time::Timestamp;
 use crate::types::values::{Digest, GitSha};
@@ -83,7 +85,7 @@ pub fn insert(
     events::write_with(db, insert, &events).on_conflict(|| {
         Error::new(Code::ExternalIdTaken, "Another request has just recorded it. Ask again.")
     })?;
-    log_outcome(&row.deployment, facts);
+    report_outcome(&row.deployment, facts);
     Ok(())
 }
 
@@ -134,7 +136,8 @@ pub fn save_with(
         events::write(db, &events)?;
     }
     update_all(db, &last)?;
-    log_outcome(&now, facts);
+    count_waiting(actor, before, &now, facts);
+    report_outcome(&now, facts);
     Ok(now)
 }
 
@@ -490,20 +493,42 @@ fn derived_event(
     NewEvent::new(actor, &now.about(), verb, payload)
 }
 
-/// A line for each rollout that has ended, for dashboards that count log lines. It is written
-/// before the transaction is committed: a transaction that is then lost leaves a line too many,
-/// never one too few.
-fn log_outcome(deployment: &Deployment, facts: &[Fact]) {
+/// Counts how long a deployment waited, when it gets its approvals or starts later than it was
+/// requested.
+fn count_waiting(actor: &Actor, before: &Deployment, now: &Deployment, facts: &[Fact]) {
+    if facts.iter().any(|fact| matches!(fact, Fact::Requested | Fact::Adopted)) {
+        return;
+    }
+    for fact in facts {
+        let (until, at) = match fact {
+            Fact::Approved => ("approval", actor.now),
+            Fact::Started if before.started_at.is_none() => {
+                ("start", now.started_at.unwrap_or(actor.now))
+            }
+            _ => continue,
+        };
+        // A reported start may be before the request.
+        let time = Duration::try_from(at.since(now.requested_at)).unwrap_or_default();
+        counting::count(Counted::Waited { until, time });
+    }
+}
+
+/// Counts each rollout that has ended, and logs a line, for dashboards that count log lines. The
+/// line is written before the transaction is committed: a transaction that is then lost leaves a
+/// line too many, never one too few.
+fn report_outcome(deployment: &Deployment, facts: &[Fact]) {
     if !facts.contains(&Fact::Ended) || deployment.started_at.is_none() {
         return;
     }
+    let (outcome, kind) = (deployment.reported_state().as_str(), deployment.kind.as_str());
+    counting::count(Counted::Ended { outcome, kind });
     log::info!(
         target: "deployment",
         id:serde = deployment.id,
         service = &*deployment.service,
         environment = &*deployment.environment,
         version = &*deployment.version,
-        kind = deployment.kind.as_str(),
+        kind,
         state = deployment.state.as_str(),
         ungated = deployment.ungated;
         "ended"

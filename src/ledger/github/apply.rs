@@ -695,7 +695,7 @@ fn review(db: &mut Db, author: &Author, review: &Review) -> Result<Applied, Erro
     services::lock_all(db, author, found.flat_map(|(_, services)| services).cloned().collect())?;
     for (name, found) in places {
         let recorded = found.and_then(|(environment, services)| {
-            db.transaction(|db| record_in(db, author, review, run, &environment, services))
+            db.savepoint(|db| record_in(db, author, review, run, &environment, services))
         });
         match recorded {
             Ok(recorded) => {

@@ -357,7 +357,7 @@ fn attempt<T>(
     db: &mut Db,
     work: impl FnOnce(&mut Db) -> Result<T, Error>,
 ) -> Result<Result<T, Error>, Error> {
-    let attempted = db.transaction(|db| match work(db) {
+    let attempted = db.savepoint(|db| match work(db) {
         Err(refusal) if refusal.is_recorded => Ok(Err(refusal)),
         other => other.map(Ok),
     });
