@@ -19,16 +19,10 @@ fn versions(place: &Value) -> Vec<String> {
 
 /// The least of a few times, since prop also notes the use of keys.
 fn statements(app: &TestApp) -> u64 {
-    let count = || {
-        let metrics = app.get("/metrics").text;
-        let mut lines = metrics.lines();
-        let count = lines.find_map(|line| line.strip_prefix("prop_database_statements_total "));
-        count.unwrap().parse::<u64>().unwrap()
-    };
     let once = || {
-        let before = count();
+        let before = app.statements();
         app.get("/v1/status").expect(200);
-        count() - before
+        app.statements() - before
     };
     (0..5).map(|_| once()).min().unwrap()
 }

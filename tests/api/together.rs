@@ -208,14 +208,6 @@ fn other_work_has_its_turn() {
     });
 }
 
-/// How many statements prop has run.
-fn statements(app: &TestApp) -> u64 {
-    let metrics = app.get("/metrics").text;
-    let mut lines = metrics.lines();
-    let line = lines.find_map(|line| line.strip_prefix("prop_database_statements_total "));
-    line.unwrap().parse().unwrap()
-}
-
 /// The answers to `n` clients that ask while no deployment can be read, once one can be again.
 fn held_up(app: &TestApp, n: usize, path: impl Fn(usize) -> String + Sync) -> Vec<Value> {
     let mut other = app.db();
@@ -236,9 +228,9 @@ fn many_callers_take_few_statements() {
     let known = ["1", "2", "3"].map(|version| app.deploy("checkout", "staging", version, false));
     let id = |i: usize| known.get(i % 4).map_or_else(unknown, |it| it["id"].to_string());
     let path = |i: usize| format!("/v1/deployments/{}", id(i).trim_matches('"'));
-    let before = statements(&app);
+    let before = app.statements();
     let answers = held_up(&app, 32, path);
-    let taken = statements(&app) - before;
+    let taken = app.statements() - before;
     for (i, answer) in answers.into_iter().enumerate() {
         match known.get(i % 4) {
             Some(known) => assert_eq!(&answer, known),
