@@ -316,7 +316,8 @@ impl Evaluation {
     }
 }
 
-/// Records the event `gate.blocked`, and returns the error for the caller with all reasons.
+/// Records the event `gate.blocked` and a log line, and returns the error for the caller with all
+/// reasons.
 pub fn refuse(
     db: &mut Db,
     actor: &Actor,
@@ -338,6 +339,15 @@ pub fn refuse(
     for reason in &evaluation.decision.reasons {
         counting::count(Counted::Blocked { code: reason.code.as_str() });
     }
+    // For dashboards that count log lines.
+    log::info!(
+        target: "gate",
+        service,
+        environment = &*policy.environment,
+        version = &*release.version,
+        step:serde = step;
+        "blocked"
+    );
     let details: Vec<_> =
         evaluation.decision.reasons.iter().map(|reason| reason.detail.as_str()).collect();
     let refusal = Error::new(Code::GateBlocked, details.join(" "));
