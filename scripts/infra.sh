@@ -6,11 +6,12 @@ source "$(dirname "$0")/lib/common.sh"
 readonly EXIT_DRIFT=4 EXIT_DECLINED=5
 
 # The secrets that Terraform sends to AWS without storing them: their variables, a prompt for each, and placeholders for commands
-# that do not send them.
-secrets=(TF_VAR_database_password TF_VAR_database_app_password TF_VAR_bootstrap_key)
+# that do not send them. The last has a version of its own; secrets_version is that of the others.
+secrets=(TF_VAR_database_password TF_VAR_database_app_password TF_VAR_bootstrap_key TF_VAR_github_webhook_secret)
 prompts=("The password of the database's owner, 16 to 128 characters" "The password of the role that prop serves with, 16 to 128 characters"
-    "prop's first admin key, as 'prop key generate' prints it")
-placeholders=(not-sent-anywhere-by-this-command not-sent-anywhere-by-this-command prop_000000000000000000000000000000000000)
+    "prop's first admin key, as 'prop key generate' prints it" "The secret of GitHub's webhooks, 16 to 200 characters")
+placeholders=(not-sent-anywhere-by-this-command not-sent-anywhere-by-this-command prop_000000000000000000000000000000000000
+    not-sent-anywhere-by-this-command)
 
 usage() {
     cat <<END
@@ -39,6 +40,8 @@ Environment:
   TF_VAR_bootstrap_key          prop's first admin key
       AWS needs these three secrets when an environment is created and when secrets_version in its tfvars file is raised. If one
       is not set, apply asks for it. Terraform stores none. Keep them until apply has succeeded: a retry must send the same.
+  TF_VAR_github_webhook_secret  the secret of GitHub's webhooks, 16 to 200 characters; needed when github_webhook_version is
+      raised
   STATE_BUCKET, LOCK_TABLE, STATE_REGION
       as for bootstrap.sh (default: the values in terraform/envs/ENVIRONMENT.s3.tfbackend)
   TERRAFORM_DIR             folder with the Terraform files (now: $TERRAFORM_DIR)
@@ -119,15 +122,23 @@ from_here() { case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac }
 
 terraform_in() { run_or_print terraform -chdir="$TERRAFORM_DIR" "$@"; }
 
+# use_backend VARIABLE SETTING [VALUE]: exports the value, or else the setting in the backend's file, if there is one.
+use_backend() {
+    local value=${3:-} file=$TERRAFORM_DIR/envs/$ENVIRONMENT.s3.tfbackend
+    [ -n "$value" ] || [ ! -f "$file" ] || value=$(sed -n "s/^$2 *= *\"\([^\"]*\)\".*/\1/p" "$file")
+    [ -z "$value" ] || export "$1=$value"
+}
+
 # initialise: initialises Terraform with the backend of this environment.
 initialise() {
     local backend=(-backend-config="envs/$ENVIRONMENT.s3.tfbackend")
     [ -z "${STATE_BUCKET:-}" ] || backend+=(-backend-config="bucket=$STATE_BUCKET")
     [ -z "${LOCK_TABLE:-}" ] || backend+=(-backend-config="dynamodb_table=$LOCK_TABLE")
-    # Terraform lets the role for pull requests read this bucket and table.
-    [ -z "${STATE_BUCKET:-}" ] || export TF_VAR_state_bucket=$STATE_BUCKET
-    [ -z "${LOCK_TABLE:-}" ] || export TF_VAR_lock_table=$LOCK_TABLE
     [ -z "${STATE_REGION:-}" ] || backend+=(-backend-config="region=$STATE_REGION")
+    # Terraform lets the role for pull requests read this bucket and table.
+    use_backend TF_VAR_state_bucket bucket "${STATE_BUCKET:-}"
+    use_backend TF_VAR_lock_table dynamodb_table "${LOCK_TABLE:-}"
+    use_backend TF_VAR_state_region region "${STATE_REGION:-}"
     terraform_in init -input=false -reconfigure "${backend[@]}" >&2
 }
 
@@ -142,19 +153,24 @@ done
 # plan_query FILTER PLAN: prints a part of the plan, selected by a jq filter.
 plan_query() { terraform -chdir="$TERRAFORM_DIR" show -json "$2" | jq -r "$1"; }
 
-# sends_secrets PLAN: succeeds if the plan creates a write-only value or changes the version of one.
-sends_secrets() {
+# sent_secrets PLAN: prints what the plan sends, webhook or others: where it creates a write-only value or changes its version.
+sent_secrets() {
     # shellcheck disable=SC2016 # the dollars are jq's
-    [ "$(plan_query '[.resource_changes[]?.change | . as $change | .after // {} | to_entries[]
+    plan_query '.resource_changes[]? | (if (.address // "") | contains(".github_webhook") then "webhook" else "others" end) as $what
+        | .change as $change | $change.after // {} | to_entries[]
         | select((.key | endswith("_wo_version")) and .value != null)
-        | select(($change.actions | index("create")) or $change.before[.key] != .value)] | length' "$1")" != 0 ]
+        | select(($change.actions | index("create")) or $change.before[.key] != .value) | $what' "$1"
 }
 
-# ask_for_secrets PLAN: asks for the missing secrets if the plan sends them.
+# ask_for_secrets PLAN: asks for the missing secrets that the plan sends.
 ask_for_secrets() {
-    local index
-    [ ${#missing[@]} -gt 0 ] && sends_secrets "$1" || return 0
+    local index sent what
+    [ ${#missing[@]} -gt 0 ] || return 0
+    sent=$(sent_secrets "$1") || die "Cannot read the plan."
     for index in "${missing[@]}"; do
+        what=others
+        [[ ${secrets[index]} != *_webhook_* ]] || what=webhook
+        [[ $'\n'$sent$'\n' == *$'\n'$what$'\n'* ]] || continue
         if [ "$yes" = yes ] || [ ! -t 0 ]; then
             die "$EXIT_PREFLIGHT" "This plan sends secrets to AWS, but ${secrets[index]} is not set. See $SCRIPT --help."
         fi

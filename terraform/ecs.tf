@@ -50,7 +50,7 @@ resource "aws_ecs_task_definition" "main" {
     portMappings = [{ containerPort = local.port, hostPort = local.port, protocol = "tcp" }]
 
     # prop's settings, all of which it knows. It connects as the owner before its port opens, and serves as the other role.
-    environment = [
+    environment = concat([
       { name = "PORT", value = tostring(local.port) },
       { name = "PROP_ENVIRONMENT", value = "production" },
       { name = "PROP_HTTP__SHUTDOWN_SECONDS", value = tostring(local.drain_seconds) },
@@ -61,12 +61,12 @@ resource "aws_ecs_task_definition" "main" {
       { name = "PROP_DATABASE__MIGRATE_USER", value = local.database_user },
       { name = "PROP_DATABASE__SSLMODE", value = "verify-full" },
       { name = "PROP_DATABASE__CA_FILE", value = "/etc/prop/rds-ca.pem" },
-    ]
-    secrets = [
+    ], [for name, value in var.extra_environment : { name = name, value = value }])
+    secrets = concat([
       { name = "PROP_DATABASE__PASSWORD", valueFrom = "${aws_secretsmanager_secret.database.arn}:app_password::" },
       { name = "PROP_DATABASE__MIGRATE_PASSWORD", valueFrom = "${aws_secretsmanager_secret.database.arn}:password::" },
       { name = "PROP_BOOTSTRAP_KEY", valueFrom = aws_secretsmanager_secret.bootstrap_key.arn },
-    ]
+    ], [for secret in aws_secretsmanager_secret.github_webhook : { name = "PROP_GITHUB__WEBHOOK_SECRET", valueFrom = secret.arn }])
 
     healthCheck = { command = ["CMD", "/prop", "healthcheck", "--live"], interval = 10, timeout = 5, retries = 3, startPeriod = 30 }
     stopTimeout = local.stop_seconds
@@ -146,5 +146,6 @@ resource "aws_ecs_service" "main" {
     aws_iam_role_policy.execution,
     aws_secretsmanager_secret_version.database,
     aws_secretsmanager_secret_version.bootstrap_key,
+    aws_secretsmanager_secret_version.github_webhook,
   ]
 }

@@ -50,10 +50,13 @@ resource "aws_iam_role_policy" "execution" {
           Resource = "${local.log_group_arn}:*"
         },
         {
-          Sid      = "Secrets"
-          Effect   = "Allow"
-          Action   = "secretsmanager:GetSecretValue"
-          Resource = [aws_secretsmanager_secret.database.arn, aws_secretsmanager_secret.bootstrap_key.arn]
+          Sid    = "Secrets"
+          Effect = "Allow"
+          Action = "secretsmanager:GetSecretValue"
+          Resource = concat(
+            [aws_secretsmanager_secret.database.arn, aws_secretsmanager_secret.bootstrap_key.arn],
+            aws_secretsmanager_secret.github_webhook[*].arn,
+          )
         },
       ],
       [for arn in local.key_arn[*] : {

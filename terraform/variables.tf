@@ -161,6 +161,33 @@ variable "cpu_architecture" {
   }
 }
 
+locals {
+  # The settings of prop.toml.example, but for secrets and for those that this stack sets.
+  settings = concat([
+    "PROP_PUBLIC_READ",
+    "PROP_HTTP__BODY_LIMIT_KIB", "PROP_HTTP__CORS_ORIGINS", "PROP_HTTP__MAX_CONNECTIONS", "PROP_HTTP__READ_TIMEOUT_SECONDS",
+    "PROP_HTTP__WORKERS",
+    "PROP_DATABASE__CONNECT_WAIT_SECONDS", "PROP_DATABASE__PREPARED_STATEMENTS", "PROP_DATABASE__QUEUE",
+    "PROP_DATABASE__SLOW_STATEMENT_MS", "PROP_DATABASE__TIMEOUT_SECONDS",
+    "PROP_LOG__FILTER",
+    ], [
+    for pair in setproduct(["DEVELOPMENT", "TESTING", "STAGING", "PRODUCTION"], [
+      "ALLOW_SELF_APPROVAL", "APPROVAL_TTL_HOURS", "REQUIRED_APPROVALS", "REQUIRE_SCAN", "ROLLBACK_NEEDS_APPROVAL",
+    ]) : "PROP_TIER__${pair[0]}__${pair[1]}"
+  ])
+}
+
+variable "extra_environment" {
+  description = "Further settings of prop as environment variables, such as { PROP_PUBLIC_READ = \"true\" }. prop.toml.example describes all. They take effect with the next deployment."
+  type        = map(string)
+  default     = {}
+
+  validation {
+    condition     = length(setsubtract(keys(var.extra_environment), local.settings)) == 0
+    error_message = "extra_environment has settings that prop does not have or that this stack sets: ${join(", ", setsubtract(keys(var.extra_environment), local.settings))}."
+  }
+}
+
 variable "min_tasks" {
   description = "Minimum number of running tasks."
   type        = number
@@ -327,6 +354,30 @@ variable "secrets_version" {
   validation {
     condition     = var.secrets_version >= 1 && floor(var.secrets_version) == var.secrets_version
     error_message = "secrets_version must be a whole number of at least 1."
+  }
+}
+
+variable "github_webhook_version" {
+  description = "Version number of github_webhook_secret. With 0, the default, prop rejects GitHub's webhooks. Raise it by one when the secret changes."
+  type        = number
+  default     = 0
+
+  validation {
+    condition     = var.github_webhook_version >= 0 && floor(var.github_webhook_version) == var.github_webhook_version
+    error_message = "github_webhook_version must be a whole number of at least 0."
+  }
+}
+
+variable "github_webhook_secret" {
+  description = "Secret of the webhooks that GitHub sends to prop, 16 to 200 characters. Set it with TF_VAR_github_webhook_secret. Terraform sends it to Secrets Manager, but stores it neither in a plan nor in the state."
+  type        = string
+  default     = null
+  sensitive   = true
+  ephemeral   = true
+
+  validation {
+    condition     = var.github_webhook_secret == null ? var.github_webhook_version == 0 : can(regex("^[!-~]{16,200}$", var.github_webhook_secret))
+    error_message = "github_webhook_secret must have 16 to 200 printable ASCII characters without spaces, and be set if github_webhook_version is not 0."
   }
 }
 

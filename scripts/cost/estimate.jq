@@ -47,7 +47,7 @@ def days:
   + (if $s.auto_stop then $working else $always end)
   + [
     line("Database: GB of storage"; $copies * $s.database_storage; $month; "database_storage"),
-    line("Secrets"; 2; $month; "secret"),
+    line("Secrets"; (if $s.github_webhook_version > 0 then 3 else 2 end); $month; "secret"),
     line("Alarms"; 8; $month; "alarm")]
   + (if $s.customer_managed_key then [line("Key"; 1; $month; "kms_key")] else [] end)
   + (if $s.waf then [line("Web firewall"; 1; $month; "web_acl"), line("Web firewall: rules"; 3; $month; "web_acl_rule")] else [] end)
@@ -60,6 +60,7 @@ def days:
     prices_from: ([$lines[].as_of] | min), prices_to: ([$lines[].as_of] | max),
     notes: [$prices["database_\($s.database_class)"] | select(.region == "stand-in") | "\(.what): \(.note)"],
     not_counted: (["traffic (capacity units of the load balancer, data out, data through endpoints)", "logs by the gigabyte", "images",
+      "dashboards and metrics of logs (beyond three and ten of an account, 3.00 and 0.30 each)",
       "backups beyond the size of the database"]
       + (if $s.container_insights then ["Container Insights"] else [] end) + (if $s.backup_vault then ["the backup vault"] else [] end)
       + ["taxes", "the free tier"])

@@ -229,6 +229,38 @@ run "extras_can_be_switched_on" {
   }
 }
 
+run "github_webhooks_and_more_settings_reach_the_task" {
+  command = plan
+
+  variables {
+    github_webhook_version = 1
+    github_webhook_secret  = "0123456789abcdef"
+    extra_environment      = { PROP_PUBLIC_READ = "true", PROP_TIER__PRODUCTION__REQUIRED_APPROVALS = "1" }
+  }
+
+  assert {
+    condition = contains(
+      jsondecode(aws_ecs_task_definition.main.container_definitions)[0].secrets[*].name, "PROP_GITHUB__WEBHOOK_SECRET"
+    )
+    error_message = "The task gets the webhook secret."
+  }
+  assert {
+    condition     = length(one([for statement in jsondecode(aws_iam_role_policy.execution.policy).Statement : statement if statement.Sid == "Secrets"]).Resource) == 3
+    error_message = "ECS may read the webhook secret."
+  }
+  assert {
+    condition     = aws_secretsmanager_secret_version.github_webhook[0].secret_string_wo_version == 1 && aws_secretsmanager_secret_version.github_webhook[0].secret_string == null
+    error_message = "The webhook secret is write-only, with a version of its own."
+  }
+  assert {
+    condition = setintersection(
+      [for variable in jsondecode(aws_ecs_task_definition.main.container_definitions)[0].environment : "${variable.name}=${variable.value}"],
+      ["PROP_PUBLIC_READ=true", "PROP_TIER__PRODUCTION__REQUIRED_APPROVALS=1"],
+    ) == toset(["PROP_PUBLIC_READ=true", "PROP_TIER__PRODUCTION__REQUIRED_APPROVALS=1"])
+    error_message = "extra_environment is in the task's environment."
+  }
+}
+
 run "an_account_that_trusts_github_keeps_its_provider" {
   command = plan
 

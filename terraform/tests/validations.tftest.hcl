@@ -56,6 +56,8 @@ run "wrong_by_themselves" {
     database_app_password = "a space is not allowed"                               # has spaces
     bootstrap_key         = "hunter2"                                              # is no key of prop's
     secrets_version       = 0                                                      # is before the first
+    github_webhook_secret = "short"                                                # is short
+    extra_environment     = { PROP_HTTP__PORT = "80" }                             # is what the stack sets
     github_subject_prefix = "acme/prop"                                            # lacks repo:
     log_retention_days    = 10                                                     # is nothing that CloudWatch has
     alarm_email           = "ops"                                                  # is no address
@@ -85,6 +87,8 @@ run "wrong_by_themselves" {
     var.database_app_password,
     var.bootstrap_key,
     var.secrets_version,
+    var.github_webhook_secret,
+    var.extra_environment,
     var.github_subject_prefix,
     var.log_retention_days,
     var.alarm_email,
@@ -108,6 +112,7 @@ run "wrong_in_another_way" {
     github_subject_prefix    = "repo:acme/*"         # has a wildcard
     log_retention_days       = 0                     # is forever
     working_hours            = { days = "weekdays" } # are days that cron lacks
+    github_webhook_version   = -1                    # is before none
   }
   expect_failures = [
     var.vpc_cidr,
@@ -121,6 +126,7 @@ run "wrong_in_another_way" {
     var.github_subject_prefix,
     var.log_retention_days,
     var.working_hours,
+    var.github_webhook_version,
   ]
 }
 
@@ -137,6 +143,8 @@ run "wrong_beside_others" {
     max_tasks             = 4                                    # is less than min_tasks
     github_subject_prefix = "repo:acme/prop:ref:refs/heads/main" # has more than the repository
     working_hours         = { zone = "+05:30" }                  # are in no time zone
+    # has no secret
+    github_webhook_version = 1
   }
   expect_failures = [
     var.vpc_cidr,
@@ -145,6 +153,7 @@ run "wrong_beside_others" {
     var.max_tasks,
     var.github_subject_prefix,
     var.working_hours,
+    var.github_webhook_secret,
   ]
 }
 

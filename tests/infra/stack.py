@@ -28,6 +28,7 @@ SUBJECT_PREFIX = "repo:acme@1001/prop@2002"
 PASSWORD = "sentinel-8vM2xQ7rT4kW9zB1nC6d"
 APP_PASSWORD = "sentinel-3kD9pL5sV1hN7yJ2fG8w"
 BOOTSTRAP_KEY = generate_key()
+WEBHOOK_SECRET = "sentinel-6tX4bQ8mZ2cR7vK1nH5j"
 
 # Not in terraform/: nothing there knows of tests. The endpoint and the credentials come by the environment.
 OVERRIDE = """\
@@ -91,6 +92,10 @@ def environment_for(url: str, directory: Path) -> dict[str, str]:
         "TF_VAR_database_password": PASSWORD,
         "TF_VAR_database_app_password": APP_PASSWORD,
         "TF_VAR_bootstrap_key": BOOTSTRAP_KEY,
+        # Receives GitHub's webhooks, and has a public board.
+        "TF_VAR_github_webhook_version": "1",
+        "TF_VAR_github_webhook_secret": WEBHOOK_SECRET,
+        "TF_VAR_extra_environment": '{"PROP_PUBLIC_READ": "true"}',
         "TF_VAR_github_subject_prefix": SUBJECT_PREFIX,
         "TF_VAR_alarm_email": "ops@example.org",
         "NO_COLOR": "1",

@@ -15,7 +15,8 @@ from scripts import ROOT, TOOLS, run
 
 # Notes its arguments and the secrets it was given, and answers as the test says.
 STUB = """#!/usr/bin/env bash
-jq -cn '{arguments: $ARGS.positional, password: env.TF_VAR_database_password, app: env.TF_VAR_database_app_password, key: env.TF_VAR_bootstrap_key}' --args -- "$@" >>"$STUB_CALLS"
+jq -cn '{arguments: $ARGS.positional, password: env.TF_VAR_database_password, app: env.TF_VAR_database_app_password, key: env.TF_VAR_bootstrap_key,
+    webhook: env.TF_VAR_github_webhook_secret, bucket: env.TF_VAR_state_bucket, table: env.TF_VAR_lock_table, region: env.TF_VAR_state_region}' --args -- "$@" >>"$STUB_CALLS"
 case $2 in
     init) exit "${STUB_INIT:-0}" ;;
     plan) exit "${STUB_PLAN:-0}" ;;
@@ -38,6 +39,9 @@ DATABASE_IS_NEW = [change(["create"], None, {"password_wo_version": 1, "identifi
 DATABASE_IS_MADE_ANEW = [change(["delete", "create"], {"password_wo_version": 1}, {"password_wo_version": 1})]
 VERSION_IS_RAISED = [change(["update"], {"secret_string_wo_version": 1}, {"secret_string_wo_version": 2})]
 TAG_CHANGES = [change(["update"], {"password_wo_version": 1, "tags": {}}, {"password_wo_version": 1, "tags": {"a": "b"}})]
+WEBHOOK_IS_NEW = [
+    {"address": "aws_secretsmanager_secret_version.github_webhook[0]"} | change(["create"], None, {"secret_string_wo_version": 1})
+]
 ALL_GOES = [change(["delete"], {"password_wo_version": 1}, None)]
 
 
@@ -168,6 +172,21 @@ def test_names_from_bootstrap_are_passed_on(stub, tmp_path):
     assert arguments[-3:] == ["-backend-config=bucket=acme", "-backend-config=dynamodb_table=acme-locks", "-backend-config=region=eu-west-1"]
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, ("mine", "locks", "eu-west-1")), ({"STATE_BUCKET": "other", "STATE_REGION": "us-east-1"}, ("other", "locks", "us-east-1"))],
+)
+def test_the_role_for_pull_requests_may_read_the_state_where_it_is(stub, tmp_path, given, expected):
+    copy = tmp_path / "copy"
+    (copy / "envs").mkdir(parents=True)
+    (copy / "envs" / "staging.tfvars").touch()
+    backend = 'bucket         = "mine" # not "prop"\nkey            = "staging/terraform.tfstate"\n'
+    (copy / "envs" / "staging.s3.tfbackend").write_text(backend + 'region         = "eu-west-1"\ndynamodb_table = "locks"\n')
+    assert stub.infra("staging", "plan", TERRAFORM_DIR=str(copy), **given).returncode == 0
+    call = stub.call("plan")
+    assert (call["bucket"], call["table"], call["region"]) == expected
+
+
 def test_it_stops_when_the_backend_is_not_there(stub):
     assert stub.infra("staging", "apply", "--yes", STUB_INIT="1", **GIVEN).returncode == 1
     assert stub.commands() == ["init"]
@@ -247,6 +266,14 @@ def test_secrets_that_are_sent_are_wanted(stub, changes, arguments):
     assert result.returncode == 3
     assert "TF_VAR_database_password is not set" in result.stderr
     assert "apply" not in stub.commands()
+
+
+def test_a_webhook_secret_that_is_sent_is_wanted_and_no_other(stub):
+    stub.plan(WEBHOOK_IS_NEW)
+    refused = stub.infra("staging", "apply", "--yes", STUB_PLAN=CHANGES)
+    assert refused.returncode == 3 and "TF_VAR_github_webhook_secret is not set" in refused.stderr
+    assert stub.infra("staging", "apply", "--yes", STUB_PLAN=CHANGES, TF_VAR_github_webhook_secret=PASSWORD).returncode == 0
+    assert stub.call("apply")["webhook"] == PASSWORD
 
 
 def test_secrets_are_typed_unseen(stub):
@@ -343,7 +370,7 @@ def test_destroying_what_is_gone_asks_nothing(stub):
         ([], ["output"]),
         (["alb_url"], ["output", "-raw", "alb_url"]),
         (["--json"], ["output", "-json"]),
-        (["private_subnet_ids", "--json"], ["output", "-json", "private_subnet_ids"]),
+        (["repository_url", "--json"], ["output", "-json", "repository_url"]),
     ],
 )
 def test_outputs_alone_go_to_standard_output(stub, arguments, passed):

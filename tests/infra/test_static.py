@@ -78,9 +78,40 @@ def test_every_output_is_described():
 
 
 def test_secrets_are_ephemeral():
-    for name in ("database_password", "database_app_password", "bootstrap_key"):
+    for name in ("database_password", "database_app_password", "bootstrap_key", "github_webhook_secret"):
         body = blocks("variable")[name]
-        assert "sensitive   = true" in body and "ephemeral   = true" in body and "default" not in body
+        assert "sensitive   = true" in body and "ephemeral   = true" in body
+        assert "default" not in body or "default     = null" in body
+
+
+# What extra_environment can't set: what the task definition and deploy.sh set, or what has to be as it is on ECS.
+SET_ELSEWHERE = {
+    "environment", "bootstrap_key", "image_digest", "http.host", "http.port", "http.shutdown_seconds",
+    "http.keep_alive_seconds",  # alb.tf relies on the default
+    "database.url", "database.migrate_url", "database.host", "database.port", "database.name", "database.user", "database.password",
+    "database.migrate_user", "database.migrate_password", "database.sslmode", "database.ca_file",
+    "database.pool_size",  # variables.tf counts connections by the default
+    "github.webhook_secret", "github.webhook_secrets",
+    "log.format",  # the metric filters read JSON
+}
+
+
+def test_extra_environment_knows_the_settings_of_prop():
+    """Every setting with its section, from prop.toml.example, where the optional ones are commented out."""
+    settings, section = set(), ""
+    for line in (ROOT / "prop.toml.example").read_text().splitlines():
+        if header := re.fullmatch(r"\[([a-z.]+)\]", line):
+            section = f"{header[1]}."
+        elif setting := re.match(r"(?:# )?([a-z_]+) = ", line):
+            settings.add(section + setting[1])
+    (listed,) = re.findall(r"^  settings = concat\(\[(.*?)\], \[", (TERRAFORM / "variables.tf").read_text(), re.MULTILINE | re.DOTALL)
+    expected = {f"PROP_{name.upper().replace('.', '__')}" for name in settings - SET_ELSEWHERE if not name.startswith("tier.")}
+    tiers = {name.split(".")[1] for name in settings if name.startswith("tier.")}
+    rules = {name.split(".")[2] for name in settings if name.startswith("tier.")}
+    assert len(expected) > 10 and len(tiers) == 4 and len(rules) == 5
+    assert set(re.findall(r'"(PROP_[A-Z_]+)"', listed)) == expected
+    (product,) = re.findall(r"setproduct\((\[.*?\]), (\[.*?\])\)", (TERRAFORM / "variables.tf").read_text(), re.DOTALL)
+    assert [set(re.findall(r"[A-Z_]+", part)) for part in product] == [{tier.upper() for tier in tiers}, {rule.upper() for rule in rules}]
 
 
 def test_the_lock_file_is_for_every_platform():
