@@ -5,6 +5,7 @@ source "$(dirname "$0")/lib/common.sh"
 source "$(dirname "$0")/lib/aws.sh"
 source "$(dirname "$0")/lib/ecs.sh"
 source "$(dirname "$0")/lib/rds.sh"
+source "$(dirname "$0")/lib/ecr.sh"
 readonly EXIT_BLOCKED=4 EXIT_RUNNING=5 EXIT_ROLLED_BACK=6 EXIT_NOT_ROLLED_BACK=7 EXIT_TIMED_OUT=8 EXIT_MIGRATION=9 EXIT_INTERRUPTED=130
 source "$(dirname "$0")/lib/ledger.sh"
 
@@ -515,6 +516,7 @@ main() {
         return
     fi
     watch_and_verify
+    mark_live "$DIGEST"
     RECORDING=no
     finish_recording succeeded ''
     [ "$ROLLBACK" = no ] || [ "$LEFT" = "$NEW" ] || deregister "$LEFT"

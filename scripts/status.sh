@@ -66,7 +66,7 @@ definition=$(task_definition "$(service_get .taskDefinition)") || die "$EXIT_PRE
 digest=$(definition_digest "$definition")
 tags=''
 if [ -n "$digest" ] && answer=$(aws_json ecr describe-images --repository-name "$ECR_REPOSITORY" --image-ids imageDigest="$digest"); then
-    tags=$(jq -r '.imageDetails[0].imageTags // [] | join(" ")' <<<"$answer")
+    tags=$(jq -r '[.imageDetails[0].imageTags[]? | select(startswith("live-") | not)] | join(" ")' <<<"$answer")
 fi
 database=unknown
 ! answer=$(aws_json rds describe-db-instances --db-instance-identifier "$DB_INSTANCE") ||

@@ -68,13 +68,13 @@ set_range() {
 
 # --- Images
 
-# resolve_image TAG_OR_DIGEST: sets DIGEST, IMAGE (by digest), TAGS, and GIT_SHA if it can be found. Fails if the image is not
-# in ECR.
+# resolve_image TAG_OR_DIGEST: sets DIGEST, IMAGE (by digest), TAGS (without those of mark_live), and GIT_SHA if it can be found.
+# Fails if the image is not in ECR.
 resolve_image() {
     local id="imageTag=$1" answer repository
     [[ $1 != sha256:* ]] || id="imageDigest=$1"
     answer=$(aws_json ecr describe-images --repository-name "$ECR_REPOSITORY" --image-ids "$id") || return 1
-    read -r DIGEST TAGS < <(jq -r '.imageDetails[0] | [.imageDigest, (.imageTags // [])[]] | join(" ")' <<<"$answer")
+    read -r DIGEST TAGS < <(jq -r '.imageDetails[0] | [.imageDigest, ((.imageTags // [])[] | select(startswith("live-") | not))] | join(" ")' <<<"$answer")
     repository=$(aws_json ecr describe-repositories --repository-names "$ECR_REPOSITORY") || return 1
     IMAGE=$(jq -r '.repositories[0].repositoryUri' <<<"$repository")@$DIGEST
     GIT_SHA=$(revision_label) || GIT_SHA=$(commit_in_tags) || GIT_SHA=''

@@ -20,6 +20,7 @@ from serving import serving
 ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).parent / "stub"
 READING = ("describe", "list", "get", "batch-get", "filter")
+TAGGING = "ecr put-image"  # changes nothing that runs
 
 VERSIONS = ["1.4.1", "1.4.2", "1.4.3"]
 OLD, NEW, OTHER = DIGESTS = [f"sha256:{hashlib.sha256(version.encode()).hexdigest()}" for version in VERSIONS]
@@ -138,7 +139,9 @@ class Scenario:
     def calls(self, *, changing: bool = False) -> list[str]:
         """The operations that were called, in order."""
         operations = [operation for operation, _ in self.read()["calls"]]
-        return [operation for operation in operations if not operation.split()[1].startswith(READING)] if changing else operations
+        if not changing:
+            return operations
+        return [operation for operation in operations if operation != TAGGING and not operation.split()[1].startswith(READING)]
 
     def options(self, operation: str) -> list[dict]:
         return [options for called, options in self.read()["calls"] if called == operation]
