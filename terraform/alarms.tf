@@ -94,5 +94,5 @@ resource "aws_cloudwatch_metric_alarm" "main" {
   alarm_actions = [aws_sns_topic.alarms.arn]
   ok_actions    = [aws_sns_topic.alarms.arn]
   # With auto_stop, no task runs at night. The dashboard then shows these alarms, but they notify nobody.
-  actions_enabled = !(contains(["no-task", "load-balancer-errors"], each.key) && var.auto_stop)
+  actions_enabled = !((each.key == "no-task" || each.key == "load-balancer-errors") && var.auto_stop)
 }

@@ -14,13 +14,13 @@ resource "aws_cloudwatch_log_group" "database" {
   kms_key_id        = local.key_arn
 }
 
-# prop logs one JSON line per request and per finished deployment. These filters turn them into metrics.
+# prop logs one JSON line per request, per finished deployment and per refusal of the gate. These filters turn them into metrics.
 locals {
   metrics_namespace = "prop${local.suffix}"
   outcomes          = ["succeeded", "failed", "cancelled"]
 
   metric_filters = merge(
-    { errors = "{ $.level = \"ERROR\" }" },
+    { errors = "{ $.level = \"ERROR\" }", gate_blocked = "{ $.target = \"gate\" }" },
     { for outcome in local.outcomes : "deployments_${outcome}" => "{ $.target = \"deployment\" && $.state = \"${outcome}\" }" },
   )
 }

@@ -13,7 +13,7 @@ import pytest
 
 from plans import listed, statement
 from prop import ROOT
-from stack import ACCOUNT, APP_PASSWORD, BOOTSTRAP_KEY, PASSWORD, REGION, Stack
+from stack import ACCOUNT, APP_PASSWORD, BOOTSTRAP_KEY, PASSWORD, REGION, WEBHOOK_SECRET, Stack
 
 BUCKET, TABLE, STATE = "prop-terraform-state", "prop-terraform-locks", "staging/terraform.tfstate"
 LOCK = f"{BUCKET}/{STATE}"
@@ -29,10 +29,8 @@ KNOWN_DRIFT = {
 }
 
 OUTPUTS = """
-    alb_url region cluster_name service_name task_family container_name container_port repository_name repository_url
-    database_identifier database_endpoint database_secret_arn database_subnet_group database_parameter_group
-    database_security_group_id private_subnet_ids task_security_group_id log_group_name dashboard_url deploy_role_arn
-    plan_role_arn execution_role_arn task_role_arn alarms_topic_arn
+    alb_url cluster_name service_name repository_url database_endpoint log_group_name dashboard_url infrastructure_dashboard_url
+    alarms_topic_arn deploy_role_arn plan_role_arn
 """.split()
 
 
@@ -53,13 +51,14 @@ def known_drift(address: str) -> set[str]:
     return {attribute for pattern, reasons in KNOWN_DRIFT.items() if fnmatch(address, pattern) for attribute in reasons}
 
 
-def test_scripts_find_what_they_need_in_the_outputs(stack):
+def test_people_find_what_they_need_in_the_outputs(stack):
     outputs = stack.outputs
     assert sorted(outputs) == sorted(OUTPUTS) and all(outputs.values())
     assert outputs["alb_url"].startswith("http://prop-alb-staging")
     assert outputs["repository_url"] == f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/prop-backend"
     assert outputs["deploy_role_arn"] == f"arn:aws:iam::{ACCOUNT}:role/prop-deploy-staging"
-    assert len(outputs["private_subnet_ids"]) == 2
+    assert outputs["dashboard_url"].endswith("#dashboards/dashboard/prop-staging")
+    assert outputs["infrastructure_dashboard_url"].endswith("#dashboards/dashboard/prop-infrastructure-staging")
 
 
 def test_the_service_waits_for_a_first_image(stack):
@@ -70,7 +69,7 @@ def test_the_service_waits_for_a_first_image(stack):
     assert (target["MinCapacity"], target["MaxCapacity"]) == (0, 0)
     # Nor does the schedule start tasks that have no image.
     assert target["SuspendedState"]["ScheduledScalingSuspended"]
-    task = stack.client("ecs").describe_task_definition(taskDefinition=outputs["task_family"])["taskDefinition"]
+    task = stack.client("ecs").describe_task_definition(taskDefinition="prop-backend-staging")["taskDefinition"]
     assert task["containerDefinitions"][0]["image"] == f"{outputs['repository_url']}:none"
 
 
@@ -78,7 +77,7 @@ def test_a_task_is_started_with_its_own_image_secrets_and_log_only(stack):
     role = stack.state()["aws_iam_role_policy.execution"]
     policy = json.loads(role["policy"])["Statement"]
     assert statement(policy, "Image")["Resource"] == f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/prop-backend"
-    secrets = [stack.state()[f"aws_secretsmanager_secret.{name}"]["arn"] for name in ("database", "bootstrap_key")]
+    secrets = [stack.state()[f"aws_secretsmanager_secret.{name}"]["arn"] for name in ("database", "bootstrap_key", "github_webhook[0]")]
     assert statement(policy, "Secrets")["Resource"] == secrets
     assert statement(policy, "Log")["Resource"] == f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/ecs/prop-backend-staging:*"
     everywhere = [entry["Action"] for entry in policy if "*" in listed(entry["Resource"])]
@@ -89,27 +88,43 @@ def test_the_endpoints_are_in_one_zone_of_staging_and_in_the_private_route_table
     state = stack.state()
     endpoints = [values for address, values in state.items() if address.startswith("aws_vpc_endpoint.interface")]
     assert len(endpoints) == 4 and all(len(endpoint["subnet_ids"]) == 1 for endpoint in endpoints)
-    assert {endpoint["subnet_ids"][0] for endpoint in endpoints} <= set(stack.outputs["private_subnet_ids"])
+    private = {values["id"] for address, values in state.items() if address.startswith("aws_subnet.private")}
+    assert {endpoint["subnet_ids"][0] for endpoint in endpoints} <= private
     assert state["aws_vpc_endpoint.s3"]["route_table_ids"] == [state["aws_route_table.private"]["id"]]
 
 
-def test_the_dashboard_shows_metrics_of_what_is_there(stack):
+DASHBOARDS = {
+    "prop": {
+        "RequestCount", "TargetResponseTime", "HTTPCode_Target_4XX_Count", "HTTPCode_Target_5XX_Count", "HTTPCode_ELB_5XX_Count",
+        "errors", "deployments_succeeded", "deployments_failed", "deployments_cancelled", "gate_blocked",
+    },
+    "prop-infrastructure": {
+        "CPUUtilization", "MemoryUtilization", "HealthyHostCount", "UnHealthyHostCount", "NewConnectionCount", "RejectedConnectionCount",
+        "TargetConnectionErrorCount", "DatabaseConnections", "FreeStorageSpace", "FreeableMemory", "ReadLatency", "WriteLatency",
+        "BytesProcessed", "PacketsDropped",
+    },
+}
+
+
+def test_the_dashboards_show_metrics_of_what_is_there(stack):
     state = stack.state()
-    body = json.loads(state["aws_cloudwatch_dashboard.main"]["dashboard_body"])
-    metrics = [metric for widget in body["widgets"] if widget["type"] == "metric" for metric in widget["properties"]["metrics"]]
+    metrics = []
+    for name, shown in DASHBOARDS.items():
+        body = json.loads(state[f'aws_cloudwatch_dashboard.main["{name}"]']["dashboard_body"])
+        of_this = [metric for widget in body["widgets"] if widget["type"] == "metric" for metric in widget["properties"]["metrics"]]
+        assert {metric[1] for metric in of_this} == shown
+        assert [widget["type"] for widget in body["widgets"]].count("alarm") == 1
+        # No widget lies on another.
+        assert len({(widget["x"], widget["y"]) for widget in body["widgets"]}) == len(body["widgets"])
+        metrics += of_this
     names = {(metric[0], metric[1]) for metric in metrics}
-    assert {name for _, name in names} >= {
-        "RequestCount", "TargetResponseTime", "HTTPCode_Target_5XX_Count", "HTTPCode_Target_4XX_Count", "HealthyHostCount",
-        "CPUUtilization", "MemoryUtilization", "DatabaseConnections", "FreeStorageSpace", "deployments_failed",
-    }
     filters = [values["metric_transformation"][0] for address, values in state.items() if "log_metric_filter" in address]
     assert {(one["namespace"], one["name"]) for one in filters} == {(space, name) for space, name in names if space == "prop-staging"}
     load_balancer, targets = state["aws_lb.main"]["arn_suffix"], state["aws_lb_target_group.tasks"]["arn_suffix"]
-    known = {load_balancer, targets, "prop-ecs-cluster-staging", "prop-backend-service-staging", "prop-db-staging"}
+    known = {load_balancer, targets, "prop-ecs-cluster-staging", "prop-backend-service-staging", "prop-db-staging", "Interface"}
+    known |= {values[name] for address, values in state.items() if "vpc_endpoint.interface" in address for name in ("id", "service_name", "vpc_id")}
     for metric in metrics:
         assert set(metric[3:-1:2]) <= known, metric
-    # No widget lies on another.
-    assert len({(widget["x"], widget["y"]) for widget in body["widgets"]}) == len(body["widgets"])
 
 
 def test_the_alarms_notify_somebody(stack):
@@ -141,7 +156,7 @@ def test_no_secret_is_kept_in_state_plan_or_directory(stack):
     shown = stack.terraform("show", "-json", plan).stdout.encode()
     kept = [path.read_bytes() for path in stack.directory.rglob("*") if path.is_file() and path.stat().st_size < 10_000_000]
     for text in [*states, *inside, shown, *kept, json.dumps(stack.outputs).encode()]:
-        assert not [secret for secret in (PASSWORD, APP_PASSWORD, BOOTSTRAP_KEY) if secret.encode() in text]
+        assert not [secret for secret in (PASSWORD, APP_PASSWORD, BOOTSTRAP_KEY, WEBHOOK_SECRET) if secret.encode() in text]
 
 
 def test_the_secrets_have_arrived(stack):
@@ -149,6 +164,7 @@ def test_the_secrets_have_arrived(stack):
     database = json.loads(secrets.get_secret_value(SecretId="prop/database-staging")["SecretString"])
     assert (database["password"], database["app_password"]) == (PASSWORD, APP_PASSWORD)
     assert secrets.get_secret_value(SecretId="prop/bootstrap-key-staging")["SecretString"] == BOOTSTRAP_KEY
+    assert secrets.get_secret_value(SecretId="prop/github-webhook-staging")["SecretString"] == WEBHOOK_SECRET
 
 
 def test_a_second_plan_has_nothing_to_do(stack):
@@ -238,7 +254,7 @@ def test_a_changed_variable_changes_what_it_means_and_leaves_the_service_alone(s
 
     # The next deployment brings both: a changed range would start tasks at once, also of an environment that sleeps.
     assert ecs_targets(stack) == [range_before]
-    newest = ecs.describe_task_definition(taskDefinition=outputs["task_family"])["taskDefinition"]
+    newest = ecs.describe_task_definition(taskDefinition="prop-backend-staging")["taskDefinition"]
     assert newest["memory"] == "1024" and newest["taskDefinitionArn"] != revision
     # The revision before it can still be gone back to, and the service runs what it ran.
     assert ecs.describe_task_definition(taskDefinition=revision)["taskDefinition"]["status"] == "ACTIVE"

@@ -117,6 +117,9 @@ def test_deploy_deploy_again_and_roll_back(stack: Stack, recorder: Prop, images:
     for setting in ("cpu", "memory", "executionRoleArn", "taskRoleArn", "networkMode"):
         assert after[setting] == before[setting]
 
+    kept = stack.client("ecr").describe_images(repositoryName="prop-backend", imageIds=[{"imageDigest": images["1.0.0"]}])["imageDetails"]
+    assert f"live-staging-{images['1.0.0'][7:19]}" in kept[0]["imageTags"]
+
     second = json.loads(run("deploy.sh", "staging", images["1.1.0"], "--json").stdout)
     assert (second["version"], second["git_sha"]) == ("1.1.0", HEAD)
     assert second["previous_task_definition"] == first["task_definition"]
@@ -174,12 +177,13 @@ def test_the_database_is_snapshotted_and_restored_beside_the_running_one(stack: 
     assert "--db-instance-identifier from-moment --new-db-instance-identifier prop-db-staging" in of_moment.stderr
     assert of_snapshot["restored"] == "from-snapshot"
     assert len(rds.describe_db_instances()["DBInstances"]) == 3
+    state = stack.state()
     for name in ("from-snapshot", "from-moment"):
         restored = rds.describe_db_instances(DBInstanceIdentifier=name)["DBInstances"][0]
         groups = [group["VpcSecurityGroupId"] for group in restored["VpcSecurityGroups"]]
-        assert groups == [stack.outputs["database_security_group_id"]]
-        assert restored["DBSubnetGroup"]["DBSubnetGroupName"] == stack.outputs["database_subnet_group"]
-        assert restored["DBParameterGroups"][0]["DBParameterGroupName"] == stack.outputs["database_parameter_group"]
+        assert groups == [state["aws_security_group.database"]["id"]]
+        assert restored["DBSubnetGroup"]["DBSubnetGroupName"] == state["aws_db_subnet_group.main"]["name"]
+        assert restored["DBParameterGroups"][0]["DBParameterGroupName"] == state["aws_db_parameter_group.main"]["name"]
         assert (restored["DeletionProtection"], restored["PubliclyAccessible"]) == (True, False)
         assert restored["BackupRetentionPeriod"] == running["BackupRetentionPeriod"]
         rds.modify_db_instance(DBInstanceIdentifier=name, DeletionProtection=False, ApplyImmediately=True)

@@ -1,5 +1,6 @@
 """The real prop, run with exactly what the applied task definition and secrets give it."""
 
+import hmac
 import json
 import os
 import re
@@ -9,6 +10,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 import trustme
@@ -21,7 +24,7 @@ from stack import Stack
 @pytest.fixture(scope="module")
 def task_definition(stack: Stack) -> dict[str, Any]:
     """The newest revision, as deploy.sh would find it."""
-    return stack.client("ecs").describe_task_definition(taskDefinition=stack.outputs["task_family"])["taskDefinition"]
+    return stack.client("ecs").describe_task_definition(taskDefinition="prop-backend-staging")["taskDefinition"]
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +126,7 @@ def test_it_refuses_a_database_whose_authority_is_another(running, program, plac
 
 
 def test_the_secret_has_the_address_of_the_database(stack, environment):
-    secret = json.loads(stack.client("secretsmanager").get_secret_value(SecretId=stack.outputs["database_secret_arn"])["SecretString"])
+    secret = json.loads(stack.client("secretsmanager").get_secret_value(SecretId="prop/database-staging")["SecretString"])
     assert secret == {
         "host": environment["PROP_DATABASE__HOST"], "port": int(environment["PROP_DATABASE__PORT"]),
         "name": environment["PROP_DATABASE__NAME"], "username": environment["PROP_DATABASE__MIGRATE_USER"],
@@ -133,18 +136,55 @@ def test_the_secret_has_the_address_of_the_database(stack, environment):
     assert stack.outputs["database_endpoint"] == f"{secret['host']}:{secret['port']}"
 
 
+def test_it_takes_the_webhooks_that_github_signs(running, environment):
+    """https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries"""
+    prop, _, _ = running
+    repository = {"name": "shop", "full_name": "acme/shop", "html_url": "https://github.com/acme/shop"}
+    deployment = {"id": 7, "environment": "staging", "ref": "main", "sha": "a" * 40, "created_at": "2026-02-03T04:05:06Z"}
+    status = {"id": 8, "state": "success", "created_at": "2026-02-03T04:06:06Z"}
+    payload = {"action": "created", "repository": repository, "deployment": deployment, "deployment_status": status}
+    body = json.dumps(payload).encode()
+
+    def deliver(secret: str) -> dict[str, Any]:
+        headers = {
+            "Content-Type": "application/json", "X-GitHub-Event": "deployment_status", "X-GitHub-Delivery": "wiring-1",
+            "X-Hub-Signature-256": "sha256=" + hmac.new(secret.encode(), body, "sha256").hexdigest(),
+        }  # fmt: skip
+        with urlopen(Request(f"{prop.url}/webhooks/github", body, headers)) as answer:
+            return json.load(answer)
+
+    with pytest.raises(HTTPError) as refused:
+        deliver("another-secret-of-somebody")
+    assert refused.value.code == 401
+    assert deliver(environment["PROP_GITHUB__WEBHOOK_SECRET"])["outcome"] == "applied"
+    assert prop.get("/v1/services/shop/environments/staging")["live"]["git_sha"] == "a" * 40
+
+
+def test_its_board_needs_no_key_where_extra_environment_says_so(running):
+    prop, _, _ = running
+    with urlopen(f"{prop.url}/v1/status") as answer:
+        assert answer.status == 200
+
+
 def test_the_dashboard_counts_what_prop_logs(running, stack):
     prop, _, output = running
+    before = output.stat().st_size
     deployment = prop.post("/v1/deployments", {
         "service": "checkout", "environment": "staging", "version": "1.0.0", "start": True, "create_missing": True,
     })
     prop.post(f"/v1/deployments/{deployment['id']}/transitions", {"to": "succeeded"})
+    # Production wants an image.
+    blocked = {"service": "checkout", "environment": "production", "version": "1.0.0", "create_missing": True}
+    assert prop.request("POST", "/v1/deployments", blocked)[1]["code"] == "gate_blocked"
     prop.get("/v1/status")
     filters = stack.client("logs").describe_metric_filters(logGroupName=stack.outputs["log_group_name"])["metricFilters"]
     patterns = {one["metricTransformations"][0]["metricName"]: one["filterPattern"] for one in filters}
-    lines = [json.loads(line) for line in output.read_text().splitlines() if line.startswith("{")]
+    written = output.read_bytes()[before:].decode()
+    lines = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
     counted = {metric: sum(matches(pattern, line) for line in lines) for metric, pattern in patterns.items()}
-    assert counted == {"errors": 0, "deployments_succeeded": 1, "deployments_failed": 0, "deployments_cancelled": 0}
+    assert counted == {
+        "errors": 0, "deployments_succeeded": 1, "deployments_failed": 0, "deployments_cancelled": 0, "gate_blocked": 1,
+    }  # fmt: skip
 
 
 def matches(pattern: str, line: dict[str, Any]) -> bool:
