@@ -15,13 +15,14 @@ Options:
   -h, --help  print this help
 
 Environment:
+  OUTSIDE_CHECKS no: check nothing, because this machine cannot reach the URL
   SMOKE_SECONDS  time to retry each check, because a load balancer may still send requests to old tasks (default: 60)
 
 Examples:
   scripts/smoke.sh http://prop-alb-staging-123.ap-south-1.elb.amazonaws.com sha256:9f86d081884c...
 
 Exit codes:
-  0  all checks passed
+  0  all checks passed, or OUTSIDE_CHECKS is no
   1  a check failed
   2  wrong argument
   3  a tool is missing
@@ -41,6 +42,10 @@ esac
 url=${1%/} digest=${2:-} patience=${SMOKE_SECONDS:-60}
 [ -z "$digest" ] || [[ $digest =~ ^sha256:[0-9a-f]{64}$ ]] || usage_error "'$digest' is not a digest (sha256: and 64 hexadecimal digits)."
 [ $# -le 2 ] || unexpected_argument "$3"
+if [ "${OUTSIDE_CHECKS:-yes}" = no ]; then
+    warn "OUTSIDE_CHECKS is no: nothing was checked."
+    exit
+fi
 require_tools curl jq
 
 # get PATH: saves the body in $WORK/body, and sets $got to the status and the content type.
