@@ -93,12 +93,11 @@ impl Target {
         // Nobody else writes, so the page cache stays valid: 16 MB hold the upper pages of all
         // indexes, and what a transaction changes until its commit.
         //
-        // A checkpoint copies the log into the database. Each 16 MB: it copies a page once that
-        // several transactions changed (with 4 MB, the default, a write costs a tenth more), holds
-        // writes up for about 100 ms, and a start after a kill reads no more than that. After a
-        // burst that a long read kept from being copied, the log is cut to 64 MB.
+        // Another thread copies the log into the database: see `checkpoint`. If it can't keep up,
+        // the writer does it at each commit from 64 MB on. After a burst that a long read kept from
+        // being copied, the log is cut to that.
         db.batch_execute(
-            "PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 4096; \
+            "PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 16384; \
                 PRAGMA journal_size_limit = 67108864",
         )
         .map_err(ConnectionError::CouldntSetupConfiguration)?;

@@ -13,6 +13,7 @@ pub mod access;
 pub mod asked;
 pub mod caller;
 pub mod chain;
+mod checkpoint;
 pub mod clock;
 pub mod columns;
 pub mod connection;

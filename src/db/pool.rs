@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::Db;
 use super::caller::{self, Backend, Canceller, Work};
+use super::checkpoint::Checkpoints;
 use super::connection::{Options, Target};
 use super::counting::{self, Counter};
 use super::locks::Service;
@@ -337,15 +338,18 @@ struct Source {
 impl Source {
     /// On SQLite, the thread that writes.
     fn writer(&self, queue: usize, counter: Counter) -> std::io::Result<Option<Writer>> {
-        let (source, cannot_write) = (self.clone(), self.cannot_write.clone());
+        if !matches!(self.target, Target::Sqlite(_)) {
+            return Ok(None);
+        }
+        let (source, beside) = (self.clone(), self.clone());
+        let checkpoints = Checkpoints::start(move || beside.target.connect(&beside.options))?;
         let connect = move || {
             let mut db = source.target.connect_to_write(&source.options)?;
             source.observe(&mut db);
             Ok(db)
         };
-        matches!(self.target, Target::Sqlite(_))
-            .then(|| Writer::start(queue, connect, cannot_write, counter))
-            .transpose()
+        let cannot_write = self.cannot_write.clone();
+        Writer::start(queue, connect, cannot_write, counter, checkpoints).map(Some)
     }
 
     /// Counts the statements of a connection, and logs the slow ones. Returns what notes that the

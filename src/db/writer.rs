@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Db;
+use super::checkpoint::Checkpoints;
 use super::counting::{self, Counter};
 use super::unavailable::Unavailable;
 use crate::types::counted::Counted;
@@ -37,7 +38,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Starts the thread, with a queue for so many jobs. It opens its connection with `connect`
     /// when it is needed, and again when it is broken. After each commit, `cannot_write` is false,
-    /// and `counter` has what the jobs have recorded.
+    /// `counter` has what the jobs have recorded, and `checkpoints` knows of it.
     ///
     /// # Errors
     /// When the operating system cannot create a thread.
@@ -46,11 +47,12 @@ impl Writer {
         connect: impl Fn() -> ConnectionResult<Db> + Send + 'static,
         cannot_write: Arc<AtomicBool>,
         counter: Counter,
+        checkpoints: Checkpoints,
     ) -> std::io::Result<Self> {
         let (sender, jobs) = crossbeam_channel::bounded(queue);
         std::thread::Builder::new()
             .name("database-writer".into())
-            .spawn(move || serve(&jobs, connect, &cannot_write, &counter))?;
+            .spawn(move || serve(&jobs, connect, &cannot_write, &counter, &checkpoints))?;
         Ok(Self { jobs: sender })
     }
 
@@ -176,10 +178,11 @@ fn serve(
     connect: impl Fn() -> ConnectionResult<Db>,
     cannot_write: &AtomicBool,
     counter: &Counter,
+    checkpoints: &Checkpoints,
 ) {
     let mut connection = None;
     for first in jobs.iter().filter(|job| job.is_wanted()) {
-        let mut group = vec![first];
+        let (mut group, mut is_committed) = (vec![first], false);
         let outcome = match connection.take().map_or_else(&connect, Ok) {
             Err(error) => {
                 log::error!("no database connection: {error}");
@@ -187,7 +190,8 @@ fn serve(
             }
             Ok(mut db) => {
                 let written = write(&mut db, &mut group, jobs);
-                if matches!(written, Ok(true)) {
+                is_committed = matches!(written, Ok(true));
+                if is_committed {
                     cannot_write.store(false, Ordering::Relaxed);
                 }
                 // Closing a connection rolls back what it may have left.
@@ -199,6 +203,9 @@ fn serve(
         };
         for job in group {
             job.answer(&outcome, counter);
+        }
+        if let (true, Some(db)) = (is_committed, &mut connection) {
+            checkpoints.committed(db);
         }
     }
 }

@@ -4,14 +4,14 @@ use crate::harness::{connect, nobody};
 use actix_web::rt;
 use diesel::connection::{Connection, SimpleConnection};
 use diesel::prelude::*;
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, Integer};
 use prop::db::Db;
 use prop::db::connection::{Options, Target};
 use prop::db::pool::{Database, Limits, Unavailable};
 use prop::error::{Code, Error};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 /// A database with a table for what the jobs write.
@@ -136,13 +136,13 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 #[test]
 fn what_waits_shares_a_transaction_in_its_order() {
     let fixture = Fixture::patient();
-    let url = fixture.url.clone();
+    let observer = Arc::new(Mutex::new(connect(&fixture.url)));
     let results = block_on(fixture.together((0..10).map(|n| {
-        let url = url.clone();
+        let observer = observer.clone();
         move |db: &mut Db| {
             // The ones before are there, and not committed.
             assert_eq!(numbers(db), (0..n).collect::<Vec<_>>());
-            assert!(numbers(&mut connect(&url)).is_empty());
+            assert!(numbers(&mut observer.lock().unwrap()).is_empty());
             insert(db, n)
         }
     })));
@@ -320,5 +320,95 @@ fn a_full_queue_refuses_at_once() {
         held.release().await.unwrap();
         waiting.await.unwrap().unwrap();
     });
+    assert_eq!(fixture.committed(), [1]);
+}
+
+/// The write-ahead log, in pages: its length, and how much of it is in the database.
+#[derive(Debug, QueryableByName)]
+struct Log {
+    #[diesel(sql_type = Integer)]
+    log: i32,
+    #[diesel(sql_type = Integer)]
+    checkpointed: i32,
+}
+
+impl Fixture {
+    fn log(&self) -> Log {
+        let look = diesel::sql_query("PRAGMA wal_checkpoint(NOOP)");
+        look.get_result(&mut connect(&self.url)).unwrap()
+    }
+
+    /// Writes so many MB, each in a transaction.
+    fn write_megabytes(&self, count: usize) {
+        for _ in 0..count {
+            let write = |db: &mut Db| {
+                let sql = "CREATE TABLE IF NOT EXISTS megabytes (content blob);
+                    INSERT INTO megabytes VALUES (zeroblob(1000000))";
+                Ok(db.batch_execute(sql)?)
+            };
+            assert_eq!(block_on(self.run(write)), Ok(()));
+        }
+    }
+
+    /// Waits until no more of the log than so many pages has yet to be copied.
+    fn wait_for_copy(&self, pages: i32) -> Log {
+        for _ in 0..3000 {
+            let log = self.log();
+            if log.log - log.checkpointed <= pages {
+                return log;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("nothing is copied: {:?}", self.log())
+    }
+
+    /// Writes, no faster than the log is copied, until it begins anew. Returns how many pages it
+    /// had.
+    fn fill_the_log(&self) -> i32 {
+        let mut longest = 0;
+        for _ in 0..200 {
+            self.write_megabytes(1);
+            let now = self.wait_for_copy(2048).log;
+            if now < longest {
+                return longest;
+            }
+            longest = now;
+        }
+        panic!("the log has {longest} pages")
+    }
+}
+
+#[test]
+fn the_log_is_copied_beside_the_writer() {
+    let fixture = Fixture::patient();
+    fixture.write_megabytes(6);
+    // The writer itself copies nothing below 64 MB.
+    let log = fixture.wait_for_copy(1024);
+    assert!(log.log > 1024, "{log:?}");
+}
+
+#[test]
+fn a_log_of_16_megabytes_begins_anew() {
+    let fixture = Fixture::patient();
+    for _ in 0..2 {
+        let pages = fixture.fill_the_log();
+        assert!((4096..12_000).contains(&pages), "{pages}");
+    }
+}
+
+#[test]
+fn a_long_read_keeps_the_log_and_not_the_writes() {
+    let fixture = Fixture::patient();
+    let mut reader = connect(&fixture.url);
+    reader.batch_execute("BEGIN").unwrap();
+    assert!(numbers(&mut reader).is_empty());
+    // More than the writer's own limit.
+    fixture.write_megabytes(70);
+    assert_eq!(block_on(fixture.run(|db| insert(db, 1))), Ok(()));
+    assert!(fixture.log().log > 16_384);
+    assert!(numbers(&mut reader).is_empty());
+    reader.batch_execute("COMMIT").unwrap();
+    fixture.fill_the_log();
+    assert!(fixture.log().log < 4096);
     assert_eq!(fixture.committed(), [1]);
 }
