@@ -91,14 +91,16 @@ impl Target {
     pub fn connect_to_write(&self, options: &Options) -> ConnectionResult<Db> {
         let mut db = self.connect(options)?;
         // Nobody else writes, so the page cache stays valid: 16 MB hold the upper pages of all
-        // indexes, and what a transaction changes until its commit.
+        // indexes, and what a transaction changes until its commit. What undoes a job that fails
+        // stays in memory, too: otherwise a temporary file takes it when it is much
+        // (https://sqlite.org/tempfiles.html#statement_journal_files).
         //
         // Another thread copies the log into the database: see `checkpoint`. If it can't keep up,
         // the writer does it at each commit from 64 MB on. After a burst that a long read kept from
         // being copied, the log is cut to that.
         db.batch_execute(
-            "PRAGMA cache_size = -16384; PRAGMA wal_autocheckpoint = 16384; \
-                PRAGMA journal_size_limit = 67108864",
+            "PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY; \
+                PRAGMA wal_autocheckpoint = 16384; PRAGMA journal_size_limit = 67108864",
         )
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
         Ok(db)
@@ -215,16 +217,25 @@ mod tests {
         assert!(!has("ENABLE_MEMORY_MANAGEMENT"));
     }
 
+    /// Linux shows the temporary files of SQLite, which are called `etilqs`, although deleted.
     #[test]
-    fn a_savepoint_may_change_more_than_fits_into_memory() {
+    fn what_undoes_a_job_stays_in_memory() {
         let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("test.db");
-        let mut c = SqliteConnection::establish(file.to_str().unwrap()).unwrap();
+        let file = directory.path().join("test.db").display().to_string();
+        let long = Duration::from_secs(60);
+        let options =
+            Options { prepared_statements: true, statement_timeout: long, slow_statement: long };
+        let mut db = Target::Sqlite(file).connect_to_write(&options).unwrap();
         let rows = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 2000)
             SELECT n, hex(zeroblob(1000)) FROM n";
-        c.batch_execute(&format!("CREATE TABLE t AS {rows}; BEGIN; SAVEPOINT job")).unwrap();
-        c.batch_execute("UPDATE t SET n = -n; ROLLBACK TO job; COMMIT").unwrap();
-        let undone = diesel::sql_query("UPDATE t SET n = 0 WHERE n > 0").execute(&mut c);
+        db.batch_execute(&format!("CREATE TABLE t AS {rows}; BEGIN; SAVEPOINT job")).unwrap();
+        db.batch_execute("UPDATE t SET n = -n").unwrap();
+        let files = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+        let names = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+        let temporary = names.filter(|name| name.display().to_string().contains("etilqs"));
+        assert_eq!(temporary.count(), 0);
+        db.batch_execute("ROLLBACK TO job; COMMIT").unwrap();
+        let undone = diesel::sql_query("UPDATE t SET n = 0 WHERE n > 0").execute(&mut db);
         assert_eq!(undone, Ok(2000));
     }
 
