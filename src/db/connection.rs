@@ -90,7 +90,7 @@ impl Target {
     /// When the database cannot be opened or rejects a setting.
     pub fn connect_to_write(&self, options: &Options) -> ConnectionResult<Db> {
         let mut db = self.connect(options)?;
-        // Nobody else writes, so the page cache stays valid: 16 MB hold the upper pages of all
+        // Nobody else writes, so the page cache stays valid: 8 MB hold the upper pages of all
         // indexes, and what a transaction changes until its commit. What undoes a job that fails
         // stays in memory, too: otherwise a temporary file takes it when it is much
         // (https://sqlite.org/tempfiles.html#statement_journal_files).
@@ -99,7 +99,7 @@ impl Target {
         // the writer does it at each commit from 64 MB on. After a burst that a long read kept from
         // being copied, the log is cut to that.
         db.batch_execute(
-            "PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY; \
+            "PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY; \
                 PRAGMA wal_autocheckpoint = 16384; PRAGMA journal_size_limit = 67108864",
         )
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
