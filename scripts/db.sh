@@ -111,8 +111,16 @@ wait_for() {
     success "$2 is $1."
 }
 
-# allow_tasks MIN MAX: starts or stops tasks, because AWS moves their number into what autoscaling allows.
-allow_tasks() { set_range "$1" "$2" || die "Cannot change the number of tasks. $(aws_error)"; }
+# allow_tasks MIN MAX: lets autoscaling keep that many tasks, and starts or stops as many as this takes.
+allow_tasks() {
+    local desired
+    desired=$(service_get .desiredCount)
+    persist set_range "$1" "$2" || die "Cannot set the number of tasks that autoscaling allows. $(aws_error)"
+    # AWS has moved the number into the range, unless the range was the same before.
+    if [ "$desired" -lt "$1" ]; then desired=$1; elif [ "$desired" -gt "$2" ]; then desired=$2; else return 0; fi
+    persist aws_change ecs update-service --cluster "$ECS_CLUSTER" --service "$ECS_SERVICE" --desired-count "$desired" >/dev/null ||
+        die "Cannot update the service. $(aws_error)"
+}
 
 # wait_for_tasks COUNT: waits until at least COUNT tasks are running. With 0, until none is.
 wait_for_tasks() {

@@ -252,7 +252,7 @@ roll_out() {
 # begun: AWS would start tasks of the previous revision, which may have no image.
 ALLOWED=no
 allow_tasks() {
-    set_range "$MIN_TASKS" "$MAX_TASKS" --suspended-state ScheduledScalingSuspended=false ||
+    persist set_range "$MIN_TASKS" "$MAX_TASKS" --suspended-state ScheduledScalingSuspended=false ||
         roll_back_and_fail "$EXIT_ROLLED_BACK" "Cannot set the number of tasks that autoscaling allows. $(aws_error)"
     ALLOWED=yes
 }
@@ -302,7 +302,7 @@ roll_back_and_fail() {
 # roll_back: restores the previous revision. Fails if that is not possible or another deployment has started; WHY is the reason.
 roll_back() {
     local ended=0 waited=$SECONDS
-    read_service_with_retries || return 1
+    await_listing "$ROLLOUT" || return 1
     # The circuit breaker starts its rollback a few seconds after it has marked the rollout as failed.
     if [ "$FIRST" = no ] && [ "$(service_get '.deploymentConfiguration | .deploymentCircuitBreaker.rollback or .alarms.rollback')" = true ]; then
         while [ "$(primary_get '"\(.id) \(.rolloutState)"')" = "$ROLLOUT FAILED" ] && [ $((SECONDS - waited)) -lt "$PROOF_SECONDS" ]; do
@@ -339,24 +339,19 @@ roll_back() {
 stop_first() {
     step "Stopping the tasks: nothing ran here before"
     update_service_back --desired-count 0 || return 1
-    if [ "$ALLOWED" = yes ] && ! set_range 0 0 --suspended-state ScheduledScalingSuspended=true; then
+    if [ "$ALLOWED" = yes ] && ! persist set_range 0 0 --suspended-state ScheduledScalingSuspended=true; then
         WHY="The tasks were stopped, but autoscaling may start them again. $(aws_error)"
         return 1
     fi
     ROLLBACK_NOTE="No tasks are running, as before."
 }
 
-# update_service_back [ARGUMENT]...: starts the rollout of PREVIOUS. Fails only after three failed requests; WHY is the reason.
+# update_service_back [ARGUMENT]...: starts the rollout of PREVIOUS. WHY is the reason why it fails.
 update_service_back() {
-    local failures=0
-    until update_service "$PREVIOUS" "$@"; do
-        failures=$((failures + 1))
-        if [ "$failures" -ge 3 ]; then
-            WHY="The rollback failed: $(aws_error)"
-            return 1
-        fi
-        sleep "$POLL_SECONDS"
-    done
+    persist update_service "$PREVIOUS" "$@" || {
+        WHY="The rollback failed: $(aws_error)"
+        return 1
+    }
 }
 
 # deregister ARN: makes a revision inactive, so that no rollback uses it.

@@ -4,6 +4,16 @@
 
 POLL_SECONDS=${POLL_SECONDS:-5}
 
+# persist COMMAND...: runs it up to three times, until it succeeds: for calls that must not fail because AWS throttles them.
+persist() {
+    local failures=0
+    until "$@"; do
+        failures=$((failures + 1))
+        [ "$failures" -lt 3 ] || return 1
+        sleep "$POLL_SECONDS"
+    done
+}
+
 # --- The service
 
 # read_service: sets SERVICE to the current state of the service, or to nothing if there is no such service.
@@ -30,6 +40,18 @@ read_service_with_retries() {
             return 1
         fi
         sleep "$POLL_SECONDS"
+    done
+}
+
+# await_listing DEPLOYMENT_ID: reads the service until it lists the deployment, because ECS may do so a few seconds late. Gives
+# up after five more requests: then ECS no longer lists it.
+await_listing() {
+    local tries=0
+    read_service_with_retries || return 1
+    until [ "$tries" = 5 ] || jq -e --arg id "$1" 'any(.deployments[]; .id == $id)' <<<"$SERVICE" >/dev/null; do
+        tries=$((tries + 1))
+        sleep "$POLL_SECONDS"
+        read_service_with_retries || return 1
     done
 }
 
@@ -209,6 +231,7 @@ update_service() {
 # some minutes, which it computes from their periods, before it completes the rollout. BAKING is yes meanwhile.
 watch_rollout() {
     local started=$SECONDS read_failures=0 missing=0 state primary failed tasks='' reported=0
+    BAKING=no
     while :; do
         if read_service && [ -n "$SERVICE" ]; then
             read_failures=0

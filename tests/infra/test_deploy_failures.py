@@ -410,7 +410,7 @@ def test_a_revision_without_the_port_of_the_load_balancer(scenario: Scenario, ap
 
 @pytest.mark.parametrize("trouble", [{"lie": "down"}, {"fates": ["stuck"]}])
 def test_a_throttled_request_is_no_end_of_the_way_back(scenario: Scenario, app: str, trouble: dict) -> None:
-    scenario.set(throttled={"ecs update-service": [2, 3], "ecs describe-services": [4, 7, 8]}, **trouble)
+    scenario.set(throttled={RANGE: [1], "ecs update-service": [2, 3], "ecs describe-services": [4, 7, 8]}, **trouble)
     ended = deploy(scenario, app, "staging", "1.4.2", "--timeout", "18")
     assert ended.code == (6 if "lie" in trouble else 8), ended
     assert scenario.live_digest() == OLD
@@ -805,6 +805,16 @@ def test_a_range_that_may_not_be_set_undoes_the_deployment(scenario: Scenario, a
     assert ended.code == 6, ended
     assert "AWS denies application-autoscaling:RegisterScalableTarget" in ended.err
     assert scenario.read()["service"]["desiredCount"] == 0
+
+
+def test_a_range_that_may_not_be_set_is_no_reason_to_stay(scenario: Scenario, app: str) -> None:
+    """Also while ECS does not list the rollout yet: what it lists is no rollback."""
+    scenario.set(deny=[RANGE], lag=3)
+    ended = deploy(scenario, app)
+    assert ended.code == 6, ended
+    state = scenario.read()
+    assert state["service"]["taskDefinition"] == state["definitions"][1]["taskDefinitionArn"]
+    assert scenario.live_digest() == OLD
 
 
 def test_a_service_without_its_numbers_is_reported(scenario: Scenario, app: str) -> None:

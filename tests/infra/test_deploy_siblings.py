@@ -185,9 +185,10 @@ def test_stopping_waits_for_tasks_that_cannot_be_seen(scenario: Scenario) -> Non
     scenario.set(service=service | {"runningCount": 3, "desiredCount": 3}, throttled={"ecs describe-services": [3]})
     ended = run(scenario, "db.sh", "staging", "stop")
     assert ended.code == 0, ended
-    assert scenario.calls(changing=True) == [RANGE, "rds stop-db-instance"]
+    assert scenario.calls(changing=True) == [RANGE, "ecs update-service", "rds stop-db-instance"]
     before = scenario.calls()[: scenario.calls().index("rds stop-db-instance")]
     assert before.count("ecs describe-services") == 6
+    assert scenario.read()["service"]["desiredCount"] == 0
     assert scenario.read()["range"] == {"min": 0, "max": 0, "schedule": True}
     assert scenario.read()["database"] == "stopped"
 
@@ -204,7 +205,7 @@ def test_a_database_that_is_stopping_is_started_afterwards(scenario: Scenario) -
     scenario.asleep(database="stopping", throttled={"rds describe-db-instances": [2]})
     ended = run(scenario, "db.sh", "staging", "start")
     assert ended.code == 0, ended
-    assert scenario.calls(changing=True) == ["rds start-db-instance", RANGE]
+    assert scenario.calls(changing=True) == ["rds start-db-instance", RANGE, "ecs update-service"]
     assert scenario.read()["service"]["runningCount"] == 2
     assert scenario.read()["range"] == {"min": 2, "max": 4, "schedule": True}
 
