@@ -132,7 +132,7 @@ resource "aws_cloudwatch_dashboard" "main" {
         height = 6
         properties = {
           title  = "Alarms"
-          alarms = [for alarm in aws_cloudwatch_metric_alarm.main : alarm.arn]
+          alarms = concat([for alarm in aws_cloudwatch_metric_alarm.main : alarm.arn], aws_cloudwatch_metric_alarm.schedule[*].arn)
         }
       }],
     )

@@ -39,7 +39,7 @@ def days:
   [line("Endpoints: \($endpoints) in \($zones) zone\(if $zones == 1 then "" else "s" end)"; $endpoints * $zones; $month; "interface_endpoint")] as $isolation
 | [line("NAT gateway"; 1; $month; "nat_gateway"), line("NAT gateway: its address"; 1; $month; "public_ipv4")] as $nat
 | (tasks($month) + database($month)) as $always
-| (tasks($stopped.tasks) + database($stopped.database)) as $working
+| (tasks($stopped.tasks) + database($stopped.database) + [line("Alarm of the schedule"; 1; $month; "alarm")]) as $working
 | ([
     line("Load balancer"; 1; $month; "load_balancer"),
     line("Load balancer: addresses"; $s.zones; $month; "public_ipv4")]

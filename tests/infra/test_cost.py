@@ -47,15 +47,16 @@ def test_staging_by_hand():
         "Tasks: vCPU": 2.77,  # 0.25 x 260.714 x 0.04256
         "Tasks: GB of memory": 0.61,  # 0.5 x 260.714 x 0.004655
         "Database: db.t3.micro": 5.82,  # 277.009 x 0.021
+        "Alarm of the schedule": 0.10,
         "Database: GB of storage": 2.62,  # 20 x 0.131
         "Secrets": 0.80,
         "Alarms": 0.80,
     }
-    assert of["total"] == 76.13
-    # 76.13 - 37.96 + 730 x 0.056 + 730 x 0.005
-    assert of["with_nat"]["total"] == 82.70
-    # The whole month: 7.77 + 1.70 + 15.33, less 2.77 + 0.61 + 5.82.
-    assert of["auto_stop"] == {"on": True, "task_hours": 260.71, "database_hours": 277.01, "saves": 15.60}
+    assert of["total"] == 76.23
+    # 76.23 - 37.96 + 730 x 0.056 + 730 x 0.005
+    assert of["with_nat"]["total"] == 82.80
+    # The whole month: 7.77 + 1.70 + 15.33, less 2.77 + 0.61 + 5.82 + 0.10.
+    assert of["auto_stop"] == {"on": True, "task_hours": 260.71, "database_hours": 277.01, "saves": 15.50}
 
 
 def test_production_by_hand():
@@ -73,8 +74,8 @@ def test_production_by_hand():
     }
     assert of["total"] == 147.64
     assert of["with_nat"]["total"] == 116.25
-    # 7.77 + 1.70 + 30.66, less 2.77 + 0.61 + 2 x 277.009 x 0.021 = 11.63
-    assert of["auto_stop"]["on"] is False and of["auto_stop"]["saves"] == 25.12
+    # 7.77 + 1.70 + 30.66, less 2.77 + 0.61 + 2 x 277.009 x 0.021 = 11.63 and 0.10
+    assert of["auto_stop"]["on"] is False and of["auto_stop"]["saves"] == 25.02
 
 
 @pytest.mark.parametrize("environment", ["staging", "production"])
