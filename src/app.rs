@@ -25,12 +25,11 @@ use crate::db::pool::Database;
 use crate::db::together::Together;
 use crate::db::{Db, migrations};
 use crate::error::Error;
-use crate::http::auth::authenticate;
 use crate::http::caller::Keys;
 use crate::http::connection::{self, Deadlines};
 use crate::http::docs::{self, Published};
 use crate::http::metrics::Metrics;
-use crate::http::routes::{Routes, describe, serve};
+use crate::http::routes::{self, Declare, Routes, Served};
 use crate::http::state::{ANONYMOUS_BODIES, State};
 use crate::http::telemetry::observe;
 use crate::http::{extract, health, idempotency};
@@ -41,6 +40,9 @@ use crate::web as pages;
 
 /// The path of the API: requests below it need a key.
 const API: &str = "/v1";
+
+/// The routes, below their paths.
+const ROUTES: [(&str, Declare); 2] = [(API, ledger::routes), ("", beside_api)];
 
 /// The methods that the API has.
 const METHODS: [Method; 6] =
@@ -104,9 +106,10 @@ impl Application {
         });
         let (http, shared) = (settings.http, state.clone());
         let docs = web::Data::new(Published::new(document));
+        let routes = web::Data::new(Served::new(&ROUTES, API));
+        let app = move || app(shared.clone(), docs.clone(), routes.clone());
         let (server, port) =
-            connection::serve(&http, deadlines, move || app(shared.clone(), docs.clone()))
-                .map_err(|e| cannot_listen(&http, &e))?;
+            connection::serve(&http, deadlines, app).map_err(|e| cannot_listen(&http, &e))?;
         Ok(Self { server, state, port, first_key })
     }
 
@@ -189,19 +192,23 @@ where
     type Body = B;
 }
 
-/// The routes with their middleware. The outermost middleware comes last.
-fn app(state: web::Data<State>, docs: web::Data<Published>) -> App<impl Service> {
+/// The routes and pages with their middleware. The outermost middleware comes last.
+fn app(
+    state: web::Data<State>,
+    docs: web::Data<Published>,
+    routes: web::Data<Served>,
+) -> App<impl Service> {
     let cors = cors(&state.http.cors_origins);
     let uses_cors = !state.http.cors_origins.is_empty();
     App::new()
         .app_data(state)
         .app_data(docs)
+        .app_data(routes)
         .app_data(extract::path_config())
-        .service(web::scope(API).configure(serve(ledger::routes)).wrap(from_fn(authenticate)))
-        .configure(serve(beside_api))
         .configure(docs::swagger::routes)
         .configure(pages::routes)
         .default_service(web::to(pages::no_route))
+        .wrap(from_fn(routes::answer))
         .wrap(Condition::new(uses_cors, cors))
         .wrap(from_fn(observe))
 }
@@ -218,8 +225,9 @@ fn beside_api(routes: &mut Routes) {
 /// Builds the OpenAPI document from the routes.
 pub fn document() -> OpenApi {
     let mut document = docs::frame();
-    describe(&mut document, API, ledger::routes);
-    describe(&mut document, "", beside_api);
+    for (prefix, declare) in ROUTES {
+        routes::describe(&mut document, prefix, declare);
+    }
     docs::complete(document)
 }
 

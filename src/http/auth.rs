@@ -1,10 +1,8 @@
 //! Identifies the caller of a request by its API key.
 
-use actix_web::body::MessageBody;
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::ServiceRequest;
 use actix_web::http::Method;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use actix_web::middleware::Next;
 use actix_web::{HttpMessage, web};
 use diesel::prelude::*;
 use sha2::{Digest, Sha256};
@@ -22,24 +20,23 @@ use crate::types::ids::KeyId;
 use crate::types::time::Timestamp;
 use crate::types::token::Token;
 
-/// Middleware that identifies the caller by the key, or answers 401.
-pub async fn authenticate(
-    req: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    let state = req.app_data::<web::Data<State>>().map(|state| state.as_ref());
+/// Identifies the caller by the key. The request has the caller as an extension then.
+///
+/// # Errors
+/// `unauthenticated`, `invalid_key`, `revoked_key`, or that the database is unavailable.
+pub async fn authenticate(request: &ServiceRequest) -> Result<(), Error> {
+    let state = request.app_data::<web::Data<State>>().map(|state| state.as_ref());
     // `telemetry::observe` has already changed HEAD into GET.
     let may_be_anonymous =
-        *req.method() == Method::GET && state.is_some_and(|state| state.public_read);
-    let caller = match identify(req.headers(), state).await {
+        *request.method() == Method::GET && state.is_some_and(|state| state.public_read);
+    let caller = match identify(request.headers(), state).await {
         Err(error) if error.code == Code::Unauthenticated && may_be_anonymous => {
             Arc::new(Caller::anonymous())
         }
-        Ok(caller) => caller,
-        Err(error) => return Ok(req.error_response(error).map_into_right_body()),
+        other => other?,
     };
-    req.extensions_mut().insert(caller);
-    Ok(next.call(req).await?.map_into_left_body())
+    request.extensions_mut().insert(caller);
+    Ok(())
 }
 
 fn refused(code: Code, detail: &str) -> Error {

@@ -1,6 +1,6 @@
 //! The endpoints about the server process: health and version.
 
-use actix_web::{get, web};
+use actix_web::web;
 use serde::Serialize;
 use std::sync::atomic::Ordering;
 use utoipa::ToSchema;
@@ -14,7 +14,11 @@ use crate::http::state::State;
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(livez).service(readyz).service(health).service(version);
+    config
+        .add(livez, __path_livez)
+        .add(readyz, __path_readyz)
+        .add(health, __path_health)
+        .add(version, __path_version);
 }
 
 /// The answer of a healthy process.
@@ -29,9 +33,9 @@ struct Health {
 ///
 /// Answers as long as the process can answer at all. It does not use the database: restarting prop
 /// does not help when the database is down. Needs no key.
-#[utoipa::path(tag = "operations", operation_id = "livez",
+#[utoipa::path(get, path = "/livez",
+    tag = "operations", operation_id = "livez",
     responses((status = 200, body = Health)))]
-#[get("/livez")]
 async fn livez() -> Result<Reply, Error> {
     Reply::ok(&Health { status: "ok" })
 }
@@ -40,9 +44,9 @@ async fn livez() -> Result<Reply, Error> {
 ///
 /// Answers 200 when the database answers, takes writes as far as is known, and has all migrations
 /// of this version, and the process is not shutting down; else 503. Needs no key.
-#[utoipa::path(tag = "operations", operation_id = "readyz",
+#[utoipa::path(get, path = "/readyz",
+    tag = "operations", operation_id = "readyz",
     responses((status = 200, body = Health)))]
-#[get("/readyz")]
 async fn readyz(state: web::Data<State>) -> Result<Reply, Error> {
     ready(&state).await
 }
@@ -50,9 +54,9 @@ async fn readyz(state: web::Data<State>) -> Result<Reply, Error> {
 /// Check that requests can be served (alias)
 ///
 /// The same as `/readyz`, for load balancers that use this path. Needs no key.
-#[utoipa::path(tag = "operations", operation_id = "health",
+#[utoipa::path(get, path = "/health",
+    tag = "operations", operation_id = "health",
     responses((status = 200, body = Health)))]
-#[get("/health")]
 async fn health(state: web::Data<State>) -> Result<Reply, Error> {
     ready(&state).await
 }
@@ -104,9 +108,9 @@ pub struct Build {
 /// Read the version of prop
 ///
 /// Answers the version, the commit and the image of the running process. Needs no key.
-#[utoipa::path(tag = "operations", operation_id = "version",
+#[utoipa::path(get, path = "/version",
+    tag = "operations", operation_id = "version",
     responses((status = 200, body = Build)))]
-#[get("/version")]
 async fn version(state: web::Data<State>) -> Result<Reply, Error> {
     Reply::ok(&Build {
         version: env!("CARGO_PKG_VERSION"),

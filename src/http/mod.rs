@@ -13,6 +13,7 @@ pub mod health; // /livez, /readyz, /health, /version, /metrics
 pub mod idempotency; // Idempotency-Key
 pub mod metrics; // counters for Prometheus
 pub mod pagination; // pages of a list, and their cursors
+pub mod paths; // finds what belongs to the path of a request
 pub mod problem; // errors as RFC 9457 problem details
 pub mod response; // responses: JSON, conditional, compressed when large
 pub mod routes; // the routes: handlers for a server, descriptions for the document

@@ -6,7 +6,8 @@ use actix_web::dev::{RequestHead, ServiceRequest, ServiceResponse, Url};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method, Uri};
 use actix_web::middleware::Next;
-use actix_web::{HttpMessage, web};
+use actix_web::{HttpMessage, HttpRequest, web};
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::error::{Code, Error};
 use crate::http::caller::Caller;
 use crate::http::exchange::{Answer, Exchange};
 use crate::http::problem;
+use crate::http::routes::Pattern;
 use crate::http::state::State;
 use crate::types::request::{self, RequestId};
 
@@ -83,18 +85,24 @@ pub async fn observe(
     complete_headers(response.headers_mut(), &received.request_id);
 
     let took = received.started.elapsed();
-    let route = response.request().match_pattern();
-    let route = route.as_deref().unwrap_or("unmatched");
+    let route = route(response.request());
     if let Some(state) = response.request().app_data::<web::Data<State>>().cloned() {
         let (method, status) = (received.method.as_str(), response.status());
-        state.metrics.count(method, route, status.as_str(), took);
+        state.metrics.count(method, &route, status.as_str(), took);
         if state.draining.load(Ordering::Relaxed) {
             // Open connections would delay the shutdown.
             response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
         }
     }
-    received.log(&response, route, took);
+    received.log(&response, &route, took);
     Ok(response.map_body(|_, body| Answer::new(body, exchange)))
+}
+
+/// The pattern of the path that a request was for: a route's, or a page's, which actix knows.
+fn route(request: &HttpRequest) -> Cow<'static, str> {
+    let known = request.extensions().get().map(|Pattern(pattern)| Cow::from(*pattern));
+    let page = || request.match_pattern().map(Cow::from);
+    known.or_else(page).unwrap_or(Cow::from("unmatched"))
 }
 
 /// The length of a head, in bytes, without the method.

@@ -1,7 +1,6 @@
 //! Approvals and rejections of a release. Each one is bound to the release's image and to one
 //! environment.
 
-use actix_web::{get, post};
 use diesel::dsl::AsSelect;
 use diesel::prelude::*;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -34,7 +33,7 @@ use crate::{conditions, newest_first, read_along, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(list).service(create);
+    config.add(list, __path_list).add(create, __path_create);
 }
 
 text_enum! {
@@ -192,11 +191,11 @@ struct Filter {
 ///
 /// A page looks at no more than 5,000 of the release, or else of the service, that is asked for.
 /// Then it ends, with fewer items or none, and `next` continues with older ones.
-#[utoipa::path(tag = "approvals", operation_id = "list_approvals", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/approvals",
+    tag = "approvals", operation_id = "list_approvals", security(("key" = ["read"])),
     params(Filter, Paging),
     responses((status = 200, description = "A page of approvals and rejections.",
         body = Page<Approval>)))]
-#[get("/approvals")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
     ctx.read(move |db| Reply::page(&find_all(db, &params)?)).await
 }
@@ -210,7 +209,8 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
 /// answers 200 and the recorded approval, with the `at` that it adds. With `api`, each request
 /// records another approval. Fails with 403 (`own_approval`) when the approver has requested the
 /// deployment and the environment does not allow self-approval.
-#[utoipa::path(tag = "approvals", operation_id = "create_approval",
+#[utoipa::path(post, path = "/approvals",
+    tag = "approvals", operation_id = "create_approval",
     security(("key" = ["approve"]), ("key" = ["mirror"])), request_body = NewApproval,
     responses(
         (status = 201, description = "The approval or rejection that was recorded.",
@@ -224,7 +224,6 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
                 `source` `github` (`missing_field`), or one of them or `review_id` is there with \
                 `api`; `approver` is a reserved name; or `at` is more than a minute in the future \
                 (`invalid_value`).")))]
-#[post("/approvals")]
 async fn create(ctx: Ctx<ApproveOrMirror>, body: Body<NewApproval>) -> Result<Reply, Error> {
     ctx.require(&[if body.0.source == Some(Source::GitHub) {
         Scope::Mirror

@@ -1,6 +1,6 @@
 //! Environments: where services are deployed to, with the rules that the gate applies there.
 
-use actix_web::{get, patch, post, web};
+use actix_web::web;
 use diesel::prelude::*;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,11 @@ use crate::{each_backend, filtered, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(list).service(create).service(show).service(change);
+    config
+        .add(list, __path_list)
+        .add(create, __path_create)
+        .add(show, __path_show)
+        .add(change, __path_change);
 }
 
 text_enum! {
@@ -297,11 +301,11 @@ pub struct EnvironmentPatch {
 /// List environments
 ///
 /// Answers a page of all environments, in the order of their slugs.
-#[utoipa::path(tag = "environments", operation_id = "list_environments",
+#[utoipa::path(get, path = "/environments",
+    tag = "environments", operation_id = "list_environments",
     security(("key" = ["read"])), params(Paging),
     responses((status = 200, description = "One page of the environments.",
         body = Page<Environment>)))]
-#[get("/environments")]
 async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, Error> {
     ctx.read(move |db| Reply::page(&find_all(db, &params)?)).await
 }
@@ -310,14 +314,14 @@ async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, E
 ///
 /// Records an environment with its rules and answers it. Fails with 409 (`already_exists`) when the
 /// slug is taken, and with 422 when `predecessor` does not exist or would close a cycle.
-#[utoipa::path(tag = "environments", operation_id = "create_environment",
+#[utoipa::path(post, path = "/environments",
+    tag = "environments", operation_id = "create_environment",
     security(("key" = ["operate"])), request_body = NewEnvironment,
     responses(
         (status = 201, description = "The environment that was created.", body = Environment,
             headers(("Location" = String), ("ETag" = String))),
         (status = 422, description = "The body is malformed, `predecessor` does not exist \
             (`invalid_value`), or it is the environment itself (`predecessor_circle`).")))]
-#[post("/environments")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewEnvironment>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
         let actor = author.now(db)?;
@@ -330,11 +334,11 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewEnvironment>) -> Result<Reply, 
 /// Read an environment
 ///
 /// Answers the environment with this slug and its rules.
-#[utoipa::path(tag = "environments", operation_id = "get_environment", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/environments/{slug}",
+    tag = "environments", operation_id = "get_environment", security(("key" = ["read"])),
     params(("slug" = Slug, Path, description = "The slug of the environment.")),
     responses((status = 200, description = "The environment with this slug.", body = Environment,
         headers(("ETag" = String)))))]
-#[get("/environments/{slug}")]
 async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
     ctx.read(move |db| {
         let environment = find(db, &slug)?;
@@ -348,7 +352,8 @@ async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
 /// Sets the fields in the body and answers the environment. The gate uses the new rules at once. A
 /// repeat sets the same values again. With `If-Match`, it fails with 412 when somebody else has
 /// changed the environment since you read it.
-#[utoipa::path(tag = "environments", operation_id = "update_environment",
+#[utoipa::path(patch, path = "/environments/{slug}",
+    tag = "environments", operation_id = "update_environment",
     security(("key" = ["operate"])), request_body = EnvironmentPatch,
     params(("slug" = Slug, Path, description = "The slug of the environment.")),
     responses(
@@ -357,7 +362,6 @@ async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
         (status = 422, description = "The body is malformed, `predecessor` does not exist \
             (`invalid_value`), or the environment would come before itself \
             (`predecessor_circle`).")))]
-#[patch("/environments/{slug}")]
 async fn change(
     ctx: Ctx<Operate>,
     slug: web::Path<Slug>,

@@ -1,7 +1,6 @@
 //! The history: append-only events. Each event is written in the transaction of the change it
 //! records.
 
-use actix_web::get;
 use diesel::dsl::AsSelect;
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -28,7 +27,7 @@ use crate::{conditions, each_backend, newest_first, read_along, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(list);
+    config.add(list, __path_list);
 }
 
 text_enum! {
@@ -264,10 +263,10 @@ struct Filter {
 /// A page looks at no more than 5,000 events that match `since`, `until` and the first that is
 /// given of `entity_id`, `service`, `actor` and `action`. Then it ends, with fewer items or none,
 /// and `next` continues with older ones.
-#[utoipa::path(tag = "events", operation_id = "list_events", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/events",
+    tag = "events", operation_id = "list_events", security(("key" = ["read"])),
     params(Filter, Paging),
     responses((status = 200, description = "One page of the events.", body = Page<Event>)))]
-#[get("/events")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
     if params.filter.entity == Some(Entity::Key) {
         ctx.require(&[Scope::Admin])?;

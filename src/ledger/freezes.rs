@@ -1,6 +1,6 @@
 //! Freezes: periods when deployments are blocked. An override lets one deployment pass a freeze.
 
-use actix_web::{get, patch, post, web};
+use actix_web::web;
 use diesel::dsl::AsSelect;
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,12 @@ use crate::{conditions, newest_first};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(list).service(create).service(show).service(change).service(create_override);
+    config
+        .add(list, __path_list)
+        .add(create, __path_create)
+        .add(show, __path_show)
+        .add(change, __path_change)
+        .add(create_override, __path_create_override);
 }
 
 /// A freeze: a period when deployments of a service or to an environment are blocked.
@@ -274,10 +279,10 @@ struct Filter {
 ///
 /// With `open`, a page looks at no more than 5,000 freezes. Then it ends, with fewer items or
 /// none, and `next` continues with older ones.
-#[utoipa::path(tag = "freezes", operation_id = "list_freezes", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/freezes",
+    tag = "freezes", operation_id = "list_freezes", security(("key" = ["read"])),
     params(Filter, Paging),
     responses((status = 200, description = "One page of the freezes.", body = Page<Freeze>)))]
-#[get("/freezes")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
     ctx.read(move |db| Reply::page(&find_all(db, &params)?)).await
 }
@@ -287,7 +292,8 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
 /// Blocks deployments of a service, to an environment, or of everything, and answers the freeze.
 /// Deployments that are already running continue. Fails with 404 when the service or environment
 /// does not exist.
-#[utoipa::path(tag = "freezes", operation_id = "create_freeze", security(("key" = ["operate"])),
+#[utoipa::path(post, path = "/freezes",
+    tag = "freezes", operation_id = "create_freeze", security(("key" = ["operate"])),
     request_body = NewFreeze,
     responses(
         (status = 201, description = "The freeze that was created.", body = Freeze,
@@ -296,7 +302,6 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
         (status = 422, description = "The body is malformed, `ends_at` is not later than \
             `starts_at`, which is now if it is absent (`invalid_value`), or `time_zone` is unknown \
             (`invalid_time_zone`).")))]
-#[post("/freezes")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewFreeze>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
         let freeze = insert(db, author, body.0.clone())?;
@@ -308,11 +313,11 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewFreeze>) -> Result<Reply, Error
 /// Read a freeze
 ///
 /// Answers the freeze with this identifier.
-#[utoipa::path(tag = "freezes", operation_id = "get_freeze", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/freezes/{id}",
+    tag = "freezes", operation_id = "get_freeze", security(("key" = ["read"])),
     params(("id" = FreezeId, Path, description = "The identifier of the freeze.")),
     responses((status = 200, description = "The freeze with this identifier.", body = Freeze,
         headers(("ETag" = String)))))]
-#[get("/freezes/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<FreezeId>) -> Result<Reply, Error> {
     ctx.read(move |db| {
         let freeze = find(db, *id)?;
@@ -326,7 +331,8 @@ async fn show(ctx: Ctx<Read>, id: web::Path<FreezeId>) -> Result<Reply, Error> {
 /// Sets the fields in the body and answers the freeze. A repeat sets the same values again, except
 /// that a freeze that was ended cannot be changed: that fails with 409 (`freeze_ended`). With
 /// `If-Match`, it fails with 412 when somebody else has changed the freeze since you read it.
-#[utoipa::path(tag = "freezes", operation_id = "update_freeze", security(("key" = ["operate"])),
+#[utoipa::path(patch, path = "/freezes/{id}",
+    tag = "freezes", operation_id = "update_freeze", security(("key" = ["operate"])),
     request_body = FreezePatch,
     params(("id" = FreezeId, Path, description = "The identifier of the freeze.")),
     responses(
@@ -336,7 +342,6 @@ async fn show(ctx: Ctx<Read>, id: web::Path<FreezeId>) -> Result<Reply, Error> {
             (`freeze_ended`)."),
         (status = 422, description = "The body is malformed, or `ends_at` is not later than the \
             start of the freeze (`invalid_value`).")))]
-#[patch("/freezes/{id}")]
 async fn change(
     ctx: Ctx<Operate>,
     id: web::Path<FreezeId>,
@@ -359,7 +364,8 @@ async fn change(
 /// freeze, until the override expires, and answers the override. Each request creates another one.
 /// Fails with 404 when the freeze, service, environment or release does not exist, with 409
 /// (`freeze_ended`) when the freeze has ended, and with 422 when it does not cover the place.
-#[utoipa::path(tag = "freezes", operation_id = "override_freeze", security(("key" = ["override"])),
+#[utoipa::path(post, path = "/freezes/{id}/overrides",
+    tag = "freezes", operation_id = "override_freeze", security(("key" = ["override"])),
     request_body = NewOverride,
     params(("id" = FreezeId, Path, description = "The identifier of the freeze.")),
     responses(
@@ -367,7 +373,6 @@ async fn change(
         (status = 422, description = "The body is malformed; or, each with `invalid_value`: the \
             freeze does not cover this service and environment, or `expires_at` is not in the \
             future.")))]
-#[post("/freezes/{id}/overrides")]
 async fn create_override(
     ctx: Ctx<Override>,
     id: web::Path<FreezeId>,

@@ -1,7 +1,7 @@
 //! Incidents: a problem of a service in an environment, with the deployments that caused and fixed
 //! it.
 
-use actix_web::{delete, get, patch, post, web};
+use actix_web::web;
 use diesel::dsl::AsSelect;
 use diesel::prelude::*;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -29,7 +29,12 @@ use crate::{conditions, newest_first, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(list).service(create).service(show).service(change).service(remove_link);
+    config
+        .add(list, __path_list)
+        .add(create, __path_create)
+        .add(show, __path_show)
+        .add(change, __path_change)
+        .add(remove_link, __path_remove_link);
 }
 
 text_enum! {
@@ -222,10 +227,10 @@ struct Filter {
 ///
 /// Without `open=true`, a page looks at no more than 5,000 incidents. Then it ends, with fewer
 /// items or none, and `next` continues with older ones.
-#[utoipa::path(tag = "incidents", operation_id = "list_incidents", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/incidents",
+    tag = "incidents", operation_id = "list_incidents", security(("key" = ["read"])),
     params(Filter, Paging),
     responses((status = 200, description = "One page of the incidents.", body = Page<Incident>)))]
-#[get("/incidents")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
     ctx.read(move |db| Reply::page(&find_all(db, &params)?)).await
 }
@@ -235,7 +240,8 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
 /// Records an incident and answers it. Until it is resolved, the gate allows only rollbacks and the
 /// fix in this place. Each request opens another incident. Fails with 404 when the service, the
 /// environment or a deployment does not exist.
-#[utoipa::path(tag = "incidents", operation_id = "create_incident", security(("key" = ["operate"])),
+#[utoipa::path(post, path = "/incidents",
+    tag = "incidents", operation_id = "create_incident", security(("key" = ["operate"])),
     request_body = NewIncident,
     responses(
         (status = 201, description = "The incident that was opened.",
@@ -244,7 +250,6 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
         (status = 422,
             description = "The body is malformed, or `detected_at` is more than a minute in the \
                 future (`invalid_value`).")))]
-#[post("/incidents")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewIncident>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
         let found = insert(db, author, body.0.clone())?;
@@ -256,11 +261,11 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewIncident>) -> Result<Reply, Err
 /// Read an incident
 ///
 /// Answers the incident with the deployments that caused and fixed it.
-#[utoipa::path(tag = "incidents", operation_id = "get_incident", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/incidents/{id}",
+    tag = "incidents", operation_id = "get_incident", security(("key" = ["read"])),
     params(("id" = IncidentId, Path, description = "The identifier of the incident.")),
     responses((status = 200, description = "The incident with its deployments.",
         body = IncidentWithDeployments, headers(("ETag" = String)))))]
-#[get("/incidents/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<IncidentId>) -> Result<Reply, Error> {
     ctx.read(move |db| {
         let incident = find(db, *id)?;
@@ -276,7 +281,8 @@ async fn show(ctx: Ctx<Read>, id: web::Path<IncidentId>) -> Result<Reply, Error>
 /// incident. A repeat sets the same values again. Fails with 404 when a deployment does not exist.
 /// With `If-Match`, it fails with 412 when somebody else has changed the incident since you read
 /// it.
-#[utoipa::path(tag = "incidents", operation_id = "update_incident", security(("key" = ["operate"])),
+#[utoipa::path(patch, path = "/incidents/{id}",
+    tag = "incidents", operation_id = "update_incident", security(("key" = ["operate"])),
     request_body = IncidentPatch,
     params(("id" = IncidentId, Path, description = "The identifier of the incident.")),
     responses(
@@ -285,7 +291,6 @@ async fn show(ctx: Ctx<Read>, id: web::Path<IncidentId>) -> Result<Reply, Error>
         (status = 422, description = "The body is malformed, `resolved_at` is before the detection \
             or more than a minute in the future, or `resolved` is false beside it \
             (`invalid_value`).")))]
-#[patch("/incidents/{id}")]
 async fn change(
     ctx: Ctx<Operate>,
     id: web::Path<IncidentId>,
@@ -306,13 +311,13 @@ async fn change(
 /// For a link that was set by mistake: the deployment counts neither as the cause nor as the fix of
 /// this incident any more, and its kind and the measures follow. The history keeps both facts. 404
 /// when the two are not linked.
-#[utoipa::path(tag = "incidents", operation_id = "unlink_deployment",
+#[utoipa::path(delete, path = "/incidents/{id}/deployments/{deployment_id}",
+    tag = "incidents", operation_id = "unlink_deployment",
     security(("key" = ["operate"])),
     params(("id" = IncidentId, Path, description = "The identifier of the incident."),
         ("deployment_id" = DeploymentId, Path,
             description = "The identifier of the linked deployment.")),
     responses((status = 200, body = IncidentWithDeployments, headers(("ETag" = String)))))]
-#[delete("/incidents/{id}/deployments/{deployment_id}")]
 async fn remove_link(
     ctx: Ctx<Operate>,
     path: web::Path<(IncidentId, DeploymentId)>,

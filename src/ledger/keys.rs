@@ -1,6 +1,6 @@
 //! API keys: creating, listing and revoking them.
 
-use actix_web::{delete, get, post, web};
+use actix_web::web;
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -26,7 +26,7 @@ use crate::types::values::ShortText;
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(list).service(create).service(revoke_one);
+    config.add(list, __path_list).add(create, __path_create).add(revoke_one, __path_revoke_one);
 }
 
 /// An API key without its secret.
@@ -136,10 +136,10 @@ impl<'de> Deserialize<'de> for Scopes {
 /// List keys
 ///
 /// Answers a page of all keys without their secrets, the newest first. Revoked keys are included.
-#[utoipa::path(tag = "keys", operation_id = "list_keys", security(("key" = ["admin"])),
+#[utoipa::path(get, path = "/keys",
+    tag = "keys", operation_id = "list_keys", security(("key" = ["admin"])),
     params(Paging),
     responses((status = 200, description = "One page of the keys.", body = Page<Key>)))]
-#[get("/keys")]
 async fn list(ctx: Ctx<Admin>, params: List<Everything, KeyId>) -> Result<Reply, Error> {
     ctx.read(move |db| Reply::page(&find_all(db, &params)?)).await
 }
@@ -150,7 +150,8 @@ async fn list(ctx: Ctx<Admin>, params: List<Everything, KeyId>) -> Result<Reply,
 /// (`already_exists`) while another valid key has the name, and with 422 when prop uses the name
 /// for itself. An `Idempotency-Key` has no effect here, because prop does not store responses with
 /// a secret.
-#[utoipa::path(tag = "keys", operation_id = "create_key", security(("key" = ["admin"])),
+#[utoipa::path(post, path = "/keys",
+    tag = "keys", operation_id = "create_key", security(("key" = ["admin"])),
     request_body = NewKey,
     responses(
         (status = 201, description = "The key that was created, with its secret.",
@@ -158,7 +159,6 @@ async fn list(ctx: Ctx<Admin>, params: List<Everything, KeyId>) -> Result<Reply,
         (status = 409, description = "Another valid key has the name (`already_exists`)."),
         (status = 422, description = "The body is malformed, or `name` is one that prop uses \
             for itself (`invalid_value`).")))]
-#[post("/keys")]
 async fn create(ctx: Ctx<Admin>, body: Body<NewKey>) -> Result<Reply, Error> {
     let created = ctx.write(move |db, author| {
         let token = Token::generate().map_err(Error::internal)?;
@@ -176,12 +176,12 @@ async fn create(ctx: Ctx<Admin>, body: Body<NewKey>) -> Result<Reply, Error> {
 /// Revokes the key for ever, and answers it. Other processes of prop may accept the key for up to
 /// five more seconds. A repeat changes nothing. Fails with 409 (`last_admin_key`) when no other
 /// valid key has the scope `admin`.
-#[utoipa::path(tag = "keys", operation_id = "revoke_key", security(("key" = ["admin"])),
+#[utoipa::path(delete, path = "/keys/{id}",
+    tag = "keys", operation_id = "revoke_key", security(("key" = ["admin"])),
     params(("id" = KeyId, Path, description = "The identifier of the key.")),
     responses(
         (status = 200, description = "The key, which is now revoked.", body = Key),
         (status = 409, description = "No other valid key has the scope `admin`.")))]
-#[delete("/keys/{id}")]
 async fn revoke_one(ctx: Ctx<Admin>, id: web::Path<KeyId>) -> Result<Reply, Error> {
     let key = ctx
         .write(move |db, author| {

@@ -1,7 +1,7 @@
 //! The metrics for Prometheus: the counters of the process, and what is live.
 
 use actix_web::http::header::{self, ContentType};
-use actix_web::{HttpRequest, HttpResponse, get, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use diesel::prelude::*;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ const LIVE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The route of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(metrics);
+    config.add(metrics, __path_metrics);
 }
 
 /// The values of the labels of what is counted.
@@ -50,11 +50,11 @@ pub fn labels() -> Labels {
 /// statements, deployments by outcome, the gate's reasons, and how long deployments waited. For a
 /// key with the scope `read`, or if everybody may read, it also answers what is live, from the
 /// database; without the database, it leaves this out. Needs no key.
-#[utoipa::path(tag = "operations", operation_id = "metrics",
+#[utoipa::path(get, path = "/metrics",
+    tag = "operations", operation_id = "metrics",
     responses(
         (status = 200, body = String, content_type = "text/plain"),
         (status = 401, description = "The request has a key, and the key is wrong.")))]
-#[get("/metrics")]
 async fn metrics(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Error> {
     let live = tokio::time::timeout(LIVE_WITHIN, live_for(&request, &state)).await;
     let live = match live.unwrap_or_else(|_| Err(Unavailable::TimedOut.into())) {

@@ -1,6 +1,6 @@
 //! Releases: versions of a service, each with its commit, image digest and scan result.
 
-use actix_web::{get, post, put, web};
+use actix_web::web;
 use diesel::dsl::AsSelect;
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,11 @@ use crate::{conditions, newest_first, read_along, text_enum};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(list).service(create).service(show).service(record_scan);
+    config
+        .add(list, __path_list)
+        .add(create, __path_create)
+        .add(show, __path_show)
+        .add(record_scan, __path_record_scan);
 }
 
 /// A release: a version of a service.
@@ -360,10 +364,10 @@ struct Filter {
 ///
 /// A page looks at no more than 5,000 releases of the commit, or else of the service, that is
 /// asked for. Then it ends, with fewer items or none, and `next` continues with older ones.
-#[utoipa::path(tag = "releases", operation_id = "list_releases", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/releases",
+    tag = "releases", operation_id = "list_releases", security(("key" = ["read"])),
     params(Filter, Paging),
     responses((status = 200, description = "One page of the releases.", body = Page<Release>)))]
-#[get("/releases")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
     ctx.read(move |db| Reply::page(&find_all(db, &params)?)).await
 }
@@ -374,7 +378,8 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
 /// were unknown before, such as the image digest. It fails with 409 (`release_conflict`) when a
 /// known value differs. Fails with 404 when the service does not exist and `create_missing` is not
 /// set.
-#[utoipa::path(tag = "releases", operation_id = "create_release", security(("key" = ["deploy"])),
+#[utoipa::path(post, path = "/releases",
+    tag = "releases", operation_id = "create_release", security(("key" = ["deploy"])),
     request_body = NewRelease,
     responses(
         (status = 201, description = "The release that was recorded.", body = ReleaseWithCommits,
@@ -386,7 +391,6 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
             description = "The service does not exist, and `create_missing` is not set."),
         (status = 422, description = "The body is malformed, or `at` is more than a minute in the \
             future (`invalid_value`).")))]
-#[post("/releases")]
 async fn create(ctx: Ctx<Deploy>, body: Body<NewRelease>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
         let service = &body.0.service;
@@ -410,11 +414,11 @@ async fn create(ctx: Ctx<Deploy>, body: Body<NewRelease>) -> Result<Reply, Error
 /// Read a release
 ///
 /// Answers the release with its commits and its scan result.
-#[utoipa::path(tag = "releases", operation_id = "get_release", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/releases/{id}",
+    tag = "releases", operation_id = "get_release", security(("key" = ["read"])),
     params(("id" = ReleaseId, Path, description = "The identifier of the release.")),
     responses((status = 200, description = "The release with its commits.",
         body = ReleaseWithCommits, headers(("ETag" = String)))))]
-#[get("/releases/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<ReleaseId>) -> Result<Reply, Error> {
     ctx.read(move |db| {
         let found = find(db, *id)?;
@@ -430,7 +434,8 @@ async fn show(ctx: Ctx<Read>, id: web::Path<ReleaseId>) -> Result<Reply, Error> 
 /// has now: record the digest first. Answers the release with the scan that counts: the last one by
 /// `at`. A late report of an earlier scan is kept in the history only; one of the same time
 /// replaces the result.
-#[utoipa::path(tag = "releases", operation_id = "record_scan", security(("key" = ["attest"])),
+#[utoipa::path(put, path = "/releases/{id}/scan",
+    tag = "releases", operation_id = "record_scan", security(("key" = ["attest"])),
     request_body = NewScan,
     params(("id" = ReleaseId, Path, description = "The identifier of the release."), ScanPolicy),
     responses(
@@ -439,7 +444,6 @@ async fn show(ctx: Ctx<Read>, id: web::Path<ReleaseId>) -> Result<Reply, Error> 
         (status = 422, description = "The body is neither the result of a scan nor a report in a \
             format that prop reads, or `at` is more than a minute in the future \
             (`invalid_value`).")))]
-#[put("/releases/{id}/scan")]
 async fn record_scan(
     ctx: Ctx<Attest>,
     id: web::Path<ReleaseId>,

@@ -1,6 +1,6 @@
 //! Services: the programs that are deployed.
 
-use actix_web::{get, patch, post, web};
+use actix_web::web;
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -24,7 +24,11 @@ use crate::types::values::{LongText, ShortText, Slug, Url};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(list).service(create).service(show).service(change);
+    config
+        .add(list, __path_list)
+        .add(create, __path_create)
+        .add(show, __path_show)
+        .add(change, __path_change);
 }
 
 /// A service: a program that is deployed as a whole.
@@ -145,10 +149,10 @@ pub struct ServicePatch {
 /// List services
 ///
 /// Answers a page of all services, in the order of their slugs.
-#[utoipa::path(tag = "services", operation_id = "list_services", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/services",
+    tag = "services", operation_id = "list_services", security(("key" = ["read"])),
     params(Paging),
     responses((status = 200, description = "One page of the services.", body = Page<Service>)))]
-#[get("/services")]
 async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, Error> {
     ctx.read(move |db| Reply::page(&find_all(db, &params)?)).await
 }
@@ -156,11 +160,11 @@ async fn list(ctx: Ctx<Read>, params: List<Everything, Slug>) -> Result<Reply, E
 /// Create a service
 ///
 /// Records a service and answers it. Fails with 409 (`already_exists`) when the slug is taken.
-#[utoipa::path(tag = "services", operation_id = "create_service", security(("key" = ["operate"])),
+#[utoipa::path(post, path = "/services",
+    tag = "services", operation_id = "create_service", security(("key" = ["operate"])),
     request_body = NewService,
     responses((status = 201, description = "The service that was created.", body = Service,
         headers(("Location" = String), ("ETag" = String)))))]
-#[post("/services")]
 async fn create(ctx: Ctx<Operate>, body: Body<NewService>) -> Result<Reply, Error> {
     ctx.post(move |db, author| {
         let actor = author.at(lock(db, &body.0.slug)?.now);
@@ -173,11 +177,11 @@ async fn create(ctx: Ctx<Operate>, body: Body<NewService>) -> Result<Reply, Erro
 /// Read a service
 ///
 /// Answers the service with this slug.
-#[utoipa::path(tag = "services", operation_id = "get_service", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/services/{slug}",
+    tag = "services", operation_id = "get_service", security(("key" = ["read"])),
     params(("slug" = Slug, Path, description = "The slug of the service.")),
     responses((status = 200, description = "The service with this slug.", body = Service,
         headers(("ETag" = String)))))]
-#[get("/services/{slug}")]
 async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
     ctx.read(move |db| {
         let service = find(db, &slug)?;
@@ -190,12 +194,12 @@ async fn show(ctx: Ctx<Read>, slug: web::Path<Slug>) -> Result<Reply, Error> {
 ///
 /// Sets the fields in the body and answers the service. A repeat sets the same values again. With
 /// `If-Match`, it fails with 412 when somebody else has changed the service since you read it.
-#[utoipa::path(tag = "services", operation_id = "update_service", security(("key" = ["operate"])),
+#[utoipa::path(patch, path = "/services/{slug}",
+    tag = "services", operation_id = "update_service", security(("key" = ["operate"])),
     request_body = ServicePatch,
     params(("slug" = Slug, Path, description = "The slug of the service.")),
     responses((status = 200, description = "The service after the change.", body = Service,
         headers(("ETag" = String)))))]
-#[patch("/services/{slug}")]
 async fn change(
     ctx: Ctx<Operate>,
     slug: web::Path<Slug>,

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use crate::error::{Code, Error};
-use crate::http::docs::{Published, not_allowed};
 use crate::http::files::File;
 use crate::http::response::takes_html;
+use crate::http::routes::not_allowed;
 
 /// The pages load our own files and our own API only. Scripts and styles in the markup are blocked,
 /// so text from the ledger can't become either.
@@ -100,25 +100,16 @@ async fn page(request: HttpRequest) -> HttpResponse {
     site().page.answer(&request, "no-cache")
 }
 
-/// Answers a request without a route: 405 with `Allow` when the path has other methods (RFC 9110,
-/// section 15.5.6), else 404: a page for a browser, a problem for others.
+/// Answers a request for a path where nothing is: a page for a browser, a problem for others.
 ///
 /// # Errors
-/// `method_not_allowed`, `not_found`.
-pub async fn no_route(
-    request: HttpRequest,
-    docs: web::Data<Published>,
-) -> Result<HttpResponse, Error> {
-    match docs.allowed_methods(request.path()) {
-        Some(allow) => Err(not_allowed(allow.clone())),
-        None if is_for_a_page(&request) => {
-            Ok(site().not_found.answer_as(StatusCode::NOT_FOUND, &request, "no-cache"))
-        }
-        None => Err(Error::new(
-            Code::NotFound,
-            "There is nothing at this path. `/docs/` lists all paths of the API.",
-        )),
+/// `not_found`.
+pub async fn no_route(request: HttpRequest) -> Result<HttpResponse, Error> {
+    if is_for_a_page(&request) {
+        return Ok(site().not_found.answer_as(StatusCode::NOT_FOUND, &request, "no-cache"));
     }
+    let detail = "There is nothing at this path. `/docs/` lists all paths of the API.";
+    Err(Error::new(Code::NotFound, detail))
 }
 
 /// Whether a browser opens an address outside of the API.

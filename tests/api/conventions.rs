@@ -92,6 +92,9 @@ fn a_path_has_the_methods_of_the_document(app: &TestApp) {
             }
         }
     }
+    // A letter may be encoded: the path is the same (RFC 3986, section 6.2.2.2).
+    let answer = app.call("PUT", "/v1/deploy%6Dents", ADMIN, None, &[]);
+    answer.expect_problem(405, "method_not_allowed");
 }
 
 /// The path of every resource that has a tag of its own, in a ledger that has one of each.
@@ -557,6 +560,10 @@ fn metrics_count_requests_by_route(app: &TestApp) {
     app.get(&format!("/v1/deployments/{UNKNOWN}")).expect_problem(404, "not_found");
     app.get("/v1/services/checkout").expect(200);
     app.get(&format!("/nowhere/{id}")).expect_problem(404, "not_found");
+    app.call("PUT", &format!("/v1/deployments/{id}"), ADMIN, None, &[])
+        .expect_problem(405, "method_not_allowed");
+    let without_key = app.request("GET", &format!("/v1/deployments/{id}"));
+    app.send(without_key.body(Vec::new()).unwrap()).expect_problem(401, "unauthenticated");
     let answer = app.send(app.request("GET", "/metrics").body(Vec::new()).unwrap());
     assert!(answer.status == 200 && answer.header("content-type").starts_with("text/plain"));
     let counted = |method: &str, route: &str, status: u16| {
@@ -568,6 +575,8 @@ fn metrics_count_requests_by_route(app: &TestApp) {
     };
     assert_eq!(counted("GET", "/v1/deployments/{id}", 200), Some(2), "{}", answer.text);
     assert_eq!(counted("GET", "/v1/deployments/{id}", 404), Some(1));
+    assert_eq!(counted("PUT", "/v1/deployments/{id}", 405), Some(1));
+    assert_eq!(counted("GET", "/v1/deployments/{id}", 401), Some(1));
     assert_eq!(counted("POST", "/v1/deployments", 201), Some(1));
     assert_eq!(counted("GET", "/v1/services/{slug}", 200), Some(1));
     assert_eq!(counted("GET", "unmatched", 404), Some(1));

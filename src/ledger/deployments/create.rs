@@ -1,7 +1,6 @@
 //! Recording of deployments: a caller requests one and the gate decides whether it is allowed, or
 //! reports one that has happened.
 
-use actix_web::post;
 use diesel::QueryResult;
 use serde::Deserialize;
 use serde_json::Value;
@@ -36,7 +35,7 @@ use crate::types::values::{Digest, GitSha, LongText, ShortText, Slug, Url, Versi
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(create);
+    config.add(create, __path_create);
 }
 
 /// A deployment to request or to report.
@@ -121,7 +120,8 @@ pub struct NewDeployment {
 /// answers the recorded deployment. Fails with 409 (`gate_blocked`) and
 /// all reasons when the gate blocks it, and with 409 (`release_conflict`) when commit or image
 /// differ from the recorded release.
-#[utoipa::path(tag = "deployments", operation_id = "create_deployment",
+#[utoipa::path(post, path = "/deployments",
+    tag = "deployments", operation_id = "create_deployment",
     security(("key" = ["deploy"])), request_body = NewDeployment,
     responses(
         (status = 201, description = "The deployment that was recorded.",
@@ -143,7 +143,6 @@ pub struct NewDeployment {
                 without a `state` that is an end, `at` without `observed` or `state`, the end is \
                 before the start, a time is more than a minute in the future, `fixes` is no open \
                 incident of the place, or `version` is nothing to roll back to.")))]
-#[post("/deployments")]
 async fn create(ctx: Ctx<Deploy>, body: Body<NewDeployment>) -> Result<Reply, Error> {
     ctx.post_in(Service::Named(body.0.service.clone()), move |db, author| {
         let (found, is_new) = request(db, author, body.0.clone())?;

@@ -1,7 +1,6 @@
 //! The gate: loads the facts that the rule in `rules::gate` needs, and answers whether a release
 //! may be deployed. Answering changes nothing.
 
-use actix_web::get;
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,7 +29,7 @@ use crate::types::values::{Digest, ShortText, Slug, Url, Version};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(evaluate_gate);
+    config.add(evaluate_gate, __path_evaluate_gate);
 }
 
 /// The query parameters of the gate.
@@ -71,7 +70,8 @@ struct Question {
 /// or a recorded `deployment`. Fails with 404 when one of them does not exist, and with 400
 /// (`invalid_query`) when one of the three is missing without `deployment`, or when `deployment` is
 /// combined with another parameter, or has already started or ended.
-#[utoipa::path(tag = "gate", operation_id = "evaluate_gate", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/gate",
+    tag = "gate", operation_id = "evaluate_gate", security(("key" = ["read"])),
     params(Question),
     responses(
         (status = 200,
@@ -79,7 +79,6 @@ struct Question {
             body = Decision),
         (status = 404,
             description = "The service, environment, release or deployment does not exist.")))]
-#[get("/gate")]
 async fn evaluate_gate(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
     let (question, caller) = (query.0, ctx.name().to_owned());
     let decision = ctx

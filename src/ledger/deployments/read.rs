@@ -1,6 +1,6 @@
 //! Answers deployments and their history.
 
-use actix_web::{get, web};
+use actix_web::web;
 use diesel::prelude::*;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -26,7 +26,7 @@ use crate::{conditions, each_backend, in_order, newest_first, read_along, with_k
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(list).service(show).service(list_events);
+    config.add(list, __path_list).add(show, __path_show).add(list_events, __path_list_events);
 }
 
 /// The sort key of the list of deployments.
@@ -57,11 +57,11 @@ struct Filter {
 /// A page looks at no more than 5,000 past deployments of the time, and of the service or else the
 /// state, that are asked for. Then it ends, with fewer items or none, and `next` continues with
 /// older ones.
-#[utoipa::path(tag = "deployments", operation_id = "list_deployments", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/deployments",
+    tag = "deployments", operation_id = "list_deployments", security(("key" = ["read"])),
     params(Filter, Paging),
     responses((status = 200, description = "One page of the deployments.",
         body = Page<Deployment>)))]
-#[get("/deployments")]
 async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Error> {
     if params.filter.state == Some(State::Expired) {
         expire_overdue(&ctx).await?;
@@ -76,11 +76,11 @@ async fn list(ctx: Ctx<Read>, params: List<Filter, After>) -> Result<Reply, Erro
 /// Read a deployment
 ///
 /// Answers the deployment with the decision of the gate.
-#[utoipa::path(tag = "deployments", operation_id = "get_deployment", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/deployments/{id}",
+    tag = "deployments", operation_id = "get_deployment", security(("key" = ["read"])),
     params(("id" = DeploymentId, Path, description = "The identifier of the deployment.")),
     responses((status = 200, description = "The deployment with the decision of the gate.",
         body = DeploymentWithDecision, headers(("ETag" = String)))))]
-#[get("/deployments/{id}")]
 async fn show(ctx: Ctx<Read>, id: web::Path<DeploymentId>) -> Result<Reply, Error> {
     settled(&ctx, async || {
         let found = ctx.find::<ById>(*id).await?;
@@ -111,11 +111,11 @@ impl ByKey for ById {
 /// List the events of a deployment
 ///
 /// Answers a page of the deployment's events, the newest first.
-#[utoipa::path(tag = "deployments", operation_id = "list_deployment_events",
+#[utoipa::path(get, path = "/deployments/{id}/events",
+    tag = "deployments", operation_id = "list_deployment_events",
     security(("key" = ["read"])),
     params(("id" = DeploymentId, Path, description = "The identifier of the deployment."), Paging),
     responses((status = 200, description = "One page of the events.", body = Page<Event>)))]
-#[get("/deployments/{id}/events")]
 async fn list_events(
     ctx: Ctx<Read>,
     id: web::Path<DeploymentId>,

@@ -1,6 +1,6 @@
 //! State changes of a deployment: its start, its end, and the reviews that it waits for.
 
-use actix_web::{post, web};
+use actix_web::web;
 use serde::{Deserialize, Deserializer};
 use std::borrow::Cow;
 use utoipa::ToSchema;
@@ -31,7 +31,7 @@ use crate::types::values::LongText;
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(make_transition);
+    config.add(make_transition, __path_make_transition);
 }
 
 /// A change of the state of a deployment.
@@ -67,7 +67,8 @@ fn target<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error>
 /// state answers 200 and changes nothing. Fails with 409 (`invalid_transition`) and the possible
 /// `moves` when the deployment cannot get this state, and with 409 (`gate_blocked`) and all reasons
 /// when the gate blocks the start.
-#[utoipa::path(tag = "deployments", operation_id = "move_deployment",
+#[utoipa::path(post, path = "/deployments/{id}/transitions",
+    tag = "deployments", operation_id = "move_deployment",
     security(("key" = ["deploy"])), request_body = Transition,
     params(("id" = DeploymentId, Path, description = "The identifier of the deployment.")),
     responses(
@@ -75,7 +76,6 @@ fn target<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error>
             body = DeploymentWithDecision, headers(("ETag" = String))),
         (status = 422, description = "The body is malformed, or `at` is there without `observed`, \
             before the start, or more than a minute in the future (`invalid_value`).")))]
-#[post("/deployments/{id}/transitions")]
 async fn make_transition(
     ctx: Ctx<Deploy>,
     id: web::Path<DeploymentId>,

@@ -1,6 +1,6 @@
 //! Declaring a deployment void: what was reported of it did not happen.
 
-use actix_web::{post, web};
+use actix_web::web;
 use diesel::prelude::*;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -22,7 +22,7 @@ use crate::types::values::{LongText, Slug};
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(declare_void);
+    config.add(declare_void, __path_declare_void);
 }
 
 /// Why a deployment counts for nothing.
@@ -42,11 +42,11 @@ pub struct Void {
 /// deployments and the measures are derived again without it, and the approvals and overrides that
 /// it consumed are released. The deployment and its history stay, with the state `cancelled` and
 /// `voided_at` set. A void deployment that is declared void again answers 200 and changes nothing.
-#[utoipa::path(tag = "deployments", operation_id = "void_deployment",
+#[utoipa::path(post, path = "/deployments/{id}/void",
+    tag = "deployments", operation_id = "void_deployment",
     security(("key" = ["operate"])), request_body = Void,
     params(("id" = DeploymentId, Path, description = "The identifier of the deployment.")),
     responses((status = 200, body = DeploymentWithDecision, headers(("ETag" = String)))))]
-#[post("/deployments/{id}/void")]
 async fn declare_void(
     ctx: Ctx<Operate>,
     id: web::Path<DeploymentId>,

@@ -1,7 +1,7 @@
 //! Webhook deliveries: what GitHub sent, stored as it was received, with the outcome.
 
 use actix_web::http::StatusCode;
-use actix_web::{get, post, web};
+use actix_web::web;
 use diesel::dsl::AsSelect;
 use diesel::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -30,12 +30,12 @@ use crate::{conditions, each_backend, newest_first, read_along, text_enum};
 
 /// The routes of this file below `/v1`.
 pub fn routes(config: &mut Routes) {
-    config.service(list).service(show);
+    config.add(list, __path_list).add(show, __path_show);
 }
 
 /// The route that GitHub sends to. It requires a signature instead of a key.
 pub fn receiver(config: &mut Routes) {
-    config.service(receive);
+    config.add(receive, __path_receive);
 }
 
 text_enum! {
@@ -129,10 +129,10 @@ struct Filter {
 ///
 /// A page looks at no more than 5,000 of the deployment, or else the outcome, that is asked for.
 /// Then it ends, with fewer items or none, and `next` continues with older ones.
-#[utoipa::path(tag = "webhooks", operation_id = "list_deliveries", security(("key" = ["operate"])),
+#[utoipa::path(get, path = "/deliveries",
+    tag = "webhooks", operation_id = "list_deliveries", security(("key" = ["operate"])),
     params(Filter, Paging),
     responses((status = 200, description = "One page of the deliveries.", body = Page<Delivery>)))]
-#[get("/deliveries")]
 async fn list(ctx: Ctx<Operate>, params: List<Filter, After>) -> Result<Reply, Error> {
     ctx.read(move |db| Reply::page(&find_all(db, &params)?)).await
 }
@@ -140,11 +140,11 @@ async fn list(ctx: Ctx<Operate>, params: List<Filter, After>) -> Result<Reply, E
 /// Read a webhook delivery
 ///
 /// Answers the delivery with its body as it was received.
-#[utoipa::path(tag = "webhooks", operation_id = "get_delivery", security(("key" = ["admin"])),
+#[utoipa::path(get, path = "/deliveries/{id}",
+    tag = "webhooks", operation_id = "get_delivery", security(("key" = ["admin"])),
     params(("id" = ShortText, Path, description = "The identifier of the delivery on GitHub.")),
     responses((status = 200, description = "The delivery with its body.",
         body = DeliveryWithBody)))]
-#[get("/deliveries/{id}")]
 async fn show(ctx: Ctx<Admin>, id: web::Path<ShortText>) -> Result<Reply, Error> {
     ctx.read(move |db| Reply::ok(&find(db, &id)?)).await
 }
@@ -158,7 +158,8 @@ async fn show(ctx: Ctx<Admin>, id: web::Path<ShortText>) -> Result<Reply, Error>
 /// A repeat of a delivery is applied again only if it had failed. The order of the deliveries does
 /// not matter. Fails with 401 (`invalid_signature`) when the signature does not match, and with 403
 /// (`webhooks_off`) without a secret.
-#[utoipa::path(tag = "webhooks", operation_id = "receive_github_webhook",
+#[utoipa::path(post, path = "/webhooks/github",
+    tag = "webhooks", operation_id = "receive_github_webhook",
     security(("signature" = [])),
     request_body(content = Object, description = "The payload of the event, as GitHub sends it.",
         example = json!({"zen": "Keep it logically awesome.", "hook_id": 109948940})),
@@ -174,7 +175,6 @@ async fn show(ctx: Ctx<Admin>, id: web::Path<ShortText>) -> Result<Reply, Error>
             description = "The delivery had been received before without a failure; it was not \
                 applied again.",
             body = Delivery)))]
-#[post("/webhooks/github")]
 async fn receive(signed: Signed) -> Result<Reply, Error> {
     let (delivery, is_new) = signed.write(take).await?;
     let mut reply = Reply::ok(&delivery)?;

@@ -1,6 +1,5 @@
 //! The five DORA measures, computed from the ledger.
 
-use actix_web::get;
 use diesel::prelude::*;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -30,7 +29,7 @@ use crate::types::values::Slug;
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(show);
+    config.add(show, __path_show);
 }
 
 /// The length of the window when the caller does not give one.
@@ -133,13 +132,13 @@ pub struct DoraMeasures {
 /// window. `docs/dora.md` defines every figure. Fails with 400 when the window is empty or longer
 /// than 366 days (`invalid_window`), or when `tier` is used together with `environment`
 /// (`invalid_query`).
-#[utoipa::path(tag = "metrics", operation_id = "get_dora_metrics", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/metrics/dora",
+    tag = "metrics", operation_id = "get_dora_metrics", security(("key" = ["read"])),
     params(Question),
     responses(
         (status = 200, description = "The measures of the window.", body = DoraMeasures,
             headers(("ETag" = String))),
         (status = 404, description = "The service or the environment does not exist.")))]
-#[get("/metrics/dora")]
 async fn show(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
     let question = query.0;
     let measures = ctx.read(move |db| measure(db, &question)).await?;

@@ -1,7 +1,7 @@
 //! Places. A place is one service in one environment: what is live there, and what a rollback would
 //! go back to.
 
-use actix_web::{get, web};
+use actix_web::web;
 use diesel::prelude::*;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -23,7 +23,7 @@ use crate::types::values::Slug;
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(show);
+    config.add(show, __path_show);
 }
 
 /// How many of the latest deployments `latest` has.
@@ -72,13 +72,13 @@ pub struct PlaceView {
 /// A place is one service in one environment. Answers the live deployment, the one that a rollback
 /// would go back to, the one that is being rolled out, and the ten latest. Fails with 404 when the
 /// service or the environment does not exist.
-#[utoipa::path(tag = "status", operation_id = "get_place", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/services/{service}/environments/{environment}",
+    tag = "status", operation_id = "get_place", security(("key" = ["read"])),
     params(
         ("service" = Slug, Path, description = "The slug of the service."),
         ("environment" = Slug, Path, description = "The slug of the environment.")),
     responses((status = 200, description = "The place with its deployments.", body = PlaceView,
         headers(("ETag" = String)))))]
-#[get("/services/{service}/environments/{environment}")]
 async fn show(ctx: Ctx<Read>, path: web::Path<(Slug, Slug)>) -> Result<Reply, Error> {
     settled(&ctx, async || {
         let (service, environment) = path.clone();

@@ -1,6 +1,5 @@
 //! The status grid of all places: what is live in each one, and what is about to be deployed there.
 
-use actix_web::get;
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
@@ -31,7 +30,7 @@ use crate::types::time::Timestamp;
 
 /// The routes of this file.
 pub fn routes(config: &mut Routes) {
-    config.service(show);
+    config.add(show, __path_show);
 }
 
 /// The status of all places: services as rows, environments as columns.
@@ -194,10 +193,10 @@ struct Current {
 ///
 /// Answers the grid of all services and environments: what is live in each place, what is being
 /// rolled out or waits there, and what blocks it.
-#[utoipa::path(tag = "status", operation_id = "get_status", security(("key" = ["read"])),
+#[utoipa::path(get, path = "/status",
+    tag = "status", operation_id = "get_status", security(("key" = ["read"])),
     responses((status = 200, description = "The status of all places.", body = Grid,
         headers(("ETag" = String)))))]
-#[get("/status")]
 async fn show(ctx: Ctx<Read>) -> Result<Reply, Error> {
     settled(&ctx, async || {
         ctx.read(|db| {
