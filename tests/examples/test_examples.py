@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
-from expressions import condition, fill_in
+from expressions import condition, fill_in, read
 from prop import Prop, running_prop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,7 +165,7 @@ def test_a_missing_argument(example: str) -> None:
 
 def run_github(pipeline: Pipeline, prop: Prop, attempt: int = 1) -> tuple[bool, str]:
     """Runs the job's steps as GitHub does; whether it succeeded, and its log."""
-    workflow = yaml.safe_load((EXAMPLES / "github-actions.yml").read_text())
+    workflow = read(EXAMPLES / "github-actions.yml")
     assert workflow["defaults"] == {"run": {"shell": "bash"}}
     job = workflow["jobs"]["deploy"]
     failed, log, steps = False, "", {}
@@ -187,7 +187,7 @@ def run_github(pipeline: Pipeline, prop: Prop, attempt: int = 1) -> tuple[bool, 
     }
 
     def fill(values: dict[str, str]) -> dict[str, str]:
-        return {name: fill_in(value, contexts, functions) for name, value in values.items()}
+        return fill_in(values, contexts, functions)
 
     for step in job["steps"]:
         if "uses" in step:

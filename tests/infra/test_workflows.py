@@ -1,6 +1,8 @@
 """What must hold for every workflow, whoever changes it."""
 
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 from workflow import FILE, ROOT, load
@@ -101,3 +103,23 @@ def test_nothing_from_outside_is_put_into_a_command() -> None:
     """An expression in a command is text that a shell reads: it comes by the environment, which it does not."""
     for _, step in STEPS:
         assert "${{" not in step.get("run", "")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "complaint"),
+    [
+        ("queue: max", "queues: max", "Unexpected value 'queues'"),
+        ("deployment: false", "deploys: false", "Unexpected value 'deploys'"),
+        ("needs: build\n", "needs: builds\n", "depends on unknown job 'builds'"),
+        ("steps.deploy.outputs.url", "steps.deployed.outputs.url", "might be invalid: deployed"),
+        ("needs.build.outputs.digest", "needs.build.outputs.digests", "might be invalid: digests"),
+        ("hashFiles('reports/*.sarif')", "hashFolder('reports/*.sarif')", "Unrecognized function: 'hashFolder'"),
+        ("github.run_id }}", "github.run_id ) }}", "Unexpected symbol"),
+    ],
+)
+def test_github_s_own_reading_finds_a_slip(right: str, wrong: str, complaint: str, tmp_path: Path) -> None:
+    copy = tmp_path / "ci-cd.yml"
+    copy.write_text(FILE.read_text().replace(right, wrong))
+    for file, found in ((FILE, ""), (copy, complaint)):
+        ended = subprocess.run(["node", ROOT / "tests/workflows/check.js", file], capture_output=True, text=True, check=False)
+        assert (ended.returncode, found in ended.stdout) == (int(file == copy), True), ended.stdout + ended.stderr

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from expressions import Functions, condition, fill_in, text
+from expressions import Functions, condition, fill_in, read, text
 from github import REPOSITORY, GitHub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +28,7 @@ SCOPES = ("actions", "attestations", "contents", "id-token", "pull-requests", "s
 
 
 def load(file: Path = FILE) -> dict:
-    """A workflow. YAML takes the key `on` for a truth."""
+    """A workflow as it is written. YAML takes the key `on` for a truth."""
     workflow = yaml.safe_load(file.read_text())
     workflow["on"] = workflow.pop(True)
     return workflow
@@ -78,7 +78,7 @@ class Run:
     commands: list[tuple[str, str]] = field(default_factory=list)  # job, run
 
     def __post_init__(self) -> None:
-        self.workflow = load()
+        self.workflow = read(FILE)
 
     @property
     def ref(self) -> str:
@@ -120,7 +120,9 @@ class Run:
 
     def run_combination(self, name: str, job: dict, matrix: dict) -> Ended:
         environment = job.get("environment")
-        environment = fill_in(environment["name"] if isinstance(environment, dict) else environment, self.contexts(name, None), {})
+        if isinstance(environment, dict) and "name" in environment:
+            environment = environment["name"]
+        environment = fill_in(environment, self.contexts(name, None), {})
         if environment and (refusal := self.wait_for(environment)):
             return Ended("failure", log=refusal)
         return Job(self, name, job, matrix, environment).run()
