@@ -165,8 +165,6 @@ name_version() {
     [ -n "$VERSION" ] || die "$EXIT_PREFLIGHT" "The image has no tag. Set its version with --release VERSION."
 }
 
-rollout_in_progress() { service_get '(.deployments | length > 1) or any(.deployments[]; .rolloutState == "IN_PROGRESS")'; }
-
 die_if_running() {
     [ "$(rollout_in_progress)" = false ] && return
     # Tasks without an image never start, so such a rollout cannot complete.

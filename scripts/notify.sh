@@ -46,8 +46,10 @@ message=$(jq -r --arg repository "${GITHUB_REPOSITORY:-}" --arg branch "${GITHUB
     --arg url "${GITHUB_SERVER_URL:-}/${GITHUB_REPOSITORY:-}/actions/runs/${GITHUB_RUN_ID:-}" '
     def named($result): to_entries | map(select(.value.result == $result).key);
     named("failure") as $failed | named("cancelled") as $cancelled
+    | (to_entries | map(select(.value.outputs.outcome? == "superseded").key)) as $superseded
     | (if $failed != [] then ":x: failed: \($failed | join(", "))"
        elif $cancelled != [] then ":heavy_minus_sign: cancelled: \($cancelled | join(", "))"
+       elif $superseded != [] then ":fast_forward: superseded: \($superseded | join(", ")), because a newer commit is live"
        else ":white_check_mark: done: \(named("success") | join(", "))" end) as $outcome
     | "\($outcome) · *\($repository)* \($branch) \($sha[:12]) · \($actor) · \($url)"' <<<"$JOBS")
 info "$message"

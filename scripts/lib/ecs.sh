@@ -61,6 +61,9 @@ service_get() { jq -r "$1" <<<"$SERVICE"; }
 # primary_get FILTER: prints a part of the service's newest deployment.
 primary_get() { service_get "first(.deployments[] | select(.status == \"PRIMARY\")) | $1"; }
 
+# rollout_in_progress: prints whether ECS is rolling something out: true or false.
+rollout_in_progress() { service_get '(.deployments | length > 1) or any(.deployments[]; .rolloutState == "IN_PROGRESS")'; }
+
 # last_completed_definition: prints the task definition of the last completed rollout. ECS rolls back to the same one, and no
 # longer lists that rollout when its tasks have ended.
 last_completed_definition() {

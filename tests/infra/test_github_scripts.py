@@ -286,6 +286,11 @@ def test_slack_is_no_reason_to_fail() -> None:
     assert ":heavy_minus_sign: cancelled: test" in run("notify.sh", JOBS='{"test": {"result": "cancelled"}}').stderr
 
 
+def test_slack_is_told_that_a_newer_commit_is_live() -> None:
+    jobs = '{"deploy-staging": {"result": "success", "outputs": {"outcome": "superseded"}}, "smoke": {"result": "skipped", "outputs": {}}}'
+    assert ":fast_forward: superseded: deploy-staging, because a newer commit is live" in run("notify.sh", JOBS=jobs).stderr
+
+
 @pytest.mark.parametrize(
     ("script", "arguments"),
     [

@@ -23,13 +23,14 @@ from github import REPOSITORY, GitHub, running_github
 from prop import Prop, running_prop
 from serving import serving
 from stub_aws import OLD, OLD_SHA, STUB, Scenario
-from workflow import ROOT, Review, Run, commit, path_with
+from workflow import ROOT, Review, Run, commit, git, path_with
 
 STAND_IN = Path(__file__).parent / "stand_ins/stand-in"
 STAND_INS = ["aws", "cargo", "cargo-deny", "checkov", "docker", "rustup", "terraform", "test-suite", "trivy"]
 SHA = commit()
 CRATE_VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
 VERSION = f"{CRATE_VERSION}-{SHA[:12]}"
+SHIP_IT = Review("alice", comment="Ship it.")
 
 
 class Account(Scenario):
@@ -55,6 +56,8 @@ class World:
     accounts: dict[str, Account]
     messages: list[str]  # in Slack
     binaries: Path
+    commits: list[str]
+    repository: Path = ROOT
 
     def variables(self, environment: str | None) -> dict[str, str]:
         """What the stand-ins want to know on a runner."""
@@ -62,15 +65,24 @@ class World:
         there = {"STUB_STATE": str(self.accounts[environment].file)} if environment else {}
         return {"STUB_AWS": str(STUB / "aws"), "STUB_STATES": states, "POLL_SECONDS": "0.05", "PROOF_SECONDS": "5", "SMOKE_SECONDS": "5", **there}
 
-    def run(self, event_name: str, event: dict, actor: str = "dana", more: dict[str, str] | None = None, **settings: Any) -> Run:
+    def run(self, event_name: str, event: dict, actor: str = "dana", more: dict[str, str] | None = None, sha: str = SHA, **settings: Any) -> Run:
         directory = self.directory / f"run-{self.github.next()}"
         return Run(
-            self.github, directory, path_with(self.binaries), event_name, event | {"repository": {"visibility": "public"}}, actor, SHA,
-            extra=lambda environment: self.variables(environment) | (more or {}), **settings,
-        ).start()  # fmt: skip
+            self.github, directory, path_with(self.binaries), event_name, event | {"repository": {"visibility": "public"}}, actor, sha,
+            extra=lambda environment: self.variables(environment) | (more or {}), repository=self.repository, **settings,
+        ).go_on()  # fmt: skip
 
-    def push(self, review: Review | None = None, **settings: Any) -> Run:
-        return self.run("push", {}, reviews={"production": review or Review("alice", comment="Ship it.")}, **settings)
+    def push(self, review: Review | None = SHIP_IT, **settings: Any) -> Run:
+        """A push to main. Without a review, nobody answers."""
+        return self.run("push", {}, reviews={"production": review} if review else {}, **settings)
+
+    def commit(self) -> str:
+        """One more commit on main."""
+        self.repository = self.directory / "repository"
+        git("clone", "--quiet", "--no-hardlinks", ROOT, self.repository)
+        git("-c", "user.name=erin", "-c", "user.email=erin@example.org", "commit", "--quiet", "--allow-empty", "-m", "newer", at=self.repository)
+        self.commits.append(git("rev-parse", "HEAD", at=self.repository))
+        return self.commits[-1]
 
     def pull_request(self, head: str = REPOSITORY, **settings: Any) -> Run:
         pull_request = {"number": 7, "user": {"login": "dana"}, "head": {"repo": {"full_name": head, "fork": head != REPOSITORY}}}
@@ -91,6 +103,10 @@ class World:
     def release(self, version: str = VERSION) -> dict:
         found = self.ledger.get(f"/v1/releases?service=prop&version={version}")["items"]
         return found[0] if found else {}
+
+    def deployments(self, version: str) -> list[dict]:
+        """The newest first."""
+        return [one for one in self.ledger.get("/v1/deployments?service=prop")["items"] if one["version"] == version]
 
     def approvals(self) -> list[dict]:
         return self.ledger.get("/v1/approvals?service=prop")["items"]
@@ -117,7 +133,8 @@ def world(tmp_path: Path) -> Iterator[World]:
         ledger = stack.enter_context(running_prop(kept))
         messages: list[str] = []
         slack = stack.enter_context(serving(slack_handler(messages)))
-        urls = {name: stack.enter_context(serving(balancer_handler(account, ledger))) for name, account in accounts.items()}
+        commits = [SHA]
+        urls = {name: stack.enter_context(serving(balancer_handler(account, ledger, commits))) for name, account in accounts.items()}
         keys = make_ready_ledger(ledger)
         ready = script(
             "setup-github.sh", REPOSITORY, "--reviewer", "alice", "--reviewer", "bob", GITHUB_TOKEN="admin", GITHUB_API_URL=github.url, PROP_URL=ledger.url,
@@ -126,7 +143,7 @@ def world(tmp_path: Path) -> Iterator[World]:
             STAGING_URL=urls["staging"], PRODUCTION_URL=urls["production"], path=python_path(), **keys,
         )  # fmt: skip
         assert ready.returncode == 0, ready.stderr
-        yield World(tmp_path, github, ledger, accounts, messages, binaries)
+        yield World(tmp_path, github, ledger, accounts, messages, binaries, commits)
 
 
 def python_path() -> str:
@@ -147,7 +164,7 @@ def make_ready_ledger(ledger: Prop) -> dict[str, str]:
     return dict(line.removeprefix("export ").split("=", 1) for line in ready.stdout.splitlines())
 
 
-def balancer_handler(account: Account, ledger: Prop) -> type[BaseHTTPRequestHandler]:
+def balancer_handler(account: Account, ledger: Prop, commits: list[str]) -> type[BaseHTTPRequestHandler]:
     """The load balancer of an environment: a real prop, which says it is the image that the environment runs."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -159,7 +176,9 @@ def balancer_handler(account: Account, ledger: Prop) -> type[BaseHTTPRequestHand
                 status, kind, data = error.code, error.headers["Content-Type"], error.read()
             if self.path == "/version":
                 digest = account.live_digest()
-                data = json.dumps(json.loads(data) | {"image_digest": digest, "git_sha": OLD_SHA if digest == OLD else SHA}).encode()
+                tags = [tag for image in account.read()["images"] if image["digest"] == digest for tag in image["tags"]]
+                sha = next(sha for sha in [OLD_SHA, *commits] if tags[0].endswith(sha[:12]))
+                data = json.dumps(json.loads(data) | {"image_digest": digest, "git_sha": sha}).encode()
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
@@ -343,3 +362,43 @@ def test_an_unavailable_ledger_blocks_nothing(world: World) -> None:
     assert "Cannot reach prop" in run.jobs["deploy-production"].log
     kept = [job for job, action, _ in run.used if action == "actions/upload-artifact"]
     assert kept == ["deploy-staging", "deploy-production"], "what it missed is kept"
+
+
+def version_of(sha: str) -> str:
+    return f"{CRATE_VERSION}-{sha[:12]}"
+
+
+def test_the_older_of_two_pushes_does_not_end_up_live(world: World) -> None:
+    newer = world.commit()
+    slow = world.push(without_runner={"build"})
+    assert of(world.push(sha=newer), "failure") == set()
+    slow.without_runner.clear()
+    slow.go_on()
+    for environment in ("staging", "production"):
+        assert world.live(environment) == version_of(newer), logs(slow)
+    assert of(slow, "failure") == set(), logs(slow)
+    assert slow.jobs["deploy-staging"].outputs["outcome"] == "superseded"
+    assert {"smoke", "deploy-production"} <= of(slow, "skipped")
+    (recorded,) = world.deployments(VERSION)
+    assert (recorded["environment"], recorded["state"], recorded["started_at"]) == ("staging", "cancelled", None)
+    assert recorded["run_url"].endswith(f"/runs/{slow.number}")
+    assert ":fast_forward: superseded: deploy-staging" in world.messages[-1]
+
+
+def test_an_approval_that_nobody_gives_holds_nobody_up(world: World) -> None:
+    newer = world.commit()
+    waiting = world.push(review=None)
+    assert "deploy-production" not in waiting.jobs and world.live("staging") == VERSION, logs(waiting)
+    assert not world.accounts["production"].calls(), "nothing has touched production before somebody approves"
+    run = world.push(sha=newer)
+    assert of(run, "failure") == set(), logs(run)
+    assert run.jobs.get("deploy-production"), "it waits behind the other run"
+    assert world.live("production") == version_of(newer)
+    # Approved too late: it does not go back.
+    waiting.reviews["production"] = Review("bob")
+    waiting.go_on()
+    assert of(waiting, "failure") == set(), logs(waiting)
+    assert waiting.jobs["deploy-production"].outputs["outcome"] == "superseded"
+    assert world.live("production") == version_of(newer)
+    recorded = [(one["environment"], one["state"], one["started_at"] is None) for one in world.deployments(VERSION)]
+    assert recorded == [("production", "cancelled", True), ("staging", "superseded", False)]

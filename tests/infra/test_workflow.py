@@ -11,6 +11,7 @@ from workflow import ROOT, load, needs
 WORKFLOW = load()
 JOBS = WORKFLOW["jobs"]
 STEPS = [(name, step) for name, job in JOBS.items() for step in job["steps"]]
+DEPLOYS = re.compile(r"scripts/(deploy|deploy-in-turn|rollback)\.sh")
 
 
 def runs(job: str) -> str:
@@ -48,13 +49,13 @@ def test_only_what_deploys_is_a_deployment_on_github() -> None:
     """A job that only needs an environment's secrets must not reach prop, by webhook, as a deployment into it."""
     silent = {name for name in JOBS if isinstance(found := JOBS[name].get("environment"), dict) and found.get("deployment") is False}
     assert silent == {"build", "rejection"}
-    assert all("deploy.sh" in runs(name) for name in JOBS if environment(name) and name not in silent)
+    assert all(DEPLOYS.search(runs(name)) for name in JOBS if environment(name) and name not in silent)
 
 
 def test_the_approval_is_mirrored_before_anything_starts() -> None:
     commands = [step["run"] for step in JOBS["deploy-production"]["steps"] if "run" in step]
     assert commands[0].startswith("./scripts/record-approval.sh production")
-    assert commands[1].startswith("./scripts/deploy.sh production")
+    assert commands[1].startswith("./scripts/deploy-in-turn.sh production")
 
 
 def test_one_image_goes_through_by_one_digest() -> None:
@@ -68,11 +69,17 @@ def test_one_image_goes_through_by_one_digest() -> None:
         assert all('"$DIGEST"' in step["run"] for step in acting)
 
 
-def test_deployments_wait_for_each_other_and_are_never_cancelled() -> None:
-    for name in JOBS:
-        if re.search(r"deploy\.sh|rollback\.sh", runs(name)):
-            group = {"deploy-staging": "deploy-staging", "deploy-production": "deploy-production", "redeploy": "redeploy-${{ inputs.environment }}"}[name]
-            assert JOBS[name]["concurrency"] == {"group": group, "queue": "max", "cancel-in-progress": False}
+def test_no_job_that_may_wait_for_a_reviewer_holds_up_others() -> None:
+    """It would keep its turn in a concurrency group until somebody answers, for up to 30 days."""
+    assert {name for name in JOBS if "concurrency" in JOBS[name]} == {"deploy-staging"}
+    assert JOBS["deploy-staging"]["concurrency"] == {"group": "deploy-staging", "queue": "max", "cancel-in-progress": False}
+    # So the script sees to it that deployments wait for each other, and that none goes back.
+    for name in ("deploy-staging", "deploy-production"):
+        assert "./scripts/deploy-in-turn.sh" in runs(name)
+        assert JOBS[name]["steps"][0]["with"]["fetch-depth"] == 0, "it compares commits"
+
+
+def test_deployments_are_never_cancelled() -> None:
     # A whole run is cancelled by a newer one of the same pull request only.
     assert WORKFLOW["concurrency"]["cancel-in-progress"] == "${{ github.event_name == 'pull_request' }}"
     assert WORKFLOW["concurrency"]["group"].endswith("${{ github.event.pull_request.number || github.run_id }}")
@@ -101,7 +108,7 @@ def test_secrets_that_deploy_are_an_environment_s() -> None:
             assert named <= {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "SLACK_WEBHOOK"}, name
     deploying = [step for _, step in STEPS if "record-approval.sh" in step.get("run", "")]
     assert {step["env"]["PROP_KEY"] for step in deploying} == {"${{ secrets.PROP_MIRROR_KEY }}"}, "what deploys can't approve"
-    others = [step for _, step in STEPS if re.search(r"(deploy|rollback|scan)\.sh", step.get("run", "")) and "PROP_KEY" in step.get("env", {})]
+    others = [step for _, step in STEPS if re.search(r"(deploy|deploy-in-turn|rollback|scan)\.sh", step.get("run", "")) and "PROP_KEY" in step.get("env", {})]
     assert {step["env"]["PROP_KEY"] for step in others} == {"${{ secrets.PROP_KEY }}"}
     scanning = {name for name, job in JOBS.items() if "PROP_ATTEST_KEY" in yaml.dump(job)}
     assert scanning == {"build"}, "what deploys can't say that a scan passed"

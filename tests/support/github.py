@@ -58,6 +58,7 @@ class GitHub:
     tokens: dict[str, dict[str, str]] = field(default_factory=lambda: {"admin": {"administration": "write"}})
     calls: list[tuple[str, str]] = field(default_factory=list)
     key: PrivateKey = field(default_factory=PrivateKey.generate)
+    groups: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # of concurrency: run and job, in order of arrival
     url: str = ""
     serial: int = 0
 
@@ -67,6 +68,24 @@ class GitHub:
 
     def changing_calls(self) -> list[tuple[str, str]]:
         return [call for call in self.calls if call[0] != "GET"]
+
+    # --- Concurrency groups
+
+    def has_turn(self, group: dict, job: tuple[str, str]) -> bool:
+        """Whether the job is the first of its concurrency group. Until it ends, it keeps its turn, also while it waits for a review.
+
+        With `queue: max`, jobs wait in order of arrival: https://docs.github.com/en/actions/how-tos/write-workflows/choose-when-workflows-run/control-workflow-concurrency
+        That a job keeps its turn while it waits for a review is not documented. It was seen in
+        https://github.com/dotnet/docs/issues/28144 and https://github.com/vstorm-co/agenticos/issues/1832.
+        """
+        assert group["queue"] == "max" and not group["cancel-in-progress"], "nothing else is played"
+        queue = self.groups.setdefault(group["group"], [])
+        if job not in queue:
+            queue.append(job)
+        return queue[0] == job
+
+    def end_turn(self, group: dict, job: tuple[str, str]) -> None:
+        self.groups[group["group"]].remove(job)
 
     # --- What people do, in the browser
 

@@ -22,6 +22,7 @@ from github import REPOSITORY, GitHub
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / ".github/workflows/ci-cd.yml"
 SERVER = "https://github.com"
+WAITING = "Waiting for a review"
 
 # What `permissions:` may say, and every job that says nothing has.
 SCOPES = ("actions", "attestations", "contents", "id-token", "pull-requests", "security-events")
@@ -69,13 +70,16 @@ class Run:
     actor: str
     sha: str
     branch: str = "main"
-    reviews: dict[str, Review] = field(default_factory=dict)  # by environment
+    repository: Path = ROOT
+    reviews: dict[str, Review] = field(default_factory=dict)  # by environment; nobody answers for one that is not there
+    without_runner: set[str] = field(default_factory=set)  # jobs for which no runner is free
     extra: Callable[[str | None], dict[str, str]] = lambda _environment: {}  # variables of the stand-ins
     number: str = field(default_factory=lambda: str(1000 + randomness.randbelow(9_000_000)))
     attempt: int = 1
     jobs: dict[str, Ended] = field(default_factory=dict)
     used: list[tuple[str, str, dict]] = field(default_factory=list)  # job, action, inputs
     commands: list[tuple[str, str]] = field(default_factory=list)  # job, run
+    runners: dict[str, str] = field(default_factory=dict)  # by job
 
     def __post_init__(self) -> None:
         self.workflow = read(FILE)
@@ -89,12 +93,10 @@ class Run:
         head = self.event.get("pull_request", {}).get("head", {}).get("repo", {})
         return bool(head) and head["full_name"] != REPOSITORY
 
-    def start(self) -> "Run":
-        """Runs the jobs, each after those that it needs."""
-        waiting = dict(self.workflow["jobs"])
-        while waiting:
-            name = next(name for name, job in waiting.items() if all(one in self.jobs for one in needs(job)))
-            self.jobs[name] = self.run_job(name, waiting.pop(name))
+    def go_on(self) -> "Run":
+        """Runs every job that can run now. A job waits for those that it needs, for its turn, for a review and for a runner."""
+        while any([self.advance(name, job) for name, job in self.workflow["jobs"].items() if name not in self.jobs]):
+            pass
         return self
 
     def results(self) -> dict[str, str]:
@@ -102,42 +104,58 @@ class Run:
 
     # --- A job
 
-    def run_job(self, name: str, job: dict) -> Ended:
-        before = [self.jobs[one] for one in needs(job)]
-        status: Functions = {
-            "success": lambda: all(one.result == "success" for one in before), "failure": lambda: any(one.result == "failure" for one in before),
+    def advance(self, name: str, job: dict) -> bool:
+        """Whether the job has ended now."""
+        if any(one not in self.jobs for one in needs(job)):
+            return False
+        contexts, group = self.contexts(name, None), None
+        if not condition(job.get("if"), contexts, self.status_of_needs(job)):
+            self.jobs[name] = Ended("skipped")
+            return True
+        # A job gets its turn before it asks for a review, and keeps it meanwhile.
+        if "concurrency" in job:
+            group = fill_in(job["concurrency"], contexts, {})
+            if not self.github.has_turn(group, (self.number, name)):
+                return False
+        environment = environment_of(job, contexts)
+        refusal = self.protect(environment) if environment else None
+        if refusal is WAITING or (refusal is None and name in self.without_runner):
+            return False
+        self.jobs[name] = self.run_job(name, job, environment) if refusal is None else Ended("failure", log=refusal)
+        if group:
+            self.github.end_turn(group, (self.number, name))
+        return True
+
+    def status_of_needs(self, job: dict) -> Functions:
+        results = [self.jobs[one].result for one in needs(job)]
+        return {
+            "success": lambda: all(one == "success" for one in results), "failure": lambda: "failure" in results,
             "always": lambda: True, "cancelled": lambda: False,
         }  # fmt: skip
-        contexts = self.contexts(name, None)
-        if not condition(job.get("if"), contexts, status):
-            return Ended("skipped")
+
+    def run_job(self, name: str, job: dict, environment: str | None) -> Ended:
         matrix = job.get("strategy", {}).get("matrix", {})
         assert len(matrix) <= 1
         combinations = [{key: value} for key, values in matrix.items() for value in values] or [{}]
-        ended = [self.run_combination(name, job, combination) for combination in combinations]
+        ended = [Job(self, name, job, combination, environment).run() for combination in combinations]
         worst = next((one for one in ended if one.result != "success"), ended[-1])
         return Ended(worst.result, ended[-1].outputs, "\n".join(one.log for one in ended))
 
-    def run_combination(self, name: str, job: dict, matrix: dict) -> Ended:
-        environment = job.get("environment")
-        if isinstance(environment, dict) and "name" in environment:
-            environment = environment["name"]
-        environment = fill_in(environment, self.contexts(name, None), {})
-        if environment and (refusal := self.wait_for(environment)):
-            return Ended("failure", log=refusal)
-        return Job(self, name, job, matrix, environment).run()
+    def protect(self, environment: str) -> str | None:
+        """GitHub's rules for the environment: why the job does not start, if it does not.
 
-    def wait_for(self, environment: str) -> str | None:
-        """GitHub's rules for the environment; why the job does not start, if it does not."""
+        Each job is reviewed for itself: https://github.com/liquibase/liquibase/pull/7964 has it measured.
+        """
         rules = self.github.environments[environment]
         if not rules.admits(self.branch):
             return f"Branch {self.branch} is not allowed to deploy to {environment} due to environment protection rules."
-        if rules.reviewers:
-            review = self.reviews[environment]
-            self.github.review(self.number, environment, review.reviewer, review.state, self.actor, review.comment)
-            if review.state != "approved":
-                return f"{environment} was rejected by {review.reviewer}."
-        return None
+        if not rules.reviewers:
+            return None
+        review = self.reviews.pop(environment, None)
+        if review is None:
+            return WAITING
+        self.github.review(self.number, environment, review.reviewer, review.state, self.actor, review.comment)
+        return None if review.state == "approved" else f"{environment} was rejected by {review.reviewer}."
 
     def contexts(self, job: str, environment: str | None) -> dict[str, Any]:
         """What expressions can see."""
@@ -157,6 +175,13 @@ class Run:
         }  # fmt: skip
 
 
+def environment_of(job: dict, contexts: dict[str, Any]) -> str | None:
+    environment = job.get("environment")
+    if isinstance(environment, dict) and "name" in environment:
+        environment = environment["name"]
+    return fill_in(environment, contexts, {})
+
+
 class Job:
     """A job on a runner of its own."""
 
@@ -173,6 +198,7 @@ class Job:
         run.github.tokens[self.token] = self.permissions
         self.contexts = run.contexts(name, environment) | {"matrix": matrix, "steps": {}, "env": {}}
         self.contexts["github"]["token"] = self.token
+        self.runner = run.runners[name] = fill_in(job["runs-on"], self.contexts, {})
         self.failed, self.log, self.exported = False, "", {}
         self.functions: Functions = {
             "success": lambda: not self.failed, "failure": lambda: self.failed, "always": lambda: True, "cancelled": lambda: False,
@@ -237,16 +263,23 @@ class Job:
             "GITHUB_RUN_ID": run.number, "GITHUB_RUN_NUMBER": "17", "GITHUB_RUN_ATTEMPT": str(run.attempt), "GITHUB_SHA": run.sha,
             "GITHUB_REF": run.ref, "GITHUB_REF_NAME": run.branch, "GITHUB_EVENT_NAME": run.event_name,
             "GITHUB_EVENT_PATH": str(event), "GITHUB_JOB": self.name, "GITHUB_WORKFLOW": "ci-cd", "GITHUB_WORKSPACE": str(self.clone),
-            "GITHUB_OUTPUT": str(output), "RUNNER_OS": "Linux", "RUNNER_ARCH": "X64", "RUNNER_TEMP": str(self.temporary),
+            "GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(self.temporary / "summary.md"), "RUNNER_OS": "Linux",
+            "RUNNER_ARCH": "ARM64" if self.runner.endswith("-arm") else "X64", "RUNNER_TEMP": str(self.temporary),
         }  # fmt: skip
 
     # --- The actions
 
     def check_out(self, inputs: dict) -> None:
-        assert inputs == {"persist-credentials": "false"}
+        """One commit, unless `fetch-depth` is 0: https://github.com/actions/checkout#usage"""
+        assert inputs.pop("persist-credentials") == "false" and inputs.keys() <= {"fetch-depth"}
         assert "contents" in self.permissions
-        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOT, self.clone], check=True)
-        subprocess.run(["git", "checkout", "--quiet", "--detach", self.of.sha], cwd=self.clone, check=True)
+        if inputs.get("fetch-depth") == "0":
+            git("clone", "--quiet", "--no-hardlinks", "--no-checkout", self.of.repository, self.clone)
+        else:
+            git("init", "--quiet", self.clone)
+            serve = "git -c uploadpack.allowAnySHA1InWant=true upload-pack"
+            git("fetch", "--quiet", "--depth", "1", "--upload-pack", serve, f"file://{self.of.repository}", self.of.sha, at=self.clone)
+        git("checkout", "--quiet", "--detach", self.of.sha, at=self.clone)
 
     def sign_in_to_aws(self, inputs: dict) -> None:
         by_key = inputs.get("aws-access-key-id"), inputs.get("aws-secret-access-key")
@@ -284,8 +317,12 @@ ACTIONS: dict[str, Callable[[Job, dict], None]] = {
 }
 
 
+def git(*arguments: str | Path, at: Path = ROOT) -> str:
+    return subprocess.run(["git", *arguments], cwd=at, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def commit(sha: str = "HEAD") -> str:
-    return subprocess.run(["git", "rev-parse", sha], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    return git("rev-parse", sha)
 
 
 def path_with(*directories: Path) -> str:
