@@ -2,12 +2,17 @@
 
 import os
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 from github import REPOSITORY, GitHub, running_github
 from prop import Prop, running_prop
+from serving import serving
 from stub_aws import NEW
 from workflow import ROOT, path_with
 
@@ -276,6 +281,38 @@ def test_smoke_wants_the_image_that_was_deployed(tmp_path: Path) -> None:
         wrong = run("smoke.sh", prop.url, f"sha256:{'f' * 64}", SMOKE_SECONDS="1")
         assert wrong.returncode == 1 and "GET /version returned" in wrong.stderr
     assert run("smoke.sh", "http://127.0.0.1:9", SMOKE_SECONDS="1").returncode == 1
+
+
+def test_smoke_verifies_a_certificate_unless_it_cannot_be_for_that_name(tmp_path: Path) -> None:
+    """deploy.sh passes on the load balancer's own name where APP_URL is not set, and does not verify it either."""
+    with running_prop(tmp_path) as prop, serving(forward_to(prop.url), certificate_for="prop.example.org") as url:
+        port = url.rpartition(":")[2]
+        # curl connects to this machine, whatever name it is given, and knows no authority that this certificate is of.
+        (tmp_path / ".curlrc").write_text(f'connect-to = "::127.0.0.1:{port}"\n')
+        for host, code in (("prop-alb-1.ap-south-1.elb.amazonaws.com", 0), ("prop.example.org", 1), ("elb.amazonaws.com.example.org", 1)):
+            ended = run("smoke.sh", f"https://{host}", SMOKE_SECONDS="1", HOME=str(tmp_path))
+            assert ended.returncode == code, ended.stderr
+            assert ("is not verified" in ended.stderr) == (code == 0)
+
+
+def forward_to(url: str) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            try:
+                answer = urllib.request.urlopen(url + self.path, timeout=10)
+            except urllib.error.HTTPError as error:
+                answer = error
+            data = answer.read()
+            self.send_response(answer.status)
+            self.send_header("Content-Type", answer.headers["Content-Type"])
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_args: Any) -> None:
+            pass
+
+    return Handler
 
 
 def test_slack_is_no_reason_to_fail() -> None:
