@@ -5,7 +5,7 @@ source "$(dirname "$0")/lib/common.sh"
 source "$(dirname "$0")/lib/github.sh"
 
 # Where each value is stored. NAME=VARIABLE sets NAME on GitHub to the value of VARIABLE here; NAME alone uses the same name.
-readonly REPOSITORY_VARIABLES=(AWS_REGION AWS_PLAN_ROLE_ARN PROP_URL STATE_BUCKET LOCK_TABLE STATE_REGION)
+readonly REPOSITORY_VARIABLES=(AWS_REGION CPU_ARCHITECTURE AWS_PLAN_ROLE_ARN PROP_URL STATE_BUCKET LOCK_TABLE STATE_REGION)
 readonly REPOSITORY_SECRETS=(AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY SLACK_WEBHOOK)
 readonly STAGING_VARIABLES=(AWS_ROLE_ARN=STAGING_ROLE_ARN APP_URL=STAGING_URL)
 readonly PRODUCTION_VARIABLES=(AWS_ROLE_ARN=PRODUCTION_ROLE_ARN APP_URL=PRODUCTION_URL)
@@ -39,6 +39,7 @@ Environment:
   GITHUB_API_URL                            address of GitHub's API (default: https://api.github.com)
   The following values are stored on GitHub. A value that is not set here is not changed there.
   AWS_REGION, PROP_URL                      variables of the repository
+  CPU_ARCHITECTURE                          variable of the repository: X86_64 or ARM64, as cpu_architecture in Terraform
   STATE_BUCKET, LOCK_TABLE, STATE_REGION    variables of the repository, as for bootstrap.sh
   STAGING_ROLE_ARN, PRODUCTION_ROLE_ARN     variables of the environments: roles to assume with OIDC
   STAGING_URL, PRODUCTION_URL               variables of the environments: address of the service (default: the load balancer's)
@@ -88,6 +89,7 @@ while [ $# -gt 0 ]; do
 done
 [ ${#reviewers[@]} -le 6 ] || usage_error "GitHub allows at most six reviewers."
 [ ${#reviewers[@]} = 0 ] || [ "$without_reviewers" = no ] || usage_error "--reviewer and --no-reviewers cannot be combined."
+[[ ${CPU_ARCHITECTURE:-X86_64} =~ ^(X86_64|ARM64)$ ]] || usage_error "CPU_ARCHITECTURE must be X86_64 or ARM64."
 require_tools curl jq python3
 [ -n "${GITHUB_TOKEN:-}" ] || die "$EXIT_PREFLIGHT" "The variable GITHUB_TOKEN is not set. It must be a token that may administer the repository."
 [ -n "$repository" ] || repository=$(origin_repository)

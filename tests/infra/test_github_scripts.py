@@ -127,10 +127,16 @@ def test_required_reviewers_can_be_left_out(github: GitHub) -> None:
     assert github.environments["production"].reviewers == []
 
 
+def test_the_architecture_is_a_variable(github: GitHub) -> None:
+    assert setup(github, *REVIEWERS, **VALUES, CPU_ARCHITECTURE="ARM64").returncode == 0
+    assert github.variables["CPU_ARCHITECTURE"] == "ARM64"
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables", "code", "message"),
     [
         ([], {}, 2, "missing reviewers of production"),
+        (["--reviewer", "alice"], {"CPU_ARCHITECTURE": "arm"}, 2, "X86_64 or ARM64"),
         (["--reviewer", "alice", "--no-reviewers"], {}, 2, "cannot be combined"),
         (["--reviewer", "mallory"], {}, 1, "404"),
         (["--reviewers", "alice"], {}, 2, "unknown option"),

@@ -402,3 +402,11 @@ def test_an_approval_that_nobody_gives_holds_nobody_up(world: World) -> None:
     assert world.live("production") == version_of(newer)
     recorded = [(one["environment"], one["state"], one["started_at"] is None) for one in world.deployments(VERSION)]
     assert recorded == [("production", "cancelled", True), ("staging", "superseded", False)]
+
+
+def test_an_image_for_arm_is_built_on_a_runner_of_its_kind(world: World) -> None:
+    world.github.variables["CPU_ARCHITECTURE"] = "ARM64"
+    run = world.push(review=None)
+    assert of(run, "failure") == set(), logs(run)
+    assert (run.runners["build"], run.runners["deploy-staging"]) == ("ubuntu-24.04-arm", "ubuntu-24.04")
+    assert {image["platform"] for image in world.accounts["staging"].read()["images"] if "platform" in image} == {"linux/arm64"}
