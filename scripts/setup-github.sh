@@ -21,21 +21,23 @@ Usage: scripts/setup-github.sh [OPTION]... [OWNER/REPOSITORY]
 Configure a GitHub repository for .github/workflows/ci-cd.yml.
 
 The script creates or corrects the environments staging and production, both limited to one branch; the required reviewers of
-production, who cannot approve their own runs; and variables and secrets. It does not change anything else. Without
-OWNER/REPOSITORY, it uses the repository of the git remote "origin". It needs curl, jq and python3. PyNaCl, which encrypts the
+production, who cannot approve their own runs; variables and secrets; and, with --webhook, the webhook that reports deployments
+to prop. It does not change anything else. Without OWNER/REPOSITORY, it uses the repository of the git remote "origin". It needs curl, jq and python3. PyNaCl, which encrypts the
 secrets, is installed into .venv/setup.
 
 Options:
   --reviewer NAME  user, or team as ORGANISATION/TEAM, who may approve production; up to six times
   --no-reviewers   do not require reviewers. On GitHub's free plans, required reviewers work in public repositories only.
                    prop's gate still requires an approval, given in prop
+  --webhook        also create or correct the webhook of the repository; needs PROP_URL and, to create it, WEBHOOK_SECRET
   --branch NAME    branch that may be deployed (default: the repository's default branch)
   --check          change nothing, and report what is missing or different
   --dry-run        print what would be changed, without changing it
   -h, --help       print this help
 
 Environment:
-  GITHUB_TOKEN                              token that may administer the repository, its environments, variables and secrets
+  GITHUB_TOKEN                              token that may administer the repository, its environments, variables, secrets
+                                            and, for --webhook, webhooks
   GITHUB_API_URL                            address of GitHub's API (default: https://api.github.com)
   The following values are stored on GitHub. A value that is not set here is not changed there.
   AWS_REGION, PROP_URL                      variables of the repository
@@ -48,6 +50,7 @@ Environment:
   SLACK_WEBHOOK                             secret of the repository
   PIPELINE_KEY, MIRROR_KEY                  secrets of the environments: keys for prop, as setup-ledger.sh --keys prints them
   ATTEST_KEY                                secret of staging: key for prop, as setup-ledger.sh --keys prints it
+  WEBHOOK_SECRET                            secret of the webhook, for --webhook; prop must have the same
 
 Examples:
   scripts/setup-github.sh --reviewer alice --reviewer acme/platform
@@ -63,7 +66,7 @@ END
 }
 
 readonly EXIT_DIFFERS=4
-repository='' branch='' check=no reviewers=() without_reviewers=no
+repository='' branch='' check=no reviewers=() without_reviewers=no webhook=no
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help)
@@ -73,6 +76,7 @@ while [ $# -gt 0 ]; do
         --check) check=yes ;;
         --dry-run) DRY_RUN=yes ;;
         --no-reviewers) without_reviewers=yes ;;
+        --webhook) webhook=yes ;;
         --reviewer | --branch)
             [ -n "${2:-}" ] || missing_value "$1"
             if [ "$1" = --branch ]; then branch=$2; else reviewers+=("$2"); fi
@@ -91,6 +95,7 @@ done
 [ ${#reviewers[@]} = 0 ] || [ "$without_reviewers" = no ] || usage_error "--reviewer and --no-reviewers cannot be combined."
 [[ ${CPU_ARCHITECTURE:-X86_64} =~ ^(X86_64|ARM64)$ ]] || usage_error "CPU_ARCHITECTURE must be X86_64 or ARM64."
 require_tools curl jq python3
+[ "$webhook" = no ] || [ -n "${PROP_URL:-}" ] || die "$EXIT_PREFLIGHT" "The variable PROP_URL is not set; --webhook needs it."
 [ -n "${GITHUB_TOKEN:-}" ] || die "$EXIT_PREFLIGHT" "The variable GITHUB_TOKEN is not set. It must be a token that may administer the repository."
 [ -n "$repository" ] || repository=$(origin_repository)
 [ -n "$repository" ] || missing_argument "OWNER/REPOSITORY; the git remote \"origin\" is not on GitHub"
@@ -243,6 +248,50 @@ seal() {
     "$python" "$ROOT/scripts/lib/seal.py" "$1"
 }
 
+# --- The webhook
+
+# find_webhook URL: sets `found` to the repository's webhook for that address, or to nothing if there is none.
+find_webhook() {
+    local page=1
+    found=''
+    while [ -z "$found" ]; do
+        github_must GET "/repos/$repository/hooks?per_page=100&page=$page"
+        found=$(jq -c --arg url "$1" 'first(.[] | select(.config.url == $url)) // empty' <<<"$answer")
+        [ "$(jq length <<<"$answer")" = 100 ] || break
+        page=$((page + 1))
+    done
+}
+
+# with_secret JSON: prints it with the secret, if one is given. The secret is read from the environment, because everybody on the
+# machine can read a command line.
+with_secret() { jq -c 'if (env.WEBHOOK_SECRET // "") == "" then . else .secret = env.WEBHOOK_SECRET end' <<<"$1"; }
+
+# webhook: creates or corrects the webhook. Its secret cannot be read, so a given one is always written. Settings are changed
+# without `config` and `config` by itself, because GitHub removes the secret of a webhook that gets a whole new `config`.
+webhook() {
+    local url=${PROP_URL%/}/webhooks/github found path differs config='{"content_type": "json", "insecure_ssl": "0"}'
+    local settings='{"active": true, "events": ["deployment", "deployment_status", "workflow_run"]}'
+    find_webhook "$url"
+    if [ -z "$found" ]; then
+        [ "$check" = yes ] || [ -n "${WEBHOOK_SECRET:-}" ] ||
+            die "$EXIT_PREFLIGHT" "The variable WEBHOOK_SECRET is not set. A new webhook needs the secret that prop has."
+        fix_difference "The repository has no webhook for $url." github_must POST "/repos/$repository/hooks" \
+            "$(jq -nc --argjson settings "$settings" --arg url "$url" --slurpfile config <(with_secret "$config") \
+                '$settings + {name: "web", config: ($config[0] + {url: $url})}')"
+        return
+    fi
+    path=/repos/$repository/hooks/$(jq .id <<<"$found")
+    differs=$(different "$(jq -c '.events |= sort' <<<"$found")" "$settings")
+    [ -z "$differs" ] || fix_difference "The webhook has other settings: $differs." github_must PATCH "$path" "$settings"
+    differs=$(different "$(jq -c .config <<<"$found")" "$config")
+    if [ -n "$differs" ]; then
+        fix_difference "The webhook has other settings: $differs." github_must PATCH "$path/config" "$(with_secret "$config")"
+    elif [ -n "${WEBHOOK_SECRET:-}" ] && [ "$check" = no ]; then
+        fix_difference "The secret of the webhook is overwritten with the given value." \
+            github_must PATCH "$path/config" "$(with_secret '{}')"
+    fi
+}
+
 # check_missing: reports missing settings without which parts of the workflow do not work.
 check_missing() {
     local what
@@ -283,6 +332,7 @@ fi
 [ "$is_private" = false ] || [ "$reviewer_list" = '[]' ] ||
     warn "$repository is private: required reviewers work in private repositories on GitHub Enterprise only."
 
+[ "$webhook" = no ] || webhook # first, because it may be refused for want of the secret
 environment staging '[]'
 environment production "$reviewer_list"
 variables "the repository" "/repos/$repository/actions/variables" "${REPOSITORY_VARIABLES[@]}"

@@ -127,6 +127,43 @@ def test_required_reviewers_can_be_left_out(github: GitHub) -> None:
     assert github.environments["production"].reviewers == []
 
 
+WEBHOOK = {"PROP_URL": "https://prop.example.org", "WEBHOOK_SECRET": "very-secret"}
+
+
+def test_the_webhook_is_made_and_corrected_and_its_secret_is_shown_to_nobody(github: GitHub) -> None:
+    setup(github, *REVIEWERS, **VALUES)
+    foreign = {"id": 1, "name": "web", "active": False, "events": ["push"], "config": {"url": "https://ci.example.org/webhooks/github"}}
+    github.hooks[1] = foreign.copy()
+    missing = setup(github, "--webhook", "--check", PROP_URL="https://prop.example.org")
+    assert missing.returncode == 4 and "no webhook for https://prop.example.org/webhooks/github" in missing.stderr
+    assert setup(github, "--webhook", "--dry-run", **WEBHOOK).returncode == 0 and list(github.hooks) == [1]
+    made = setup(github, "--webhook", **WEBHOOK)
+    assert made.returncode == 0, made.stderr
+    (key,) = set(github.hooks) - {1}
+    config = {"url": "https://prop.example.org/webhooks/github", "content_type": "json", "insecure_ssl": "0", "secret": "very-secret"}
+    events = ["deployment", "deployment_status", "workflow_run"]
+    wanted = {"id": key, "name": "web", "active": True, "events": events, "config": config}
+    assert github.hooks == {1: foreign, key: wanted}
+    # Nobody can read the secret, so without a new one the old one stays, and all is well.
+    github.calls.clear()
+    assert setup(github, "--webhook", "--check", PROP_URL="https://prop.example.org").returncode == 0
+    assert setup(github, "--webhook", PROP_URL="https://prop.example.org").returncode == 0
+    assert github.changing_calls() == []
+    github.hooks[key] |= {"active": False, "events": ["push"], "config": config | {"content_type": "form"}}
+    fixed = setup(github, "--webhook", PROP_URL="https://prop.example.org")
+    assert fixed.returncode == 0 and "active is false, not true" in fixed.stderr and 'content_type is "form"' in fixed.stderr, fixed.stderr
+    assert github.hooks == {1: foreign, key: wanted}, "and the secret that it had"
+    new = setup(github, "--webhook", **WEBHOOK | {"WEBHOOK_SECRET": "another-secret"})
+    assert github.hooks[key]["config"]["secret"] == "another-secret"
+    for ended in (made, fixed, new):
+        assert "-secret" not in ended.stdout + ended.stderr
+
+
+def test_without_the_option_there_is_no_webhook(github: GitHub) -> None:
+    assert setup(github, *REVIEWERS, **VALUES | WEBHOOK).returncode == 0
+    assert github.hooks == {}
+
+
 def test_the_architecture_is_a_variable(github: GitHub) -> None:
     assert setup(github, *REVIEWERS, **VALUES, CPU_ARCHITECTURE="ARM64").returncode == 0
     assert github.variables["CPU_ARCHITECTURE"] == "ARM64"
@@ -136,6 +173,8 @@ def test_the_architecture_is_a_variable(github: GitHub) -> None:
     ("arguments", "variables", "code", "message"),
     [
         ([], {}, 2, "missing reviewers of production"),
+        (["--reviewer", "alice", "--webhook"], {"WEBHOOK_SECRET": "x"}, 3, "PROP_URL is not set"),
+        (["--reviewer", "alice", "--webhook"], {"PROP_URL": "https://prop.example.org"}, 3, "WEBHOOK_SECRET is not set"),
         (["--reviewer", "alice"], {"CPU_ARCHITECTURE": "arm"}, 2, "X86_64 or ARM64"),
         (["--reviewer", "alice", "--no-reviewers"], {}, 2, "cannot be combined"),
         (["--reviewer", "mallory"], {}, 1, "404"),

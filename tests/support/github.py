@@ -55,6 +55,7 @@ class GitHub:
     secrets: dict[str, str] = field(default_factory=dict)
     reviews: dict[str, list[dict]] = field(default_factory=dict)  # by run
     comments: dict[int, dict] = field(default_factory=dict)
+    hooks: dict[int, dict] = field(default_factory=dict)  # webhooks of the repository
     tokens: dict[str, dict[str, str]] = field(default_factory=lambda: {"admin": {"administration": "write"}})
     calls: list[tuple[str, str]] = field(default_factory=list)
     key: PrivateKey = field(default_factory=PrivateKey.generate)
@@ -107,7 +108,7 @@ class GitHub:
         for pattern, permission, function in ROUTES:
             if match := re.fullmatch(f"/repos/{REPOSITORY}{pattern}" if not pattern.startswith("!") else pattern[1:], path):
                 self.check(token, permission, method)
-                return function(self, method, body, *match.groups(), **({"query": query} if function is comments else {}))
+                return function(self, method, body, *match.groups(), **({"query": query} if function in (comments, hooks) else {}))
         raise Refused(404, "Not Found")
 
     def check(self, token: str, permission: str, method: str) -> None:
@@ -213,6 +214,35 @@ def comment(github: GitHub, _method: str, body: Any, key: str) -> tuple[int, Any
     return 200, github.comments[int(key)]
 
 
+def hooks(github: GitHub, method: str, body: Any, query: str = "") -> tuple[int, Any]:
+    """https://docs.github.com/en/rest/repos/webhooks"""
+    if method == "POST":
+        assert body["name"] == "web"
+        if any(hook["config"]["url"] == body["config"]["url"] for hook in github.hooks.values()):
+            raise Refused(422, "Hook already exists on this repository")
+        key = github.next()
+        github.hooks[key] = {"id": key, "name": "web", "active": body["active"], "events": body["events"], "config": body["config"]}
+        return 201, shown_hook(github.hooks[key])
+    page = int(re.search(r"page=(\d+)$", query)[1])
+    return 200, [shown_hook(hook) for hook in github.hooks.values()][100 * (page - 1) : 100 * page]
+
+
+def hook(github: GitHub, method: str, body: Any, key: str, config: str | None = None) -> tuple[int, Any]:
+    """A whole new `config` removes a secret that it does not repeat; the address of `config` changes what it is sent."""
+    assert method == "PATCH"
+    found = github.hooks[int(key)]
+    if config:
+        found["config"] |= body
+    else:
+        found |= body
+    return 200, shown_hook(found)
+
+
+def shown_hook(hook: dict) -> dict:
+    """Nobody can read a secret."""
+    return hook | {"config": hook["config"] | ({"secret": "********"} if "secret" in hook["config"] else {})}
+
+
 # A path, the permission that a token needs for it, and what answers.
 ROUTES: list[tuple[str, str, Callable]] = [
     ("", "metadata", repository),
@@ -222,6 +252,8 @@ ROUTES: list[tuple[str, str, Callable]] = [
     (r"/environments/([^/]+)/deployment-branch-policies(?:/(\d+))?", "administration", branch_policies),
     (r"(?:/actions|/environments/([^/]+))/variables(?:/([^/]+))?", "administration", variables),
     (r"(?:/actions|/environments/([^/]+))/secrets/([^/]+)", "administration", secrets),
+    (r"/hooks", "repository_hooks", hooks),
+    (r"/hooks/(\d+)(/config)?", "repository_hooks", hook),
     (r"/actions/runs/(\d+)/approvals", "actions", approvals),
     (r"/issues/(\d+)/comments", "pull-requests", comments),
     (r"/issues/comments/(\d+)", "pull-requests", comment),
