@@ -1,11 +1,15 @@
 """deploy-in-turn.sh: what it waits for, and what it does not deploy, with a stub `aws` and a real ledger."""
 
+import hmac
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
+from conftest import WEBHOOK_SECRET
 from prop import Prop
 from stub_aws import IMAGES, NEW, OLD, OTHER, ROOT, Run, Scenario, environment, place, settings, wait_for
 from workflow import git
@@ -72,6 +76,35 @@ def test_an_older_commit_is_not_deployed_and_is_recorded_as_cancelled(scenario: 
     assert (recorded["state"], recorded["started_at"], recorded["ungated"], recorded["git_sha"]) == ("cancelled", None, False, commits[0])
     assert reason in json.dumps(ledger.get(f"/v1/deployments/{recorded['id']}/events"))
     assert place(ledger)["live"]["version"] == "1.4.1"
+
+
+def deliver(ledger: Prop, sha: str, state: str, number: int) -> str:
+    """GitHub's report about the job of run 17, which has `environment: staging`; what prop made of it."""
+    repository = {"name": "prop", "full_name": "prop-ledger/prop", "html_url": "https://github.com/prop-ledger/prop"}
+    # Ahead: 1.4.1 went live within this second.
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + number))
+    deployment = {"id": 1, "environment": "staging", "ref": "main", "sha": sha, "created_at": at}
+    run = {"html_url": f"{repository['html_url']}/actions/runs/17"}
+    status = {"id": number, "state": state, "created_at": at}
+    payload = {"action": "created", "repository": repository, "deployment": deployment, "deployment_status": status, "workflow_run": run}
+    body = json.dumps(payload).encode()
+    signature = "sha256=" + hmac.new(WEBHOOK_SECRET.encode(), body, "sha256").hexdigest()
+    headers = {"Content-Type": "application/json", "X-GitHub-Event": "deployment_status", "X-GitHub-Delivery": f"{number}", "X-Hub-Signature-256": signature}
+    with urlopen(Request(f"{ledger.url}/webhooks/github", body, headers)) as answer:
+        return json.load(answer)["outcome"]
+
+
+def test_github_s_word_that_the_job_succeeded_makes_nothing_live(scenario: Scenario, app: str, ledger: Prop, clone: Clone, commits: list[str]) -> None:
+    """The job ends green, and GitHub reports a deployment for it."""
+    assert ledger.request("PATCH", "/v1/services/prop", {"repository_url": "https://github.com/prop-ledger/prop"})[0] == 200
+    assert deliver(ledger, commits[0], "in_progress", 1) == "applied" and place(ledger)["running"]
+    github = {"GITHUB_ACTIONS": "true", "GITHUB_SERVER_URL": "https://github.com", "GITHUB_REPOSITORY": "prop-ledger/prop", "GITHUB_RUN_ID": "17"}
+    ended = clone.run(scenario, **settings(app, ledger), GITHUB_ACTOR="erin", **github)
+    assert (ended.code, ended.result["outcome"]) == (0, "superseded"), ended
+    assert deliver(ledger, commits[0], "success", 2) == "unchanged"
+    now = place(ledger)
+    assert (now["live"]["version"], now["running"]) == ("1.4.1", None)
+    assert [(one["version"], one["state"]) for one in ledger.get("/v1/deployments")["items"]] == [("1.4.2", "cancelled"), ("1.4.1", "succeeded")]
 
 
 def test_what_is_superseded_needs_neither_gate_nor_ledger(scenario: Scenario, app: str, ledger: Prop, clone: Clone, commits: list[str]) -> None:
