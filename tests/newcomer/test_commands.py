@@ -72,6 +72,7 @@ NOT_RUN = [
     NotRun("docs/recordings/README.md", "cargo build", "rewrites the recording; tests/infra/test_recording.py runs the same session"),
     NotRun("docs/pipeline.md", "export PROP_URL=https://prop.example.org", NEEDS_GITHUB),
     NotRun("docs/pipeline.md", "export STAGING_ROLE_ARN", NEEDS_GITHUB),
+    NotRun("docs/pipeline.md", "WEBHOOK_SECRET=", NEEDS_GITHUB),
 ]
 
 
