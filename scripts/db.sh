@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Stops, starts, snapshots and restores the database of an environment.
+# Stops, starts, snapshots, restores and adopts the database of an environment.
 set -euo pipefail
 source "$(dirname "$0")/lib/common.sh"
 source "$(dirname "$0")/lib/aws.sh"
 source "$(dirname "$0")/lib/ecs.sh"
 source "$(dirname "$0")/lib/rds.sh"
+source "$(dirname "$0")/lib/terraform.sh"
 
 usage() {
     cat <<'END'
 Usage: scripts/db.sh ENVIRONMENT COMMAND [OPTION]...
-Stop, start, snapshot or restore the database of an environment.
+Stop, start, snapshot, restore or adopt the database of an environment.
 
 Commands:
   stop      stop the tasks, then the database; RDS starts a stopped database again after 7 days
@@ -17,6 +18,8 @@ Commands:
   snapshot  take a snapshot and print its name
   restore   create a new instance from a point in time or a snapshot, with the same network, security groups, parameters and
             backups, and with deletion protection; check it, and print how to switch over. The running instance does not change
+  adopt     after the names are exchanged: import the instance into Terraform's state in place of the old one, and set what is left to
+            set, with the passwords that Secrets Manager holds. Needs terraform; may be run again
 
 Options:
   --to TIME          restore: point in time in UTC (default: the latest possible)
@@ -28,13 +31,15 @@ Options:
   -h, --help         print this help
 
 Environment:
-  AWS_REGION  AWS region (default: ap-south-1)
+  AWS_REGION                             AWS region (default: ap-south-1)
+  STATE_BUCKET, LOCK_TABLE, STATE_REGION  adopt: as for bootstrap.sh
 
 Examples:
   scripts/db.sh staging stop
   scripts/db.sh production snapshot
   scripts/db.sh production restore --to 2026-02-03T04:05:06Z
   scripts/db.sh production restore --snapshot prop-db-20260203-040506
+  scripts/db.sh production adopt
 
 Exit codes:
   0    done
@@ -73,8 +78,8 @@ done
 [ ${#words[@]} -le 2 ] || unexpected_argument "${words[2]}"
 use_environment "${words[0]:-}"
 action=${words[1]:-}
-[ -n "$action" ] || missing_argument "COMMAND (one of: stop, start, snapshot, restore)"
-[[ $action =~ ^(stop|start|snapshot|restore)$ ]] || usage_error "unknown command '$action'; must be one of: stop, start, snapshot, restore."
+[ -n "$action" ] || missing_argument "COMMAND (one of: stop, start, snapshot, restore, adopt)"
+[[ $action =~ ^(stop|start|snapshot|restore|adopt)$ ]] || usage_error "unknown command '$action'; must be one of: stop, start, snapshot, restore, adopt."
 [ "$action" = restore ] || [ -z "$TO$FROM" ] || usage_error "--to and --snapshot are options of restore only."
 [ -z "$TO" ] || [ -z "$FROM" ] || usage_error "--to and --snapshot cannot be combined."
 [ -z "$TO" ] || [[ $TO =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$ ]] || usage_error "--to must be a time in UTC such as 2026-02-03T04:05:06Z, not '$TO'."
@@ -102,6 +107,7 @@ wait_for() {
         [ "$status" != "$1" ] || break
         case $status in
             failed | *incompatible* | storage-full) die "$2 is $status." ;;
+            stopped) die "$EXIT_PREFLIGHT" "$2 is stopped; it must be available." ;;
         esac
         [ $((SECONDS - started)) -lt "$TIMEOUT" ] || die "$2 is still $status after $(duration "$TIMEOUT"). AWS continues."
         progress "$(duration $((SECONDS - started)))" "$2: $status"
@@ -202,8 +208,25 @@ snapshot() {
 readonly COMMON='{
     class: .DBInstanceClass, engine_version: .EngineVersion, public: (.PubliclyAccessible // false), encrypted: (.StorageEncrypted // false),
     subnet_group: .DBSubnetGroup.DBSubnetGroupName, multi_az: (.MultiAZ // false), security_groups: ([.VpcSecurityGroups[].VpcSecurityGroupId] | sort),
-    parameter_group: [.DBParameterGroups[].DBParameterGroupName], backup_days: .BackupRetentionPeriod, user: .MasterUsername, copy_tags: (.CopyTagsToSnapshot // false)
+    parameter_group: [.DBParameterGroups[].DBParameterGroupName], backup_days: .BackupRetentionPeriod, user: .MasterUsername, copy_tags: (.CopyTagsToSnapshot // false),
+    storage_ceiling: .MaxAllocatedStorage, backup_window: .PreferredBackupWindow, maintenance_window: .PreferredMaintenanceWindow,
+    logs: (.EnabledCloudwatchLogsExports // [] | sort), ca: .CACertificateIdentifier, minor_upgrades: .AutoMinorVersionUpgrade,
+    performance_insights: (.PerformanceInsightsEnabled // false)
 }'
+
+# settings_of JSON: prints the arguments that give an instance the settings which a restore does not copy, one word per line.
+settings_of() {
+    jq -r '
+        def option($name; $value): if $value == null then empty else "--" + $name, ($value | tostring) end;
+        option("backup-retention-period"; .BackupRetentionPeriod // 0),
+        option("max-allocated-storage"; .MaxAllocatedStorage),
+        option("preferred-backup-window"; .PreferredBackupWindow),
+        option("preferred-maintenance-window"; .PreferredMaintenanceWindow),
+        option("ca-certificate-identifier"; .CACertificateIdentifier),
+        (if .AutoMinorVersionUpgrade == false then "--no-auto-minor-version-upgrade" else empty end),
+        (if .PerformanceInsightsEnabled then "--enable-performance-insights" else empty end),
+        (.EnabledCloudwatchLogsExports // [] | if . == [] then empty else "--cloudwatch-logs-export-configuration", ({EnableLogTypes: .} | tojson) end)' <<<"$1"
+}
 
 # differences OLD_JSON: prints the properties in which DATABASE differs, one per line.
 differences() {
@@ -237,18 +260,21 @@ restore() {
     step "Restoring $DB_INSTANCE from $of to $new"
     aws_change "${arguments[@]}" >/dev/null || die "Cannot restore $DB_INSTANCE. $(aws_error)"
     wait_for available "$new"
-    # A restore does not copy these settings.
-    local modify=(--backup-retention-period "$(jq -r '.BackupRetentionPeriod // 0' <<<"$old")" --apply-immediately)
-    [ "$(jq -r '.PerformanceInsightsEnabled // false' <<<"$old")" = false ] || modify+=(--enable-performance-insights)
-    aws_change rds modify-db-instance --db-instance-identifier "$new" "${modify[@]}" >/dev/null || die "Cannot modify $new. $(aws_error)"
+    local modify
+    mapfile -t modify < <(settings_of "$old")
+    aws_change rds modify-db-instance --db-instance-identifier "$new" --apply-immediately "${modify[@]}" >/dev/null || die "Cannot modify $new. $(aws_error)"
     [ "$DRY_RUN" = no ] || return 0
-    local different started=$SECONDS
-    different=$(differences "$old")
-    # RDS may report the instance as available while changes are still pending.
-    while [ -n "$different" ] && [ "$(database_get '.PendingModifiedValues // {} | length')" != 0 ]; do
+    local different settled=0 started=$SECONDS
+    # RDS may report the instance as available while changes are still pending, or before it has begun with them.
+    while :; do
+        if read_database "$new"; then
+            different=$(differences "$old")
+            if [ -z "$different" ] || [ "$settled" -ge 12 ]; then break; fi
+            settled=$((settled + 1))
+            [ "$(database_get '(.PendingModifiedValues // {} | length) == 0 and .DBInstanceStatus == "available"')" = true ] || settled=0
+        fi
         [ $((SECONDS - started)) -lt "$TIMEOUT" ] || die "The changes to $new are still pending after $(duration "$TIMEOUT"). AWS continues."
         sleep "$POLL_SECONDS"
-        ! read_database "$new" || different=$(differences "$old")
     done
     [ -z "$different" ] || die "$new was created, but differs from $DB_INSTANCE: $(paste -sd';' <<<"$different"). The running instance did not change."
     success "$new has the network, security groups, parameters and backups of $DB_INSTANCE, and deletion protection."
@@ -269,17 +295,62 @@ switch_over() {
     info "  $rds --db-instance-identifier $DB_INSTANCE --new-db-instance-identifier $aside"
     info "  aws rds wait db-instance-available --region $AWS_REGION --db-instance-identifier $aside   # once RDS lists that name"
     info "  $rds --db-instance-identifier $1 --new-db-instance-identifier $DB_INSTANCE"
-    info "  scripts/db.sh $ENVIRONMENT start                          # waits for the database, then starts the tasks"
+    info "  scripts/db.sh $ENVIRONMENT adopt                          # lets Terraform know it, and sets the passwords"
+    info "  scripts/db.sh $ENVIRONMENT start                          # starts the tasks"
     info "  scripts/status.sh $ENVIRONMENT"
     info ''
-    info "Then import the new instance into Terraform's state. Delete the old instance when it is no longer needed:"
-    info ''
-    info "  scripts/infra.sh $ENVIRONMENT plan                        # initialises Terraform for $ENVIRONMENT"
-    info "  terraform -chdir=terraform state rm aws_db_instance.main"
-    info "  terraform -chdir=terraform import -var-file=envs/$ENVIRONMENT.tfvars aws_db_instance.main $DB_INSTANCE"
-    info ''
+    info "Delete $aside when it is no longer needed."
     info "The restored data ends at the restored time. Deployments that are saved in spool files are reported again by the next run."
 }
 
-read_database "$DB_INSTANCE" || die "$EXIT_PREFLIGHT" "Cannot read the database $DB_INSTANCE. $(aws_error)"
+# adopt: puts the instance into Terraform's state in place of the one before it. Terraform stores no password, so it takes an
+# imported instance's for unset and sends one: here the one that Secrets Manager holds and the tasks use, whatever else is set.
+adopt() {
+    local resource=aws_db_instance.main plan=$WORK/plan known adopted
+    require_tools terraform
+    use_passwords
+    wait_for available "$DB_INSTANCE"
+    step "Adopting $DB_INSTANCE into Terraform's state"
+    initialise || die "$EXIT_PREFLIGHT" "Cannot initialise Terraform. Nothing was changed."
+    known='' adopted=$(database_get .DbiResourceId)
+    [ "$DRY_RUN" = yes ] || known=$(known_instance) || die "$EXIT_PREFLIGHT" "Cannot read Terraform's state. Nothing was changed."
+    if [ -n "$known" ] && [ "$known" = "$adopted" ]; then
+        success "the state names this instance already."
+    else
+        [ -z "$known$(dry_run_only)" ] || terraform_in state rm "$resource" >&2 || die "Cannot remove the old instance from the state."
+        terraform_in import -input=false "${variables[@]}" "$resource" "$DB_INSTANCE" >&2 ||
+            die "Cannot import $DB_INSTANCE. To try again, run this command again."
+    fi
+    terraform_in plan -input=false -target="$resource" "${variables[@]}" -out="$plan" >&2 || die "Cannot plan. To try again, run this command again."
+    [ "$DRY_RUN" = yes ] || keeps_everything "$plan" ||
+        die "The plan above deletes or replaces something, so it was not applied. The state names the new instance; compare it with envs/$ENVIRONMENT.tfvars."
+    terraform_in apply -input=false "$plan" >&2 || die "Terraform failed. To try again, run this command again."
+    [ "$DRY_RUN" = yes ] || success "Terraform manages $DB_INSTANCE. To check, run: scripts/infra.sh $ENVIRONMENT drift"
+}
+
+dry_run_only() { [ "$DRY_RUN" = no ] || echo yes; }
+
+# known_instance: prints the resource ID of the instance in the state, which no rename changes, or nothing.
+known_instance() {
+    terraform_in state pull | jq -r 'first(.resources[]? | select(.type == "aws_db_instance" and .name == "main").instances[0].attributes.resource_id) // ""'
+}
+
+# keeps_everything PLAN: succeeds if the plan deletes nothing.
+keeps_everything() { [ "$(plan_query '[.resource_changes[]? | select(.change.actions | index("delete"))] | length' "$1")" = 0 ]; }
+
+# use_passwords: sets the passwords that Terraform sends to those of the secret.
+use_passwords() {
+    local answer suffix=
+    [ "$ENVIRONMENT" = production ] || suffix=-$ENVIRONMENT
+    : "${DATABASE_SECRET:=prop/database$suffix}"
+    answer=$(aws_json secretsmanager get-secret-value --secret-id "$DATABASE_SECRET") ||
+        die "$EXIT_PREFLIGHT" "Cannot read the secret $DATABASE_SECRET. $(aws_error) Nothing was changed."
+    TF_VAR_database_password=$(jq -r '.SecretString | fromjson.password' <<<"$answer")
+    TF_VAR_database_app_password=$(jq -r '.SecretString | fromjson.app_password // ""' <<<"$answer")
+    export TF_VAR_database_password TF_VAR_database_app_password
+}
+
+# A renamed instance takes some minutes to appear by its new name; adopt waits for it.
+read_database "$DB_INSTANCE" || { [ "$action" = adopt ] && grep -q DBInstanceNotFound "$WORK/aws-error"; } ||
+    die "$EXIT_PREFLIGHT" "Cannot read the database $DB_INSTANCE. $(aws_error)"
 "$action"

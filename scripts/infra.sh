@@ -2,16 +2,9 @@
 # Runs Terraform for an environment, with its backend and variables, and asks before it changes something.
 set -euo pipefail
 source "$(dirname "$0")/lib/common.sh"
+source "$(dirname "$0")/lib/terraform.sh"
 
 readonly EXIT_DRIFT=4 EXIT_DECLINED=5
-
-# The secrets that Terraform sends to AWS without storing them: their variables, a prompt for each, and placeholders for commands
-# that do not send them. The last has a version of its own; secrets_version is that of the others.
-secrets=(TF_VAR_database_password TF_VAR_database_app_password TF_VAR_bootstrap_key TF_VAR_github_webhook_secret)
-prompts=("The password of the database's owner, 16 to 128 characters" "The password of the role that prop serves with, 16 to 128 characters"
-    "prop's first admin key, as 'prop key generate' prints it" "The secret of GitHub's webhooks, 16 to 200 characters")
-placeholders=(not-sent-anywhere-by-this-command not-sent-anywhere-by-this-command prop_000000000000000000000000000000000000
-    not-sent-anywhere-by-this-command)
 
 usage() {
     cat <<END
@@ -120,39 +113,6 @@ require_tools terraform jq
 # from_here FILE: prints the absolute path, because Terraform runs in another folder.
 from_here() { case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac }
 
-terraform_in() { run_or_print terraform -chdir="$TERRAFORM_DIR" "$@"; }
-
-# use_backend VARIABLE SETTING [VALUE]: exports the value, or else the setting in the backend's file, if there is one.
-use_backend() {
-    local value=${3:-} file=$TERRAFORM_DIR/envs/$ENVIRONMENT.s3.tfbackend
-    [ -n "$value" ] || [ ! -f "$file" ] || value=$(sed -n "s/^$2 *= *\"\([^\"]*\)\".*/\1/p" "$file")
-    [ -z "$value" ] || export "$1=$value"
-}
-
-# initialise: initialises Terraform with the backend of this environment.
-initialise() {
-    local backend=(-backend-config="envs/$ENVIRONMENT.s3.tfbackend")
-    [ -z "${STATE_BUCKET:-}" ] || backend+=(-backend-config="bucket=$STATE_BUCKET")
-    [ -z "${LOCK_TABLE:-}" ] || backend+=(-backend-config="dynamodb_table=$LOCK_TABLE")
-    [ -z "${STATE_REGION:-}" ] || backend+=(-backend-config="region=$STATE_REGION")
-    # Terraform lets the role for pull requests read this bucket and table.
-    use_backend TF_VAR_state_bucket bucket "${STATE_BUCKET:-}"
-    use_backend TF_VAR_lock_table dynamodb_table "${LOCK_TABLE:-}"
-    use_backend TF_VAR_state_region region "${STATE_REGION:-}"
-    terraform_in init -input=false -reconfigure "${backend[@]}" >&2
-}
-
-# Terraform needs a value for every variable. Missing secrets get a placeholder, which is never sent.
-missing=()
-for index in "${!secrets[@]}"; do
-    [ -z "${!secrets[index]:-}" ] || continue
-    missing+=("$index")
-    export "${secrets[index]}=${placeholders[index]}"
-done
-
-# plan_query FILTER PLAN: prints a part of the plan, selected by a jq filter.
-plan_query() { terraform -chdir="$TERRAFORM_DIR" show -json "$2" | jq -r "$1"; }
-
 # sent_secrets PLAN: prints what the plan sends, webhook or others: where it creates a write-only value or changes its version.
 sent_secrets() {
     # shellcheck disable=SC2016 # the dollars are jq's
@@ -208,13 +168,6 @@ make_plan() {
     case $outcome in 0 | 2) ;; *) exit "$EXIT_FAILED" ;; esac
 }
 
-variables=(-var-file="envs/$ENVIRONMENT.tfvars")
-# Terraform's hints on what to run next do not apply here.
-export TF_IN_AUTOMATION=yes
-# Terraform prints colours even if standard output is not a terminal.
-if [ ! -t 1 ] || [ -n "${NO_COLOR:-}" ]; then
-    export TF_CLI_ARGS="${TF_CLI_ARGS:-} -no-color"
-fi
 [ "$command" != apply ] || [ -z "$file" ] || file=$(from_here "$file")
 initialise
 
