@@ -9,7 +9,7 @@ use crate::db::Db;
 use crate::db::columns::ToWord;
 use crate::db::pool::Unavailable;
 use crate::db::schema::deployments;
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::http::auth;
 use crate::http::metrics::{Labels, Live};
 use crate::http::routes::Routes;
@@ -56,6 +56,11 @@ pub fn labels() -> Labels {
         (status = 200, body = String, content_type = "text/plain"),
         (status = 401, description = "The request has a key, and the key is wrong.")))]
 async fn metrics(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Error> {
+    // A load balancer that hides this path from the world compares what was sent, which may have
+    // been `/%6detrics`.
+    if request.uri().path() != "/metrics" {
+        return Err(Error::new(error::Code::NotFound, "The metrics are at /metrics only."));
+    }
     let live = tokio::time::timeout(LIVE_WITHIN, live_for(&request, &state)).await;
     let live = match live.unwrap_or_else(|_| Err(Unavailable::TimedOut.into())) {
         Err(error) if error.code.status().is_client_error() => return Err(error),

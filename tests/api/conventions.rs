@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 crate::on_both_databases! {
     an_unknown_path_is_not_found
+    the_metrics_are_at_their_plain_path_only
     a_path_has_the_methods_of_the_document
     head_is_get_without_a_body
     a_resource_that_is_known_is_not_sent_again
@@ -549,6 +550,14 @@ fn the_process_tells_how_it_is(app: &TestApp) {
         let answer = open(path);
         answer.expect_problem(503, "not_ready");
         assert_eq!(answer.header("retry-after"), "1");
+    }
+}
+
+/// A load balancer hides `/metrics` by its path, as it was sent.
+fn the_metrics_are_at_their_plain_path_only(app: &TestApp) {
+    assert_eq!(app.get("/metrics?since=1").status, 200);
+    for encoded in ["/%6detrics", "/%6Detrics", "/metric%73", "/%6d%65%74%72%69%63%73"] {
+        app.get(encoded).expect_problem(404, "not_found");
     }
 }
 
