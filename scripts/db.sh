@@ -18,13 +18,14 @@ Commands:
   snapshot  take a snapshot and print its name
   restore   create a new instance from a point in time or a snapshot, with the same network, security groups, parameters and
             backups, and with deletion protection; check it, and print how to switch over. The running instance does not change
-  adopt     after the names are exchanged: import the instance into Terraform's state in place of the old one, and set what is left to
-            set, with the passwords that Secrets Manager holds. Needs terraform; may be run again
+  adopt     after the names are exchanged: import the instance into Terraform's state in place of the old one, and set what is
+            left to set, with the passwords that Secrets Manager holds. Needs terraform; may be run again
 
 Options:
   --to TIME          restore: point in time in UTC (default: the latest possible)
   --snapshot NAME    restore: use this snapshot instead of a point in time
-  --name NAME        name of the snapshot or of the new instance (default: the database's name and the current time)
+  --name NAME        name of the snapshot or of the new instance (default: the database's name and the current time); the
+                     policy that bootstrap.sh prints allows names that begin with prop-
   --timeout SECONDS  maximum time to wait (default: 3600)
   --dry-run          print the calls that would change something, without making them
   --json             snapshot, restore: print the result as JSON to standard output
@@ -79,7 +80,8 @@ done
 use_environment "${words[0]:-}"
 action=${words[1]:-}
 [ -n "$action" ] || missing_argument "COMMAND (one of: stop, start, snapshot, restore, adopt)"
-[[ $action =~ ^(stop|start|snapshot|restore|adopt)$ ]] || usage_error "unknown command '$action'; must be one of: stop, start, snapshot, restore, adopt."
+[[ $action =~ ^(stop|start|snapshot|restore|adopt)$ ]] ||
+    usage_error "unknown command '$action'; must be one of: stop, start, snapshot, restore, adopt."
 [ "$action" = restore ] || [ -z "$TO$FROM" ] || usage_error "--to and --snapshot are options of restore only."
 [ -z "$TO" ] || [ -z "$FROM" ] || usage_error "--to and --snapshot cannot be combined."
 [ -z "$TO" ] || [[ $TO =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$ ]] || usage_error "--to must be a time in UTC such as 2026-02-03T04:05:06Z, not '$TO'."
@@ -208,8 +210,8 @@ snapshot() {
 readonly COMMON='{
     class: .DBInstanceClass, engine_version: .EngineVersion, public: (.PubliclyAccessible // false), encrypted: (.StorageEncrypted // false),
     subnet_group: .DBSubnetGroup.DBSubnetGroupName, multi_az: (.MultiAZ // false), security_groups: ([.VpcSecurityGroups[].VpcSecurityGroupId] | sort),
-    parameter_group: [.DBParameterGroups[].DBParameterGroupName], backup_days: .BackupRetentionPeriod, user: .MasterUsername, copy_tags: (.CopyTagsToSnapshot // false),
-    storage_ceiling: .MaxAllocatedStorage, backup_window: .PreferredBackupWindow, maintenance_window: .PreferredMaintenanceWindow,
+    parameter_group: [.DBParameterGroups[].DBParameterGroupName], backup_days: .BackupRetentionPeriod, user: .MasterUsername,
+    copy_tags: (.CopyTagsToSnapshot // false), storage_ceiling: .MaxAllocatedStorage, backup_window: .PreferredBackupWindow, maintenance_window: .PreferredMaintenanceWindow,
     logs: (.EnabledCloudwatchLogsExports // [] | sort), ca: .CACertificateIdentifier, minor_upgrades: .AutoMinorVersionUpgrade,
     performance_insights: (.PerformanceInsightsEnabled // false)
 }'
@@ -225,7 +227,8 @@ settings_of() {
         option("ca-certificate-identifier"; .CACertificateIdentifier),
         (if .AutoMinorVersionUpgrade == false then "--no-auto-minor-version-upgrade" else empty end),
         (if .PerformanceInsightsEnabled then "--enable-performance-insights" else empty end),
-        (.EnabledCloudwatchLogsExports // [] | if . == [] then empty else "--cloudwatch-logs-export-configuration", ({EnableLogTypes: .} | tojson) end)' <<<"$1"
+        (.EnabledCloudwatchLogsExports // [] | select(. != []) | "--cloudwatch-logs-export-configuration", ({EnableLogTypes: .} | tojson))
+    ' <<<"$1"
 }
 
 # differences OLD_JSON: prints the properties in which DATABASE differs, one per line.
@@ -262,7 +265,8 @@ restore() {
     wait_for available "$new"
     local modify
     mapfile -t modify < <(settings_of "$old")
-    aws_change rds modify-db-instance --db-instance-identifier "$new" --apply-immediately "${modify[@]}" >/dev/null || die "Cannot modify $new. $(aws_error)"
+    aws_change rds modify-db-instance --db-instance-identifier "$new" --apply-immediately "${modify[@]}" >/dev/null ||
+        die "Cannot modify $new. $(aws_error)"
     [ "$DRY_RUN" = no ] || return 0
     local different settled=0 started=$SECONDS
     # RDS may report the instance as available while changes are still pending, or before it has begun with them.
@@ -271,7 +275,7 @@ restore() {
             different=$(differences "$old")
             if [ -z "$different" ] || [ "$settled" -ge 12 ]; then break; fi
             settled=$((settled + 1))
-            [ "$(database_get '(.PendingModifiedValues // {} | length) == 0 and .DBInstanceStatus == "available"')" = true ] || settled=0
+            [ "$(database_get '(.PendingModifiedValues // {}) == {} and .DBInstanceStatus == "available"')" = true ] || settled=0
         fi
         [ $((SECONDS - started)) -lt "$TIMEOUT" ] || die "The changes to $new are still pending after $(duration "$TIMEOUT"). AWS continues."
         sleep "$POLL_SECONDS"
@@ -312,27 +316,27 @@ adopt() {
     wait_for available "$DB_INSTANCE"
     step "Adopting $DB_INSTANCE into Terraform's state"
     initialise || die "$EXIT_PREFLIGHT" "Cannot initialise Terraform. Nothing was changed."
-    known='' adopted=$(database_get .DbiResourceId)
+    known='the old one' adopted=$(database_get .DbiResourceId)
     [ "$DRY_RUN" = yes ] || known=$(known_instance) || die "$EXIT_PREFLIGHT" "Cannot read Terraform's state. Nothing was changed."
     if [ -n "$known" ] && [ "$known" = "$adopted" ]; then
         success "the state names this instance already."
     else
-        [ -z "$known$(dry_run_only)" ] || terraform_in state rm "$resource" >&2 || die "Cannot remove the old instance from the state."
+        [ -z "$known" ] || terraform_in state rm "$resource" >&2 || die "Cannot remove the old instance from the state."
         terraform_in import -input=false "${variables[@]}" "$resource" "$DB_INSTANCE" >&2 ||
             die "Cannot import $DB_INSTANCE. To try again, run this command again."
     fi
-    terraform_in plan -input=false -target="$resource" "${variables[@]}" -out="$plan" >&2 || die "Cannot plan. To try again, run this command again."
+    terraform_in plan -input=false -target="$resource" "${variables[@]}" -out="$plan" >&2 ||
+        die "Cannot plan. To try again, run this command again."
     [ "$DRY_RUN" = yes ] || keeps_everything "$plan" ||
-        die "The plan above deletes or replaces something, so it was not applied. The state names the new instance; compare it with envs/$ENVIRONMENT.tfvars."
+        die "The plan above deletes or replaces something, so it was not applied. Compare $DB_INSTANCE with envs/$ENVIRONMENT.tfvars."
     terraform_in apply -input=false "$plan" >&2 || die "Terraform failed. To try again, run this command again."
     [ "$DRY_RUN" = yes ] || success "Terraform manages $DB_INSTANCE. To check, run: scripts/infra.sh $ENVIRONMENT drift"
 }
 
-dry_run_only() { [ "$DRY_RUN" = no ] || echo yes; }
-
 # known_instance: prints the resource ID of the instance in the state, which no rename changes, or nothing.
 known_instance() {
-    terraform_in state pull | jq -r 'first(.resources[]? | select(.type == "aws_db_instance" and .name == "main").instances[0].attributes.resource_id) // ""'
+    terraform_in state pull |
+        jq -r 'first(.resources[]? | select(.type == "aws_db_instance" and .name == "main").instances[0].attributes.resource_id) // ""'
 }
 
 # keeps_everything PLAN: succeeds if the plan deletes nothing.

@@ -184,7 +184,8 @@ take_down() {
     quietly aws ecr delete-repository --repository-name "$ECR_REPOSITORY" --force || true
     # Before the network that they are in.
     for name in "$DB_INSTANCE-before-restore" "$RESTORED"; do
-        quietly aws rds modify-db-instance --db-instance-identifier "$name" --no-deletion-protection --apply-immediately || continue
+        quietly aws rds modify-db-instance --db-instance-identifier "$name" --no-deletion-protection --apply-immediately ||
+            continue
         quietly aws rds wait db-instance-available --db-instance-identifier "$name" || true
         quietly aws rds delete-db-instance --db-instance-identifier "$name" --skip-final-snapshot || true
         quietly aws rds wait db-instance-deleted --db-instance-identifier "$name" || true
@@ -210,7 +211,8 @@ report() {
     info ''
     awk -F '\t' '{ printf "%6d s  %s%s\n", $2, $1, $3 ? " (ended with " $3 ")" : "" }' "$WORK/times" >&2
     [ -z "$REPORT" ] ||
-        jq -Rn '[inputs / "\t" | {step: .[0], seconds: (.[1] | tonumber), exit_code: (.[2] | tonumber)}]' <"$WORK/times" >"$REPORT"
+        jq -Rn '[inputs / "\t" | {step: .[0], seconds: (.[1] | tonumber), exit_code: (.[2] | tonumber)}]' \
+            <"$WORK/times" >"$REPORT"
 }
 
 # finish CODE: takes down, reports, looks at what is left, and ends the script.
@@ -218,7 +220,8 @@ finish() {
     local code=$1 left
     trap '' INT TERM
     if [ "$KEEP" = yes ] && [ "$code" != 0 ]; then
-        warn "Everything was left as it is. To delete it, run: STATE_BUCKET=$STATE_BUCKET scripts/$SCRIPT --account $WANTED --destroy"
+        warn "Everything was left as it is. To delete it, run:"
+        info "  STATE_BUCKET=$STATE_BUCKET scripts/$SCRIPT --account $WANTED --destroy"
         report
         exit "$EXIT_LEFT"
     fi
