@@ -14,8 +14,9 @@ Usage: scripts/bootstrap.sh [OPTION]...
 Create the S3 bucket and the DynamoDB table for Terraform's state, once per AWS account.
 
 The bucket is versioned, encrypted, private and accepts TLS only. The table holds the state's locks; it is encrypted, billed
-per request and protected from deletion. The script can be run again at any time: it keeps existing resources and corrects
-their settings. It needs the AWS CLI (1.45 or later, or 2), jq, and credentials that may create buckets and tables.
+per request and protected from deletion, if the AWS CLI is of version 1.27.87, 2.11.2 or later. The script can be run again at
+any time: it keeps existing resources and corrects their settings. It needs the AWS CLI, jq, and credentials that may create
+buckets and tables.
 
 Options:
   --dry-run   print the calls that would change something, without making them
@@ -145,23 +146,33 @@ keep_lifecycle() {
         "AbortIncompleteMultipartUpload":{"DaysAfterInitiation":7}}]}'
 }
 
+# can_protect: succeeds if this AWS CLI can protect a table from deletion, as versions 1.27.87 and 2.11.2 of March 2023 can.
+can_protect() { aws dynamodb update-table --generate-cli-skeleton 2>/dev/null | jq -e 'has("DeletionProtectionEnabled")' >/dev/null; }
+
+protection=()
+
 # The table needs no backup: a lock lasts as long as a run, and digests can be computed from the state again.
 table() {
     step "Table $LOCK_TABLE in $STATE_REGION"
     local description
+    if can_protect; then
+        protection=(--deletion-protection-enabled)
+    else
+        warn "This AWS CLI is too old to protect a table from deletion. To protect it, run this script again with 2.11.2 or later."
+    fi
     description=$(found ResourceNotFoundException aws dynamodb describe-table --table-name "$LOCK_TABLE")
     if [ -z "$description" ]; then
         run_or_print aws dynamodb create-table --table-name "$LOCK_TABLE" --billing-mode PAY_PER_REQUEST \
             --attribute-definitions AttributeName=LockID,AttributeType=S --key-schema AttributeName=LockID,KeyType=HASH \
-            --sse-specification Enabled=true,SSEType=KMS --deletion-protection-enabled \
+            --sse-specification Enabled=true,SSEType=KMS "${protection[@]}" \
             --tags 'Key=Project,Value=prop' 'Key=ManagedBy,Value=bootstrap.sh' >/dev/null
         run_or_print aws dynamodb wait table-exists --table-name "$LOCK_TABLE"
     elif ! jq -e '.Table.KeySchema == [{AttributeName: "LockID", KeyType: "HASH"}]' <<<"$description" >/dev/null; then
         die "$EXIT_TAKEN" "The table $LOCK_TABLE exists, but its key is not LockID, which locks need. Choose another name: LOCK_TABLE=NAME scripts/$SCRIPT"
     else
         success 'the table exists'
-        [ "$(jq '.Table.DeletionProtectionEnabled // false' <<<"$description")" = true ] ||
-            run_or_print aws dynamodb update-table --table-name "$LOCK_TABLE" --deletion-protection-enabled >/dev/null
+        [ ${#protection[@]} = 0 ] || [ "$(jq '.Table.DeletionProtectionEnabled // false' <<<"$description")" = true ] ||
+            run_or_print aws dynamodb update-table --table-name "$LOCK_TABLE" "${protection[@]}" >/dev/null
     fi
 }
 
@@ -171,7 +182,7 @@ if [ "$DRY_RUN" = yes ]; then
     info 'Dry run: nothing was changed.'
     exit
 fi
-success 'the bucket is versioned, encrypted, private and TLS only; the table is encrypted and protected from deletion'
+success "the bucket is versioned, encrypted, private and TLS only; the table is encrypted${protection:+ and protected from deletion}"
 info "
 Next, with the same names, create staging first, because it also creates the resources that the environments share:
 

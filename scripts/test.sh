@@ -98,6 +98,15 @@ need() {
     command -v "$command" >/dev/null || { packages "$@" && command -v "$command" >/dev/null; }
 }
 
+# Version 1 is in the suite. It may hide the other on PATH.
+has_aws_cli_2() {
+    local program
+    for program in $(type -ap aws) /usr/bin/aws; do
+        [[ $("$program" --version 2>/dev/null) != aws-cli/2.* ]] || return 0
+    done
+    return 1
+}
+
 has_initdb() {
     command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
 }
@@ -244,6 +253,7 @@ infra() {
     fi
     need buildah buildah || missing buildah 'the image'
     need runc runc || missing runc 'the image, running'
+    has_aws_cli_2 || { packages awscli && has_aws_cli_2; } || missing 'version 2 of the AWS CLI' 'the scripts with it'
     command -v terraform >/dev/null || missing 'terraform 1.11' 'the stack, and what the scripts do to it'
     local selection=()
     if ! node_packages tests/workflows; then

@@ -20,7 +20,9 @@ persist() {
 read_service() {
     local answer
     answer=$(aws_json ecs describe-services --cluster "$ECS_CLUSTER" --services "$ECS_SERVICE" --include TAGS) || return 1
-    SERVICE=$(jq -c '[.services[] | select(.status == "ACTIVE")][0] // empty' <<<"$answer")
+    # The AWS CLI 1 prints times in seconds.
+    SERVICE=$(jq -c '[.services[] | select(.status == "ACTIVE")][0] // empty
+        | (.deployments[]?, .events[]?).createdAt |= (if type == "number" then floor | todate else . end)' <<<"$answer")
 }
 
 # require_service: the same, and ends the script if the service cannot be read or does not exist.
