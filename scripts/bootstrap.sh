@@ -19,20 +19,24 @@ any time: it keeps existing resources and corrects their settings. It needs the 
 buckets and tables.
 
 Options:
-  --dry-run   print the calls that would change something, without making them
-  -h, --help  print this help
+  --print-policy  print the IAM policy of whoever runs this script, infra.sh and db.sh, and change nothing: what these scripts and
+                  Terraform call, on resources whose names begin with prop. It can create roles, so it can give itself more
+  --dry-run       print the calls that would change something, without making them
+  -h, --help      print this help
 
 Environment:
   STATE_BUCKET  name of the bucket (now: $STATE_BUCKET); bucket names are unique across all AWS accounts
   LOCK_TABLE    name of the table (now: $LOCK_TABLE)
   STATE_REGION  AWS region of both (now: $STATE_REGION)
+  AWS_REGION    --print-policy: AWS region of the environments (default: ap-south-1)
 
 Examples:
   scripts/bootstrap.sh --dry-run
   STATE_BUCKET=acme-prop-state scripts/bootstrap.sh
+  scripts/bootstrap.sh --print-policy >policy.json
 
 Exit codes:
-  0  bucket and table are ready
+  0  bucket and table are ready, or the policy was printed
   1  AWS rejected a call
   2  wrong argument or invalid name
   3  a tool or the AWS credentials are missing
@@ -40,8 +44,10 @@ Exit codes:
 END
 }
 
+PRINT_POLICY=no
 for argument in "$@"; do
     case $argument in
+        --print-policy) PRINT_POLICY=yes ;;
         --dry-run) DRY_RUN=yes ;;
         -h | --help)
             usage
@@ -55,6 +61,7 @@ done
     usage_error "STATE_BUCKET '$STATE_BUCKET' is not a valid bucket name: use 3 to 63 of a-z, 0-9, '-' and '.', with a letter or digit at both ends."
 [[ $LOCK_TABLE =~ ^[A-Za-z0-9_.-]{3,255}$ ]] || usage_error "LOCK_TABLE '$LOCK_TABLE' is not a valid table name: use 3 to 255 of A-Z, a-z, 0-9, '_', '-' and '.'."
 require_tools aws jq
+region=${AWS_REGION:-ap-south-1}
 export AWS_PAGER='' AWS_DEFAULT_OUTPUT=json AWS_REGION=$STATE_REGION AWS_DEFAULT_REGION=$STATE_REGION
 
 # found ABSENT COMMAND...: prints the response of an AWS command, or nothing if it fails with an error code that matches the
@@ -72,6 +79,16 @@ found() {
 
 account=$(aws sts get-caller-identity --query Account --output text) ||
     die "$EXIT_PREFLIGHT" "Cannot identify the AWS account (see above). To get credentials, run 'aws configure' or 'aws sso login'."
+
+# print_policy: a managed policy has at most 6144 characters, without white space.
+print_policy() {
+    # shellcheck disable=SC2016 # these are the file's placeholders
+    jq --arg account "$account" --arg region "$region" \
+        --arg bucket "$STATE_BUCKET" --arg table "$LOCK_TABLE" --arg state_region "$STATE_REGION" '
+        def filled: gsub("\\$\\{ACCOUNT\\}"; $account) | gsub("\\$\\{REGION\\}"; $region) | gsub("\\$\\{STATE_BUCKET\\}"; $bucket)
+            | gsub("\\$\\{LOCK_TABLE\\}"; $table) | gsub("\\$\\{STATE_REGION\\}"; $state_region);
+        walk(if type == "string" then filled else . end)' "$(dirname "$0")/lib/applier-policy.json"
+}
 
 make_bucket() {
     local answer placement=()
@@ -176,6 +193,10 @@ table() {
     fi
 }
 
+if [ "$PRINT_POLICY" = yes ]; then
+    print_policy
+    exit
+fi
 bucket
 table
 if [ "$DRY_RUN" = yes ]; then

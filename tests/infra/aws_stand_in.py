@@ -6,6 +6,7 @@ Run as a program: `python aws_stand_in.py PORT`. It listens on 127.0.0.1 and for
 import json
 import sys
 from typing import Any
+from uuid import uuid4
 
 import moto.applicationautoscaling.urls
 import moto.budgets.urls
@@ -17,6 +18,8 @@ from moto.ecs.models import EC2ContainerServiceBackend, Service
 from moto.rds.models import DBInstance
 from moto.s3.models import FakeBucket
 from moto.server import main
+
+import access
 
 tags: dict[str, dict[str, str]] = {}
 
@@ -127,6 +130,10 @@ def initialise_database(self: DBInstance, *arguments: Any, **settings: Any) -> N
     initialise(self, *arguments, **settings)
     self.enable_performance_insights = settings.get("enable_performance_insights", False)
     self.performance_insights_retention_period = settings.get("performance_insights_retention_period")
+    # Every instance has one of its own: https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_DBInstance.html
+    self.dbi_resource_id = f"db-{uuid4().hex[:26].upper()}"
+    # moto takes what was restored from another instance for its read replica.
+    self.source_db_instance_identifier = None
 
 
 unconditional_permission = FakeBucket.get_permission
@@ -135,6 +142,7 @@ create_unchecked_service = EC2ContainerServiceBackend.create_service
 update_unchecked_service = EC2ContainerServiceBackend.update_service
 
 if __name__ == "__main__":
+    access.install()
     FakeBucket.get_permission = get_permission
     DBInstance.__init__ = initialise_database
     DBInstance.performance_insights_enabled = property(lambda self: self.enable_performance_insights)

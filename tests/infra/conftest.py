@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from identities import enforce_access
 from prop import Prop, running_prop
 from stack import Stack, stand_in
 from stub_aws import Scenario, outside, record_old_release
@@ -40,7 +41,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def aws_url(work: Path) -> Iterator[str]:
     """The stand-in's address."""
     with stand_in(work / "moto.log") as url:
+        enforce_access(url)
         yield url
+
+
+@pytest.fixture(scope="session")
+def calls(work: Path) -> Path:
+    """What the scripts have called so far, and what for they were allowed or refused: see access.py."""
+    return work / "moto.calls"
 
 
 @pytest.fixture(scope="session")

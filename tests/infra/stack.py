@@ -17,12 +17,11 @@ from typing import Any
 import boto3
 import pytest
 
+from identities import ACCOUNT, REGION, credentials  # noqa: F401 (tests take both from here)
 from postgres import free_port
 from prop import ROOT, generate_key
 
 TERRAFORM = ROOT / "terraform"
-REGION = "ap-south-1"
-ACCOUNT = "123456789012"  # moto's
 SUBJECT_PREFIX = "repo:acme@1001/prop@2002"
 # Looked for in everything that Terraform keeps.
 PASSWORD = "sentinel-8vM2xQ7rT4kW9zB1nC6d"
@@ -34,9 +33,8 @@ WEBHOOK_SECRET = "sentinel-6tX4bQ8mZ2cR7vK1nH5j"
 OVERRIDE = """\
 provider "aws" {
   # A call that the stand-in does not have is answered 500, and would be tried again for minutes.
-  max_retries                 = 1
-  skip_credentials_validation = true
-  skip_metadata_api_check     = true
+  max_retries             = 1
+  skip_metadata_api_check = true
 }
 """
 
@@ -46,6 +44,7 @@ def stand_in(log: Path) -> Iterator[str]:
     """The address of a fresh stand-in for AWS."""
     port = free_port()
     environment = {**os.environ, "MOTO_IAM_LOAD_MANAGED_POLICIES": "true"}
+    environment["STAND_IN_CALLS"] = str(log.with_suffix(".calls"))
     with log.open("wb") as file:
         program = [sys.executable, Path(__file__).with_name("aws_stand_in.py"), str(port)]
         process = subprocess.Popen(program, env=environment, stdout=file, stderr=subprocess.STDOUT)
@@ -150,9 +149,8 @@ class Stack:
 
     def run(self, *command: str | Path, succeeds: bool = True, **variables: str) -> subprocess.CompletedProcess:
         """Runs a command in the project, in this stack's environment; its output is text."""
-        done = subprocess.run(
-            command, cwd=ROOT, env={**self.env, **variables}, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
+        environment = {**self.env, **credentials(self.url, self.environment, *command), **variables}
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         output = f"{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
         assert not succeeds or done.returncode == 0, f"{command} ended with {done.returncode}:\n{output}"
         return done

@@ -172,13 +172,13 @@ def test_the_database_is_snapshotted_and_restored_beside_the_running_one(stack: 
     assert "aws rds restore-db-instance-to-point-in-time" in dry.stderr
     snapshot = run("db.sh", "staging", "snapshot").stdout.strip()
     assert snapshot.startswith("prop-db-staging-2")
-    of_snapshot = json.loads(run("db.sh", "staging", "restore", "--snapshot", snapshot, "--name", "from-snapshot", "--json").stdout)
-    of_moment = run("db.sh", "staging", "restore", "--name", "from-moment")
-    assert "--db-instance-identifier from-moment --new-db-instance-identifier prop-db-staging" in of_moment.stderr
-    assert of_snapshot["restored"] == "from-snapshot"
+    of_snapshot = json.loads(run("db.sh", "staging", "restore", "--snapshot", snapshot, "--name", "prop-from-snapshot", "--json").stdout)
+    of_moment = run("db.sh", "staging", "restore", "--name", "prop-from-moment")
+    assert "--db-instance-identifier prop-from-moment --new-db-instance-identifier prop-db-staging" in of_moment.stderr
+    assert of_snapshot["restored"] == "prop-from-snapshot"
     assert len(rds.describe_db_instances()["DBInstances"]) == 3
     state = stack.state()
-    for name in ("from-snapshot", "from-moment"):
+    for name in ("prop-from-snapshot", "prop-from-moment"):
         restored = rds.describe_db_instances(DBInstanceIdentifier=name)["DBInstances"][0]
         groups = [group["VpcSecurityGroupId"] for group in restored["VpcSecurityGroups"]]
         assert groups == [state["aws_security_group.database"]["id"]]
