@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::Write;
+use std::str::FromStr;
 use uuid::Uuid;
 
 use super::MultiBackend;
@@ -210,6 +211,28 @@ impl<T: fmt::Debug + DeserializeOwned + 'static> FromSql<Document, Sqlite> for J
 }
 
 on_both_backends!(Document, Json<T>, T: fmt::Debug, Serialize, DeserializeOwned, Send, Sync);
+
+/// A text that is parsed where it is in the row, without a copy.
+#[derive(Debug, FromSqlRow)]
+pub struct Parsed<T>(pub T);
+
+impl<T> FromSql<Text, Pg> for Parsed<T>
+where
+    T: FromStr<Err: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
+    fn from_sql(raw: <Pg as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+        std::str::from_utf8(raw.as_bytes())?.parse().map(Self).map_err(Into::into)
+    }
+}
+
+impl<T> FromSql<Text, Sqlite> for Parsed<T>
+where
+    T: FromStr<Err: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
+    fn from_sql(mut raw: <Sqlite as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+        raw.read_text().parse().map(Self).map_err(Into::into)
+    }
+}
 
 /// A constant word that is written into the SQL text instead of being bound as a parameter.
 ///

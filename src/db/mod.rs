@@ -28,6 +28,7 @@ pub mod pool;
 pub mod rows;
 pub mod schema;
 mod scram;
+pub mod stream;
 pub mod together;
 mod unavailable;
 mod writer;
