@@ -601,10 +601,10 @@ fn measuring_costs_the_same_whatever_the_history(app: &TestApp) {
     let transaction = if behind_pooler().is_some() { 2 } else { 0 };
     let costs = || [cost(app, &path), cost(app, &of_service)].map(|cost| cost - transaction);
     let before = (app.get(&of_service).expect(200), costs());
-    // The environments and the service; its deployments from the newest to the oldest, whether its
-    // releases have commit times, and the incidents; the deployments again in the order of time,
-    // their releases, what was live before, and what was skipped, two times. There is one other
-    // service, which has no commit times: its deployments and incidents.
+    // The environments and the service; its deployments, whether its releases have commit times,
+    // and the incidents; the releases of the deployments, what was live before, what was skipped,
+    // two times, and the lists of commits. There is one other service, which has no commit times:
+    // its deployments and incidents.
     assert_eq!(before.1, [13, 10]);
     much_history(app, 2000);
     assert!(count(&mut app.db(), "deployments") > 2000);
@@ -624,7 +624,7 @@ fn statements(db: &mut Db, query: &str) -> Vec<String> {
         }
     });
     let question: Question = serde_urlencoded::from_str(query).unwrap();
-    measure(db, &question).unwrap();
+    measure(db, &question, 1000).unwrap();
     let seen = seen.lock().unwrap();
     seen.clone()
 }

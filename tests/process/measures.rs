@@ -5,31 +5,36 @@ use crate::process::{Process, serve, sqlite_in};
 use diesel::connection::SimpleConnection;
 use prop::db::Db;
 
-/// How many deployments the year has, and of how many services.
+/// How many deployments the year has, of how many services, and how many commits a release lists.
 struct Year {
     deployments: u32,
     services: u32,
+    commits: u32,
 }
 
 /// Many services.
-const MANY: Year = Year { deployments: 100_000, services: 10 };
+const MANY: Year = Year { deployments: 100_000, services: 10, commits: 0 };
 
 /// One busy service.
-const ONE: Year = Year { deployments: 150_000, services: 1 };
+const ONE: Year = Year { deployments: 150_000, services: 1, commits: 0 };
+
+/// Long lists of commits, of some 100 bytes each.
+const LISTS: Year = Year { deployments: 400, services: 1, commits: 1000 };
 
 /// How much memory a process may take to measure a year, in KiB. All of its rows are several times
 /// as much.
 const MOST: u64 = 16 * 1024;
 
 /// Services in one environment, with a release for every second deployment. Each release has a
-/// commit of its own.
-fn fill(app: &TestApp, Year { deployments, services }: &Year) {
+/// commit of its own, and lists some.
+fn fill(app: &TestApp, Year { deployments, services, commits }: &Year) {
     let mut db = app.db();
-    let (numbers, at, begin) = match &db {
+    let (numbers, at, begin, [array, object]) = match &db {
         Db::Pg(_) => (
             format!("(SELECT n FROM generate_series(1, {deployments}) n) numbers"),
             "timestamptz '2025-01-01Z' + n * interval '2 minutes'",
             "SET statement_timeout = 0; BEGIN",
+            ["jsonb_agg", "jsonb_build_object"],
         ),
         Db::Sqlite(_) => (
             format!(
@@ -38,6 +43,7 @@ fn fill(app: &TestApp, Year { deployments, services }: &Year) {
             ),
             "strftime('%Y-%m-%dT%H:%M:%S.000000Z', 1735689600 + n * 120, 'unixepoch')",
             "BEGIN IMMEDIATE",
+            ["json_group_array", "json_object"],
         ),
     };
     let id = |kind: &str, n: &str| {
@@ -52,6 +58,13 @@ fn fill(app: &TestApp, Year { deployments, services }: &Year) {
     let (service, version) =
         (format!("'service-' || (n % {services})"), format!("'1.' || ({number})"));
     let is_new = format!("n % (2 * {services}) < {services}");
+    let list = format!(
+        "(WITH RECURSIVE listed (c) AS (SELECT 1 UNION ALL SELECT c + 1 FROM listed
+            WHERE c < {commits})
+            SELECT {array}({object}('sha', ({number}) || '-' || c, 'committed_at', {at}))
+            FROM listed)"
+    );
+    let list = if *commits > 0 { list } else { "NULL".into() };
     let insert = format!(
         "{begin};
         INSERT INTO environments (slug, name, tier, required_approvals, created_at, updated_at,
@@ -60,9 +73,9 @@ fn fill(app: &TestApp, Year { deployments, services }: &Year) {
         INSERT INTO services (slug, name, created_at, updated_at, revision)
             SELECT {service}, 'Service', {at}, {at}, 1 FROM {numbers} WHERE n <= {services};
         INSERT INTO releases (id, service, version, git_sha, scan, created_by, created_at,
-            committed_at, last_commit_at, revision)
+            committed_at, last_commit_at, commits, revision)
             SELECT {release}, {service}, {version}, {version},
-            '{{\"status\":\"missing\"}}', 'test', {at}, {at}, {at}, 1 FROM {numbers}
+            '{{\"status\":\"missing\"}}', 'test', {at}, {at}, {at}, {list}, 1 FROM {numbers}
             WHERE n = {services} OR {is_new};
         INSERT INTO deployments (id, service, environment, release_id, version, state, kind,
             unplanned, requested_by, source, requested_at, started_at, finished_at, revision)
@@ -94,13 +107,13 @@ fn measure(database_url: &str, year: &Year) {
     let [_, peak] = memory(&process);
     println!("{} deployments: {before} KiB before, {} more", year.deployments, peak - before);
     assert_eq!(measures["deployment_frequency"]["n"], year.deployments / 2);
-    assert_eq!(measures["change_lead_time"]["n"], year.deployments / 2);
+    assert_eq!(measures["change_lead_time"]["n"], year.deployments / 2 * year.commits.max(1));
     assert!(peak - before < MOST, "{} KiB more", peak - before);
 }
 
 #[test]
 fn a_year_of_deployments_is_measured_in_little_memory_on_postgres() {
-    for year in [MANY, ONE] {
+    for year in [MANY, ONE, LISTS] {
         if let Some(database) = fresh_postgres() {
             measure(&database, &year);
         }
@@ -109,7 +122,7 @@ fn a_year_of_deployments_is_measured_in_little_memory_on_postgres() {
 
 #[test]
 fn a_year_of_deployments_is_measured_in_little_memory_on_sqlite() {
-    for year in [MANY, ONE] {
+    for year in [MANY, ONE, LISTS] {
         let directory = tempfile::tempdir().unwrap();
         measure(&sqlite_in(&directory), &year);
     }

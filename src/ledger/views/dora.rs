@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use utoipa::{IntoParams, ToSchema};
 
-use super::delivered;
-use super::finished::{Batches, Direction, Stretch};
+use super::delivered::{self, Places};
+use super::finished::{BATCH, Batches, Direction, Stretch};
 use crate::db::schema::{deployments, environments, incident_deployments, incidents, services};
 use crate::db::{Db, MultiBackend};
 use crate::each_backend;
@@ -21,7 +21,7 @@ use crate::http::routes::Routes;
 use crate::ledger::deployments::Role;
 use crate::ledger::environments::{Tier, unknown as unknown_environment};
 use crate::ledger::services as ledger_services;
-use crate::rules::dora::{self, Fix, Incident, Measures, Step, Window};
+use crate::rules::dora::{self, Deployment, Fix, Incident, Measures, Step, Window};
 use crate::rules::lifecycle::State;
 use crate::types::ids::{DeploymentId, IncidentId};
 use crate::types::time::Timestamp;
@@ -141,7 +141,7 @@ pub struct DoraMeasures {
         (status = 404, description = "The service or the environment does not exist.")))]
 async fn show(ctx: Ctx<Read>, query: Query<Question>) -> Result<Reply, Error> {
     let question = query.0;
-    let measures = ctx.read(move |db| measure(db, &question)).await?;
+    let measures = ctx.read(move |db| measure(db, &question, BATCH)).await?;
     Ok(Reply::ok(&measures)?.tagged())
 }
 
@@ -176,7 +176,7 @@ impl Question {
 ///
 /// # Errors
 /// `invalid_window`, `invalid_query`, or `not_found` for the service or environment.
-pub fn measure(db: &mut Db, question: &Question) -> Result<DoraMeasures, Error> {
+pub fn measure(db: &mut Db, question: &Question, batch: usize) -> Result<DoraMeasures, Error> {
     let window = question.window(Timestamp::now())?;
     let environments = environments_of(db, question)?;
     let services: Vec<String> = match &question.service {
@@ -184,7 +184,7 @@ pub fn measure(db: &mut Db, question: &Question) -> Result<DoraMeasures, Error> 
         None => services::table.select(services::slug).load(db)?,
     };
     let slugs = environments.iter().map(|slug| slug.as_str().into()).collect();
-    let scope = Scope { environments: slugs, window };
+    let scope = Scope { environments: slugs, window, batch };
     let named = question.limit.rows();
     let mut measuring =
         dora::Measuring::new(dora::Question { window, step: question.bucket, named });
@@ -220,6 +220,8 @@ fn environments_of(db: &mut Db, question: &Question) -> Result<Vec<String>, Erro
 struct Scope {
     environments: Vec<Rc<str>>,
     window: Window,
+    /// How many deployments of a service are in memory.
+    batch: usize,
 }
 
 impl Scope {
@@ -236,33 +238,41 @@ impl Scope {
         service: &str,
         measuring: &mut dora::Measuring,
     ) -> Result<(), Error> {
-        let (earliest, latest) = self.around();
-        let (since, until) = (self.window.since.into(), self.window.until.into());
+        let (since, until) = self.around();
         let all = Stretch { service, environments: &self.environments, since, until };
-        let mut batches = Batches::new(Stretch { until: latest, ..all }, Direction::Back);
-        let mut batch = batches.next(db)?;
-        if batch.as_ref().is_none_or(Vec::is_empty) {
+        let mut batches = Batches::new(all, Direction::Back, self.batch);
+        let newest = batches.next(db)?.unwrap_or_default();
+        if newest.is_empty() && batches.is_over() {
             return Ok(());
         }
         let has_times = delivered::has_commit_times(db, service)?;
         let incidents = self.incidents(db, service)?;
         let mut failures = dora::Failures::new(service, &incidents);
-        let mut deliveries = dora::Deliveries::new(service);
-        while let Some(deployments) = batch {
-            measuring.add_finished(&mut failures, &deployments);
+        let mut add = |batch: &[Deployment]| {
+            measuring.add_finished(&mut failures, batch);
             if !has_times {
                 // Without any commits, the order in which they are delivered does not matter.
-                measuring.add_delivered(&mut deliveries, &deployments, &[]);
+                measuring.add_delivered(&mut dora::Deliveries::new(service), batch, &[]);
             }
-            batch = batches.next(db)?;
+        };
+        add(&newest);
+        // Kept only if it is all there is.
+        let whole = batches.is_over().then_some(newest);
+        while let Some(batch) = batches.next(db)? {
+            add(&batch);
         }
-        if has_times {
-            let mut batches = Batches::new(Stretch { since: earliest, ..all }, Direction::Onward);
-            let mut places = delivered::Places::new(service);
-            while let Some(mut deployments) = batches.next(db)? {
-                let releases = places.releases(db, &mut deployments)?;
-                measuring.add_delivered(&mut deliveries, &deployments, &releases);
-            }
+        if !has_times {
+            return Ok(());
+        }
+        let (mut places, until) = (Places::new(service), self.window.until);
+        if let Some(whole) = whole {
+            let delivered = whole.into_iter().rev().take_while(|it| it.finished_at < until);
+            return places.deliver(db, delivered, measuring);
+        }
+        let all = Stretch { until: until.into(), ..all };
+        let mut batches = Batches::new(all, Direction::Onward, self.batch);
+        while let Some(batch) = batches.next(db)? {
+            places.deliver(db, batch.into_iter(), measuring)?;
         }
         Ok(())
     }

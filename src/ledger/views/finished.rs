@@ -1,11 +1,13 @@
 //! The deployments of a service that finished in a stretch of time, for the measures.
 
 use diesel::prelude::*;
+use std::cmp::Reverse;
 use std::mem;
 use std::rc::Rc;
 
+use crate::db::columns::Parsed;
 use crate::db::schema::deployments;
-use crate::db::{Db, caller};
+use crate::db::{Db, caller, stream};
 use crate::each_backend;
 use crate::error::Error;
 use crate::rules::dora::{Deployment, Release};
@@ -13,8 +15,9 @@ use crate::rules::lifecycle::{Kind, State};
 use crate::types::ids::DeploymentId;
 use crate::types::time::Timestamp;
 
-/// How many deployments are in memory. Each has a release with up to 1000 commits.
-const BATCH: usize = 1000;
+/// How many deployments of a service are in memory, without their releases: some 150 bytes each. A
+/// service with fewer around the window is read only once.
+pub const BATCH: usize = 32_000;
 
 /// What to read: non-voided deployments that finished in a half-open stretch of time.
 #[derive(Clone, Copy)]
@@ -30,7 +33,7 @@ pub struct Stretch<'a> {
 }
 
 /// In which order to read.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub enum Direction {
     /// The oldest first.
     Onward,
@@ -43,6 +46,8 @@ pub enum Direction {
 pub struct Batches<'a> {
     stretch: Stretch<'a>,
     direction: Direction,
+    /// The largest number of deployments in a batch.
+    most: usize,
     /// The last one that was read.
     last: Option<(Timestamp, DeploymentId)>,
     is_over: bool,
@@ -54,9 +59,14 @@ pub struct Batches<'a> {
 
 impl<'a> Batches<'a> {
     /// Nothing was read yet.
-    pub fn new(stretch: Stretch<'a>, direction: Direction) -> Self {
+    pub fn new(stretch: Stretch<'a>, direction: Direction, most: usize) -> Self {
         let (held, release) = (Vec::new(), Rc::default());
-        Self { stretch, direction, last: None, is_over: false, held, release }
+        Self { stretch, direction, most, last: None, is_over: false, held, release }
+    }
+
+    /// Whether everything was read.
+    pub fn is_over(&self) -> bool {
+        self.is_over
     }
 
     /// The next deployments, without their releases. `None` when there are no more.
@@ -68,14 +78,11 @@ impl<'a> Batches<'a> {
             return Ok(None);
         }
         caller::check()?;
-        let rows = self.rows(db)?;
-        self.is_over = rows.len() < BATCH;
-        self.last = rows.last().map(|row| (row.finished_at, row.id));
         let mut batch = mem::take(&mut self.held);
-        batch.extend(rows.into_iter().filter_map(|row| self.deployment(row)));
-        batch.sort_by_key(Deployment::order);
-        if self.direction == Direction::Back {
-            batch.reverse();
+        self.read(db, &mut batch)?;
+        match self.direction {
+            Direction::Onward => batch.sort_unstable_by_key(Deployment::order),
+            Direction::Back => batch.sort_unstable_by_key(|it| Reverse(it.order())),
         }
         // What finished at the time of the last one may not be complete.
         if let Some(last) = batch.last().map(|it| it.finished_at).filter(|_| !self.is_over) {
@@ -84,37 +91,45 @@ impl<'a> Batches<'a> {
         Ok(Some(batch))
     }
 
-    fn rows(&self, db: &mut Db) -> QueryResult<Vec<FinishedRow>> {
+    /// Adds the next rows to a batch.
+    fn read(&mut self, db: &mut Db, batch: &mut Vec<Deployment>) -> QueryResult<()> {
         let Stretch { service, environments, since, until } = self.stretch;
         let environments: Vec<&str> = environments.iter().map(|slug| &**slug).collect();
+        let mut read = 0;
         each_backend!(db, |c| {
+            let (at, id) = (deployments::finished_at, deployments::id);
             let finished = deployments::table
                 .filter(deployments::service.eq(service))
                 .filter(deployments::environment.eq_any(&environments))
                 .filter(deployments::voided_at.is_null())
                 .select(FinishedRow::as_select())
-                .limit(BATCH as i64);
-            let (at, id) = (deployments::finished_at, deployments::id);
-            match (self.direction, self.last) {
-                (Direction::Onward, last) => {
-                    let (from, after) = last.unwrap_or((since, nil()));
+                .limit(self.most as i64)
+                .into_boxed();
+            let finished = match self.direction {
+                Direction::Onward => {
+                    let (from, after) = self.last.unwrap_or((since, nil()));
                     finished
                         .filter(at.ge(from).and(at.lt(until)))
                         .filter(at.gt(from).or(id.gt(after)))
                         .order((at, id))
-                        .load(c)
                 }
-                (Direction::Back, None) => finished
-                    .filter(at.ge(since).and(at.lt(until)))
-                    .order((at.desc(), id.desc()))
-                    .load(c),
-                (Direction::Back, Some((to, before))) => finished
-                    .filter(at.ge(since).and(at.le(to)))
-                    .filter(at.lt(to).or(id.lt(before)))
-                    .order((at.desc(), id.desc()))
-                    .load(c),
+                Direction::Back => {
+                    let (to, before) = self.last.unwrap_or((until, nil()));
+                    finished
+                        .filter(at.ge(since).and(at.le(to)))
+                        .filter(at.lt(to).or(id.lt(before)))
+                        .order((at.desc(), id.desc()))
+                }
+            };
+            for row in stream::rows::<_, _, FinishedRow>(c, finished)? {
+                let row = row?;
+                read += 1;
+                self.last = Some((row.finished_at, row.id));
+                batch.extend(self.deployment(row));
             }
-        })
+        });
+        self.is_over = read < self.most;
+        Ok(())
     }
 
     /// `None` if the environment is none of those.
@@ -124,8 +139,8 @@ impl<'a> Batches<'a> {
             id: row.id,
             environment: environments.iter().find(|slug| ***slug == *row.environment)?.clone(),
             version: row.version.into(),
-            kind: row.kind,
-            state: row.state,
+            kind: row.kind.0,
+            state: row.state.0,
             started_at: row.started_at.map(Into::into),
             finished_at: row.finished_at.into(),
             release: self.release.clone(),
@@ -145,8 +160,8 @@ struct FinishedRow {
     id: DeploymentId,
     environment: String,
     version: String,
-    state: State,
-    kind: Kind,
+    state: Parsed<State>,
+    kind: Parsed<Kind>,
     started_at: Option<Timestamp>,
     #[diesel(select_expression = deployments::finished_at.assume_not_null())]
     finished_at: Timestamp,

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 use utoipa::ToSchema;
 
 use super::input::{Deployment, Order};
@@ -65,7 +66,7 @@ pub struct Omission {
 }
 
 /// Counts what is left out, by reason.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Omissions([usize; LeftOut::ALL.len()]);
 
 impl Omissions {
@@ -77,6 +78,12 @@ impl Omissions {
     pub(super) fn by_reason(self) -> Vec<Omission> {
         let by_reason = LeftOut::ALL.iter().zip(self.0).filter(|(_, n)| *n > 0);
         by_reason.map(|(reason, n)| Omission { reason: *reason, n }).collect()
+    }
+}
+
+impl AddAssign for Omissions {
+    fn add_assign(&mut self, more: Self) {
+        self.0.iter_mut().zip(more.0).for_each(|(n, more)| *n += more);
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::AddAssign;
 use std::rc::Rc;
 use utoipa::ToSchema;
 
-use super::counting::LeftOut;
+use super::counting::{LeftOut, Omissions};
 use super::input::{Deployment, Release};
 use crate::text_enum;
 
@@ -47,7 +47,7 @@ pub(super) struct Delivery {
     /// The sources of these lead times.
     pub(super) bases: LeadTimeBases,
     /// Why other commits, or the deployment itself, do not count.
-    pub(super) left_out: Vec<LeftOut>,
+    pub(super) left_out: Omissions,
 }
 
 /// What the deployments of a service deliver, one after the other.
@@ -84,23 +84,27 @@ impl<'a> Deliveries<'a> {
         // that both list.
         let others = skipped.unwrap_or_default().iter();
         let others = others.filter(|release| !Rc::ptr_eq(release, &change.release));
+        let mut commits =
+            others.chain([&change.release]).flat_map(|release| delivered_by(release)).peekable();
         let mut listed = HashSet::new();
         let mut delivery = Delivery::default();
-        for commit in others.chain([&change.release]).flat_map(|release| delivered_by(release)) {
+        while let Some(commit) = commits.next() {
             let fingerprint = self.fingerprints.hash_one(commit.sha);
-            if !listed.insert(fingerprint) {
+            // Usually there is only one.
+            let is_only = listed.is_empty() && commits.peek().is_none();
+            if !is_only && !listed.insert(fingerprint) {
                 continue;
             }
             let is_first = self.delivered.insert(fingerprint);
             match lead_time(&commit, is_first, change.finished_at) {
                 Ok(seconds) => delivery.add(seconds, commit.basis),
-                Err(reason) => delivery.left_out.push(reason),
+                Err(reason) => delivery.left_out.add(reason),
             }
         }
         if change.release.commits.is_empty() && change.release.committed_at.is_none() {
-            delivery.left_out.push(LeftOut::NoCommitTime);
+            delivery.left_out.add(LeftOut::NoCommitTime);
         } else if skipped.is_none() {
-            delivery.left_out.push(LeftOut::OrderUnknown);
+            delivery.left_out.add(LeftOut::OrderUnknown);
         }
         delivery
     }
@@ -132,7 +136,7 @@ fn lead_time(commit: &Delivered, is_first: bool, live_at: Timestamp) -> Result<i
 /// The releases that went live with a change besides its own: those after what was live before, up
 /// to its own, by commit time. `None` if the order is unknown. `releases` are those of its service
 /// in that order.
-fn skipped<'a>(change: &Deployment, releases: &'a [Rc<Release>]) -> Option<&'a [Rc<Release>]> {
+pub fn skipped<'a>(change: &Deployment, releases: &'a [Rc<Release>]) -> Option<&'a [Rc<Release>]> {
     let Some(replaced) = &change.replaced else { return Some(&[]) };
     let (after, until) = (replaced.last_commit_at?, change.release.last_commit_at?);
     let up_to =
@@ -167,7 +171,6 @@ fn delivered_by(release: &Release) -> impl Iterator<Item = Delivered<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::counting::Omissions;
     use super::super::stories::{
         HOUR, built_from, deployment, hour, march, measure_with, omitted, place, release,
     };
@@ -232,7 +235,7 @@ mod tests {
             let hours: Vec<Vec<i64>> = deliveries.iter().map(hours).collect();
             assert_eq!(hours, *expected, "{live:?}");
             let mut reasons = Omissions::default();
-            deliveries.iter().flat_map(|it| &it.left_out).for_each(|reason| reasons.add(*reason));
+            deliveries.iter().for_each(|it| reasons += it.left_out);
             assert_eq!(omitted(&reasons.by_reason()), *left_out, "{live:?}");
         }
     }

@@ -51,7 +51,7 @@ pub struct Counted {
     pub finished_at: Timestamp,
 }
 
-/// A deployment that finished, with the commits that it delivered.
+/// A deployment that finished.
 #[derive(Debug, Clone)]
 pub struct Deployment {
     /// The identifier of the deployment.
@@ -102,7 +102,7 @@ impl Deployment {
     }
 
     /// Whether it is a change: it went live, and is neither a redeploy nor a rollback.
-    pub(super) fn is_change(&self) -> bool {
+    pub fn is_change(&self) -> bool {
         self.went_live() && matches!(self.kind, Kind::Normal | Kind::Hotfix)
     }
 
@@ -127,7 +127,11 @@ pub struct Commit {
 /// A release, with the commits that it adds to the release before it.
 #[derive(Debug, Clone, Default)]
 pub struct Release {
-    /// Its list of commits. Empty when it was not reported.
+    /// Its version.
+    pub version: Box<str>,
+    /// Whether it lists commits.
+    pub lists_commits: bool,
+    /// Its list of commits. Empty when it was not reported, or is not needed yet.
     pub commits: Vec<Commit>,
     /// The commit that it was built from. The version, if the commit is unknown.
     pub sha: String,

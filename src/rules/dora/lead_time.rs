@@ -56,7 +56,7 @@ impl Tally {
     /// Adds what a deployment of a service delivered.
     pub(super) fn add(&mut self, service: &str, deployment: &Deployment, delivery: &Delivery) {
         self.basis += delivery.bases;
-        delivery.left_out.iter().for_each(|reason| self.left_out.add(*reason));
+        self.left_out += delivery.left_out;
         if !delivery.lead_times.is_empty() {
             self.newest.add(deployment, || delivering(deployment.counted(service), delivery));
         }

@@ -26,7 +26,7 @@ mod series; // the figures by day or week
 mod stories; // builds the input of tests
 
 pub use counting::{LeftOut, Omission};
-pub use delivery::{Deliveries, LeadTimeBases, LeadTimeBasis};
+pub use delivery::{Deliveries, LeadTimeBases, LeadTimeBasis, skipped};
 pub use fail_rate::{ChangeFailRate, FailedDeployment};
 pub use failures::{Evidence, Failures};
 pub use frequency::DeploymentFrequency;
