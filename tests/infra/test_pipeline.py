@@ -177,7 +177,7 @@ def balancer_handler(account: Account, ledger: Prop, commits: list[str]) -> type
             if self.path == "/version":
                 digest = account.live_digest()
                 tags = [tag for image in account.read()["images"] if image["digest"] == digest for tag in image["tags"]]
-                sha = next(sha for sha in [OLD_SHA, *commits] if tags[0].endswith(sha[:12]))
+                sha = next(sha for sha in [OLD_SHA, *commits] if any(tag.endswith(sha[:12]) for tag in tags))
                 data = json.dumps(json.loads(data) | {"image_digest": digest, "git_sha": sha}).encode()
             self.send_response(status)
             self.send_header("Content-Type", kind)
