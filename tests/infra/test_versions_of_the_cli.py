@@ -111,13 +111,10 @@ def both(run: Any, path: str) -> Any:  # noqa: F811
     return both
 
 
-def test_deploy_and_go_back(stack: Stack, run: Any, path: str):  # noqa: F811
+def test_deploy(stack: Stack, run: Any, path: str):  # noqa: F811
     push(stack, "c" * 64, "2.0.0", f"0.1.0-{'2' * 12}")
-    push(stack, "d" * 64, "2.1.0", f"0.1.0-{'3' * 12}")
     deployed = json.loads(run("deploy.sh", "staging", "2.0.0", "--migrate-first", "--wake", "--json", PATH=path).stdout)
     assert deployed["outcome"] == "succeeded"
-    assert json.loads(run("deploy.sh", "staging", "2.1.0", "--json", PATH=path).stdout)["outcome"] == "succeeded"
-    assert json.loads(run("rollback.sh", "staging", "--json", PATH=path).stdout)["version"] == "2.0.0"
 
 
 def test_status(both: Any):
