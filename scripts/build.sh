@@ -3,6 +3,7 @@
 set -euo pipefail
 source "$(dirname "$0")/lib/common.sh"
 source "$(dirname "$0")/lib/aws.sh"
+source "$(dirname "$0")/lib/ecr.sh"
 
 usage() {
     cat <<'END'
@@ -190,13 +191,7 @@ fi
 
 if [ -n "$version" ] && [ -z "$taken" ]; then
     step "Tagging it $version"
-    original=''
-    [ -z "$digest" ] || original=$(aws_json ecr batch-get-image --repository-name "$ECR_REPOSITORY" --image-ids imageDigest="$digest") ||
-        die "Cannot read the image $digest from ECR. $(aws_error)"
-    # With the digest, ECR rejects a manifest that is not identical to the byte.
-    aws_change ecr put-image --repository-name "$ECR_REPOSITORY" --image-tag "$version" --image-digest "${digest:-(not known yet)}" \
-        --image-manifest "$(jq -j '.images[0].imageManifest' <<<"$original")" \
-        --image-manifest-media-type "$(jq -r '.images[0].imageManifestMediaType' <<<"$original")" >/dev/null ||
+    tag_image "$digest" "$version" ||
         die "The image is in ECR as $tag, but cannot be tagged $version. $(aws_error)"
 fi
 

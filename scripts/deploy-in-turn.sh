@@ -3,6 +3,7 @@
 set -euo pipefail
 source "$(dirname "$0")/lib/common.sh"
 source "$(dirname "$0")/lib/aws.sh"
+source "$(dirname "$0")/lib/ecr.sh"
 source "$(dirname "$0")/lib/ecs.sh"
 source "$(dirname "$0")/lib/ledger.sh"
 readonly EXIT_RUNNING=5

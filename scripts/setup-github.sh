@@ -22,8 +22,8 @@ Configure a GitHub repository for .github/workflows/ci-cd.yml.
 
 The script creates or corrects the environments staging and production, both limited to one branch; the required reviewers of
 production, who cannot approve their own runs; variables and secrets; and, with --webhook, the webhook that reports deployments
-to prop. It does not change anything else. Without OWNER/REPOSITORY, it uses the repository of the git remote "origin". It needs curl, jq and python3. PyNaCl, which encrypts the
-secrets, is installed into .venv/setup.
+to prop. It does not change anything else. Without OWNER/REPOSITORY, it uses the repository of the git remote "origin". It needs
+curl, jq and python3. PyNaCl, which encrypts the secrets, is installed into .venv/setup.
 
 Options:
   --reviewer NAME  user, or team as ORGANISATION/TEAM, who may approve production; up to six times

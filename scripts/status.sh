@@ -3,6 +3,7 @@
 set -euo pipefail
 source "$(dirname "$0")/lib/common.sh"
 source "$(dirname "$0")/lib/aws.sh"
+source "$(dirname "$0")/lib/ecr.sh"
 source "$(dirname "$0")/lib/ecs.sh"
 source "$(dirname "$0")/lib/ledger.sh"
 
@@ -66,7 +67,7 @@ definition=$(task_definition "$(service_get .taskDefinition)") || die "$EXIT_PRE
 digest=$(definition_digest "$definition")
 tags=''
 if [ -n "$digest" ] && answer=$(aws_json ecr describe-images --repository-name "$ECR_REPOSITORY" --image-ids imageDigest="$digest"); then
-    tags=$(jq -r '[.imageDetails[0].imageTags[]? | select(startswith("live-") | not)] | join(" ")' <<<"$answer")
+    tags=$(other_tags "$answer")
 fi
 database=unknown
 ! answer=$(aws_json rds describe-db-instances --db-instance-identifier "$DB_INSTANCE") ||

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The ECS service, its images, task definitions and rollouts. Source it after common.sh and aws.sh.
+# The ECS service, its images, task definitions and rollouts. Source it after common.sh and aws.sh; resolve_image needs ecr.sh.
 # shellcheck disable=SC2034 # the calling script reads the variables that are set here
 
 POLL_SECONDS=${POLL_SECONDS:-5}
@@ -101,7 +101,7 @@ resolve_image() {
     local id="imageTag=$1" answer repository
     [[ $1 != sha256:* ]] || id="imageDigest=$1"
     answer=$(aws_json ecr describe-images --repository-name "$ECR_REPOSITORY" --image-ids "$id") || return 1
-    read -r DIGEST TAGS < <(jq -r '.imageDetails[0] | [.imageDigest, ((.imageTags // [])[] | select(startswith("live-") | not))] | join(" ")' <<<"$answer")
+    DIGEST=$(jq -r '.imageDetails[0].imageDigest' <<<"$answer") TAGS=$(other_tags "$answer")
     repository=$(aws_json ecr describe-repositories --repository-names "$ECR_REPOSITORY") || return 1
     IMAGE=$(jq -r '.repositories[0].repositoryUri' <<<"$repository")@$DIGEST
     GIT_SHA=$(revision_label) || GIT_SHA=$(commit_in_tags) || GIT_SHA=''

@@ -54,7 +54,7 @@ impl Checkpoints {
         Ok(Self { commits: sender, is_rest_left })
     }
 
-    /// Tells the thread of a commit. `db` is the connection of the writer, which is between two
+    /// To be called after each commit. `db` is the connection of the writer, which is between two
     /// transactions.
     pub(super) fn committed(&self, db: &mut Db) {
         if self.is_rest_left.swap(false, Ordering::Relaxed)

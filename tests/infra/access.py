@@ -101,7 +101,7 @@ def document_of(policy: Any) -> str:
 
 
 def note(caller: IAMRequestBase, call: str, needed: list[iam.Need], refused: list[iam.Need], password: str | None) -> None:
-    """Writes down a call; of a password, what tells which it was."""
+    """Writes down a call; of a password, only what distinguishes it from others."""
     key = caller._access_key
     line = {
         "by": key._session_name if isinstance(key, AssumedRoleAccessKey) else key._owner_user_name, "call": call,

@@ -85,7 +85,7 @@ def call_of(service: str, command: str) -> str:
 
 
 def actions_of(call: str) -> list[str]:
-    """The actions that a call needs, as far as its name tells."""
+    """The actions that a call needs, as far as its name says."""
     if call == "sts:GetCallerIdentity":
         return []
     action = iam.ACTIONS.get(call, call)

@@ -57,7 +57,8 @@ class Workplace:
         }
         (directory / "bin").mkdir()
         self.program("docker", DOCKER)
-        for path in ("scripts/build.sh", "scripts/lib/common.sh", "scripts/lib/aws.sh", "docker/Dockerfile", "Cargo.toml"):
+        scripts = [f"scripts/{name}.sh" for name in ("build", "lib/common", "lib/aws", "lib/ecr")]
+        for path in (*scripts, "docker/Dockerfile", "Cargo.toml"):
             (self.tree / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / path, self.tree / path)
         self.git("init", "--quiet")

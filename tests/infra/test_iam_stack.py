@@ -106,7 +106,7 @@ def test_every_call_of_the_scripts_is_allowed_to_their_role(policies: dict[str, 
 def test_nothing_is_allowed_to_a_deployment_that_no_script_calls(policies: dict[str, list[Any]]):
     needed = {action for script in (*DEPLOYING, *permissions.BY_DOCKER) for actions in permissions.called_by(script).values() for action in actions}
     allowed = {action for statement in iam.statements(policies["deploy"][0]) for action in iam.listed(statement["Action"])}
-    # run-task.sh tells whoever interrupts it how to stop the task.
+    # run-task.sh says how to stop the task when it is interrupted.
     assert allowed - needed == {"ecs:StopTask"}
 
 

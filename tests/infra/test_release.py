@@ -24,7 +24,7 @@ OTHER = "linux-arm64" if PLATFORM == "linux-amd64" else "linux-amd64"
 GLIBC = os.confstr("CS_GNU_LIBC_VERSION").split()[1]
 FILES = """
     Cargo.lock Cargo.toml LICENSE README.md docker/Dockerfile docs/openapi.json prop.toml.example
-    scripts/build.sh scripts/lib/aws.sh scripts/lib/common.sh scripts/release.sh
+    scripts/build.sh scripts/lib/aws.sh scripts/lib/common.sh scripts/lib/ecr.sh scripts/release.sh
 """.split()
 DIGEST = "sha256:" + "d" * 64
 CHANGELOG = f"""# Changelog
